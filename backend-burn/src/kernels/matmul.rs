@@ -1,0 +1,117 @@
+//! Matrix products, by the `gemm` crate.
+
+use gemm::Parallelism;
+
+/// A matrix in a slice.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    data: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Row-major, rows `stride` elements apart.
+    pub fn strided(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
+        assert!(rows == 0 || (rows - 1) * stride + columns <= data.len(), "a matrix ends outside of its slice");
+        Matrix { data, rows, columns, row_stride: stride, column_stride: 1 }
+    }
+
+    /// Row-major without gaps.
+    pub fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
+        Self::strided(data, rows, columns, columns)
+    }
+
+    pub fn transposed(self) -> Self {
+        Matrix {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+/// Whether a product may use all threads; products inside of parallel work must not.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Threads {
+    One,
+    All,
+}
+
+/// What becomes of the destination's old values.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Into {
+    Replace,
+    Add,
+}
+
+/// `out = a · b`, or `out += a · b`; rows of `out` are `stride` elements apart.
+pub fn matmul(out: &mut [f32], stride: usize, a: Matrix<'_>, b: Matrix<'_>, into: Into, threads: Threads) {
+    assert_eq!(a.columns, b.rows, "the inner sizes of a matrix product differ");
+    let (m, n, k) = (a.rows, b.columns, a.columns);
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!((m - 1) * stride + n <= out.len(), "a matrix product ends outside of its destination");
+    // Below this many multiplications, waking threads costs more than it saves.
+    let parallel = threads == Threads::All && m * n * k >= 1 << 21;
+    let parallelism = if parallel { Parallelism::Rayon(0) } else { Parallelism::None };
+    // SAFETY: all three matrices lie within their slices (checked above and in `Matrix::strided`), and the destination is
+    // borrowed exclusively. With `Replace` the destination is not read.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            stride as isize,
+            into == Into::Add,
+            a.data.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+/// `x · weightᵀ`; `x` is `[rows, in]`, `weight` `[out, in]`.
+pub fn linear(x: &[f32], weight: &[f32], inputs: usize) -> Vec<f32> {
+    let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
+    let mut y = super::buffer(rows * outputs);
+    let (x, weight) = (Matrix::new(x, rows, inputs), Matrix::new(weight, outputs, inputs));
+    matmul(&mut y, outputs, x, weight.transposed(), Into::Replace, Threads::All);
+    y
+}
+
+/// The gradient of a linear layer's input: `dy · weight`.
+pub fn linear_input_gradient(dy: &[f32], weight: &[f32], inputs: usize) -> Vec<f32> {
+    let outputs = weight.len() / inputs;
+    let rows = dy.len() / outputs;
+    let mut dx = super::buffer(rows * inputs);
+    let (dy, weight) = (Matrix::new(dy, rows, outputs), Matrix::new(weight, outputs, inputs));
+    matmul(&mut dx, inputs, dy, weight, Into::Replace, Threads::All);
+    dx
+}
+
+/// The gradient of a linear layer's weight: `dyᵀ · x`.
+pub fn linear_weight_gradient(dy: &[f32], x: &[f32], inputs: usize) -> Vec<f32> {
+    let rows = x.len() / inputs;
+    let outputs = dy.len() / rows;
+    let mut dw = super::buffer(outputs * inputs);
+    let (dy, x) = (Matrix::new(dy, rows, outputs), Matrix::new(x, rows, inputs));
+    matmul(&mut dw, inputs, dy.transposed(), x, Into::Replace, Threads::All);
+    dw
+}

@@ -1,0 +1,168 @@
+//! Against transformers' T5: the goldens of t5-model, whose scripts stand beside them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use backend_burn as _;
+use fusion_core::{
+    Checkpoint, DirectSum, Executor, Fill, HostTensor, Normalisation, TensorFile, TensorSource,
+};
+use t5_model::{Batch, FusionParent, Session, T5Config, child_config, fusion_plan};
+
+fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../t5-model/tests/goldens")
+}
+
+fn open(config: &T5Config, weights: &dyn TensorSource) -> Box<dyn Session> {
+    t5_model::backend("burn").unwrap().open("cpu", config, weights).unwrap()
+}
+
+fn integers(file: &TensorFile, name: &str) -> (Vec<usize>, Vec<i64>) {
+    let view = file.view(name).unwrap();
+    let read = |bytes: &[u8]| i64::from_le_bytes(bytes.try_into().unwrap());
+    (view.shape().to_vec(), view.data().chunks(8).map(read).collect())
+}
+
+fn batch(file: &TensorFile) -> Batch {
+    let (shape, ids) = integers(file, "input_ids");
+    let (_, mask) = integers(file, "attention_mask");
+    let (label_shape, labels) = integers(file, "labels");
+    Batch {
+        size: shape[0],
+        input_length: shape[1],
+        target_length: label_shape[1],
+        input_ids: ids.iter().map(|id| *id as i32).collect(),
+        attention_mask: mask.iter().map(|mask| *mask as u8).collect(),
+        labels: labels.iter().map(|id| *id as i32).collect(),
+    }
+}
+
+/// The largest difference over the largest value.
+fn relative_error(found: &HostTensor, expected: &HostTensor) -> f64 {
+    assert_eq!(found.shape, expected.shape);
+    let largest = |values: &mut dyn Iterator<Item = f32>| values.fold(0f32, |a, b| a.max(b.abs()));
+    let difference = largest(&mut found.data.iter().zip(&expected.data).map(|(a, b)| a - b));
+    f64::from(difference / largest(&mut expected.data.iter().copied()))
+}
+
+#[test]
+fn logits_loss_gradients_and_generation_equal_transformers() {
+    for variant in ["v1_1", "v1_0", "gated_tied", "relu_untied"] {
+        let directory = goldens().join(variant);
+        let checkpoint = Checkpoint::open(&directory).unwrap();
+        let config = T5Config::of_checkpoint(&checkpoint).unwrap();
+        let mut session = open(&config, &checkpoint);
+        let reference = TensorFile::open(&directory.join("reference.safetensors")).unwrap();
+        let batch = batch(&reference);
+
+        let forward = session.forward(&batch, true).unwrap();
+        let error = relative_error(&forward.logits, &reference.load_f32("logits").unwrap());
+        assert!(error < 2e-5, "{variant}: logits are off by {error:e}");
+        let loss = f64::from(reference.load_f32("loss").unwrap().data[0]);
+        assert!((forward.loss - loss).abs() / loss < 2e-5, "{variant}: loss {} for {loss}", forward.loss);
+        let expected: Vec<_> =
+            reference.names().into_iter().filter_map(|name| name.strip_prefix("grad.").map(String::from)).collect();
+        assert_eq!(forward.gradients.keys().cloned().collect::<Vec<_>>(), expected, "{variant}");
+        for (name, gradient) in &forward.gradients {
+            let error = relative_error(gradient, &reference.load_f32(&format!("grad.{name}")).unwrap());
+            assert!(error < 2e-4, "{variant}: the gradient of {name} is off by {error:e}");
+        }
+
+        let generation = std::fs::read_to_string(directory.join("generation.json")).unwrap();
+        let generation: serde_json::Value = serde_json::from_str(&generation).unwrap();
+        let tokens: Vec<Vec<i32>> = serde_json::from_value(generation["tokens"].clone()).unwrap();
+        assert_eq!(session.generate(&batch, 12).unwrap(), tokens, "{variant}");
+    }
+}
+
+/// Fuses goldens and returns the child's relative error against transformers' mean of the parents' logits.
+fn fusion_error(family: &str, names: &[&str], normalisation: Normalisation) -> f64 {
+    let directory = goldens().join("fusion").join(family);
+    let checkpoints: Vec<_> =
+        names.iter().map(|name| Checkpoint::open(&directory.join(name)).unwrap()).collect();
+    let parents: Vec<_> = names
+        .iter()
+        .zip(&checkpoints)
+        .map(|(name, checkpoint)| FusionParent {
+            label: name.to_string(),
+            config: T5Config::of_checkpoint(checkpoint).unwrap(),
+            sha256: None,
+            path: checkpoint.directory().into(),
+        })
+        .collect();
+    let options = DirectSum { normalisation, cross: Fill::Zero, weights: None };
+    let plan = fusion_plan(&parents, &options).unwrap();
+    let sources: Vec<&dyn TensorSource> = checkpoints.iter().map(|c| c as &dyn TensorSource).collect();
+    let child = Executor::new(&plan, &sources).unwrap().in_memory().unwrap();
+    let mut session = open(&child_config(&parents, normalisation).unwrap(), &child);
+    let reference = TensorFile::open(&directory.join("reference.safetensors")).unwrap();
+    let logits = session.forward(&batch(&reference), false).unwrap().logits;
+    let mut distinct = names.to_vec();
+    distinct.dedup();
+    relative_error(&logits, &reference.load_f32(&format!("logits.{}", distinct.join("+"))).unwrap())
+}
+
+#[test]
+fn fusion_under_the_property_is_the_ensemble() {
+    let pair = ["parent_0", "parent_1"];
+    for (family, parents) in
+        [("untied", &pair[..]), ("untied", &["parent_0", "parent_1", "parent_2"]), ("tied", &pair)]
+    {
+        let error = fusion_error(family, parents, Normalisation::Property);
+        assert!(error < 2e-5, "{family} {parents:?}: off by {error:e}");
+    }
+}
+
+#[test]
+fn self_fusion_changes_nothing_under_either_normalisation() {
+    for family in ["untied", "tied"] {
+        for normalisation in [Normalisation::Property, Normalisation::Rule] {
+            let error = fusion_error(family, &["parent_0", "parent_0"], normalisation);
+            assert!(error < 2e-5, "{family}: off by {error:e}");
+        }
+    }
+}
+
+/// The rule normalises the concatenation as one vector, which two different parents do not survive.
+#[test]
+fn fusion_under_the_rule_is_inexact() {
+    assert!(fusion_error("untied", &["parent_0", "parent_1"], Normalisation::Rule) > 1e-3);
+}
+
+#[test]
+fn micro_batches_add_up_to_the_batch() {
+    let directory = goldens().join("v1_1");
+    let checkpoint = Checkpoint::open(&directory).unwrap();
+    let config = T5Config::of_checkpoint(&checkpoint).unwrap();
+    let whole = batch(&TensorFile::open(&directory.join("reference.safetensors")).unwrap());
+    let row = |row: usize| Batch {
+        size: 1,
+        input_ids: whole.input_ids[row * 40..][..40].to_vec(),
+        attention_mask: whole.attention_mask[row * 40..][..40].to_vec(),
+        labels: whole.labels[row * 21..][..21].to_vec(),
+        ..whole.clone()
+    };
+    let update = t5_model::Update {
+        optimizer: t5_model::Optimizer::adamw(),
+        learning_rate: 1e-3,
+        step: 1,
+        clip_norm: Some(0.5),
+        z_loss: 1e-4,
+        dropout: t5_model::Dropout::default(),
+    };
+    let train = |batches: &[Batch]| {
+        let mut session = open(&config, &checkpoint);
+        let step = session.train_step(batches, &update).unwrap();
+        (step, session.optimizer_state().unwrap().0)
+    };
+    let (one, one_state) = train(std::slice::from_ref(&whole));
+    let (many, many_state) = train(&[row(0), row(1), row(2)]);
+    assert!((one.loss - many.loss).abs() < 1e-6 && one.correct == many.correct && one.tokens == many.tokens);
+    assert!((one.gradient_norm / many.gradient_norm - 1.0).abs() < 1e-5);
+    let compare = |state: &BTreeMap<String, HostTensor>| state.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(compare(&one_state), compare(&many_state));
+    for (name, moment) in &one_state {
+        let error = relative_error(&many_state[name], moment);
+        assert!(error < 1e-4, "{name} is off by {error:e}");
+    }
+}

@@ -1,0 +1,179 @@
+//! Files and directories that are either there in full or not at all.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::process::{Pid, test_kill_process};
+
+use crate::{Error, Result};
+
+/// Lets `write` fill a temporary directory beside `path`, syncs it to the disk and gives it its name. An existing
+/// directory is replaced as a whole, without a moment at which neither exists (where the file system can exchange
+/// two names; otherwise the old one is moved aside first). If `write` fails, `path` is as it was before.
+///
+/// Temporary directories that a killed process left behind for the same `path` are removed.
+pub fn write_directory_atomically<E: From<Error>>(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let target = Target::new(path)?;
+    let existing = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => true,
+        Ok(_) => {
+            let error = io::Error::new(io::ErrorKind::NotADirectory, "it exists and is not a directory");
+            return Err(Error::io("replace", path)(error).into());
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(Error::io("look at", path)(error).into()),
+    };
+    target.remove_leftovers();
+    let temporary = Temporary { path: target.temporary() };
+    fs::create_dir(&temporary.path).map_err(Error::io("create", &temporary.path))?;
+    // Tells other processes' clean-up that somebody is still at work here. Not all file systems can; the process id
+    // in the name is the first line of defence.
+    let lock = File::open(&temporary.path).map_err(Error::io("open", &temporary.path))?;
+    let _ = lock.try_lock();
+    write(&temporary.path)?;
+    sync_tree(&temporary.path)?;
+    if existing {
+        exchange(&temporary.path, path, &target)?;
+    } else {
+        fs::rename(&temporary.path, path).map_err(Error::io("create", path))?;
+    }
+    sync(&target.parent)?;
+    Ok(())
+}
+
+/// Writes a file under a temporary name beside `path`, syncs it to the disk and gives it its name, replacing an
+/// existing file. The directory is created if it does not exist.
+pub fn write_file_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace_file(path, |temporary| fs::write(temporary, bytes).map_err(Error::io("write", path)))
+}
+
+/// Lets `write` fill the file with the given temporary name, which exists and is empty, and gives it the name `path`.
+pub(crate) fn replace_file(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let target = Target::new(path)?;
+    target.remove_leftovers();
+    let temporary = Temporary { path: target.temporary() };
+    File::create_new(&temporary.path).map_err(Error::io("create", &temporary.path))?;
+    write(&temporary.path)?;
+    sync(&temporary.path)?;
+    fs::rename(&temporary.path, path).map_err(Error::io("replace", path))?;
+    sync(&target.parent)
+}
+
+/// Where something is to be written.
+struct Target {
+    parent: PathBuf,
+    name: OsString,
+}
+
+impl Target {
+    fn new(path: &Path) -> Result<Self> {
+        let name = path.file_name().ok_or_else(|| {
+            Error::io("write", path)(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the path does not end in a name",
+            ))
+        })?;
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+            _ => PathBuf::from("."),
+        };
+        fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
+        Ok(Target { parent, name: name.to_os_string() })
+    }
+
+    /// A name that no other thread or living process uses: `.NAME.PID-COUNTER.partial`.
+    fn temporary(&self) -> PathBuf {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let mut name = OsString::from(".");
+        name.push(&self.name);
+        name.push(format!(".{}-{count}.partial", std::process::id()));
+        self.parent.join(name)
+    }
+
+    /// Removes what killed processes left behind. Failing at that must not keep anybody from writing.
+    fn remove_leftovers(&self) {
+        let Some(name) = self.name.to_str() else { return };
+        let Ok(entries) = fs::read_dir(&self.parent) else { return };
+        for entry in entries.flatten() {
+            let file_name = entry.file_name();
+            let process = file_name.to_str().and_then(|file_name| process_of(file_name, name));
+            if process.is_some_and(is_dead)
+                && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok())
+            {
+                remove(&entry.path());
+            }
+        }
+    }
+}
+
+/// The process in the temporary name of a target.
+fn process_of(temporary: &str, target: &str) -> Option<i32> {
+    let middle =
+        temporary.strip_prefix('.')?.strip_prefix(target)?.strip_prefix('.')?.strip_suffix(".partial")?;
+    let (process, count) = middle.split_once('-')?;
+    count.parse::<u64>().ok()?;
+    process.parse().ok()
+}
+
+fn is_dead(process: i32) -> bool {
+    process > 0
+        && Pid::from_raw(process)
+            .is_some_and(|process| test_kill_process(process) == Err(rustix::io::Errno::SRCH))
+}
+
+/// Removed when it goes out of scope, if it is still there under this name.
+struct Temporary {
+    path: PathBuf,
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        remove(&self.path);
+    }
+}
+
+fn remove(path: &Path) {
+    let _ = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(_) => Ok(()),
+    };
+}
+
+/// Puts a temporary directory in the place of an existing one, which then has the temporary name.
+fn exchange(temporary: &Path, path: &Path, target: &Target) -> Result<()> {
+    if renameat_with(CWD, temporary, CWD, path, RenameFlags::EXCHANGE).is_ok() {
+        return Ok(());
+    }
+    let aside = Temporary { path: target.temporary() };
+    fs::rename(path, &aside.path).map_err(Error::io("move aside", path))?;
+    fs::rename(temporary, path).map_err(|error| {
+        let _ = fs::rename(&aside.path, path);
+        Error::io("replace", path)(error)
+    })
+}
+
+fn sync(path: &Path) -> Result<()> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(Error::io("sync", path))
+}
+
+fn sync_tree(directory: &Path) -> Result<()> {
+    for entry in fs::read_dir(directory).map_err(Error::io("read", directory))? {
+        let entry = entry.map_err(Error::io("read", directory))?;
+        let kind = entry.file_type().map_err(Error::io("look at", entry.path()))?;
+        if kind.is_dir() {
+            sync_tree(&entry.path())?;
+        } else if kind.is_file() {
+            sync(&entry.path())?;
+        }
+    }
+    sync(directory)
+}

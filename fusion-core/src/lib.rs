@@ -1,0 +1,44 @@
+//! Deep Fusion on the host: what a parameter's axes are, how parents combine along them, and how the result is
+//! written. Mazzawi, Gonzalvo, Wunder, *Deep Fusion: Efficient Network Training via Pre-trained Initializations*,
+//! arXiv 2306.11903.
+//!
+//! The road of a fusion: each parent's [`ParamTable`] declares the axes of its parameters; [`direct_sum`] turns the
+//! tables into a [`FusionPlan`], which is plain data, can be read, stored and validated; an [`Executor`] checks the
+//! plan against the parents' headers and then streams one tensor at a time from memory-mapped parents to the child.
+//! [`dense`] walks through it with the paper's own example, a dense network.
+
+#[cfg(target_endian = "big")]
+compile_error!("safetensors files are little-endian; tensors are copied from and to them byte by byte");
+
+mod atomic;
+mod axis;
+mod checkpoint;
+pub mod dense;
+mod direct_sum;
+mod error;
+mod execute;
+mod geometry;
+mod lineage;
+mod plan;
+mod random;
+mod spec;
+mod tensor;
+mod text;
+mod warning;
+
+pub use atomic::{write_directory_atomically, write_file_atomically};
+pub use axis::{Axis, AxisRule};
+pub use checkpoint::{
+    Checkpoint, DEFAULT_SHARD_SIZE, LazyTensor, TensorFile, write_tensor_file, write_tensors, write_weights,
+};
+pub use direct_sum::{DirectSum, Part, direct_sum};
+pub use error::{Error, Result};
+pub use execute::{Executor, FusedTensor};
+pub use lineage::{Fusion, Lineage, Parent, Training};
+pub use plan::{Fill, FusionPlan, Normalisation, Placement, PlanParent, PlannedParam, StandardDeviation};
+pub use random::{Philox, permutation, philox4x32};
+pub use safetensors::Dtype;
+pub use safetensors::tensor::TensorView;
+pub use spec::{Averaging, Dim, Factor, ParamSpec, ParamTable, dim, joined};
+pub use tensor::{HostTensor, HostTensors, TensorSource};
+pub use warning::Warning;

@@ -1,0 +1,158 @@
+//! Tensors on the host, and where they come from.
+
+use std::collections::BTreeMap;
+
+use half::{bf16, f16};
+use safetensors::tensor::TensorView;
+
+use crate::{Dtype, Error, Result};
+
+/// An owned f32 tensor, row-major.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HostTensor {
+    pub shape: Vec<usize>,
+    pub data: Vec<f32>,
+}
+
+impl HostTensor {
+    /// A tensor of zeros.
+    pub fn zeros(shape: impl Into<Vec<usize>>) -> Self {
+        let shape = shape.into();
+        let data = vec![0.0; shape.iter().product()];
+        HostTensor { shape, data }
+    }
+}
+
+/// Named tensors that can be looked at without copying them: a checkpoint's mapped file, or memory.
+pub trait TensorSource: Sync {
+    /// The names of all tensors, sorted.
+    fn names(&self) -> Vec<String>;
+
+    /// A tensor's type, shape and little-endian bytes, which need not be aligned.
+    fn view(&self, name: &str) -> Result<TensorView<'_>>;
+
+    /// A copy as f32; F16, BF16 and F64 are converted.
+    fn load_f32(&self, name: &str) -> Result<HostTensor> {
+        let view = self.view(name)?;
+        float_size(name, view.dtype())?;
+        Ok(HostTensor { shape: view.shape().to_vec(), data: to_f32(view.dtype(), view.data()) })
+    }
+}
+
+/// Tensors in memory.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HostTensors(pub BTreeMap<String, HostTensor>);
+
+impl TensorSource for HostTensors {
+    fn names(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+
+    fn view(&self, name: &str) -> Result<TensorView<'_>> {
+        let tensor = self.0.get(name).ok_or_else(|| Error::NoSuchTensor {
+            origin: "the model in memory".into(),
+            tensor: name.into(),
+        })?;
+        let mismatch = || Error::ShapeMismatch {
+            tensor: name.into(),
+            shape: tensor.shape.clone(),
+            elements: tensor.data.len(),
+        };
+        let elements = tensor.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
+        if elements != Some(tensor.data.len()) {
+            return Err(mismatch());
+        }
+        let bytes = bytemuck::cast_slice(&tensor.data);
+        TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).map_err(|_| mismatch())
+    }
+}
+
+impl FromIterator<(String, HostTensor)> for HostTensors {
+    fn from_iter<I: IntoIterator<Item = (String, HostTensor)>>(tensors: I) -> Self {
+        HostTensors(tensors.into_iter().collect())
+    }
+}
+
+/// The bytes of one element of a floating-point type; other types are an error.
+pub(crate) fn float_size(tensor: &str, dtype: Dtype) -> Result<usize> {
+    match dtype {
+        Dtype::F16 | Dtype::BF16 => Ok(2),
+        Dtype::F32 => Ok(4),
+        Dtype::F64 => Ok(8),
+        _ => Err(Error::NotAFloat { tensor: tensor.into(), dtype }),
+    }
+}
+
+/// A floating-point type of a file.
+pub(crate) trait Element: Copy {
+    const SIZE: usize;
+    fn read(bytes: &[u8]) -> Self;
+    fn write(self, bytes: &mut [u8]);
+    fn to_f64(self) -> f64;
+    /// Rounds to nearest, ties to even.
+    fn from_f64(value: f64) -> Self;
+}
+
+macro_rules! element {
+    ($type:ty, $size:literal, $to:expr, $from:expr) => {
+        impl Element for $type {
+            const SIZE: usize = $size;
+            #[inline]
+            fn read(bytes: &[u8]) -> Self {
+                let mut buffer = [0; $size];
+                buffer.copy_from_slice(bytes);
+                <$type>::from_le_bytes(buffer)
+            }
+            #[inline]
+            fn write(self, bytes: &mut [u8]) {
+                bytes.copy_from_slice(&self.to_le_bytes());
+            }
+            #[inline]
+            fn to_f64(self) -> f64 {
+                $to(self)
+            }
+            #[inline]
+            fn from_f64(value: f64) -> Self {
+                $from(value)
+            }
+        }
+    };
+}
+// Through f32, which is exact for values that were f32: the direct conversion of `half` drops low bits before it rounds.
+element!(f16, 2, f16::to_f64, |value| f16::from_f32(value as f32));
+element!(bf16, 2, bf16::to_f64, |value| bf16::from_f32(value as f32));
+element!(f32, 4, f64::from, |value| value as f32);
+element!(f64, 8, |value| value, |value| value);
+
+/// Runs an expression with `$T` as the [`Element`] of a floating-point `$dtype`, and `$other` for all other types.
+macro_rules! with_element {
+    ($dtype:expr, $T:ident => $body:expr, _ => $other:expr) => {
+        match $dtype {
+            $crate::Dtype::F16 => {
+                type $T = half::f16;
+                $body
+            }
+            $crate::Dtype::BF16 => {
+                type $T = half::bf16;
+                $body
+            }
+            $crate::Dtype::F32 => {
+                type $T = f32;
+                $body
+            }
+            $crate::Dtype::F64 => {
+                type $T = f64;
+                $body
+            }
+            _ => $other,
+        }
+    };
+}
+pub(crate) use with_element;
+
+/// Values of a floating-point type as f32; other types give nothing.
+pub(crate) fn to_f32(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
+    with_element!(dtype, T => {
+        bytes.chunks_exact(T::SIZE).map(|chunk| T::read(chunk).to_f64() as f32).collect()
+    }, _ => Vec::new())
+}

@@ -1,0 +1,175 @@
+//! The readable form of a plan. Blocks of a model that are treated alike share a line: `{0..7}` stands for the
+//! indices 0 to 7. Boxes are half-open, `2:4` being rows 2 and 3, and `:` a whole axis.
+
+use std::collections::HashMap;
+use std::fmt::{self, Write as _};
+
+use crate::plan::{Fill, FusionPlan, Normalisation, PlannedParam, StandardDeviation};
+
+impl fmt::Display for Fill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fill::Zero => f.write_str("zero"),
+            Fill::Normal { std: StandardDeviation::Absolute(std), seed } => {
+                write!(f, "normal {std} (seed {seed})")
+            }
+            Fill::Normal { std: StandardDeviation::Relative(std), seed } => {
+                write!(f, "normal {std} × rms (seed {seed})")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Normalisation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Normalisation::Property => "property",
+            Normalisation::Rule => "rule",
+        })
+    }
+}
+
+impl fmt::Display for FusionPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "method         {}", self.method)?;
+        for (index, parent) in self.parents.iter().enumerate() {
+            write!(f, "parent {index:<7} {}", parent.label)?;
+            if let Some(sha256) = &parent.sha256 {
+                write!(f, " (sha256 {})", sha256.chars().take(12).collect::<String>())?;
+            }
+            writeln!(f)?;
+        }
+        write!(f, "normalisation  {}", self.normalisation)?;
+        if !self.embed_groups.is_empty() {
+            let groups: Vec<String> = self.embed_groups.iter().map(usize::to_string).collect();
+            write!(f, ", groups {}", groups.join(" + "))?;
+        }
+        writeln!(f)?;
+        writeln!(f, "cross          {}", self.cross())?;
+        writeln!(f, "parameters     {} in {} tensors", thousands(self.parameter_count()), self.params.len())?;
+        writeln!(f)?;
+        let lines = lines(&self.params);
+        let name_width = lines.iter().map(|line| line.name().chars().count()).max().unwrap_or(0);
+        let dims_width = lines.iter().map(|line| line.dims.chars().count()).max().unwrap_or(0);
+        for line in &lines {
+            writeln!(f, "{:name_width$}  {:dims_width$}  {}", line.name(), line.dims, line.parts)?;
+        }
+        Ok(())
+    }
+}
+
+/// A line of the text: the parameters that differ in one index of their names only.
+struct Line {
+    before: String,
+    indices: Vec<usize>,
+    after: String,
+    dims: String,
+    parts: String,
+}
+
+impl Line {
+    fn name(&self) -> String {
+        let Line { before, indices, after, .. } = self;
+        let mut runs: Vec<(usize, usize)> = Vec::new();
+        for &index in indices {
+            match runs.last_mut() {
+                Some((_, last)) if *last + 1 == index => *last = index,
+                _ => runs.push((index, index)),
+            }
+        }
+        match runs.as_slice() {
+            [] => before.clone(),
+            [(first, last)] if first == last => format!("{before}{first}{after}"),
+            _ => {
+                let run = |&(first, last): &(usize, usize)| match first == last {
+                    true => first.to_string(),
+                    false => format!("{first}..{last}"),
+                };
+                format!("{before}{{{}}}{after}", runs.iter().map(run).collect::<Vec<_>>().join(","))
+            }
+        }
+    }
+}
+
+/// The parameters as lines, in the order of their first members.
+fn lines(params: &[PlannedParam]) -> Vec<Line> {
+    let mut lines: Vec<Line> = Vec::new();
+    let mut known: HashMap<(String, String, String, String), usize> = HashMap::new();
+    for param in params {
+        let dims = param.dims.iter().map(|dim| dim.to_string()).collect::<Vec<_>>().join(", ");
+        let (dims, parts) = (format!("[{dims}]"), parts(param));
+        let (before, index, after) = split_at_index(&param.name);
+        let key = (before.to_string(), after.to_string(), dims.clone(), parts.clone());
+        match (known.get(&key).and_then(|&at| lines.get_mut(at)), index) {
+            (Some(line), Some(index)) => line.indices.push(index),
+            _ => {
+                known.insert(key, lines.len());
+                let (before, after) = (before.to_string(), after.to_string());
+                lines.push(Line { before, indices: index.into_iter().collect(), after, dims, parts });
+            }
+        }
+    }
+    lines
+}
+
+/// A name around its first component that is a number: `layers.` 3 `.weight`.
+fn split_at_index(name: &str) -> (&str, Option<usize>, &str) {
+    let mut start = 0;
+    for component in name.split('.') {
+        let end = start + component.len();
+        // A leading zero would not survive being printed as a number.
+        if let Ok(index) = component.parse::<usize>()
+            && index.to_string() == component
+        {
+            return (&name[..start], Some(index), &name[end..]);
+        }
+        start = end + 1;
+    }
+    (name, None, "")
+}
+
+/// What is placed where: `0 → [0:6 · :, 0:512] × 0.5`.
+fn parts(param: &PlannedParam) -> String {
+    let mut text = String::new();
+    for placement in &param.placements {
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+        let _ = write!(text, "{}", placement.parent);
+        if placement.source != param.name {
+            let _ = write!(text, " `{}`", placement.source);
+        }
+        let mut ranges = placement.ranges();
+        let boxes = param.dims.iter().map(|dim| {
+            let ranges = dim.factors.iter().zip(ranges.by_ref()).map(|(factor, (start, end))| {
+                if (start, end) == (0, factor.size) { ":".to_string() } else { format!("{start}:{end}") }
+            });
+            ranges.collect::<Vec<_>>().join(" · ")
+        });
+        let _ = write!(text, " → [{}]", boxes.collect::<Vec<_>>().join(", "));
+        if placement.scale != 1.0 {
+            let _ = write!(text, " × {}", significant(placement.scale));
+        }
+    }
+    if param.fill != Fill::Zero {
+        text.push_str(", rest cross");
+    }
+    text
+}
+
+/// Six significant digits, without trailing zeros.
+fn significant(value: f64) -> f64 {
+    format!("{value:.5e}").parse().unwrap_or(value)
+}
+
+fn thousands(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

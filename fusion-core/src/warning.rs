@@ -1,0 +1,90 @@
+//! What a sound plan will do that its author may not want.
+
+use std::fmt;
+
+use crate::{AxisRule, Fill, FusionPlan, Normalisation};
+
+/// A property of a plan that is worth telling its author.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Warning {
+    /// Two parents are the same model, and nothing tells their halves apart in training.
+    HalvesStayEqual { first: usize, second: usize },
+    /// The fusion rule with different parents does not average their predictions.
+    InexactNormalisation,
+    /// Zero padding that gets no gradient.
+    PaddingStaysZero { parameter: String, parent: usize, size: usize, padded: usize },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Warning::HalvesStayEqual { first, second } => write!(
+                f,
+                "parents {first} and {second} are the same model and the cross-connections are zero: both halves of \
+                 the child get equal gradients and stay equal for ever, so training cannot use the added width. \
+                 Break the symmetry with `--cross normal:0.01` (a standard deviation of 1 % of the weights'), or \
+                 fuse two different models"
+            ),
+            Warning::InexactNormalisation => write!(
+                f,
+                "the parents differ and their concatenation is normalised as one vector (the fusion rule): the \
+                 child's first predictions will not be the average of its parents'. `--norm property` is exact"
+            ),
+            Warning::PaddingStaysZero { parameter, parent, size, padded } => write!(
+                f,
+                "the heads of parent {parent} have {size} of the child's {padded} features (first in `{parameter}`): \
+                 the padding is zero on both sides of every product, so it gets no gradient and stays zero"
+            ),
+        }
+    }
+}
+
+impl FusionPlan {
+    /// What the author of this plan should know before training its child.
+    pub fn warnings(&self) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        let equal = self.equal_parents();
+        if let (Some((first, second)), Fill::Zero) = (equal, self.cross()) {
+            warnings.push(Warning::HalvesStayEqual { first, second });
+        }
+        let one_model = (1..self.parents.len()).all(|index| self.are_equal(0, index));
+        if self.normalisation == Normalisation::Rule && !one_model && !self.embed_groups.is_empty() {
+            warnings.push(Warning::InexactNormalisation);
+        }
+        warnings.extend(self.padding());
+        warnings
+    }
+
+    fn equal_parents(&self) -> Option<(usize, usize)> {
+        let pairs = (0..self.parents.len()).flat_map(|a| (a + 1..self.parents.len()).map(move |b| (a, b)));
+        pairs.into_iter().find(|&(a, b)| self.are_equal(a, b))
+    }
+
+    /// By the hashes where both are known, otherwise by the labels.
+    fn are_equal(&self, a: usize, b: usize) -> bool {
+        let (Some(a), Some(b)) = (self.parents.get(a), self.parents.get(b)) else { return false };
+        match (&a.sha256, &b.sha256) {
+            (Some(a), Some(b)) => a == b,
+            _ => a.label == b.label,
+        }
+    }
+
+    /// The first parameter with padding along an axis, if any.
+    fn padding(&self) -> Option<Warning> {
+        self.params.iter().find_map(|param| {
+            let padded =
+                param.factors().enumerate().filter(|(_, factor)| factor.axis.rule() == AxisRule::Padded);
+            padded.into_iter().find_map(|(index, factor)| {
+                let short = |size: &usize| *size < factor.size;
+                let part = param.placements.iter().find(|p| p.extent.get(index).is_some_and(short))?;
+                Some(Warning::PaddingStaysZero {
+                    parameter: param.name.clone(),
+                    parent: part.parent,
+                    size: *part.extent.get(index)?,
+                    padded: factor.size,
+                })
+            })
+        })
+    }
+}

@@ -1,0 +1,186 @@
+//! The executor: number types, threads, noise, streaming.
+
+use fusion_core::{
+    Axis, Checkpoint, DirectSum, Dtype, Executor, Fill, FusionPlan, HostTensors, LazyTensor, ParamSpec,
+    ParamTable, StandardDeviation, TensorFile, TensorSource, dim, write_tensor_file,
+};
+use half::{bf16, f16};
+
+use crate::support::{Sizes, TINY, plan, random, t5};
+
+fn noise(std: StandardDeviation) -> DirectSum {
+    DirectSum { cross: Fill::Normal { std, seed: 3 }, ..DirectSum::default() }
+}
+
+/// The tensors in another type, through a file.
+fn converted(tensors: &HostTensors, directory: &tempfile::TempDir, name: &str, dtype: Dtype) -> TensorFile {
+    let path = directory.path().join(name);
+    let lazy = tensors.0.iter().map(|(name, tensor)| {
+        let encode = move || {
+            let values = tensor.data.iter();
+            Ok(match dtype {
+                Dtype::F16 => values.flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect::<Vec<u8>>(),
+                Dtype::BF16 => values.flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
+                Dtype::F64 => values.flat_map(|&x| f64::from(x).to_le_bytes()).collect(),
+                Dtype::I32 => values.flat_map(|&x| (x as i32).to_le_bytes()).collect(),
+                _ => values.flat_map(|&x| x.to_le_bytes()).collect(),
+            }
+            .into())
+        };
+        LazyTensor::new(name, dtype, tensor.shape.clone(), encode)
+    });
+    write_tensor_file(&path, lazy.collect()).unwrap();
+    TensorFile::open(&path).unwrap()
+}
+
+/// Values that all the types hold exactly, also their halves.
+fn exact(table: &ParamTable) -> HostTensors {
+    let mut tensors = random(table, 5);
+    tensors
+        .0
+        .values_mut()
+        .flat_map(|tensor| &mut tensor.data)
+        .for_each(|x| *x = (*x * 8.0).round().clamp(-64.0, 64.0));
+    tensors
+}
+
+#[test]
+fn every_type_into_every_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let table = t5(TINY);
+    let tensors = exact(&table);
+    let plan = plan(&[&table, &table], &DirectSum::default()).unwrap();
+    let expected = Executor::new(&plan, &[&tensors, &tensors]).unwrap().in_memory().unwrap();
+    let types = [Dtype::F16, Dtype::BF16, Dtype::F32, Dtype::F64];
+    for first in types {
+        let a = converted(&tensors, &directory, "a", first);
+        for second in types {
+            let b = converted(&tensors, &directory, "b", second);
+            let sources: [&dyn TensorSource; 2] = [&a, &b];
+            let executor = Executor::new(&plan, &sources).unwrap();
+            assert_eq!(executor.param(0).unwrap().dtype, first);
+            assert_eq!(executor.in_memory().unwrap(), expected, "{first} {second}");
+            let executor = executor.output_dtype(second).unwrap();
+            assert_eq!(executor.param(0).unwrap().dtype, second);
+            assert_eq!(executor.in_memory().unwrap(), expected, "{first} {second}");
+        }
+    }
+    let integers = converted(&tensors, &directory, "c", Dtype::I32);
+    let error = Executor::new(&plan, &[&tensors, &integers]).err().unwrap();
+    insta::assert_snapshot!(error, @"tensor `shared.weight` has type I32, but only F16, BF16, F32 and F64 can be fused");
+    let sources: [&dyn TensorSource; 2] = [&tensors, &tensors];
+    let error = Executor::new(&plan, &sources).unwrap().output_dtype(Dtype::U8).err().unwrap();
+    insta::assert_snapshot!(error, @"tensor `the output` has type U8, but only F16, BF16, F32 and F64 can be fused");
+}
+
+#[test]
+fn rounds_to_nearest_and_refuses_what_does_not_fit() {
+    let table =
+        ParamTable::new([ParamSpec::new("head", [dim(Axis::Vocab, 3), dim(Axis::Embed, 1)])]).unwrap();
+    let plan = plan(&[&table], &DirectSum::default()).unwrap();
+    let mut tensors = random(&table, 0);
+    // Half-way cases go to the even neighbour; what is above half-way goes up.
+    tensors.0.get_mut("head").unwrap().data =
+        vec![1.0 + 1.0 / 2048.0, 1.0 + 1.0 / 2048.0 + f32::EPSILON, -65519.0];
+    let sources: [&dyn TensorSource; 1] = [&tensors];
+    let executor = || Executor::new(&plan, &sources).unwrap().output_dtype(Dtype::F16).unwrap();
+    assert_eq!(executor().in_memory().unwrap().0["head"].data, [1.0, 1.0 + 1.0 / 1024.0, -65504.0]);
+
+    tensors.0.get_mut("head").unwrap().data = vec![f32::NAN, f32::INFINITY, 1.0];
+    let sources: [&dyn TensorSource; 1] = [&tensors];
+    let executor = || Executor::new(&plan, &sources).unwrap().output_dtype(Dtype::F16).unwrap();
+    let data = &executor().in_memory().unwrap().0["head"].data;
+    assert!(data[0].is_nan() && data[1] == f32::INFINITY && data[2] == 1.0);
+
+    tensors.0.get_mut("head").unwrap().data = vec![0.0, 65520.0, 1.0];
+    let sources: [&dyn TensorSource; 1] = [&tensors];
+    let executor = Executor::new(&plan, &sources).unwrap().output_dtype(Dtype::F16).unwrap();
+    insta::assert_snapshot!(
+        executor.in_memory().unwrap_err(),
+        @"parameter `head`: 6.552e4 does not fit F16; choose a wider output type"
+    );
+    // The error comes out of the writer, too, and no file is left.
+    let directory = tempfile::tempdir().unwrap();
+    assert!(
+        executor.write_weights(directory.path(), u64::MAX).unwrap_err().to_string().contains("does not fit")
+    );
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+fn bytes(plan: &FusionPlan, tensors: &HostTensors, threads: usize) -> Vec<Vec<u8>> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool.install(|| {
+        let sources: [&dyn TensorSource; 2] = [tensors, tensors];
+        let executor = Executor::new(plan, &sources).unwrap();
+        (0..plan.params.len()).map(|index| executor.param(index).unwrap().bytes).collect()
+    })
+}
+
+#[test]
+fn threads_do_not_matter() {
+    // Wide enough for several chunks in a tensor.
+    let table = t5(Sizes { embed: 300, mlp: 200, layers: 1, ..TINY });
+    let tensors = random(&table, 2);
+    let plan = plan(&[&table, &table], &noise(StandardDeviation::Relative(0.1))).unwrap();
+    let one = bytes(&plan, &tensors, 1);
+    assert!(one.iter().any(|bytes| bytes.len() > 4 << 16));
+    assert!(one == bytes(&plan, &tensors, 2) && one == bytes(&plan, &tensors, 7));
+}
+
+#[test]
+fn noise_has_the_standard_deviation_asked_for() {
+    let layer = |name: &str| ParamSpec::new(name, [dim(Axis::Mlp, 200), dim(Axis::Embed, 300)]);
+    let table = ParamTable::new([layer("wi_0"), layer("wi_1")]).unwrap();
+    let mut tensors = random(&table, 2);
+    // Off zero, to tell the root mean square from the deviation about the mean.
+    tensors.0.values_mut().flat_map(|tensor| &mut tensor.data).for_each(|x| *x = 2.0 * *x + 3.0);
+    let rms = |values: &[f32]| {
+        (values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / values.len() as f64).sqrt()
+    };
+    let cross = |std, name: &str| -> Vec<f32> {
+        let plan = plan(&[&table, &table], &noise(std)).unwrap();
+        let child = Executor::new(&plan, &[&tensors, &tensors]).unwrap().in_memory().unwrap();
+        let rows = child.0[name].data.chunks(600).enumerate();
+        rows.flat_map(|(row, values)| if row < 200 { &values[300..] } else { &values[..300] }.to_vec())
+            .collect()
+    };
+    let absolute = cross(StandardDeviation::Absolute(0.5), "wi_0");
+    assert_eq!(absolute.len(), 2 * 200 * 300);
+    assert!((rms(&absolute) - 0.5).abs() < 0.005, "{}", rms(&absolute));
+    let relative = cross(StandardDeviation::Relative(0.1), "wi_0");
+    let expected = 0.1 * rms(&tensors.0["wi_0"].data);
+    assert!((rms(&relative) / expected - 1.0).abs() < 0.01, "{} {expected}", rms(&relative));
+    // Parameters get noise of their own.
+    let other = cross(StandardDeviation::Absolute(0.5), "wi_1");
+    let correlation: f64 = absolute.iter().zip(&other).map(|(a, b)| f64::from(a * b)).sum::<f64>() / 0.25;
+    assert!((correlation / absolute.len() as f64).abs() < 0.02);
+}
+
+#[test]
+fn streaming_is_the_same_as_in_memory() {
+    let (a, b) = (t5(TINY), t5(Sizes { kv: 2, embed: 4, ..TINY }));
+    let (first, second) = (random(&a, 1), random(&b, 2));
+    let plan = plan(&[&a, &b], &noise(StandardDeviation::Relative(0.1))).unwrap();
+    let sources: [&dyn TensorSource; 2] = [&first, &second];
+    let executor = Executor::new(&plan, &sources).unwrap();
+    let expected = executor.in_memory().unwrap();
+    let mut hashes = Vec::new();
+    // In one file, in shards of a few tensors, and with a file for every tensor.
+    for (shard_size, files) in [(u64::MAX, 1), (3000, 4), (1, plan.params.len() + 1)] {
+        let directory = tempfile::tempdir().unwrap();
+        executor.write_weights(directory.path(), shard_size).unwrap();
+        let written = std::fs::read_dir(directory.path()).unwrap().count();
+        if shard_size == 3000 {
+            assert!(written >= files, "{written}")
+        } else {
+            assert_eq!(written, files)
+        }
+        std::fs::write(directory.path().join("config.json"), "{}").unwrap();
+        let checkpoint = Checkpoint::open(directory.path()).unwrap();
+        let load = |name: String| (name.clone(), checkpoint.load_f32(&name).unwrap());
+        assert_eq!(checkpoint.names().into_iter().map(load).collect::<HostTensors>(), expected);
+        hashes.push(checkpoint.sha256().unwrap());
+    }
+    // The hash is of the tensors, not of the files.
+    assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]));
+}

@@ -1,0 +1,54 @@
+//! `lineage.json`.
+
+use fusion_core::{DirectSum, Fill, Lineage, Part, StandardDeviation, Training, direct_sum};
+
+use crate::support::{TINY, t5};
+
+fn trained(flops: f64) -> Lineage {
+    Lineage {
+        training: vec![Training { steps: 10, tokens: 20, flops, ..Training::default() }],
+        ..Lineage::default()
+    }
+}
+
+/// A child of models with the given hashes.
+fn child(hashes: &[&str], lineages: Vec<Option<Lineage>>) -> Lineage {
+    let table = t5(TINY);
+    let parts: Vec<Part<'_>> = hashes
+        .iter()
+        .map(|hash| Part { label: "small", sha256: Some(hash), table: &table, embed_groups: &[] })
+        .collect();
+    let cross = Fill::Normal { std: StandardDeviation::Relative(0.01), seed: 7 };
+    let plan = direct_sum(&parts, &DirectSum { cross, ..DirectSum::default() }).unwrap();
+    Lineage::of_fusion(&plan, lineages)
+}
+
+#[test]
+fn as_a_file() {
+    let mut lineage = child(&["12", "34"], vec![Some(trained(1e18)), None]);
+    lineage.sha256 = Some("56".into());
+    lineage.training.push(Training { steps: 5, tokens: 6, flops: 2.5e19, ..Training::default() });
+    lineage.other.insert("note".into(), "kept".into());
+    lineage.training[0].other.insert("recipe".into(), "kept, too".into());
+    let directory = tempfile::tempdir().unwrap();
+    lineage.write(directory.path()).unwrap();
+    assert_eq!(Lineage::read(directory.path()).unwrap().unwrap(), lineage);
+    insta::assert_snapshot!(std::fs::read_to_string(directory.path().join("lineage.json")).unwrap());
+}
+
+#[test]
+fn computation_counts_every_ancestor_once() {
+    assert_eq!(trained(3.0).total_flops(), 3.0);
+    let different = child(&["1", "2"], vec![Some(trained(3.0)), Some(trained(5.0))]);
+    assert_eq!(different.total_flops(), 8.0);
+    // Table 4: a self fusion costs its one parent once.
+    let mut same = child(&["1", "1"], vec![Some(trained(8.0)), Some(trained(8.0))]);
+    same.training.push(Training { flops: 21.9, ..Training::default() });
+    assert_eq!(same.total_flops(), 29.9);
+    // The second occurrence is not even written.
+    assert!(same.fusion.as_ref().unwrap().parents[1].lineage.is_none());
+    // An ancestor of both parents.
+    let other = child(&["1", "2"], vec![Some(trained(8.0)), Some(trained(4.0))]);
+    let grandchild = child(&["a", "b"], vec![Some(same), Some(other)]);
+    assert_eq!(grandchild.total_flops(), 8.0 + 21.9 + 4.0);
+}
