@@ -1,0 +1,36 @@
+//! T5, written once: its configuration and parameter table, its forward pass over the [`Ops`] of a tensor framework,
+//! text to batches, optimisers, and the [`Session`] that trains it. Frameworks register themselves as a [`Backend`];
+//! this crate names none of them.
+
+mod backend;
+mod batch;
+mod buckets;
+mod config;
+mod error;
+mod fuse;
+mod generate;
+mod initialize;
+mod model;
+mod model_session;
+mod ops;
+pub mod optimizer;
+mod schedule;
+mod session;
+mod table;
+pub mod text;
+pub mod train;
+
+pub use backend::{Backend, DeviceInfo, backend, backends};
+pub use batch::{Batch, IGNORED_LABEL};
+pub use buckets::position_bucket;
+pub use config::{FeedForward, T5Config};
+pub use error::{Error, Result};
+pub use fuse::{FusionParent, child_config, fusion_plan};
+pub use initialize::initialize;
+pub use model::T5;
+pub use model_session::ModelSession;
+pub use ops::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, TokenIds};
+pub use optimizer::Optimizer;
+pub use schedule::{Decay, Schedule};
+pub use session::{Dropout, Evaluation, Forward, Session, SessionError, TrainStep, Update};
+pub use table::{parameter_table, training_flops_per_token};

@@ -1,0 +1,264 @@
+//! T5's forward pass.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    Attention, Batch, Buckets, Dropout, DropoutDraw, FeedForward, Ops, T5Config, TokenIds, position_bucket,
+};
+
+/// A T5 on a device: its configuration and parameters, and the operations to run them with.
+pub struct T5<'a, O: Ops> {
+    pub ops: &'a O,
+    pub config: &'a T5Config,
+    pub parameters: &'a BTreeMap<String, O::Parameter>,
+    dropout: Dropouts,
+}
+
+/// The dropout of one forward pass: every place where T5 drops has a draw of its own.
+struct Dropouts {
+    dropout: Dropout,
+    /// Tells micro-batches and updates apart.
+    pass: String,
+}
+
+impl Dropouts {
+    fn draw(&self, site: &str) -> Option<DropoutDraw> {
+        let Dropout { rate, seed } = self.dropout;
+        (rate > 0.0).then(|| DropoutDraw::new(rate, seed, &format!("dropout {} {site}", self.pass)))
+    }
+}
+
+/// Keys and values of one attention, `[batch, length, heads · d_kv]`.
+#[derive(Clone)]
+pub(crate) struct KeyValue<O: Ops> {
+    key: O::Activation,
+    value: O::Activation,
+}
+
+/// What the decoder remembers of a block while it generates.
+pub(crate) struct BlockCache<O: Ops> {
+    own: Option<KeyValue<O>>,
+    encoder: KeyValue<O>,
+}
+
+/// Where attention looks.
+struct View<'a, O: Ops> {
+    bias: Option<&'a O::Bias>,
+    causal: bool,
+    key_mask: Option<&'a [u8]>,
+}
+
+impl<'a, O: Ops> T5<'a, O> {
+    /// For evaluation: nothing is dropped.
+    pub fn new(ops: &'a O, config: &'a T5Config, parameters: &'a BTreeMap<String, O::Parameter>) -> Self {
+        Self::with_dropout(ops, config, parameters, Dropout::default(), String::new())
+    }
+
+    /// For training; `pass` names this pass among all that share the seed.
+    pub fn with_dropout(
+        ops: &'a O,
+        config: &'a T5Config,
+        parameters: &'a BTreeMap<String, O::Parameter>,
+        dropout: Dropout,
+        pass: String,
+    ) -> Self {
+        T5 { ops, config, parameters, dropout: Dropouts { dropout, pass } }
+    }
+
+    /// The decoder's output for a batch's targets, ready for [`T5::head`].
+    pub fn forward(&self, batch: &Batch) -> O::Activation {
+        let memory = self.encode(batch); // [batch, input, d_model]
+        let ids = batch.decoder_input_ids(self.config);
+        let length = batch.target_length;
+        let mut x = self.embed(&ids, batch.size, length, "decoder"); // [batch, target, d_model]
+        let bias = self.position_bias("decoder", 0, length, length);
+        for block in 0..self.config.num_decoder_layers() {
+            let path = format!("decoder.block.{block}");
+            let own = View { bias: Some(&bias), causal: true, key_mask: None };
+            x = self.self_attention(&path, x, own);
+            let (normed, attention) = self.cross_attention_input(&path, &x);
+            let encoder = self.key_value(&attention, &memory);
+            let y = self.attend(&attention, &normed, &encoder, self.encoder_view(batch));
+            x = self.residual(x, y, &attention);
+            x = self.feed_forward(&format!("{path}.layer.2"), x);
+        }
+        self.finish("decoder", x)
+    }
+
+    /// The output head's weights, `[vocabulary, d_model]`.
+    pub fn head(&self) -> &'a O::Parameter {
+        self.parameter(if self.config.tied_head() { "shared.weight" } else { "lm_head.weight" })
+    }
+
+    fn encode(&self, batch: &Batch) -> O::Activation {
+        let length = batch.input_length;
+        let mut x = self.embed(&batch.input_ids, batch.size, length, "encoder"); // [batch, input, d_model]
+        let bias = self.position_bias("encoder", 0, length, length);
+        for block in 0..self.config.num_layers {
+            let path = format!("encoder.block.{block}");
+            let view = View { bias: Some(&bias), causal: false, key_mask: batch.padding() };
+            x = self.self_attention(&path, x, view);
+            x = self.feed_forward(&format!("{path}.layer.1"), x);
+        }
+        self.finish("encoder", x)
+    }
+
+    /// The cache to start generating for a batch's inputs.
+    pub(crate) fn start_generation(&self, batch: &Batch) -> Vec<BlockCache<O>> {
+        let memory = self.encode(batch);
+        (0..self.config.num_decoder_layers())
+            .map(|block| {
+                let attention = format!("decoder.block.{block}.layer.1.EncDecAttention");
+                BlockCache { own: None, encoder: self.key_value(&attention, &memory) }
+            })
+            .collect()
+    }
+
+    /// The decoder's output for one more token of each row, `[batch, 1, d_model]`; `position` counts from 0.
+    pub(crate) fn generate_step(
+        &self,
+        cache: &mut [BlockCache<O>],
+        batch: &Batch,
+        ids: &[i32],
+        position: usize,
+    ) -> O::Activation {
+        let mut x = self.embed(ids, batch.size, 1, "decoder"); // [batch, 1, d_model]
+        let bias = self.position_bias("decoder", position, 1, position + 1);
+        for (block, cache) in cache.iter_mut().enumerate() {
+            let path = format!("decoder.block.{block}");
+            let attention = format!("{path}.layer.0.SelfAttention");
+            let normed = self.norm(&x, &format!("{path}.layer.0.layer_norm"));
+            let new = self.key_value(&attention, &normed);
+            let own = match cache.own.take() {
+                None => new,
+                Some(past) => KeyValue {
+                    key: self.ops.append(&past.key, &new.key),
+                    value: self.ops.append(&past.value, &new.value),
+                },
+            };
+            let view = View { bias: Some(&bias), causal: false, key_mask: None };
+            let y = self.attend(&attention, &normed, &own, view);
+            cache.own = Some(own);
+            x = self.residual(x, y, &attention);
+            let (normed, attention) = self.cross_attention_input(&path, &x);
+            let y = self.attend(&attention, &normed, &cache.encoder, self.encoder_view(batch));
+            x = self.residual(x, y, &attention);
+            x = self.feed_forward(&format!("{path}.layer.2"), x);
+        }
+        self.finish("decoder", x)
+    }
+
+    fn encoder_view<'b>(&self, batch: &'b Batch) -> View<'b, O> {
+        View { bias: None, causal: false, key_mask: batch.padding() }
+    }
+
+    fn self_attention(&self, path: &str, x: O::Activation, view: View<'_, O>) -> O::Activation {
+        let attention = format!("{path}.layer.0.SelfAttention");
+        let normed = self.norm(&x, &format!("{path}.layer.0.layer_norm"));
+        let key_value = self.key_value(&attention, &normed);
+        let y = self.attend(&attention, &normed, &key_value, view);
+        self.residual(x, y, &attention)
+    }
+
+    /// The normed input of a block's cross-attention, and that attention's name.
+    fn cross_attention_input(&self, path: &str, x: &O::Activation) -> (O::Activation, String) {
+        let normed = self.norm(x, &format!("{path}.layer.1.layer_norm"));
+        (normed, format!("{path}.layer.1.EncDecAttention"))
+    }
+
+    fn key_value(&self, attention: &str, x: &O::Activation) -> KeyValue<O> {
+        KeyValue {
+            key: self.linear(x, &format!("{attention}.k")),
+            value: self.linear(x, &format!("{attention}.v")),
+        }
+    }
+
+    fn attend(
+        &self,
+        attention: &str,
+        x: &O::Activation,
+        key_value: &KeyValue<O>,
+        view: View<'_, O>,
+    ) -> O::Activation {
+        let q = self.linear(x, &format!("{attention}.q")); // [batch, query, heads · d_kv]
+        let how = Attention {
+            heads: self.config.num_heads,
+            bias: view.bias,
+            causal: view.causal,
+            key_mask: view.key_mask,
+            dropout: self.dropout.draw(&format!("{attention}.probabilities")),
+        };
+        let y = self.ops.attention(&q, &key_value.key, &key_value.value, how); // [batch, query, heads · d_kv]
+        self.linear(&y, &format!("{attention}.o"))
+    }
+
+    fn feed_forward(&self, layer: &str, x: O::Activation) -> O::Activation {
+        let normed = self.norm(&x, &format!("{layer}.layer_norm"));
+        let path = format!("{layer}.DenseReluDense");
+        let hidden = match self.config.feed_forward_proj {
+            FeedForward::Relu => self.ops.relu(&self.linear(&normed, &format!("{path}.wi"))),
+            FeedForward::GatedGelu => {
+                let gate = self.linear(&normed, &format!("{path}.wi_0"));
+                let value = self.linear(&normed, &format!("{path}.wi_1"));
+                self.ops.gated_gelu(&gate, &value)
+            }
+        }; // [batch, length, d_ff]
+        let hidden = self.dropped(hidden, &format!("{path}.hidden"));
+        let y = self.linear(&hidden, &format!("{path}.wo"));
+        self.residual(x, y, &path)
+    }
+
+    fn residual(&self, x: O::Activation, y: O::Activation, site: &str) -> O::Activation {
+        self.ops.add(&x, &self.dropped(y, site))
+    }
+
+    fn embed(&self, ids: &[i32], batch: usize, length: usize, stack: &str) -> O::Activation {
+        let x = self.ops.embedding(self.parameter("shared.weight"), TokenIds { ids, batch, length });
+        self.dropped(x, &format!("{stack}.embedding"))
+    }
+
+    /// A stack's last steps; the decoder's include the logits' scaling.
+    fn finish(&self, stack: &str, x: O::Activation) -> O::Activation {
+        let x = self.norm(&x, &format!("{stack}.final_layer_norm"));
+        let x = self.dropped(x, &format!("{stack}.final"));
+        if stack == "decoder" && self.config.scale_logits() {
+            return self.ops.scale(&x, (self.config.d_model as f32).powf(-0.5));
+        }
+        x
+    }
+
+    fn dropped(&self, x: O::Activation, site: &str) -> O::Activation {
+        match self.dropout.draw(site) {
+            None => x,
+            Some(draw) => self.ops.dropout(&x, draw),
+        }
+    }
+
+    fn norm(&self, x: &O::Activation, path: &str) -> O::Activation {
+        let gain = self.parameter(&format!("{path}.weight"));
+        self.ops.rms_norm(x, gain, &self.config.norm_groups(), self.config.layer_norm_epsilon as f32)
+    }
+
+    fn linear(&self, x: &O::Activation, path: &str) -> O::Activation {
+        self.ops.linear(x, self.parameter(&format!("{path}.weight")))
+    }
+
+    /// The bias of queries `first..first + query` against keys `0..key`, shared by a stack's blocks.
+    fn position_bias(&self, stack: &str, first: usize, query: usize, key: usize) -> O::Bias {
+        let config = self.config;
+        let (buckets, distance) =
+            (config.relative_attention_num_buckets, config.relative_attention_max_distance);
+        let bucket = |query: usize, key: usize| {
+            position_bucket(key as i64 - query as i64, stack == "encoder", buckets, distance) as u32
+        };
+        let ids = (first..first + query).flat_map(|q| (0..key).map(move |k| bucket(q, k))).collect();
+        let table =
+            self.parameter(&format!("{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"));
+        self.ops.position_bias(table, &Buckets { ids, query, key })
+    }
+
+    fn parameter(&self, name: &str) -> &'a O::Parameter {
+        // A session holds every parameter of its configuration's table.
+        &self.parameters[name]
+    }
+}

@@ -1,0 +1,172 @@
+//! What a tensor framework must offer to run T5: T5's own operations, differentiable, not a tensor library's.
+//!
+//! Activations are `[batch, length, features]` throughout, so ranks stay fixed. Buckets, masks and dropout draws come
+//! from the host, so every backend sees the same numbers. All values are f32.
+
+use fusion_core::{HostTensor, Philox};
+
+use crate::optimizer::{Moments, ParameterUpdate};
+
+/// Token ids of a batch, `[batch, length]`, row by row; all within the embedding's rows.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenIds<'a> {
+    pub ids: &'a [i32],
+    pub batch: usize,
+    pub length: usize,
+}
+
+/// The bucket of each pair of positions, `[query, key]`.
+#[derive(Clone, Debug)]
+pub struct Buckets {
+    pub ids: Vec<u32>,
+    pub query: usize,
+    pub key: usize,
+}
+
+/// What attention sees besides queries, keys and values.
+pub struct Attention<'a, Bias> {
+    pub heads: usize,
+    /// `[heads, query, key]`, added to the scores of every example. Scores are not scaled.
+    pub bias: Option<&'a Bias>,
+    /// Query `i` of `q` sees keys `0..=i + key - query` only.
+    pub causal: bool,
+    /// `[batch, key]`, 0 for a key that no query of that example sees. Some key of each example is visible.
+    pub key_mask: Option<&'a [u8]>,
+    /// Dropout of the probabilities, indexed as `[batch, heads, query, key]`.
+    pub dropout: Option<DropoutDraw>,
+}
+
+/// Which elements a dropout keeps: a function of the element's index alone.
+#[derive(Clone, Copy, Debug)]
+pub struct DropoutDraw {
+    rate: f32,
+    stream: Philox,
+}
+
+impl DropoutDraw {
+    pub fn new(rate: f64, seed: u64, site: &str) -> Self {
+        DropoutDraw { rate: rate as f32, stream: Philox::new(seed, site) }
+    }
+
+    /// Writes the factors of elements `first..`: 0 for a dropped one, `1 / (1 - rate)` for a kept one.
+    pub fn factors(&self, first: usize, out: &mut [f32]) {
+        // 16 bits decide over an element, so a block decides over 8.
+        let threshold = (self.rate * 65536.0) as u32;
+        let keep = 1.0 / (1.0 - self.rate);
+        let (mut block, mut index) = ([0; 4], usize::MAX);
+        for (offset, factor) in out.iter_mut().enumerate() {
+            let element = first + offset;
+            if element / 8 != index {
+                index = element / 8;
+                block = self.stream.block(index as u64);
+            }
+            let word = block[(element % 8) / 2];
+            let draw = if element % 2 == 0 { word & 0xFFFF } else { word >> 16 };
+            *factor = if draw < threshold { 0.0 } else { keep };
+        }
+    }
+}
+
+/// How the loss is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct CrossEntropy {
+    /// Factor of the summed loss; the reciprocal of the number of target tokens for their mean.
+    pub scale: f32,
+    /// Coefficient of `log(Z)^2`, which keeps logits from drifting (T5X); 0 for none.
+    pub z_loss: f32,
+}
+
+/// What a batch's predictions add up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LossSums {
+    /// Sum of the tokens' cross-entropy in nats, without z-loss.
+    pub loss: f64,
+    /// Tokens whose most likely prediction (the first, in a tie) is the label.
+    pub correct: u64,
+    /// Labels that count.
+    pub tokens: u64,
+}
+
+/// T5's operations on a device.
+pub trait Ops {
+    /// A trainable tensor of one or two dimensions.
+    type Parameter;
+    /// `[batch, length, features]`.
+    type Activation: Clone;
+    /// `[heads, query, key]`.
+    type Bias;
+    /// A scalar to differentiate.
+    type Loss;
+    /// The gradient of a parameter.
+    type Gradient;
+
+    /// Puts a tensor on the device.
+    fn parameter(&self, tensor: HostTensor) -> Self::Parameter;
+    fn read_parameter(&self, parameter: &Self::Parameter) -> HostTensor;
+    fn read_activation(&self, activation: &Self::Activation) -> HostTensor;
+    fn read_gradient(&self, gradient: &Self::Gradient) -> HostTensor;
+
+    /// Whether operations from here on are recorded for [`Ops::backward`].
+    fn record(&mut self, on: bool);
+
+    /// Rows of `table` `[rows, features]`.
+    fn embedding(&self, table: &Self::Parameter, ids: TokenIds<'_>) -> Self::Activation;
+    /// `x · weightᵀ` with `weight` `[out, in]`.
+    fn linear(&self, x: &Self::Activation, weight: &Self::Parameter) -> Self::Activation;
+    /// `gain · x / sqrt(mean(x²) + epsilon)`, the mean taken over each group of features by itself; `groups` add up to
+    /// the features.
+    fn rms_norm(
+        &self,
+        x: &Self::Activation,
+        gain: &Self::Parameter,
+        groups: &[usize],
+        epsilon: f32,
+    ) -> Self::Activation;
+    /// The rows of `table` `[buckets, heads]` that belong to the pairs of positions.
+    fn position_bias(&self, table: &Self::Parameter, buckets: &Buckets) -> Self::Bias;
+    /// `softmax(q · kᵀ + bias) · v` for each head; `q` is `[batch, query, heads · d_kv]`, `k` and `v` are
+    /// `[batch, key, heads · d_kv]`.
+    fn attention(
+        &self,
+        q: &Self::Activation,
+        k: &Self::Activation,
+        v: &Self::Activation,
+        attention: Attention<'_, Self::Bias>,
+    ) -> Self::Activation;
+    /// `gelu_new(gate) · value`; the GELU is the tanh approximation.
+    fn gated_gelu(&self, gate: &Self::Activation, value: &Self::Activation) -> Self::Activation;
+    fn relu(&self, x: &Self::Activation) -> Self::Activation;
+    fn add(&self, x: &Self::Activation, y: &Self::Activation) -> Self::Activation;
+    fn scale(&self, x: &Self::Activation, factor: f32) -> Self::Activation;
+    fn dropout(&self, x: &Self::Activation, draw: DropoutDraw) -> Self::Activation;
+    /// `x` followed by `y` along the length. Only for generation: needs no gradient.
+    fn append(&self, x: &Self::Activation, y: &Self::Activation) -> Self::Activation;
+    /// The loss of predicting `labels` `[batch, length]` (negative ones do not count) from `x · headᵀ`, in one operation
+    /// so that not all logits need to exist at once.
+    fn cross_entropy(
+        &self,
+        x: &Self::Activation,
+        head: &Self::Parameter,
+        labels: &[i32],
+        how: CrossEntropy,
+    ) -> (Self::Loss, LossSums);
+
+    /// The gradients of `parameters`, zeros for one that the loss does not depend on. Forgets what was recorded.
+    fn backward(&self, loss: Self::Loss, parameters: &[&Self::Parameter]) -> Vec<Self::Gradient>;
+    fn accumulate(&self, total: &mut Self::Gradient, gradient: Self::Gradient);
+    /// The sum of squares.
+    fn squared_norm(&self, gradient: &Self::Gradient) -> f64;
+    /// One step of the optimiser, see [`ParameterUpdate::apply`]. By default on the host.
+    fn update(
+        &self,
+        parameter: &mut Self::Parameter,
+        gradient: Self::Gradient,
+        moments: &mut Moments,
+        update: &ParameterUpdate,
+    ) {
+        let mut weights = self.read_parameter(parameter);
+        let gradient = self.read_gradient(&gradient);
+        update.apply(&weights.shape, &mut weights.data, &gradient.data, moments);
+        *parameter = self.parameter(weights);
+    }
+}

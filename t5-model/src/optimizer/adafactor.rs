@@ -1,0 +1,107 @@
+//! Adafactor, Algorithm 4 with parameter scaling, update clipping and increasing decay.
+
+use rayon::prelude::*;
+
+use super::{CHUNK, Moments, ParameterUpdate, parameter_scale};
+
+#[derive(Clone, Copy)]
+pub(super) struct Settings {
+    pub decay_rate: f64,
+    pub clip_threshold: f64,
+    pub min_dim_size_to_factor: usize,
+}
+
+/// Added to squared gradients.
+const EPSILON: f32 = 1e-30;
+
+pub(super) fn apply(
+    update: &ParameterUpdate,
+    settings: Settings,
+    shape: &[usize],
+    weights: &mut [f32],
+    gradient: &[f32],
+    moments: &mut Moments,
+) {
+    let decay = (1.0 - (update.step.max(1) as f64).powf(-settings.decay_rate)) as f32;
+    let scale = update.gradient_scale;
+    let factored = match shape {
+        [rows, columns] => *rows.min(columns) >= settings.min_dim_size_to_factor.max(1),
+        _ => false,
+    };
+    let direction = match shape {
+        [rows, columns] if factored => {
+            let names = (("exp_avg_sq_row", &shape[..1]), ("exp_avg_sq_col", &shape[1..]));
+            let (row, column) = moments.pair(names.0, names.1);
+            average_rows(gradient, *columns, scale, decay, row);
+            average_columns(gradient, *rows, *columns, scale, decay, column);
+            factored_direction(gradient, scale, row, column)
+        }
+        _ => unfactored_direction(gradient, scale, decay, moments.one(("exp_avg_sq", shape))),
+    };
+    let rms = (super::sum_of_squares(&direction) / direction.len().max(1) as f64).sqrt();
+    let rate = update.learning_rate * parameter_scale(weights) / (rms / settings.clip_threshold).max(1.0);
+    let rate = rate as f32;
+    weights
+        .par_chunks_mut(CHUNK)
+        .zip(direction.par_chunks(CHUNK))
+        .for_each(|(weights, direction)| weights.iter_mut().zip(direction).for_each(|(w, u)| *w -= rate * u));
+}
+
+/// Updates the running mean of squared gradients of each row.
+fn average_rows(gradient: &[f32], columns: usize, scale: f32, decay: f32, row: &mut [f32]) {
+    row.par_iter_mut().zip(gradient.par_chunks(columns)).for_each(|(row, gradient)| {
+        let mean = super::chunk_sum_of_squares(gradient) / columns as f64;
+        *row = decay * *row + (1.0 - decay) * (mean as f32 * scale * scale + EPSILON);
+    });
+}
+
+/// Updates the running mean of squared gradients of each column.
+fn average_columns(gradient: &[f32], rows: usize, columns: usize, scale: f32, decay: f32, column: &mut [f32]) {
+    // A strip of columns to each thread, row after row.
+    let strip = 256;
+    column.par_chunks_mut(strip).enumerate().for_each(|(index, column)| {
+        let mut sums = vec![0f32; column.len()];
+        for row in gradient.chunks(columns) {
+            let values = row.iter().skip(index * strip);
+            sums.iter_mut().zip(values).for_each(|(sum, g)| *sum += g * g);
+        }
+        for (column, sum) in column.iter_mut().zip(sums) {
+            *column = decay * *column + (1.0 - decay) * (sum / rows as f32 * scale * scale + EPSILON);
+        }
+    });
+}
+
+/// `g / sqrt(row · column / mean(row))`.
+fn factored_direction(gradient: &[f32], scale: f32, row: &[f32], column: &[f32]) -> Vec<f32> {
+    let mean = row.iter().map(|value| f64::from(*value)).sum::<f64>() / row.len() as f64;
+    let by_column: Vec<f32> = column.iter().map(|value| 1.0 / value.sqrt()).collect();
+    let mut direction = vec![0f32; gradient.len()];
+    direction
+        .par_chunks_mut(column.len())
+        .zip(gradient.par_chunks(column.len()))
+        .zip(row.par_iter())
+        .for_each(|((direction, gradient), row)| {
+            let by_row = (mean / f64::from(*row)).sqrt() as f32 * scale;
+            for ((u, g), by_column) in direction.iter_mut().zip(gradient).zip(&by_column) {
+                *u = g * by_row * by_column;
+            }
+        });
+    direction
+}
+
+/// `g / sqrt(v)`, `v` the updated running mean of squared gradients.
+fn unfactored_direction(gradient: &[f32], scale: f32, decay: f32, second: &mut [f32]) -> Vec<f32> {
+    let mut direction = vec![0f32; gradient.len()];
+    direction
+        .par_chunks_mut(CHUNK)
+        .zip(gradient.par_chunks(CHUNK))
+        .zip(second.par_chunks_mut(CHUNK))
+        .for_each(|((direction, gradient), second)| {
+            for ((u, g), v) in direction.iter_mut().zip(gradient).zip(second) {
+                let g = g * scale;
+                *v = decay * *v + (1.0 - decay) * (g * g + EPSILON);
+                *u = g / v.sqrt();
+            }
+        });
+    direction
+}

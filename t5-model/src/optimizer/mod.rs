@@ -1,0 +1,171 @@
+//! Optimisers, each after its published definition, on the host. A backend may run the same update on its device.
+
+mod adafactor;
+mod adamw;
+mod moments;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+pub use moments::Moments;
+
+/// A rule to turn gradients into updates.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Optimizer {
+    /// Loshchilov and Hutter (arXiv 1711.05101), as in PyTorch.
+    Adamw {
+        #[serde(default = "beta1")]
+        beta1: f64,
+        #[serde(default = "beta2")]
+        beta2: f64,
+        #[serde(default = "adamw_epsilon")]
+        epsilon: f64,
+        #[serde(default)]
+        weight_decay: f64,
+    },
+    /// nanoT5's AdamWScale: AdamW whose update is scaled by `max(1e-3, RMS(weights))`.
+    AdamwScale {
+        #[serde(default = "beta1")]
+        beta1: f64,
+        #[serde(default = "beta2")]
+        beta2: f64,
+        #[serde(default = "adamw_scale_epsilon")]
+        epsilon: f64,
+        #[serde(default)]
+        weight_decay: f64,
+    },
+    /// Shazeer and Stern (arXiv 1804.04235) as in T5X: parameter scaling, update clipping, no momentum, factored
+    /// where both dimensions are at least `min_dim_size_to_factor`.
+    Adafactor {
+        #[serde(default = "decay_rate")]
+        decay_rate: f64,
+        #[serde(default = "clip_threshold")]
+        clip_threshold: f64,
+        #[serde(default = "min_dim_size_to_factor")]
+        min_dim_size_to_factor: usize,
+    },
+}
+
+fn beta1() -> f64 {
+    0.9
+}
+fn beta2() -> f64 {
+    0.999
+}
+fn adamw_epsilon() -> f64 {
+    1e-8
+}
+fn adamw_scale_epsilon() -> f64 {
+    1e-6
+}
+fn decay_rate() -> f64 {
+    0.8
+}
+fn clip_threshold() -> f64 {
+    1.0
+}
+fn min_dim_size_to_factor() -> usize {
+    128
+}
+
+impl Optimizer {
+    /// AdamW with PyTorch's settings, without weight decay.
+    pub fn adamw() -> Self {
+        Optimizer::Adamw { beta1: beta1(), beta2: beta2(), epsilon: adamw_epsilon(), weight_decay: 0.0 }
+    }
+
+    /// nanoT5's settings.
+    pub fn adamw_scale() -> Self {
+        Optimizer::AdamwScale {
+            beta1: beta1(),
+            beta2: beta2(),
+            epsilon: adamw_scale_epsilon(),
+            weight_decay: 0.0,
+        }
+    }
+
+    /// T5's settings.
+    pub fn adafactor() -> Self {
+        Optimizer::Adafactor {
+            decay_rate: decay_rate(),
+            clip_threshold: clip_threshold(),
+            min_dim_size_to_factor: min_dim_size_to_factor(),
+        }
+    }
+
+    /// What is wrong with these settings, if anything.
+    pub fn problem(&self) -> Option<String> {
+        let outside = |name: &str, value: f64, low: f64, high: f64| {
+            (!(low..high).contains(&value))
+                .then(|| format!("{name} is {value}; it must be at least {low} and below {high}"))
+        };
+        match *self {
+            Optimizer::Adamw { beta1, beta2, epsilon, weight_decay }
+            | Optimizer::AdamwScale { beta1, beta2, epsilon, weight_decay } => outside("beta1", beta1, 0.0, 1.0)
+                .or_else(|| outside("beta2", beta2, 0.0, 1.0))
+                .or_else(|| outside("epsilon", epsilon, f64::MIN_POSITIVE, 1.0))
+                .or_else(|| outside("weight_decay", weight_decay, 0.0, 1.0)),
+            Optimizer::Adafactor { decay_rate, clip_threshold, .. } => {
+                outside("decay_rate", decay_rate, f64::MIN_POSITIVE, 10.0)
+                    .or_else(|| outside("clip_threshold", clip_threshold, f64::MIN_POSITIVE, f64::MAX))
+            }
+        }
+    }
+}
+
+/// The update of one parameter.
+#[derive(Clone, Copy, Debug)]
+pub struct ParameterUpdate {
+    pub optimizer: Optimizer,
+    pub learning_rate: f64,
+    /// Counts from 1.
+    pub step: u64,
+    /// Factor of the gradient, from clipping.
+    pub gradient_scale: f32,
+    /// Whether weight decay applies to this parameter; not to gains.
+    pub decay: bool,
+}
+
+impl ParameterUpdate {
+    /// Updates `weights` of a shape with one or two dimensions. Missing moments start at zero. The result does not
+    /// depend on the number of threads.
+    pub fn apply(&self, shape: &[usize], weights: &mut [f32], gradient: &[f32], moments: &mut Moments) {
+        match self.optimizer {
+            Optimizer::Adamw { .. } | Optimizer::AdamwScale { .. } => {
+                adamw::apply(self, shape, weights, gradient, moments)
+            }
+            Optimizer::Adafactor { decay_rate, clip_threshold, min_dim_size_to_factor } => {
+                let settings = adafactor::Settings { decay_rate, clip_threshold, min_dim_size_to_factor };
+                adafactor::apply(self, settings, shape, weights, gradient, moments)
+            }
+        }
+    }
+}
+
+/// Elements a thread works on at a time. Fixed, so that sums are taken in the same order on any number of threads.
+const CHUNK: usize = 1 << 14;
+
+/// The sum of squares, as f64.
+pub fn sum_of_squares(values: &[f32]) -> f64 {
+    let partial: Vec<f64> = values.par_chunks(CHUNK).map(chunk_sum_of_squares).collect();
+    partial.iter().sum()
+}
+
+fn chunk_sum_of_squares(values: &[f32]) -> f64 {
+    // Independent lanes, so that the loop vectorises.
+    let mut lanes = [0f64; 8];
+    let chunks = values.chunks_exact(8);
+    let rest: f64 = chunks.remainder().iter().map(|value| f64::from(*value).powi(2)).sum();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane += f64::from(*value) * f64::from(*value);
+        }
+    }
+    lanes.iter().sum::<f64>() + rest
+}
+
+/// `max(1e-3, RMS)`, the scale of a parameter in Adafactor and AdamWScale.
+fn parameter_scale(weights: &[f32]) -> f64 {
+    (sum_of_squares(weights) / weights.len().max(1) as f64).sqrt().max(1e-3)
+}

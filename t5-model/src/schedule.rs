@@ -1,0 +1,96 @@
+//! Learning rates over the steps of a training.
+
+use serde::{Deserialize, Serialize};
+
+/// How the rate falls after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Decay {
+    Constant,
+    /// `peak · sqrt(offset / max(updates, offset))`: with peak 0.01 and offset 10⁴, T5's `1 / sqrt(max(step, 10⁴))`.
+    InverseSquareRoot { offset: u64 },
+    /// To `minimum` along half a cosine.
+    Cosine {
+        #[serde(default)]
+        minimum: f64,
+    },
+    /// To `minimum` along a line.
+    Linear {
+        #[serde(default)]
+        minimum: f64,
+    },
+}
+
+/// A warm-up and a decay, once or in cycles.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// The rate at the end of the warm-up.
+    pub peak: f64,
+    /// Updates during which the rate rises linearly.
+    #[serde(default)]
+    pub warm_up: u64,
+    /// Share of the peak that the warm-up starts from (0; nanoT5: 0.5).
+    #[serde(default)]
+    pub warm_up_from: f64,
+    pub decay: Decay,
+    /// How many times warm-up and decay are gone through, in cycles of equal length.
+    #[serde(default = "one")]
+    pub cycles: u64,
+}
+
+fn one() -> u64 {
+    1
+}
+
+impl Schedule {
+    /// A rate that never changes.
+    pub fn constant(rate: f64) -> Self {
+        Schedule { peak: rate, warm_up: 0, warm_up_from: 0.0, decay: Decay::Constant, cycles: 1 }
+    }
+
+    /// The rate of the update that follows `updates` others, of `total`; transformers' `lr_lambda(updates)`.
+    pub fn rate(&self, updates: u64, total: u64) -> f64 {
+        let cycle = (total / self.cycles.max(1)).max(1);
+        // The last cycle takes the rest that does not divide.
+        let first = (updates / cycle).min(self.cycles.max(1) - 1) * cycle;
+        let length = if first / cycle + 1 >= self.cycles { total.saturating_sub(first) } else { cycle };
+        let at = updates - first;
+        if at < self.warm_up {
+            let progress = at as f64 / self.warm_up as f64;
+            return self.peak * (self.warm_up_from + (1.0 - self.warm_up_from) * progress);
+        }
+        let span = length.saturating_sub(self.warm_up).max(1);
+        let progress = ((at - self.warm_up) as f64 / span as f64).min(1.0);
+        match self.decay {
+            Decay::Constant => self.peak,
+            Decay::InverseSquareRoot { offset } => {
+                let offset = offset.max(1);
+                self.peak * (offset as f64 / at.max(offset) as f64).sqrt()
+            }
+            Decay::Cosine { minimum } => {
+                minimum + (self.peak - minimum) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
+            }
+            Decay::Linear { minimum } => minimum + (self.peak - minimum) * (1.0 - progress),
+        }
+    }
+
+    /// What is wrong with these settings, if anything.
+    pub fn problem(&self) -> Option<String> {
+        let minimum = match self.decay {
+            Decay::Cosine { minimum } | Decay::Linear { minimum } => minimum,
+            _ => 0.0,
+        };
+        let bad = |rate: f64| !(rate.is_finite() && rate >= 0.0);
+        if bad(self.peak) {
+            return Some(format!("peak is {}; a rate is at least 0", self.peak));
+        }
+        if bad(minimum) || minimum > self.peak {
+            return Some(format!("minimum is {minimum}; it lies between 0 and the peak {}", self.peak));
+        }
+        if !(0.0..=1.0).contains(&self.warm_up_from) {
+            return Some(format!("warm_up_from is {}; it is a share of the peak", self.warm_up_from));
+        }
+        (self.cycles == 0).then(|| "cycles is 0; one pass is 1".into())
+    }
+}

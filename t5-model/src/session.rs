@@ -1,0 +1,118 @@
+//! A model on a device, behind an interface that names no framework.
+
+use std::collections::BTreeMap;
+
+use fusion_core::{HostTensor, HostTensors};
+
+use crate::{Batch, Error, Optimizer, T5Config};
+
+/// Why a step did not happen. The model is as it was before.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error(transparent)]
+    Model(#[from] Error),
+    #[error(
+        "update {step}: the loss is {loss} and the gradient's norm {gradient_norm}; the weights were left as they were. \
+         A lower learning rate, a longer warm-up or clipping usually helps"
+    )]
+    NonFinite { step: u64, loss: f64, gradient_norm: f64 },
+    #[error("the device failed: {0}")]
+    Device(String),
+    #[error("the optimiser's state: {0}")]
+    OptimizerState(String),
+}
+
+/// Dropout during training.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Dropout {
+    pub rate: f64,
+    pub seed: u64,
+}
+
+/// One update of the weights.
+#[derive(Clone, Debug)]
+pub struct Update {
+    pub optimizer: Optimizer,
+    pub learning_rate: f64,
+    /// Counts from 1; bias corrections and decays depend on it.
+    pub step: u64,
+    /// The norm that all gradients together are scaled down to.
+    pub clip_norm: Option<f64>,
+    pub z_loss: f64,
+    pub dropout: Dropout,
+}
+
+/// What a training step saw, before its update.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TrainStep {
+    /// Mean cross-entropy of the target tokens in nats, without z-loss.
+    pub loss: f64,
+    pub correct: u64,
+    pub tokens: u64,
+    /// Of all gradients together, before clipping.
+    pub gradient_norm: f64,
+}
+
+/// What a batch's evaluation adds up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Evaluation {
+    /// Sum of the target tokens' cross-entropy in nats, without z-loss.
+    pub loss_sum: f64,
+    pub correct: u64,
+    pub tokens: u64,
+}
+
+impl Evaluation {
+    /// Mean cross-entropy of a token.
+    pub fn loss(&self) -> f64 {
+        self.loss_sum / self.tokens as f64
+    }
+
+    /// Share of tokens predicted right.
+    pub fn accuracy(&self) -> f64 {
+        self.correct as f64 / self.tokens as f64
+    }
+}
+
+impl std::ops::AddAssign for Evaluation {
+    fn add_assign(&mut self, other: Evaluation) {
+        self.loss_sum += other.loss_sum;
+        self.correct += other.correct;
+        self.tokens += other.tokens;
+    }
+}
+
+/// What a model makes of a batch.
+#[derive(Clone, Debug, Default)]
+pub struct Forward {
+    /// `[batch, target, vocabulary]`.
+    pub logits: HostTensor,
+    /// Mean cross-entropy of the target tokens.
+    pub loss: f64,
+    /// By parameter, if asked for.
+    pub gradients: BTreeMap<String, HostTensor>,
+}
+
+/// A model on a device, with its optimiser's state.
+pub trait Session {
+    fn config(&self) -> &T5Config;
+
+    /// One update from the mean loss over all target tokens of the micro-batches together.
+    fn train_step(&mut self, micro_batches: &[Batch], update: &Update) -> Result<TrainStep, SessionError>;
+
+    fn evaluate(&mut self, batch: &Batch) -> Result<Evaluation, SessionError>;
+
+    fn forward(&mut self, batch: &Batch, gradients: bool) -> Result<Forward, SessionError>;
+
+    /// Greedy decoding, row by row, up to and without the end of sequence token.
+    fn generate(&mut self, batch: &Batch, max_new_tokens: usize) -> Result<Vec<Vec<i32>>, SessionError>;
+
+    /// The weights, by Hugging Face's names.
+    fn export(&self) -> Result<HostTensors, SessionError>;
+
+    /// The optimiser's moments as `<parameter>.<moment>`; empty before the first update.
+    fn optimizer_state(&self) -> Result<HostTensors, SessionError>;
+
+    /// Replaces the moments by what [`Session::optimizer_state`] gave.
+    fn load_optimizer_state(&mut self, state: HostTensors) -> Result<(), SessionError>;
+}
