@@ -13,8 +13,12 @@ fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../t5-model/tests/goldens")
 }
 
+fn open_on(device: &str, config: &T5Config, weights: &dyn TensorSource) -> Box<dyn Session> {
+    t5_model::backend("burn").unwrap().open(device, config, weights).unwrap()
+}
+
 fn open(config: &T5Config, weights: &dyn TensorSource) -> Box<dyn Session> {
-    t5_model::backend("burn").unwrap().open("cpu", config, weights).unwrap()
+    open_on("cpu", config, weights)
 }
 
 fn integers(file: &TensorFile, name: &str) -> (Vec<usize>, Vec<i64>) {
@@ -47,11 +51,18 @@ fn relative_error(found: &HostTensor, expected: &HostTensor) -> f64 {
 
 #[test]
 fn logits_loss_gradients_and_generation_equal_transformers() {
+    for device in ["cpu", "cpu-plain"] {
+        compare_with_transformers(device);
+    }
+}
+
+fn compare_with_transformers(device: &str) {
     for variant in ["v1_1", "v1_0", "gated_tied", "relu_untied"] {
         let directory = goldens().join(variant);
         let checkpoint = Checkpoint::open(&directory).unwrap();
         let config = T5Config::of_checkpoint(&checkpoint).unwrap();
-        let mut session = open(&config, &checkpoint);
+        let mut session = open_on(device, &config, &checkpoint);
+        let variant = format!("{variant} on {device}");
         let reference = TensorFile::open(&directory.join("reference.safetensors")).unwrap();
         let batch = batch(&reference);
 
@@ -60,8 +71,11 @@ fn logits_loss_gradients_and_generation_equal_transformers() {
         assert!(error < 2e-5, "{variant}: logits are off by {error:e}");
         let loss = f64::from(reference.load_f32("loss").unwrap().data[0]);
         assert!((forward.loss - loss).abs() / loss < 2e-5, "{variant}: loss {} for {loss}", forward.loss);
-        let expected: Vec<_> =
-            reference.names().into_iter().filter_map(|name| name.strip_prefix("grad.").map(String::from)).collect();
+        let expected: Vec<_> = reference
+            .names()
+            .into_iter()
+            .filter_map(|name| name.strip_prefix("grad.").map(String::from))
+            .collect();
         assert_eq!(forward.gradients.keys().cloned().collect::<Vec<_>>(), expected, "{variant}");
         for (name, gradient) in &forward.gradients {
             let error = relative_error(gradient, &reference.load_f32(&format!("grad.{name}")).unwrap());
@@ -165,4 +179,72 @@ fn micro_batches_add_up_to_the_batch() {
         let error = relative_error(&many_state[name], moment);
         assert!(error < 1e-4, "{name} is off by {error:e}");
     }
+}
+
+/// Two updates with dropout, gradient accumulation, clipping and z-loss, in groups of unequal width: the fused kernels
+/// against burn's own operations and gradients.
+#[test]
+fn training_is_the_same_with_fused_and_plain_operations() {
+    for (gated, tied) in [(true, false), (false, true)] {
+        let mut config = T5Config::v1_1(67, 20, 3, 6, 27, 2);
+        config.rms_norm_groups = vec![7, 13];
+        config.tie_word_embeddings = tied;
+        if !gated {
+            config.feed_forward_proj = t5_model::FeedForward::Relu;
+        }
+        let weights = t5_model::initialize(&config, 1).unwrap();
+        let rows: Vec<Vec<i32>> =
+            (0..6).map(|row| (0..9 + row).map(|i| 2 + (i * 7 + row * 5) % 60).collect()).collect();
+        let batch = |rows: &[Vec<i32>]| Batch::padded(rows.iter().map(|row| (&row[..], &row[3..])), 0);
+        let batches = [batch(&rows[..2]), batch(&rows[2..])];
+        let train = |device: &str| {
+            let mut session = open_on(device, &config, &weights);
+            for step in 1..=2 {
+                let update = t5_model::Update {
+                    optimizer: t5_model::Optimizer::adafactor(),
+                    learning_rate: 0.1,
+                    step,
+                    clip_norm: Some(0.5),
+                    z_loss: 1e-2,
+                    dropout: t5_model::Dropout { rate: 0.2, seed: 5 },
+                };
+                session.train_step(&batches, &update).unwrap();
+            }
+            session.export().unwrap().0
+        };
+        let (fused, plain) = (train("cpu"), train("cpu-plain"));
+        for (name, plain) in &plain {
+            let error = relative_error(&fused[name], plain);
+            assert!(error < 1e-4, "{name} is off by {error:e}");
+        }
+    }
+}
+
+/// The same bits on any number of threads, and again.
+#[test]
+fn training_does_not_depend_on_threads() {
+    let config = T5Config::v1_1(512, 64, 2, 32, 128, 2);
+    let weights = t5_model::initialize(&config, 1).unwrap();
+    let ids: Vec<i32> = (0..8 * 64).map(|i| 2 + (i * 37) % 500).collect();
+    let batch = Batch::padded(ids.chunks(64).map(|row| (row, &row[..40])), 0);
+    let train = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let mut session = open(&config, &weights);
+            for step in 1..=3 {
+                let update = t5_model::Update {
+                    optimizer: t5_model::Optimizer::adamw(),
+                    learning_rate: 1e-3,
+                    step,
+                    clip_norm: None,
+                    z_loss: 0.0,
+                    dropout: t5_model::Dropout { rate: 0.1, seed: 5 },
+                };
+                session.train_step(std::slice::from_ref(&batch), &update).unwrap();
+            }
+            session.export().unwrap()
+        })
+    };
+    let one = train(1);
+    assert!(one == train(2) && one == train(3));
 }

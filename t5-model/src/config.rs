@@ -208,10 +208,11 @@ impl T5Config {
                 return fail(format!("{key} is {size}; it must be between 1 and {MAX_SIZE}"));
             }
         }
-        let (buckets, distance) =
-            (self.relative_attention_num_buckets, self.relative_attention_max_distance);
+        let (buckets, distance) = (self.relative_attention_num_buckets, self.relative_attention_max_distance);
         if buckets < 4 || buckets % 2 == 1 {
-            return fail(format!("relative_attention_num_buckets is {buckets}; it must be even and at least 4"));
+            return fail(format!(
+                "relative_attention_num_buckets is {buckets}; it must be even and at least 4"
+            ));
         }
         if distance <= buckets / 2 {
             return fail(format!(

@@ -8,8 +8,8 @@ use fusion_core::{HostTensor, HostTensors, TensorSource};
 use crate::generate::generate;
 use crate::optimizer::{Moments, ParameterUpdate};
 use crate::{
-    Batch, CrossEntropy, Error, Evaluation, Forward, LossSums, Ops, Result, Session, SessionError, T5, T5Config,
-    TrainStep, Update, parameter_table,
+    Batch, CrossEntropy, Error, Evaluation, Forward, LossSums, Ops, Result, Session, SessionError, T5,
+    T5Config, TrainStep, Update, parameter_table,
 };
 
 /// A T5 on the device of its operations. Backends hand it out as their [`Session`].
@@ -41,7 +41,10 @@ impl<O: Ops> ModelSession<O> {
     }
 
     /// Runs on the device; a framework's panic (out of memory, a lost device) becomes an error.
-    fn guarded<T>(&mut self, run: impl FnOnce(&mut Self) -> Result<T, SessionError>) -> Result<T, SessionError> {
+    fn guarded<T>(
+        &mut self,
+        run: impl FnOnce(&mut Self) -> Result<T, SessionError>,
+    ) -> Result<T, SessionError> {
         let result = catch_unwind(AssertUnwindSafe(|| run(self)));
         self.ops.record(false);
         result.unwrap_or_else(|panic| {
@@ -152,8 +155,7 @@ impl<O: Ops> Session for ModelSession<O> {
             let x = model.forward(batch);
             let logits = session.ops.read_activation(&session.ops.linear(&x, model.head()));
             let (_, sums) = session.ops.cross_entropy(&x, model.head(), &batch.labels, how);
-            let mut forward =
-                Forward { logits, loss: sums.loss / tokens as f64, gradients: BTreeMap::new() };
+            let mut forward = Forward { logits, loss: sums.loss / tokens as f64, gradients: BTreeMap::new() };
             if gradients {
                 let (_, gradients) = session.gradients(batch, crate::Dropout::default(), String::new(), how);
                 let read = gradients.iter().map(|gradient| session.ops.read_gradient(gradient));
@@ -171,9 +173,8 @@ impl<O: Ops> Session for ModelSession<O> {
     }
 
     fn export(&self) -> Result<HostTensors, SessionError> {
-        let read = |(name, parameter): (&String, &O::Parameter)| {
-            (name.clone(), self.ops.read_parameter(parameter))
-        };
+        let read =
+            |(name, parameter): (&String, &O::Parameter)| (name.clone(), self.ops.read_parameter(parameter));
         Ok(self.parameters.iter().map(read).collect())
     }
 
@@ -190,13 +191,16 @@ impl<O: Ops> Session for ModelSession<O> {
     fn load_optimizer_state(&mut self, state: HostTensors) -> Result<(), SessionError> {
         let mut moments = BTreeMap::<String, Moments>::new();
         for (name, tensor) in state.0 {
-            let split = name.rsplit_once('.').filter(|(parameter, _)| self.parameters.contains_key(*parameter));
+            let split =
+                name.rsplit_once('.').filter(|(parameter, _)| self.parameters.contains_key(*parameter));
             let Some((parameter, moment)) = split else {
                 return Err(SessionError::OptimizerState(format!("{name} belongs to no parameter")));
             };
-            moments.entry(parameter.into()).or_default().insert(moment, tensor).map_err(|problem| {
-                SessionError::OptimizerState(format!("{name}: {problem}"))
-            })?;
+            moments
+                .entry(parameter.into())
+                .or_default()
+                .insert(moment, tensor)
+                .map_err(|problem| SessionError::OptimizerState(format!("{name}: {problem}")))?;
         }
         self.moments = moments;
         Ok(())

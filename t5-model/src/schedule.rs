@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 pub enum Decay {
     Constant,
     /// `peak · sqrt(offset / max(updates, offset))`: with peak 0.01 and offset 10⁴, T5's `1 / sqrt(max(step, 10⁴))`.
-    InverseSquareRoot { offset: u64 },
+    InverseSquareRoot {
+        offset: u64,
+    },
     /// To `minimum` along half a cosine.
     Cosine {
         #[serde(default)]

@@ -51,9 +51,14 @@ pub fn parameter_table(config: &T5Config) -> Result<ParamTable> {
     }
 
     // The average of the logits is folded into the last linear step before them that no one else uses.
-    let averaged =
-        if config.tied_head() { specs.pop() } else { Some(ParamSpec::new("lm_head.weight", [vocab(), embed()])) };
-    specs.extend(averaged.map(|spec| if config.scale_logits() { spec.averaged_tied() } else { spec.averaged() }));
+    let averaged = if config.tied_head() {
+        specs.pop()
+    } else {
+        Some(ParamSpec::new("lm_head.weight", [vocab(), embed()]))
+    };
+    specs.extend(
+        averaged.map(|spec| if config.scale_logits() { spec.averaged_tied() } else { spec.averaged() }),
+    );
     Ok(ParamTable::new(specs)?)
 }
 
@@ -69,8 +74,8 @@ pub fn training_flops_per_token(config: &T5Config, input_length: usize, target_l
     let projections = 4.0 * d_model * inner;
     let encoder = config.num_layers as f64 * input * (projections + mlp + 2.0 * input * inner);
     let cross = target * (projections / 2.0 + 2.0 * input * inner) + input * projections / 2.0;
-    let decoder = config.num_decoder_layers() as f64
-        * (target * (projections + mlp + 2.0 * target * inner) + cross);
+    let decoder =
+        config.num_decoder_layers() as f64 * (target * (projections + mlp + 2.0 * target * inner) + cross);
     let head = target * d_model * config.vocab_size as f64;
     6.0 * (encoder + decoder + head) / (input + target)
 }

@@ -181,7 +181,8 @@ impl Ops for FlexOps {
         let saved_x = x.primitive().clone();
         let y = elementwise::map(&values(&saved_x), |x| x.max(0.0));
         record([x], tensor(y, shape), move |dy, _| {
-            let dx = elementwise::zip(&values(&saved_x), &values(&dy), |x, dy| if x > 0.0 { dy } else { 0.0 });
+            let dx =
+                elementwise::zip(&values(&saved_x), &values(&dy), |x, dy| if x > 0.0 { dy } else { 0.0 });
             [Some(tensor(dx, shape))]
         })
     }
@@ -258,7 +259,13 @@ impl Ops for FlexOps {
         sum_of_squares(&values(gradient))
     }
 
-    fn update(&self, parameter: &mut Node, gradient: FlexTensor, moments: &mut Moments, update: &ParameterUpdate) {
+    fn update(
+        &self,
+        parameter: &mut Node,
+        gradient: FlexTensor,
+        moments: &mut Moments,
+        update: &ParameterUpdate,
+    ) {
         // Takes the weights out of their node, so that they are updated in place.
         let empty = Node::new(FlexTensor::empty(Shape::from([0]), DType::F32));
         let mut weights = std::mem::replace(parameter, empty).into_primitive();

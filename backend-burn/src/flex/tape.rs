@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Flex};
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Flex};
 use burn_flex::FlexTensor;
 
 /// A tensor that remembers where it came from.

@@ -13,7 +13,8 @@ fn gelu(x: f32) -> (f32, f32) {
     let u = SQRT_2_BY_PI * (x + CUBIC * x * x * x);
     let tanh = 1.0 - 2.0 / (exp(2.0 * u) + 1.0);
     let value = 0.5 * x * (1.0 + tanh);
-    let slope = 0.5 * (1.0 + tanh) + 0.5 * x * (1.0 - tanh * tanh) * SQRT_2_BY_PI * (1.0 + 3.0 * CUBIC * x * x);
+    let slope =
+        0.5 * (1.0 + tanh) + 0.5 * x * (1.0 - tanh * tanh) * SQRT_2_BY_PI * (1.0 + 3.0 * CUBIC * x * x);
     (value, slope)
 }
 

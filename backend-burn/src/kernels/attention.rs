@@ -130,7 +130,8 @@ pub fn attention_gradient(shape: &Shape, inputs: Inputs<'_>, log_sums: &[f32], d
         .map(|(group, (dq, (dk, dv)))| {
             let mut dbias = inputs.bias.map(|bias| vec![0f32; bias.len()]).unwrap_or_default();
             let mut scratch = Scratch::new(query * key);
-            let each = dq.chunks_mut(query * inner).zip(dk.chunks_mut(key * inner).zip(dv.chunks_mut(key * inner)));
+            let each =
+                dq.chunks_mut(query * inner).zip(dk.chunks_mut(key * inner).zip(dv.chunks_mut(key * inner)));
             for (index, (dq, (dk, dv))) in each.enumerate() {
                 let example = group * examples + index;
                 let dy = &dy[example * query * inner..][..query * inner];

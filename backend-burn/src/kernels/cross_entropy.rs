@@ -30,7 +30,8 @@ pub fn cross_entropy(
 ) -> (f64, LossSums, Option<HeadGradients>) {
     let vocabulary = head.len() / features;
     let step = (LOGITS / vocabulary).clamp(16, 1024);
-    let mut gradients = with_gradients.then(|| HeadGradients { x: buffer(x.len()), head: buffer(head.len()) });
+    let mut gradients =
+        with_gradients.then(|| HeadGradients { x: buffer(x.len()), head: buffer(head.len()) });
     let weight = Matrix::new(head, vocabulary, features);
     let mut logits = buffer(step.min(labels.len()) * vocabulary);
     let (mut scaled, mut sums) = (0.0, LossSums::default());

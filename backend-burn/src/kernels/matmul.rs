@@ -15,7 +15,10 @@ pub struct Matrix<'a> {
 impl<'a> Matrix<'a> {
     /// Row-major, rows `stride` elements apart.
     pub fn strided(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
-        assert!(rows == 0 || (rows - 1) * stride + columns <= data.len(), "a matrix ends outside of its slice");
+        assert!(
+            rows == 0 || (rows - 1) * stride + columns <= data.len(),
+            "a matrix ends outside of its slice"
+        );
         Matrix { data, rows, columns, row_stride: stride, column_stride: 1 }
     }
 

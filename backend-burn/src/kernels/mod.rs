@@ -15,7 +15,10 @@ mod vector;
 /// A buffer to be written in full before it is read.
 ///
 /// Zeroing large buffers first costs about a tenth of a training step.
-#[allow(clippy::uninit_vec, reason = "every kernel writes each element of its output before anything reads it")]
+#[allow(
+    clippy::uninit_vec,
+    reason = "every kernel writes each element of its output before anything reads it"
+)]
 pub fn buffer(len: usize) -> Vec<f32> {
     let mut buffer = Vec::with_capacity(len);
     // SAFETY: the capacity is reserved, f32 needs no drop, and kernels only store to it before it is handed on.

@@ -64,7 +64,11 @@ pub fn rms_norm_gradient(
     (dx, dgain)
 }
 
-fn group_gradient((dx, dgain): (&mut [f32], &mut [f32]), (x, gain, dy): (&[f32], &[f32], &[f32]), epsilon: f32) {
+fn group_gradient(
+    (dx, dgain): (&mut [f32], &mut [f32]),
+    (x, gain, dy): (&[f32], &[f32], &[f32]),
+    epsilon: f32,
+) {
     let scale = inverse_rms(x, epsilon);
     for ((dx, dy), gain) in dx.iter_mut().zip(dy).zip(gain) {
         *dx = dy * gain;

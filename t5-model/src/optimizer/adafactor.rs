@@ -56,7 +56,14 @@ fn average_rows(gradient: &[f32], columns: usize, scale: f32, decay: f32, row: &
 }
 
 /// Updates the running mean of squared gradients of each column.
-fn average_columns(gradient: &[f32], rows: usize, columns: usize, scale: f32, decay: f32, column: &mut [f32]) {
+fn average_columns(
+    gradient: &[f32],
+    rows: usize,
+    columns: usize,
+    scale: f32,
+    decay: f32,
+    column: &mut [f32],
+) {
     // A strip of columns to each thread, row after row.
     let strip = 256;
     column.par_chunks_mut(strip).enumerate().for_each(|(index, column)| {

@@ -12,7 +12,9 @@ pub(super) fn apply(
     moments: &mut Moments,
 ) {
     let (scaled, beta1, beta2, epsilon, weight_decay) = match update.optimizer {
-        Optimizer::Adamw { beta1, beta2, epsilon, weight_decay } => (false, beta1, beta2, epsilon, weight_decay),
+        Optimizer::Adamw { beta1, beta2, epsilon, weight_decay } => {
+            (false, beta1, beta2, epsilon, weight_decay)
+        }
         Optimizer::AdamwScale { beta1, beta2, epsilon, weight_decay } => {
             (true, beta1, beta2, epsilon, weight_decay)
         }

@@ -102,10 +102,12 @@ impl Optimizer {
         };
         match *self {
             Optimizer::Adamw { beta1, beta2, epsilon, weight_decay }
-            | Optimizer::AdamwScale { beta1, beta2, epsilon, weight_decay } => outside("beta1", beta1, 0.0, 1.0)
-                .or_else(|| outside("beta2", beta2, 0.0, 1.0))
-                .or_else(|| outside("epsilon", epsilon, f64::MIN_POSITIVE, 1.0))
-                .or_else(|| outside("weight_decay", weight_decay, 0.0, 1.0)),
+            | Optimizer::AdamwScale { beta1, beta2, epsilon, weight_decay } => {
+                outside("beta1", beta1, 0.0, 1.0)
+                    .or_else(|| outside("beta2", beta2, 0.0, 1.0))
+                    .or_else(|| outside("epsilon", epsilon, f64::MIN_POSITIVE, 1.0))
+                    .or_else(|| outside("weight_decay", weight_decay, 0.0, 1.0))
+            }
             Optimizer::Adafactor { decay_rate, clip_threshold, .. } => {
                 outside("decay_rate", decay_rate, f64::MIN_POSITIVE, 10.0)
                     .or_else(|| outside("clip_threshold", clip_threshold, f64::MIN_POSITIVE, f64::MAX))

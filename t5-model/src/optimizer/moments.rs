@@ -19,7 +19,8 @@ impl Moments {
     /// Sets a moment that was read from a file.
     pub fn insert(&mut self, name: &str, tensor: HostTensor) -> Result<(), String> {
         let known = NAMES.into_iter().find(|known| *known == name);
-        let name = known.ok_or_else(|| format!("no optimiser has a moment of that name; known: {}", NAMES.join(", ")))?;
+        let name = known
+            .ok_or_else(|| format!("no optimiser has a moment of that name; known: {}", NAMES.join(", ")))?;
         self.0.insert(name, tensor);
         Ok(())
     }
@@ -32,7 +33,8 @@ impl Moments {
     ) -> (&mut [f32], &mut [f32]) {
         self.keep(&[first, second]);
         let mut tensors: BTreeMap<_, _> = self.0.iter_mut().map(|(name, tensor)| (*name, tensor)).collect();
-        let mut take = |name| tensors.remove(name).map(|tensor| tensor.data.as_mut_slice()).unwrap_or_default();
+        let mut take =
+            |name| tensors.remove(name).map(|tensor| tensor.data.as_mut_slice()).unwrap_or_default();
         (take(first.0), take(second.0))
     }
 
@@ -43,7 +45,9 @@ impl Moments {
     }
 
     fn keep(&mut self, wanted: &[(&'static str, &[usize])]) {
-        self.0.retain(|name, tensor| wanted.iter().any(|(other, shape)| other == name && *shape == tensor.shape));
+        self.0.retain(|name, tensor| {
+            wanted.iter().any(|(other, shape)| other == name && *shape == tensor.shape)
+        });
         for (name, shape) in wanted {
             self.0.entry(name).or_insert_with(|| HostTensor::zeros(*shape));
         }

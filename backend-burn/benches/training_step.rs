@@ -1,0 +1,46 @@
+//! A training step on the CPU: forward, backward and AdamW, f32.
+//!
+//! `t5-model/tests/python/bench_transformers.py` times the same step of transformers' T5 under PyTorch.
+
+use std::slice::from_ref;
+
+use backend_burn as _;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use t5_model::{Batch, Dropout, Optimizer, T5Config, Update, backend, initialize};
+
+fn training_step(criterion: &mut Criterion) {
+    let config = T5Config::v1_1(8192, 256, 4, 64, 512, 4);
+    let (size, input, target) = (16, 128, 32);
+    let ids = |count: usize| (0..count as i32).map(|i| 2 + (i * 7919) % 8190).collect::<Vec<_>>();
+    let (inputs, targets) = (ids(size * input), ids(size * target));
+    let batch = Batch::padded(inputs.chunks(input).zip(targets.chunks(target)), 0);
+    let weights = initialize(&config, 1).expect("a valid configuration");
+    let mut group =
+        criterion.benchmark_group("training step, batch 16 x (128 + 32), d_model 256, 4 + 4 layers");
+    group.throughput(Throughput::Elements((size * (input + target)) as u64)).sample_size(20);
+    for device in ["cpu", "cpu-plain"] {
+        let mut session = backend("burn")
+            .and_then(|burn| Ok(burn.open(device, &config, &weights)))
+            .expect("burn")
+            .expect("a session");
+        let mut step = 0;
+        group.bench_function(device, |bencher| {
+            bencher.iter(|| {
+                step += 1;
+                let update = Update {
+                    optimizer: Optimizer::adamw(),
+                    learning_rate: 1e-3,
+                    step,
+                    clip_norm: None,
+                    z_loss: 0.0,
+                    dropout: Dropout::default(),
+                };
+                session.train_step(from_ref(&batch), &update).expect("a finite loss")
+            })
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, training_step);
+criterion_main!(benches);

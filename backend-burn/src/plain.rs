@@ -1,0 +1,245 @@
+//! T5 in burn's own operations, on any of its devices. On the CPU the fused kernels are faster; there this is what they
+//! are checked against.
+
+use burn::tensor::activation::{relu, softmax};
+use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
+use fusion_core::HostTensor;
+use t5_model::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, TokenIds};
+
+/// The operations on a device; holds whether they are recorded.
+pub struct PlainOps {
+    device: Device,
+    recording: bool,
+}
+
+/// A parameter as a matrix; a gain has one row.
+pub struct PlainParameter {
+    tensor: Tensor<2>,
+    shape: Vec<usize>,
+}
+
+/// A gradient as a matrix.
+pub struct PlainGradient {
+    tensor: Tensor<2>,
+    shape: Vec<usize>,
+}
+
+impl PlainOps {
+    pub fn new(device: Device) -> Self {
+        PlainOps { device: device.autodiff(), recording: false }
+    }
+
+    /// Where inputs from the host belong.
+    fn device(&self) -> Device {
+        if self.recording { self.device.clone() } else { self.device.clone().inner() }
+    }
+
+    fn input(&self, parameter: &PlainParameter) -> Tensor<2> {
+        if self.recording { parameter.tensor.clone() } else { parameter.tensor.clone().inner() }
+    }
+
+    fn integers(&self, values: impl IntoIterator<Item = i32>) -> Tensor<1, Int> {
+        let values: Vec<i32> = values.into_iter().collect();
+        let len = values.len();
+        Tensor::from_data(TensorData::new(values, [len]), &self.device())
+    }
+
+    fn floats<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
+        Tensor::from_data(TensorData::new(values, shape), &self.device())
+    }
+
+    /// True where a key is hidden, `[batch or 1, 1, query, key]`.
+    fn hidden(&self, hidden: Vec<bool>, shape: [usize; 4]) -> Tensor<4, Bool> {
+        Tensor::from_data(TensorData::new(hidden, shape), &self.device())
+    }
+}
+
+fn host<const D: usize>(tensor: &Tensor<D>, shape: Vec<usize>) -> HostTensor {
+    let data = tensor.clone().into_data().iter::<f32>().collect();
+    HostTensor { shape, data }
+}
+
+/// `[batch, heads, length, d_kv]`.
+fn split_heads(x: &Tensor<3>, heads: usize) -> Tensor<4> {
+    let [batch, length, inner] = x.dims();
+    x.clone().reshape([batch, length, heads, inner / heads]).swap_dims(1, 2)
+}
+
+/// A sum on the host.
+fn total(values: Tensor<1>) -> f64 {
+    values.into_data().iter::<f32>().map(f64::from).sum()
+}
+
+impl Ops for PlainOps {
+    type Parameter = PlainParameter;
+    type Activation = Tensor<3>;
+    type Bias = Tensor<3>;
+    type Loss = Tensor<1>;
+    type Gradient = PlainGradient;
+
+    fn parameter(&self, HostTensor { shape, data }: HostTensor) -> PlainParameter {
+        let columns = shape.last().copied().unwrap_or(1);
+        let matrix = [data.len() / columns, columns];
+        let tensor = Tensor::from_data(TensorData::new(data, matrix), &self.device).require_grad();
+        PlainParameter { tensor, shape }
+    }
+
+    fn read_parameter(&self, parameter: &PlainParameter) -> HostTensor {
+        host(&parameter.tensor, parameter.shape.clone())
+    }
+
+    fn read_activation(&self, activation: &Tensor<3>) -> HostTensor {
+        host(activation, activation.dims().to_vec())
+    }
+
+    fn read_gradient(&self, gradient: &PlainGradient) -> HostTensor {
+        host(&gradient.tensor, gradient.shape.clone())
+    }
+
+    fn record(&mut self, on: bool) {
+        self.recording = on;
+    }
+
+    fn embedding(&self, table: &PlainParameter, TokenIds { ids, batch, length }: TokenIds<'_>) -> Tensor<3> {
+        let table = self.input(table);
+        let features = table.dims()[1];
+        table.select(0, self.integers(ids.iter().copied())).reshape([batch, length, features])
+    }
+
+    fn linear(&self, x: &Tensor<3>, weight: &PlainParameter) -> Tensor<3> {
+        let weight = self.input(weight);
+        let ([batch, length, inputs], [outputs, _]) = (x.dims(), weight.dims());
+        // Flattened: burn would broadcast the weight over the batch.
+        x.clone()
+            .reshape([batch * length, inputs])
+            .matmul(weight.transpose())
+            .reshape([batch, length, outputs])
+    }
+
+    fn rms_norm(&self, x: &Tensor<3>, gain: &PlainParameter, groups: &[usize], epsilon: f32) -> Tensor<3> {
+        let [batch, length, _] = x.dims();
+        let mut at = 0;
+        let normed = groups.iter().map(|&group| {
+            let x = x.clone().slice([0..batch, 0..length, at..at + group]);
+            at += group;
+            let scale = (x.clone().square().mean_dim(2) + epsilon).sqrt().recip(); // [batch, length, 1]
+            x * scale
+        });
+        Tensor::cat(normed.collect(), 2) * self.input(gain).unsqueeze::<3>()
+    }
+
+    fn position_bias(&self, table: &PlainParameter, buckets: &Buckets) -> Tensor<3> {
+        let table = self.input(table);
+        let heads = table.dims()[1];
+        let rows = table.select(0, self.integers(buckets.ids.iter().map(|id| *id as i32)));
+        rows.reshape([buckets.query, buckets.key, heads]).permute([2, 0, 1])
+    }
+
+    fn attention(
+        &self,
+        q: &Tensor<3>,
+        k: &Tensor<3>,
+        v: &Tensor<3>,
+        how: Attention<'_, Tensor<3>>,
+    ) -> Tensor<3> {
+        let ([batch, query, inner], [_, key, _]) = (q.dims(), k.dims());
+        let [q, k, v] = [q, k, v].map(|x| split_heads(x, how.heads)); // [batch, heads, length, d_kv]
+        let mut scores = q.matmul(k.swap_dims(2, 3)); // [batch, heads, query, key]
+        if let Some(bias) = how.bias {
+            scores = scores + bias.clone().unsqueeze::<4>();
+        }
+        if let Some(mask) = how.key_mask {
+            let hidden = self.hidden(mask.iter().map(|mask| *mask == 0).collect(), [batch, 1, 1, key]);
+            scores = scores.mask_fill(hidden.expand([batch, how.heads, query, key]), -1e30);
+        }
+        if how.causal {
+            let hidden = (0..query).flat_map(|i| (0..key).map(move |j| j + query > i + key)).collect();
+            let hidden = self.hidden(hidden, [1, 1, query, key]);
+            scores = scores.mask_fill(hidden.expand([batch, how.heads, query, key]), -1e30);
+        }
+        let mut probabilities = softmax(scores, 3);
+        if let Some(draw) = how.dropout {
+            let shape = probabilities.dims();
+            let mut factors = vec![0.0; shape.iter().product()];
+            draw.factors(0, &mut factors);
+            probabilities = probabilities * self.floats(factors, shape);
+        }
+        probabilities.matmul(v).swap_dims(1, 2).reshape([batch, query, inner])
+    }
+
+    fn gated_gelu(&self, gate: &Tensor<3>, value: &Tensor<3>) -> Tensor<3> {
+        let x = gate.clone();
+        let cubic = x.clone().square() * (0.044_715 * 0.797_884_6) + 0.797_884_6;
+        let tanh = (x.clone() * cubic).tanh();
+        x * 0.5 * (tanh + 1.0) * value.clone()
+    }
+
+    fn relu(&self, x: &Tensor<3>) -> Tensor<3> {
+        relu(x.clone())
+    }
+
+    fn add(&self, x: &Tensor<3>, y: &Tensor<3>) -> Tensor<3> {
+        x.clone() + y.clone()
+    }
+
+    fn scale(&self, x: &Tensor<3>, factor: f32) -> Tensor<3> {
+        x.clone() * factor
+    }
+
+    fn dropout(&self, x: &Tensor<3>, draw: DropoutDraw) -> Tensor<3> {
+        let shape = x.dims();
+        let mut factors = vec![0.0; shape.iter().product()];
+        draw.factors(0, &mut factors);
+        x.clone() * self.floats(factors, shape)
+    }
+
+    fn append(&self, x: &Tensor<3>, y: &Tensor<3>) -> Tensor<3> {
+        Tensor::cat(vec![x.clone(), y.clone()], 1)
+    }
+
+    fn cross_entropy(
+        &self,
+        x: &Tensor<3>,
+        head: &PlainParameter,
+        labels: &[i32],
+        how: CrossEntropy,
+    ) -> (Tensor<1>, LossSums) {
+        let logits = self.linear(x, head);
+        let vocabulary = logits.dims()[2];
+        let logits = logits.reshape([labels.len(), vocabulary]);
+        let counts =
+            self.floats(labels.iter().map(|l| if *l < 0 { 0.0 } else { 1.0 }).collect(), [labels.len()]);
+        let labels = self.integers(labels.iter().map(|label| (*label).max(0)));
+        let largest = logits.clone().detach().max_dim(1); // [rows, 1]
+        let shifted = logits.clone() - largest.clone();
+        let log_z = (shifted.exp().sum_dim(1).log() + largest).reshape([-1]); // [rows]
+        let target = logits.clone().gather(1, labels.clone().unsqueeze_dim(1)).reshape([-1]);
+        let each = (log_z.clone() - target) * counts.clone();
+        let right: Tensor<1, Bool> = logits.argmax(1).reshape([-1]).equal(labels);
+        let sums = LossSums {
+            loss: total(each.clone()),
+            correct: total(right.float() * counts.clone()) as u64,
+            tokens: total(counts.clone()) as u64,
+        };
+        let loss = (each + log_z.square() * counts * how.z_loss).sum() * how.scale;
+        (loss, sums)
+    }
+
+    fn backward(&self, loss: Tensor<1>, parameters: &[&PlainParameter]) -> Vec<PlainGradient> {
+        let mut gradients: Gradients = loss.backward();
+        let take = |parameter: &&PlainParameter| {
+            let gradient = parameter.tensor.grad_remove(&mut gradients);
+            let tensor = gradient.unwrap_or_else(|| parameter.tensor.clone().inner().zeros_like());
+            PlainGradient { tensor, shape: parameter.shape.clone() }
+        };
+        parameters.iter().map(take).collect()
+    }
+
+    fn accumulate(&self, total: &mut PlainGradient, gradient: PlainGradient) {
+        total.tensor = total.tensor.clone() + gradient.tensor;
+    }
+
+    fn squared_norm(&self, gradient: &PlainGradient) -> f64 {
+        total(gradient.tensor.clone().square().sum())
+    }
+}

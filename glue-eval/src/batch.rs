@@ -1,0 +1,98 @@
+//! Examples as tokens, and tokens as padded batches.
+
+use t5_model::Batch;
+use t5_model::text::Tokenizer;
+
+use crate::error::GlueError;
+use crate::prompt::{input_text, target_text};
+use crate::task::{Answer, Task};
+use crate::tsv::Example;
+
+/// An example's tokens, each side with its end token.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Encoded {
+    pub input: Vec<i32>,
+    /// Empty where there is nothing to learn from.
+    pub target: Vec<i32>,
+}
+
+/// Turns one task's examples into tokens.
+pub(crate) struct Encoder<'a> {
+    pub task: Task,
+    pub tokenizer: &'a Tokenizer,
+    pub input_length: usize,
+    pub target_length: usize,
+}
+
+impl Encoder<'_> {
+    /// The prompts, each cut to fit with its end token.
+    pub fn inputs(&self, examples: &[&Example]) -> Result<Vec<Vec<i32>>, GlueError> {
+        let texts: Vec<String> = examples.iter().map(|example| input_text(self.task, example)).collect();
+        let mut inputs = self.tokens(&texts)?;
+        for input in &mut inputs {
+            input.truncate(self.input_length.saturating_sub(1));
+            input.push(self.tokenizer.eos_id());
+        }
+        Ok(inputs)
+    }
+
+    /// Prompts and targets. A target that does not fit is an error: cut, no output could ever match it.
+    pub fn pairs(&self, examples: &[&Example]) -> Result<Vec<Encoded>, GlueError> {
+        let target = |example: &&Example| example.label.and_then(|label| target_text(self.task, label));
+        let texts: Vec<String> = examples.iter().map(|example| target(example).unwrap_or_default()).collect();
+        let mut targets = self.tokens(&texts)?;
+        for (target, text) in targets.iter_mut().zip(&texts) {
+            target.push(self.tokenizer.eos_id());
+            if target.len() > self.target_length {
+                let problem =
+                    format!("{}, but the target {text:?} takes {} tokens", self.target_length, target.len());
+                return Err(GlueError::Setting { name: "target_length", problem });
+            }
+        }
+        let inputs = self.inputs(examples)?;
+        Ok(inputs.into_iter().zip(targets).map(|(input, target)| Encoded { input, target }).collect())
+    }
+
+    fn tokens(&self, texts: &[String]) -> Result<Vec<Vec<i32>>, GlueError> {
+        self.tokenizer.encode_batch(texts).map_err(|source| GlueError::Model {
+            task: self.task,
+            action: "cannot tokenise the examples".to_owned(),
+            source: source.into(),
+        })
+    }
+
+    /// Tokens to generate so that every valid answer ends before the limit. Label words take fewer tokens than
+    /// characters and one for the leading space; numbers are given room for far more digits than T5 is taught.
+    pub fn generation_limit(&self) -> usize {
+        let longest = match &self.task.spec().answer {
+            Answer::Class { words, .. } => words.iter().map(|word| word.chars().count()).max().unwrap_or(0),
+            Answer::Score { .. } => 14,
+        };
+        (longest + 2).min(self.target_length)
+    }
+
+    /// A batch padded to the longest of its rows.
+    pub fn batch(&self, rows: &[&Encoded]) -> Batch {
+        let rows = rows.iter().map(|row| (row.input.as_slice(), row.target.as_slice()));
+        Batch::padded(rows, self.tokenizer.pad_id())
+    }
+
+    /// Splits rows into micro-batches of rows of similar length, so that little is padded.
+    pub fn micro_batches(&self, rows: &[Encoded], size: usize) -> Vec<Batch> {
+        let mut sorted: Vec<&Encoded> = rows.iter().collect();
+        sorted.sort_by_key(|row| row.input.len());
+        sorted.chunks(size.max(1)).map(|rows| self.batch(rows)).collect()
+    }
+
+    /// Whether generated tokens are plain text that ended before the limit. A decoded text does not show sentinels,
+    /// unknown tokens and the model's spare ids, so that `<extra_id_0> acceptable` would read as an answer.
+    pub fn is_plain_answer(&self, tokens: &[i32]) -> bool {
+        let tokenizer = self.tokenizer;
+        let in_vocabulary =
+            |token: i32| usize::try_from(token).is_ok_and(|token| token < tokenizer.vocab_size());
+        let plain = |&token: &i32| {
+            in_vocabulary(token) && !tokenizer.is_control(token) && token != tokenizer.unk_id()
+        };
+        tokens.len() < self.generation_limit() && tokens.iter().all(plain)
+    }
+}

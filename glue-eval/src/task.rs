@@ -1,0 +1,266 @@
+//! The eight GLUE tasks as data: where their texts and labels stand in the published files, how T5 spells them
+//! (Raffel et al. 2020, appendix D), and how they are measured.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::GlueError;
+use crate::metrics::{ClassMetric, ScoreMetric};
+
+/// A GLUE task, in the column order of the paper's Table 5. WNLI is left out, as in T5 and the paper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    Cola,
+    Sst2,
+    Mrpc,
+    Stsb,
+    Qqp,
+    Mnli,
+    Qnli,
+    Rte,
+}
+
+/// What is fixed about a task.
+#[derive(Debug)]
+pub struct TaskSpec {
+    /// T5's name of the task: it opens every prompt, and names the task on the command line and in recipes.
+    pub name: &'static str,
+    /// GLUE's spelling, which is also the folder of the task's files.
+    pub title: &'static str,
+    /// The texts in the prompt's order.
+    pub fields: &'static [Field],
+    pub answer: Answer,
+    /// The columns of the labelled files where these have no header row.
+    pub headerless: Option<&'static [&'static str]>,
+    /// Rows of the official training file.
+    pub train_rows: usize,
+    /// The sets a model is evaluated on: one, or two for MNLI.
+    pub evaluation_sets: &'static [EvaluationSet],
+}
+
+/// One text of an example.
+#[derive(Debug)]
+pub struct Field {
+    /// T5's name of the field in the prompt.
+    pub prompt: &'static str,
+    /// The column's name in the file's header.
+    pub column: &'static str,
+}
+
+/// What a task asks for.
+#[derive(Debug)]
+pub enum Answer {
+    /// One of several classes; `values` (as written in the files) and `words` (as written by T5) in index order.
+    Class {
+        column: &'static str,
+        values: &'static [&'static str],
+        words: &'static [&'static str],
+        metrics: &'static [ClassMetric],
+    },
+    /// A number from 0 to 5.
+    Score { column: &'static str, metrics: &'static [ScoreMetric] },
+}
+
+/// A pair of files, labelled and unlabelled, drawn from one distribution.
+#[derive(Debug)]
+pub struct EvaluationSet {
+    /// Tells the sets of one task apart; empty where there is only one.
+    pub name: &'static str,
+    pub dev: &'static str,
+    pub test: &'static str,
+    /// Rows of the official development file.
+    pub dev_rows: usize,
+}
+
+const SENTENCE: &[Field] = &[Field { prompt: "sentence", column: "sentence" }];
+const SENTENCE_PAIR: &[Field] =
+    &[Field { prompt: "sentence1", column: "sentence1" }, Field { prompt: "sentence2", column: "sentence2" }];
+const ENTAILMENT: &[&str] = &["entailment", "not_entailment"];
+const ACCURACY: &[ClassMetric] = &[ClassMetric::Accuracy];
+
+const fn one_set(dev_rows: usize) -> EvaluationSet {
+    EvaluationSet { name: "", dev: "dev.tsv", test: "test.tsv", dev_rows }
+}
+
+static COLA: TaskSpec = TaskSpec {
+    name: "cola",
+    title: "CoLA",
+    fields: SENTENCE,
+    answer: Answer::Class {
+        column: "label",
+        values: &["0", "1"],
+        words: &["unacceptable", "acceptable"],
+        metrics: &[ClassMetric::Matthews],
+    },
+    headerless: Some(&["source", "label", "mark", "sentence"]),
+    train_rows: 8_551,
+    evaluation_sets: &[one_set(1_043)],
+};
+
+static SST2: TaskSpec = TaskSpec {
+    name: "sst2",
+    title: "SST-2",
+    fields: SENTENCE,
+    answer: Answer::Class {
+        column: "label",
+        values: &["0", "1"],
+        words: &["negative", "positive"],
+        metrics: ACCURACY,
+    },
+    headerless: None,
+    train_rows: 67_349,
+    evaluation_sets: &[one_set(872)],
+};
+
+static MRPC: TaskSpec = TaskSpec {
+    name: "mrpc",
+    title: "MRPC",
+    fields: &[
+        Field { prompt: "sentence1", column: "#1 String" },
+        Field { prompt: "sentence2", column: "#2 String" },
+    ],
+    answer: Answer::Class {
+        column: "Quality",
+        values: &["0", "1"],
+        words: &["not_equivalent", "equivalent"],
+        metrics: &[ClassMetric::F1, ClassMetric::Accuracy],
+    },
+    headerless: None,
+    train_rows: 3_668,
+    evaluation_sets: &[one_set(408)],
+};
+
+static STSB: TaskSpec = TaskSpec {
+    name: "stsb",
+    title: "STS-B",
+    fields: SENTENCE_PAIR,
+    answer: Answer::Score { column: "score", metrics: &[ScoreMetric::Pearson, ScoreMetric::Spearman] },
+    headerless: None,
+    train_rows: 5_749,
+    evaluation_sets: &[one_set(1_500)],
+};
+
+static QQP: TaskSpec = TaskSpec {
+    name: "qqp",
+    title: "QQP",
+    fields: &[
+        Field { prompt: "question1", column: "question1" },
+        Field { prompt: "question2", column: "question2" },
+    ],
+    answer: Answer::Class {
+        column: "is_duplicate",
+        values: &["0", "1"],
+        words: &["not_duplicate", "duplicate"],
+        metrics: &[ClassMetric::Accuracy, ClassMetric::F1],
+    },
+    headerless: None,
+    train_rows: 363_846,
+    evaluation_sets: &[one_set(40_430)],
+};
+
+static MNLI: TaskSpec = TaskSpec {
+    name: "mnli",
+    title: "MNLI",
+    fields: &[
+        Field { prompt: "hypothesis", column: "sentence2" },
+        Field { prompt: "premise", column: "sentence1" },
+    ],
+    answer: Answer::Class {
+        column: "gold_label",
+        values: &["entailment", "neutral", "contradiction"],
+        words: &["entailment", "neutral", "contradiction"],
+        metrics: ACCURACY,
+    },
+    headerless: None,
+    train_rows: 392_702,
+    evaluation_sets: &[
+        EvaluationSet { name: "matched", dev: "dev_matched.tsv", test: "test_matched.tsv", dev_rows: 9_815 },
+        EvaluationSet {
+            name: "mismatched",
+            dev: "dev_mismatched.tsv",
+            test: "test_mismatched.tsv",
+            dev_rows: 9_832,
+        },
+    ],
+};
+
+static QNLI: TaskSpec = TaskSpec {
+    name: "qnli",
+    title: "QNLI",
+    fields: &[
+        Field { prompt: "question", column: "question" },
+        Field { prompt: "sentence", column: "sentence" },
+    ],
+    answer: Answer::Class { column: "label", values: ENTAILMENT, words: ENTAILMENT, metrics: ACCURACY },
+    headerless: None,
+    train_rows: 104_743,
+    evaluation_sets: &[one_set(5_463)],
+};
+
+static RTE: TaskSpec = TaskSpec {
+    name: "rte",
+    title: "RTE",
+    fields: SENTENCE_PAIR,
+    answer: Answer::Class { column: "label", values: ENTAILMENT, words: ENTAILMENT, metrics: ACCURACY },
+    headerless: None,
+    train_rows: 2_490,
+    evaluation_sets: &[one_set(277)],
+};
+
+impl Task {
+    /// All tasks, in the column order of the paper's Table 5.
+    pub const ALL: [Task; 8] =
+        [Task::Cola, Task::Sst2, Task::Mrpc, Task::Stsb, Task::Qqp, Task::Mnli, Task::Qnli, Task::Rte];
+
+    pub fn spec(self) -> &'static TaskSpec {
+        match self {
+            Task::Cola => &COLA,
+            Task::Sst2 => &SST2,
+            Task::Mrpc => &MRPC,
+            Task::Stsb => &STSB,
+            Task::Qqp => &QQP,
+            Task::Mnli => &MNLI,
+            Task::Qnli => &QNLI,
+            Task::Rte => &RTE,
+        }
+    }
+
+    /// The metrics' names with the evaluation set's in front where a task has several: the task's columns in a
+    /// table of results.
+    pub fn metric_names(self) -> Vec<String> {
+        let spec = self.spec();
+        let metrics: Vec<&str> = match &spec.answer {
+            Answer::Class { metrics, .. } => metrics.iter().map(|metric| metric.name()).collect(),
+            Answer::Score { metrics, .. } => metrics.iter().map(|metric| metric.name()).collect(),
+        };
+        let sets = spec.evaluation_sets.iter();
+        sets.flat_map(|set| metrics.iter().map(move |metric| metric_name(set, metric))).collect()
+    }
+}
+
+/// `accuracy`, or `matched accuracy` where the set has a name.
+pub(crate) fn metric_name(set: &EvaluationSet, metric: &str) -> String {
+    if set.name.is_empty() { metric.to_owned() } else { format!("{} {metric}", set.name) }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.spec().title)
+    }
+}
+
+impl FromStr for Task {
+    type Err = GlueError;
+
+    /// Accepts T5's name and GLUE's title in any case: `sst2`, `SST-2`.
+    fn from_str(name: &str) -> Result<Self, GlueError> {
+        let matches = |task: &Task| {
+            let spec = task.spec();
+            name.eq_ignore_ascii_case(spec.name) || name.eq_ignore_ascii_case(spec.title)
+        };
+        Task::ALL.into_iter().find(matches).ok_or_else(|| GlueError::UnknownTask { name: name.to_owned() })
+    }
+}

@@ -1,0 +1,8 @@
+//! One test binary, so that the crates below are linked once.
+
+mod fine_tune;
+mod metrics;
+mod prompt;
+mod score;
+mod session;
+mod tsv;

@@ -1,0 +1,162 @@
+//! The background half of a stream: documents are tokenised, joined and cut into blocks of chunks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
+
+use super::documents::Corpus;
+use super::draws::{Draw, permutation};
+use super::epoch::{EpochDocuments, Place};
+use super::error::{Result, TextError};
+use super::stream::{DataPosition, Order, StreamOptions};
+use super::tokenizer::Tokenizer;
+
+/// Documents are tokenised in groups of about this much text: enough for every core, little enough to stop soon.
+const GROUP_BYTES: usize = 1 << 19;
+
+/// Consecutive chunks of one epoch.
+pub(super) struct Block {
+    /// Where the block's first token is; `index` is 0.
+    pub start: DataPosition,
+    /// Where the following block starts.
+    pub next: DataPosition,
+    /// [chunks, chunk length]
+    pub tokens: Vec<i32>,
+}
+
+pub(super) struct BlockReader {
+    pub corpus: Corpus,
+    pub tokenizer: Arc<Tokenizer>,
+    pub options: StreamOptions,
+    pub chunk_length: usize,
+    /// Tokens in a full block.
+    pub block_length: usize,
+}
+
+/// The receiver is gone or asked to stop.
+struct Stopped;
+
+impl BlockReader {
+    /// Sends blocks from `start` on until the text ends, the receiver is dropped, or after an error.
+    pub fn run(&self, mut start: DataPosition, blocks: &SyncSender<Result<Block>>, stop: &AtomicBool) {
+        // The position after the last block of a single pass.
+        if start.epoch > 0 && !self.options.order.repeats() {
+            return;
+        }
+        loop {
+            match self.read_epoch(start, blocks, stop) {
+                Ok(Ok(())) if self.options.order.repeats() => {
+                    start = DataPosition::epoch(start.epoch.saturating_add(1))
+                }
+                Ok(Ok(()) | Err(Stopped)) => return,
+                Err(error) => {
+                    // Nobody is left to tell when this fails.
+                    let _ = blocks.send(Err(error));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn read_epoch(
+        &self,
+        mut start: DataPosition,
+        blocks: &SyncSender<Result<Block>>,
+        stop: &AtomicBool,
+    ) -> Result<std::result::Result<(), Stopped>> {
+        let whole_epoch = start == DataPosition::epoch(start.epoch);
+        let first = Place { file: start.file, document: start.document, used: start.documents };
+        let mut first_token = start.token;
+        let mut documents = EpochDocuments::new(
+            &self.corpus,
+            self.file_order(start.epoch),
+            self.options.hold_out,
+            self.options.max_documents,
+            first,
+        )?;
+        let mut tokens: Vec<i32> = Vec::new();
+        loop {
+            let group = next_group(&mut documents)?;
+            if group.is_empty() {
+                break;
+            }
+            for (place, document) in self.tokenize(group)? {
+                let mut offset = if place == first { std::mem::take(&mut first_token) } else { 0 };
+                if offset > document.len() {
+                    return Err(TextError::Position {
+                        position: start.to_string(),
+                        reason: format!("the document has {} tokens", document.len()),
+                    });
+                }
+                while let Some(rest) = document.get(offset..).filter(|rest| !rest.is_empty()) {
+                    let taken = rest.len().min(self.block_length - tokens.len());
+                    tokens.extend(rest.iter().take(taken));
+                    offset += taken;
+                    if tokens.len() == self.block_length {
+                        let next = DataPosition {
+                            epoch: start.epoch,
+                            block: start.block.saturating_add(1),
+                            index: 0,
+                            file: place.file,
+                            document: place.document,
+                            documents: place.used,
+                            token: offset,
+                        };
+                        let block = Block { start, next, tokens: std::mem::take(&mut tokens) };
+                        if blocks.send(Ok(block)).is_err() {
+                            return Ok(Err(Stopped));
+                        }
+                        start = next;
+                    }
+                }
+            }
+            if stop.load(Ordering::Relaxed) {
+                return Ok(Err(Stopped));
+            }
+        }
+        // What does not fill a chunk is dropped: less than one chunk an epoch.
+        let read = tokens.len();
+        tokens.truncate(read - read % self.chunk_length);
+        if !tokens.is_empty() {
+            let block = Block { start, next: DataPosition::epoch(start.epoch.saturating_add(1)), tokens };
+            if blocks.send(Ok(block)).is_err() {
+                return Ok(Err(Stopped));
+            }
+        } else if whole_epoch && start.block == 0 {
+            return Err(TextError::CorpusTooSmall { tokens: read, needed: self.chunk_length });
+        }
+        Ok(Ok(()))
+    }
+
+    fn file_order(&self, epoch: u64) -> Vec<usize> {
+        let files = self.corpus.file_count();
+        match self.options.order {
+            // A limit takes the same documents in every epoch.
+            Order::Training { .. } if self.options.max_documents.is_none() => {
+                permutation(files, Draw::Files, self.options.seed, epoch, 0)
+            }
+            _ => (0..files).collect(),
+        }
+    }
+
+    fn tokenize(&self, group: Vec<(Place, String)>) -> Result<Vec<(Place, Vec<i32>)>> {
+        let (places, texts): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+        let mut documents = self.tokenizer.encode_batch(&texts)?;
+        for tokens in &mut documents {
+            // Text may spell `</s>` or a sentinel. In a target, those mean something else.
+            tokens.retain(|&token| !self.tokenizer.is_control(token));
+        }
+        Ok(places.into_iter().zip(documents).collect())
+    }
+}
+
+fn next_group(documents: &mut EpochDocuments) -> Result<Vec<(Place, String)>> {
+    let mut group = Vec::new();
+    let mut bytes = 0;
+    while bytes < GROUP_BYTES {
+        let Some(document) = documents.next().transpose()? else { break };
+        bytes += document.1.len() + 1;
+        group.push(document);
+    }
+    Ok(group)
+}

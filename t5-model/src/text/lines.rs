@@ -1,0 +1,72 @@
+//! Lines of a plain or compressed text file, with their numbers, in bounded memory.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use super::error::{Result, TextError};
+
+/// A line or a document beyond this is taken for a mistake (a binary file, a bomb of zeros).
+pub(super) const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
+
+pub(super) struct Lines {
+    reader: Box<dyn BufRead + Send>,
+    path: PathBuf,
+    number: u64,
+    buffer: Vec<u8>,
+}
+
+impl Lines {
+    pub fn open(path: &Path) -> Result<Self> {
+        let failed = |source| TextError::Read { path: path.to_owned(), source };
+        let file = File::open(path).map_err(failed)?;
+        let reader: Box<dyn BufRead + Send> = match path.extension().and_then(|extension| extension.to_str())
+        {
+            // Concatenated members are one stream: that is how shards are often put together.
+            Some("gz") => {
+                Box::new(BufReader::with_capacity(1 << 16, flate2::read::MultiGzDecoder::new(file)))
+            }
+            Some("zst") => Box::new(BufReader::with_capacity(
+                1 << 16,
+                zstd::stream::read::Decoder::new(file).map_err(failed)?,
+            )),
+            _ => Box::new(BufReader::with_capacity(1 << 16, file)),
+        };
+        Ok(Self { reader, path: path.to_owned(), number: 0, buffer: Vec::new() })
+    }
+
+    /// The next line without its end; none at the end of the file.
+    pub fn next_line(&mut self) -> Result<Option<&str>> {
+        self.buffer.clear();
+        let line = self.number + 1;
+        let read = (&mut self.reader)
+            .take(MAX_DOCUMENT_BYTES)
+            .read_until(b'\n', &mut self.buffer)
+            .map_err(|source| TextError::ReadLine { path: self.path.clone(), line, source })?;
+        if read == 0 {
+            return Ok(None);
+        }
+        self.number = line;
+        if read as u64 == MAX_DOCUMENT_BYTES {
+            return Err(self.too_long());
+        }
+        let text = std::str::from_utf8(&self.buffer)
+            .map_err(|_| TextError::NotUtf8 { path: self.path.clone(), line })?;
+        let text = text.strip_suffix('\n').unwrap_or(text);
+        let text = text.strip_suffix('\r').unwrap_or(text);
+        Ok(Some(if line == 1 { text.strip_prefix('\u{feff}').unwrap_or(text) } else { text }))
+    }
+
+    pub fn too_long(&self) -> TextError {
+        TextError::DocumentTooLong { path: self.path.clone(), line: self.number, limit: MAX_DOCUMENT_BYTES }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Number of the line read last, from 1.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+}

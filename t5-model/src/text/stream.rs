@@ -1,0 +1,280 @@
+//! Batches of span corruption examples, from any position on.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+use serde::{Deserialize, Serialize};
+
+use super::blocks::{Block, BlockReader};
+use super::documents::Corpus;
+use super::draws::{Draw, permutation};
+use super::epoch::HoldOut;
+use super::error::{Result, TextError};
+use super::span_corruption::{ChunkKey, SpanCorruption};
+use super::tokenizer::Tokenizer;
+use crate::batch::Batch;
+
+/// Chunks that are shuffled with one another, unless told otherwise.
+const SHUFFLE_BUFFER: usize = 4096;
+/// Chunks that an evaluation holds in memory at a time.
+const EVALUATION_BLOCK: usize = 256;
+/// All models are evaluated on the same corruption of the text.
+const EVALUATION_SEED: u64 = 0;
+
+/// What a stream reads and in which order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// Examples in a batch.
+    pub batch_size: usize,
+    /// Decides the order of files and chunks, and the corruption.
+    pub seed: u64,
+    pub order: Order,
+    /// The part of the documents to read; all when none.
+    pub hold_out: Option<HoldOut>,
+    /// Reads only the first so many documents, in the corpus's order.
+    pub max_documents: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Epoch after epoch without end, all batches full. Files are permuted anew in each epoch (unless
+    /// `max_documents` is set), chunks within blocks of `shuffle_buffer`.
+    Training { shuffle_buffer: usize },
+    /// Once, in order; the last batch may be smaller.
+    Evaluation,
+}
+
+impl StreamOptions {
+    pub fn training(batch_size: usize, seed: u64) -> Self {
+        let order = Order::Training { shuffle_buffer: SHUFFLE_BUFFER };
+        Self { batch_size, seed, order, hold_out: None, max_documents: None }
+    }
+
+    /// One pass in order; every call corrupts the same text in the same way.
+    pub fn evaluation(batch_size: usize) -> Self {
+        Self {
+            batch_size,
+            seed: EVALUATION_SEED,
+            order: Order::Evaluation,
+            hold_out: None,
+            max_documents: None,
+        }
+    }
+}
+
+impl Order {
+    pub(super) fn repeats(self) -> bool {
+        matches!(self, Self::Training { .. })
+    }
+
+    fn block_chunks(self) -> usize {
+        match self {
+            Self::Training { shuffle_buffer } => shuffle_buffer,
+            Self::Evaluation => EVALUATION_BLOCK,
+        }
+    }
+}
+
+/// Where a stream is: the start of the current block of chunks, and how many of its examples were given out. Means
+/// the same only with the same corpus, tokenizer, lengths and options.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataPosition {
+    pub epoch: u64,
+    /// Number of the block in its epoch.
+    pub block: u64,
+    /// Examples of the block that were given out.
+    pub index: usize,
+    /// Index into the epoch's order of files, of the block's first token.
+    pub file: usize,
+    /// Index of its document in the file.
+    pub document: u64,
+    /// Its index in the document.
+    pub token: usize,
+    /// Documents of the epoch before its document.
+    pub documents: u64,
+}
+
+impl DataPosition {
+    /// The start of an epoch.
+    pub(super) fn epoch(epoch: u64) -> Self {
+        Self { epoch, ..Self::default() }
+    }
+}
+
+impl fmt::Display for DataPosition {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { epoch, block, index, file, document, token, .. } = self;
+        write!(
+            formatter,
+            "epoch {epoch}, block {block}, example {index} (file {file}, document {document}, token {token})"
+        )
+    }
+}
+
+/// A batch, and where the stream goes on after it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamedBatch {
+    pub batch: Batch,
+    pub position: DataPosition,
+}
+
+/// Iterator over batches. Text is tokenised on a background thread, one block ahead; dropping the stream ends it. The
+/// first error ends the stream.
+pub struct SpanCorruptionStream {
+    spans: SpanCorruption,
+    options: StreamOptions,
+    position: DataPosition,
+    current: Option<ShuffledBlock>,
+    /// None when the stream has ended.
+    worker: Option<Worker>,
+}
+
+struct ShuffledBlock {
+    block: Block,
+    /// Chunks in the order in which they are given out.
+    order: Vec<usize>,
+}
+
+struct Worker {
+    blocks: Receiver<Result<Block>>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl SpanCorruptionStream {
+    /// Opens a stream at `position`: [`DataPosition::default`] is the beginning, a batch's position gives exactly the
+    /// batches that followed it.
+    ///
+    /// # Errors
+    /// Options of zero. What is wrong with the text or the position is reported by the first batch.
+    pub fn new(
+        corpus: Corpus,
+        tokenizer: Arc<Tokenizer>,
+        spans: SpanCorruption,
+        options: StreamOptions,
+        position: DataPosition,
+    ) -> Result<Self> {
+        if options.batch_size == 0 {
+            return Err(TextError::Zero { option: "batch_size" });
+        }
+        if options.order.block_chunks() == 0 {
+            return Err(TextError::Zero { option: "shuffle_buffer" });
+        }
+        let chunk_length = spans.lengths().tokens;
+        let block_length = chunk_length.saturating_mul(options.order.block_chunks());
+        let reader = BlockReader { corpus, tokenizer, options, chunk_length, block_length };
+        let (sender, blocks) = sync_channel(1);
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let stop = Arc::clone(&stop);
+            move || reader.run(DataPosition { index: 0, ..position }, &sender, &stop)
+        });
+        Ok(Self { spans, options, position, current: None, worker: Some(Worker { blocks, stop, thread }) })
+    }
+
+    /// Where the next batch begins.
+    pub fn position(&self) -> DataPosition {
+        self.position
+    }
+
+    fn next_batch(&mut self) -> Result<Option<StreamedBatch>> {
+        let lengths = self.spans.lengths();
+        let mut input_ids = Vec::new();
+        let mut labels = Vec::new();
+        let mut size = 0;
+        while size < self.options.batch_size && self.fill_block()? {
+            let Some(ShuffledBlock { block, order }) = &self.current else { break };
+            let Some(&chunk) = order.get(self.position.index) else { break };
+            let first = chunk * lengths.tokens;
+            let tokens = block.tokens.get(first..first + lengths.tokens).unwrap_or_default();
+            let number = block
+                .start
+                .block
+                .wrapping_mul(self.options.order.block_chunks() as u64)
+                .wrapping_add(chunk as u64);
+            let key = ChunkKey { seed: self.options.seed, epoch: block.start.epoch, chunk: number };
+            self.spans.corrupt(tokens, key, &mut input_ids, &mut labels)?;
+            size += 1;
+            self.position.index += 1;
+            if self.position.index == order.len() {
+                self.position = block.next;
+            }
+        }
+        if size == 0 {
+            return Ok(None);
+        }
+        let batch = Batch {
+            size,
+            input_length: lengths.inputs,
+            target_length: lengths.targets,
+            attention_mask: vec![1; input_ids.len()],
+            input_ids,
+            labels,
+        };
+        Ok(Some(StreamedBatch { batch, position: self.position }))
+    }
+
+    /// Sees to it that the block at the position is there; false when the text has ended.
+    fn fill_block(&mut self) -> Result<bool> {
+        let here = DataPosition { index: 0, ..self.position };
+        if self.current.as_ref().is_some_and(|current| current.block.start == here) {
+            return Ok(true);
+        }
+        self.current = None;
+        let Some(worker) = &self.worker else { return Ok(false) };
+        let Ok(block) = worker.blocks.recv() else {
+            // The sender is gone: at the end of the text, or by a panic.
+            let ended = self.worker.take().map(|worker| worker.thread.join());
+            return if let Some(Err(_)) = ended { Err(TextError::ThreadEnded) } else { Ok(false) };
+        };
+        let block = block?;
+        let chunks = block.tokens.len() / self.spans.lengths().tokens;
+        // Only the position at the very end of an epoch goes on with another block: the next epoch's first.
+        let elsewhere = block.start != here && self.position.index > 0;
+        if elsewhere || self.position.index >= chunks {
+            let reason = format!("the block has {} examples", if elsewhere { 0 } else { chunks });
+            return Err(TextError::Position { position: self.position.to_string(), reason });
+        }
+        let order = match self.options.order {
+            Order::Training { .. } => {
+                permutation(chunks, Draw::Chunks, self.options.seed, block.start.epoch, block.start.block)
+            }
+            Order::Evaluation => (0..chunks).collect(),
+        };
+        self.position = DataPosition { index: self.position.index, ..block.start };
+        self.current = Some(ShuffledBlock { block, order });
+        Ok(true)
+    }
+
+    fn end(&mut self) {
+        self.current = None;
+        if let Some(Worker { blocks, stop, thread }) = self.worker.take() {
+            stop.store(true, Ordering::Relaxed);
+            drop(blocks);
+            // Whether it panicked no longer matters.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Iterator for SpanCorruptionStream {
+    type Item = Result<StreamedBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let batch = self.next_batch().transpose();
+        if !matches!(batch, Some(Ok(_))) {
+            self.end();
+        }
+        batch
+    }
+}
+
+impl Drop for SpanCorruptionStream {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,188 @@
+//! T5's vocabulary: text to token ids and back.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use fusion_core::write_file_atomically;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::error::{Result, TextError};
+use super::sentencepiece;
+
+pub(super) const PAD: &str = "<pad>";
+pub(super) const EOS: &str = "</s>";
+pub(super) const UNK: &str = "<unk>";
+
+pub(super) fn sentinel_name(index: usize) -> String {
+    format!("<extra_id_{index}>")
+}
+
+/// A vocabulary with T5's special tokens (`<pad>`, `</s>`, `<unk>`) and sentinels (`<extra_id_0>`, …).
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    pad: i32,
+    eos: i32,
+    unk: i32,
+    /// `<extra_id_0>` first.
+    sentinels: Vec<i32>,
+    /// Padding, EOS and sentinels, sorted.
+    control: Vec<i32>,
+    vocab_size: usize,
+    fingerprint: String,
+}
+
+impl Tokenizer {
+    /// Loads `tokenizer.json`, a SentencePiece unigram model (`spiece.model`), or a folder that holds one of them. A
+    /// SentencePiece model gets T5's 100 sentinels, `<extra_id_0>` with the highest id, and gives the same ids as
+    /// transformers' conversion to `tokenizer.json`.
+    ///
+    /// # Errors
+    /// No such file, a file of another kind, or a vocabulary without T5's special tokens.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let folder = ["tokenizer.json", "spiece.model"].map(|name| path.join(name));
+        let file = match folder.iter().find(|file| file.is_file()) {
+            Some(file) => file,
+            None if path.is_dir() => return Err(TextError::NoTokenizer { path: path.to_owned() }),
+            None => path,
+        };
+        let bytes =
+            std::fs::read(file).map_err(|source| TextError::Read { path: file.to_owned(), source })?;
+        let failed = |reason| TextError::Tokenizer { path: file.to_owned(), reason };
+        let inner = if file.extension().is_some_and(|extension| extension == "model") {
+            sentencepiece::parse(&bytes).map_err(failed)?
+        } else {
+            tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| failed(error.to_string()))?
+        };
+        Self::new(inner, &file.display().to_string())
+    }
+
+    /// `origin` names the vocabulary in messages.
+    pub(super) fn new(mut inner: tokenizers::Tokenizer, origin: &str) -> Result<Self> {
+        inner.with_padding(None);
+        let untruncated = inner.with_truncation(None).map(|_| ());
+        untruncated.map_err(|error| TextError::Encode { reason: error.to_string() })?;
+
+        let vocabulary: BTreeMap<u32, String> =
+            inner.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
+        let vocab_size = vocabulary.last_key_value().map_or(0, |(&id, _)| id as usize + 1);
+        let id = |token: &str| {
+            let missing = || TextError::MissingToken { origin: origin.to_owned(), token: token.to_owned() };
+            let id = inner.token_to_id(token).ok_or_else(missing)?;
+            i32::try_from(id).map_err(|_| missing())
+        };
+        let (pad, eos, unk) = (id(PAD)?, id(EOS)?, id(UNK)?);
+        let sentinels: Vec<_> = (0..).map_while(|index| id(&sentinel_name(index)).ok()).collect();
+        let mut control: Vec<_> = sentinels.iter().copied().chain([pad, eos]).collect();
+        control.sort_unstable();
+        let fingerprint = fingerprint(&vocabulary);
+        Ok(Self { inner, pad, eos, unk, sentinels, control, vocab_size, fingerprint })
+    }
+
+    /// Ids of a text, without EOS.
+    pub fn encode(&self, text: &str) -> Result<Vec<i32>> {
+        Ok(ids(self.inner.encode_fast(text, false).map_err(encoding)?.get_ids()))
+    }
+
+    /// Ids of each text, without EOS; all cores take part.
+    pub fn encode_batch<S: AsRef<str>>(&self, texts: &[S]) -> Result<Vec<Vec<i32>>> {
+        let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+        let encodings = self.inner.encode_batch_fast(texts, false).map_err(encoding)?;
+        Ok(encodings.iter().map(|encoding| ids(encoding.get_ids())).collect())
+    }
+
+    /// The text of some ids, without special tokens and without ids that are not in the vocabulary (a model has some
+    /// more rows than the vocabulary has tokens; labels are padded with -100).
+    pub fn decode(&self, ids: &[i32]) -> Result<String> {
+        let ids: Vec<u32> = ids.iter().filter_map(|&id| u32::try_from(id).ok()).collect();
+        self.inner.decode(&ids, true).map_err(encoding)
+    }
+
+    pub fn pad_id(&self) -> i32 {
+        self.pad
+    }
+
+    pub fn eos_id(&self) -> i32 {
+        self.eos
+    }
+
+    pub fn unk_id(&self) -> i32 {
+        self.unk
+    }
+
+    /// Id of `<extra_id_{index}>`.
+    pub fn sentinel(&self, index: usize) -> Option<i32> {
+        self.sentinels.get(index).copied()
+    }
+
+    /// All sentinels, `<extra_id_0>` first.
+    pub fn sentinels(&self) -> &[i32] {
+        &self.sentinels
+    }
+
+    /// Whether an id stands for padding, EOS or a sentinel: what a model's targets reserve for themselves.
+    pub fn is_control(&self, id: i32) -> bool {
+        self.control.binary_search(&id).is_ok()
+    }
+
+    /// The highest id plus one.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// Rows of a model's embedding: [`Self::vocab_size`] rounded up to a multiple of 128, which is 32,128 for T5.
+    pub fn model_vocab_size(&self) -> usize {
+        self.vocab_size.next_multiple_of(128)
+    }
+
+    /// SHA-256 of the tokens in the order of their ids, in hexadecimal. Models can be fused or continued only when
+    /// their vocabularies agree in it.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Writes `tokenizer.json`, and beside it what transformers' `AutoTokenizer` asks for, into `folder`, which is
+    /// created if need be.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
+        std::fs::create_dir_all(folder)
+            .map_err(|source| TextError::CreateFolder { path: folder.to_owned(), source })?;
+        let tokenizer = self.inner.to_string(true).map_err(encoding)?;
+        let sentinels: Vec<_> = (0..self.sentinels.len()).map(sentinel_name).collect();
+        let special = json!({
+            "eos_token": EOS, "unk_token": UNK, "pad_token": PAD, "additional_special_tokens": sentinels,
+        });
+        let mut config = special.clone();
+        config["tokenizer_class"] = "PreTrainedTokenizerFast".into();
+        config["clean_up_tokenization_spaces"] = false.into();
+        for (name, content) in [
+            ("tokenizer.json", tokenizer),
+            ("tokenizer_config.json", format!("{config:#}")),
+            ("special_tokens_map.json", format!("{special:#}")),
+        ] {
+            write_file_atomically(&folder.join(name), format!("{content}\n").as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+fn fingerprint(vocabulary: &BTreeMap<u32, String>) -> String {
+    let mut digest = Sha256::new();
+    for (id, token) in vocabulary {
+        digest.update(id.to_le_bytes());
+        digest.update((token.len() as u64).to_le_bytes());
+        digest.update(token);
+    }
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Ids were checked to fit when the vocabulary was loaded.
+fn ids(ids: &[u32]) -> Vec<i32> {
+    ids.iter().map(|&id| id as i32).collect()
+}
+
+fn encoding(error: tokenizers::Error) -> TextError {
+    TextError::Encode { reason: error.to_string() }
+}

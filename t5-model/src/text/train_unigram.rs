@@ -1,0 +1,149 @@
+//! Training a small vocabulary of T5's kind.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokenizers::models::unigram::{Unigram, UnigramTrainer};
+use tokenizers::normalizers::{NFKC, Nmt};
+use tokenizers::{
+    NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
+};
+
+use super::error::{Result, TextError};
+use super::sentencepiece::assemble;
+use super::tokenizer::{EOS, PAD, Tokenizer, UNK};
+
+/// Longer words are no words. (The trainer's time is quadratic in it, and its likelihood overflows at some length.)
+const MAX_WORD_CHARS: usize = 128;
+/// The trainer counts in u32.
+const MAX_WORDS: u64 = 1 << 30;
+const MAX_PIECES: usize = 1 << 20;
+/// The step between the scores that the trainer gives to characters that it had dropped.
+const SCORE_STEP: f64 = 0.0001;
+/// Scores are kept to six decimals: every JSON parser reads those back to the last bit, and segmentations that score
+/// alike are then told apart alike, here and elsewhere.
+const SCORE_SCALE: f64 = 1e6;
+
+impl Tokenizer {
+    /// Trains a unigram vocabulary of at most `vocab_size` tokens (fewer when the text has no more pieces to give):
+    /// `<pad>` 0, `</s>` 1, `<unk>` 2, the pieces, and `sentinels` sentinels with `<extra_id_0>` last. Text is
+    /// normalised by NFKC and SentencePiece's rules for spaces and control characters, as T5's is.
+    ///
+    /// The result depends on nothing but the words and how often each occurs.
+    ///
+    /// # Errors
+    /// No text, more than 2^30 words, or a vocabulary too small for the text's characters.
+    pub fn train_unigram<I>(texts: I, vocab_size: usize, sentinels: usize) -> Result<Self>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let specials = [PAD, EOS, UNK].map(str::to_owned);
+        let normalizers = || vec![Nmt.into(), NFKC.into()];
+        let untrained = vec![(UNK.to_owned(), 0.0)];
+        let untrained = assemble(untrained, 0, 0, normalizers(), vec![]).map_err(training)?;
+        let words = count_words(&untrained, texts)?;
+
+        let characters: BTreeSet<char> = words.keys().flat_map(|word| word.chars()).collect();
+        let special = specials.len().saturating_add(sentinels);
+        let room = vocab_size.saturating_sub(special);
+        if room <= characters.len() {
+            let (requested, characters) = (vocab_size, characters.len());
+            return Err(TextError::VocabularyTooSmall { requested, characters, special });
+        }
+        let mut pieces = train(words, room)?;
+        settle_dropped_characters(&mut pieces);
+        for (_, score) in &mut pieces {
+            *score = (*score * SCORE_SCALE).round() / SCORE_SCALE;
+        }
+        pieces.sort_by(|(piece, score), (other, other_score)| {
+            other_score.total_cmp(score).then_with(|| piece.cmp(other))
+        });
+
+        let vocabulary = specials.iter().map(|token| (token.clone(), 0.0)).chain(pieces).collect();
+        let inner = assemble(vocabulary, 2, sentinels, normalizers(), specials.to_vec()).map_err(training)?;
+        Self::new(inner, "the trained vocabulary")
+    }
+}
+
+fn count_words<I>(tokenizer: &tokenizers::Tokenizer, texts: I) -> Result<BTreeMap<String, u32>>
+where
+    I: IntoIterator,
+    I::Item: AsRef<str>,
+{
+    let failed = |error: tokenizers::Error| training(error.to_string());
+    let mut words = BTreeMap::new();
+    let mut count = 0;
+    for text in texts {
+        let mut text = NormalizedString::from(text.as_ref());
+        if let Some(normalizer) = tokenizer.get_normalizer() {
+            normalizer.normalize(&mut text).map_err(failed)?;
+        }
+        let mut text = PreTokenizedString::from(text);
+        if let Some(splitter) = tokenizer.get_pre_tokenizer() {
+            splitter.pre_tokenize(&mut text).map_err(failed)?;
+        }
+        for (word, _, _) in text.get_splits(OffsetReferential::Normalized, OffsetType::Byte) {
+            // The trainer uses the zero character and `<UNK>` for itself.
+            let usable = !word.is_empty() && !word.contains('\0') && !word.contains("<UNK>");
+            if usable && word.chars().count() <= MAX_WORD_CHARS {
+                count += 1;
+                *words.entry(word.to_owned()).or_insert(0) += 1;
+            }
+        }
+        if count > MAX_WORDS {
+            return Err(training(format!("more than {MAX_WORDS} words; a sample of the text will do")));
+        }
+    }
+    if words.is_empty() {
+        return Err(training("the text has no words".to_owned()));
+    }
+    Ok(words)
+}
+
+/// Pieces with their log probabilities, `size` of them if there are as many.
+fn train(words: BTreeMap<String, u32>, size: usize) -> Result<Vec<(String, f64)>> {
+    if size > MAX_PIECES {
+        return Err(training(format!("{size} pieces, more than {MAX_PIECES}")));
+    }
+    let trainer = UnigramTrainer::builder()
+        .show_progress(false)
+        .vocab_size(size as u32)
+        .build()
+        .map_err(|error| training(error.to_string()))?;
+    let mut model = Unigram::default();
+    // The trainer adds up floats thread by thread: one thread gives one result.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    let pool = pool.map_err(|error| training(error.to_string()))?;
+    let trained = pool.install(|| trainer.do_train(words.into_iter().collect(), &mut model).map(|_| ()));
+    trained.map_err(|error| training(error.to_string()))?;
+    Ok(model.iter().cloned().collect())
+}
+
+/// The trainer gives characters that it had dropped scores from the lowest up, in an order that varies from run to
+/// run. Here they get the same scores in the order of their codes.
+fn settle_dropped_characters(pieces: &mut [(String, f64)]) {
+    let lowest = pieces.iter().map(|(_, score)| *score).fold(f64::INFINITY, f64::min);
+    let mut characters: Vec<_> =
+        pieces.iter_mut().filter(|(piece, _)| piece.chars().nth(1).is_none()).collect();
+    characters.sort_by(|(_, score), (_, other)| score.total_cmp(other));
+    let (mut penalty, mut dropped) = (0.0, 0);
+    while let Some((_, score)) = characters.get(dropped)
+        && *score <= lowest + penalty
+    {
+        // Summed up as the trainer does, for equality to the last bit.
+        if *score == lowest + penalty {
+            penalty += SCORE_STEP;
+        }
+        dropped += 1;
+    }
+    characters.truncate(dropped);
+    let scores: Vec<_> = characters.iter().map(|(_, score)| *score).collect();
+    characters.sort_by(|(piece, _), (other, _)| piece.cmp(other));
+    for ((_, score), settled) in characters.into_iter().zip(scores) {
+        *score = settled;
+    }
+}
+
+fn training(reason: String) -> TextError {
+    TextError::Training { reason }
+}

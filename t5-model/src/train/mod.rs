@@ -1,0 +1,29 @@
+//! Pretraining: from a session, text and settings to a checkpoint that can be resumed at any step.
+//!
+//! A run owns a directory:
+//! - `checkpoints/step-00000500/`: a Hugging Face checkpoint with `lineage.json`, and beside it the optimiser's state
+//!   (`optimizer.safetensors`) and where the run stood (`training_state.json`). Only the newest are kept.
+//! - `model/`: the same at the end, without the optimiser's state unless the settings ask for it.
+//! - `metrics.jsonl`: one [`Metrics`] a line. `tensorboard/`: the same as curves.
+//! - `lock`: held while a process works here.
+//!
+//! A run that was interrupted goes on from its newest checkpoint and ends with the same weights, to the last bit where
+//! the session computes deterministically, and with the same metrics but for times: batches and dropout depend on
+//! nothing but seeds and the step.
+
+mod directory;
+mod error;
+mod evaluate;
+mod identity;
+mod metrics;
+mod run;
+mod settings;
+mod snapshot;
+mod tensorboard;
+mod training;
+
+pub use error::{Intact, TrainError};
+pub use evaluate::{EvaluationPoint, evaluate};
+pub use metrics::{Metrics, read_metrics};
+pub use run::{Event, OpenEvaluationText, OpenSession, OpenTrainingText, Outcome, Run, train};
+pub use settings::Settings;

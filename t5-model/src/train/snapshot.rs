@@ -1,0 +1,192 @@
+//! A checkpoint of a run: a model, and what it takes to go on training it.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use fusion_core::{
+    Checkpoint, DEFAULT_SHARD_SIZE, Error, HostTensors, LazyTensor, Lineage, TensorFile, TensorSource,
+    Training, write_directory_atomically, write_file_atomically, write_tensor_file, write_tensors,
+};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::error::{Result, TrainError};
+use super::evaluate::EvaluationPoint;
+use super::identity::Identity;
+use super::metrics::Window;
+use crate::Session;
+use crate::text::{DataPosition, Tokenizer};
+
+const VERSION: u32 = 1;
+const STATE: &str = "training_state.json";
+const OPTIMIZER: &str = "optimizer.safetensors";
+
+/// Where a run stands after some update.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Progress {
+    pub step: u64,
+    /// Of the next update's first example.
+    pub position: DataPosition,
+    /// Input and target tokens trained on.
+    pub tokens: u64,
+    pub flops: f64,
+    pub evaluations: Vec<EvaluationPoint>,
+    /// Updates since the last line of metrics.
+    pub window: Window,
+}
+
+/// `training_state.json`.
+#[derive(Serialize, Deserialize)]
+struct State {
+    version: u32,
+    #[serde(flatten)]
+    progress: Progress,
+    metrics_lines: u64,
+    weights_sha256: String,
+    /// Of the file.
+    optimizer_sha256: Option<String>,
+    identity: Identity,
+}
+
+/// What is saved beside the session's own state.
+pub(super) struct Snapshot<'a> {
+    pub progress: &'a Progress,
+    pub metrics_lines: u64,
+    pub identity: &'a Identity,
+    /// Of the model the run started from.
+    pub lineage: &'a Lineage,
+    pub tokenizer: &'a Tokenizer,
+    pub with_optimizer: bool,
+}
+
+impl Snapshot<'_> {
+    /// Writes the checkpoint, or nothing.
+    pub fn write(&self, session: &dyn Session, directory: &Path) -> Result<()> {
+        let weights = session.export()?;
+        check_finite(&weights)?;
+        write_directory_atomically(directory, |directory| {
+            write_json(directory, "config.json", &session.config().to_json())?;
+            write_tensors(directory, &weights, DEFAULT_SHARD_SIZE)?;
+            self.tokenizer.save(directory)?;
+            let optimizer_sha256 = match self.with_optimizer {
+                true => Some(write_optimizer(session, &directory.join(OPTIMIZER))?),
+                false => None,
+            };
+            // Of what arrived in the file, not of what was sent there.
+            let weights_sha256 = Checkpoint::open(directory)?.sha256()?;
+            self.lineage(&weights_sha256).write(directory)?;
+            let state = State {
+                version: VERSION,
+                progress: self.progress.clone(),
+                metrics_lines: self.metrics_lines,
+                weights_sha256,
+                optimizer_sha256,
+                identity: self.identity.clone(),
+            };
+            write_json(directory, STATE, &state)
+        })
+    }
+
+    fn lineage(&self, weights_sha256: &str) -> Lineage {
+        let Progress { step, tokens, flops, .. } = *self.progress;
+        let mut lineage = self.lineage.clone();
+        lineage.sha256 = Some(weights_sha256.into());
+        if step > 0 {
+            lineage.training.push(Training { steps: step, tokens, flops, ..Training::default() });
+        }
+        lineage
+    }
+}
+
+/// What a checkpoint says about its run.
+pub(super) struct Saved {
+    pub progress: Progress,
+    pub metrics_lines: u64,
+    pub identity: Identity,
+    weights_sha256: String,
+    optimizer_sha256: Option<String>,
+}
+
+impl Saved {
+    /// Reads `training_state.json`.
+    ///
+    /// # Errors
+    /// [`TrainError::Version`], or what is wrong with the file.
+    pub fn read(directory: &Path) -> Result<Self> {
+        let path = directory.join(STATE);
+        let invalid =
+            |error: serde_json::Error| Error::Json { path: path.clone(), message: error.to_string() };
+        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        let value: Value = serde_json::from_slice(&bytes).map_err(invalid)?;
+        let version = value.get("version").and_then(Value::as_u64);
+        if let Some(version) = version.filter(|version| *version > VERSION.into()) {
+            return Err(TrainError::Version { path, version, supported: VERSION });
+        }
+        let state: State = serde_json::from_value(value).map_err(invalid)?;
+        let State { progress, metrics_lines, identity, weights_sha256, optimizer_sha256, .. } = state;
+        Ok(Saved { progress, metrics_lines, identity, weights_sha256, optimizer_sha256 })
+    }
+
+    /// Reads all weights and the optimiser's state, and compares them with their hashes.
+    pub fn verify(&self, directory: &Path) -> Result<HostTensors> {
+        let weights = Checkpoint::open(directory)?.sha256()?;
+        expect_hash("the weights", &weights, Some(&self.weights_sha256), directory)?;
+        let path = directory.join(OPTIMIZER);
+        expect_hash(OPTIMIZER, &file_sha256(&path)?, self.optimizer_sha256.as_ref(), directory)?;
+        let file = TensorFile::open(&path)?;
+        let load = |name: String| Ok((name.clone(), file.load_f32(&name)?));
+        file.names().into_iter().map(load).collect()
+    }
+}
+
+fn expect_hash(what: &str, found: &str, expected: Option<&String>, directory: &Path) -> Result<()> {
+    if expected.is_some_and(|expected| expected == found) {
+        return Ok(());
+    }
+    let message = format!("the hash of {what} is not the one in {STATE}");
+    Err(Error::Weights { path: directory.into(), message }.into())
+}
+
+/// Returns the file's hash.
+fn write_optimizer(session: &dyn Session, path: &Path) -> Result<String> {
+    let moments = session.optimizer_state()?;
+    let tensors =
+        moments.names().iter().map(|name| LazyTensor::of(&moments, name)).collect::<Result<_, _>>()?;
+    write_tensor_file(path, tensors)?;
+    file_sha256(path)
+}
+
+fn file_sha256(path: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut file = BufReader::with_capacity(1 << 20, File::open(path).map_err(Error::io("open", path))?);
+    loop {
+        let bytes = file.fill_buf().map_err(Error::io("read", path))?;
+        if bytes.is_empty() {
+            break;
+        }
+        hash.update(bytes);
+        let read = bytes.len();
+        file.consume(read);
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn write_json(directory: &Path, name: &str, value: &impl Serialize) -> Result<()> {
+    let path = directory.join(name);
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Error::Json { path: path.clone(), message: error.to_string() })?;
+    Ok(write_file_atomically(&path, format!("{text}\n").as_bytes())?)
+}
+
+/// The weights of the last update are only looked at by the next one.
+fn check_finite(weights: &HostTensors) -> Result<()> {
+    for (parameter, tensor) in &weights.0 {
+        if !tensor.data.par_iter().all(|value| value.is_finite()) {
+            return Err(TrainError::NonFiniteWeights { parameter: parameter.clone() });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! Configurations, parameter tables and plans.
+
+use std::path::Path;
+
+use fusion_core::{DirectSum, Fill, FusionPlan, Normalisation, StandardDeviation};
+use serde_json::json;
+use t5_model::{
+    Error, FusionParent, T5Config, child_config, fusion_plan, initialize, parameter_table, position_bucket,
+};
+
+/// Tables 6 and 7: heads, d_kv, d_ff by d_model.
+fn paper(name: &str) -> T5Config {
+    let (d_model, heads, d_kv, d_ff) = match name {
+        "T5-Small" => (512, 6, 64, 1024),
+        "T5-Medium" => (1024, 12, 64, 2048),
+        "T5-S" => (512, 6, 128, 1024),
+        "T5-M" => (1024, 12, 128, 2048),
+        "T5-L" => (2048, 24, 128, 4096),
+        other => panic!("the paper has no {other}"),
+    };
+    T5Config::v1_1(32128, d_model, heads, d_kv, d_ff, 8)
+}
+
+fn parent(label: &str, config: T5Config) -> FusionParent {
+    FusionParent { label: label.into(), config, sha256: None, path: label.into() }
+}
+
+fn plan(parents: &[FusionParent], normalisation: Normalisation, cross: Fill) -> FusionPlan {
+    fusion_plan(parents, &DirectSum { normalisation, cross, weights: None }).unwrap()
+}
+
+#[test]
+fn parameter_counts_of_the_paper() {
+    let counts = ["T5-Small", "T5-Medium", "T5-S", "T5-M", "T5-L"].map(|name| {
+        let count = parameter_table(&paper(name)).unwrap().parameter_count();
+        format!("{name}: {count} ({} M)", (count as f64 / 1e6).round())
+    });
+    insta::assert_snapshot!(counts.join("\n"));
+}
+
+#[test]
+fn fusing_two_t5_small_gives_t5_medium() {
+    let parents = [parent("first", paper("T5-Small")), parent("second", paper("T5-Small"))];
+    let cross = Fill::Normal { std: StandardDeviation::Relative(0.01), seed: 7 };
+    let plan = plan(&parents, Normalisation::Property, cross);
+    insta::assert_snapshot!(plan);
+    let medium = paper("T5-Medium");
+    assert_eq!(plan.parameter_count(), parameter_table(&medium).unwrap().parameter_count());
+    assert_eq!(child_config(&parents, Normalisation::Rule).unwrap(), medium);
+    let grouped = child_config(&parents, Normalisation::Property).unwrap();
+    assert_eq!(grouped.rms_norm_groups, [512, 512]);
+    // The child's table is the plan's.
+    let table = parameter_table(&grouped).unwrap();
+    let planned: Vec<_> = plan.params.iter().map(|param| (param.name.clone(), param.shape())).collect();
+    assert_eq!(table.iter().map(|spec| (spec.name.clone(), spec.shape())).collect::<Vec<_>>(), planned);
+}
+
+#[test]
+fn tied_models_fuse_in_the_final_norm() {
+    let mut config = T5Config::v1_1(64, 8, 2, 4, 16, 1);
+    config.tie_word_embeddings = true;
+    let parents = [parent("first", config.clone()), parent("second", config)];
+    insta::assert_snapshot!(plan(&parents, Normalisation::Rule, Fill::Zero));
+}
+
+#[test]
+fn what_cannot_be_fused_says_why() {
+    let base = T5Config::v1_1(64, 8, 2, 4, 16, 2);
+    let mut tied = base.clone();
+    tied.tie_word_embeddings = true;
+    let mut relu = base.clone();
+    relu.feed_forward_proj = t5_model::FeedForward::Relu;
+    let mut distance = base.clone();
+    distance.relative_attention_max_distance = 64;
+    let others =
+        [T5Config::v1_1(128, 8, 2, 4, 16, 2), T5Config::v1_1(64, 8, 2, 4, 16, 3), tied, relu, distance];
+    let errors = others.map(|other| {
+        let parents = [parent("a", base.clone()), parent("b", other)];
+        fusion_plan(&parents, &DirectSum::default()).unwrap_err().to_string()
+    });
+    insta::assert_snapshot!(errors.join("\n"));
+}
+
+#[test]
+fn configurations_that_describe_no_t5_are_refused() {
+    let valid = T5Config::v1_1(64, 8, 2, 4, 16, 2).to_json();
+    let changes = [
+        ("d_model", json!(0)),
+        ("d_model", json!("wide")),
+        ("vocab_size", json!(-1)),
+        ("num_heads", json!(99_999_999)),
+        ("relative_attention_num_buckets", json!(7)),
+        ("relative_attention_max_distance", json!(16)),
+        ("feed_forward_proj", json!("gated-silu")),
+        ("dropout_rate", json!(1.5)),
+        ("layer_norm_epsilon", json!(0)),
+        ("eos_token_id", json!(64)),
+        ("rms_norm_groups", json!([4, 5])),
+        ("model_type", json!("llama")),
+    ];
+    let errors = changes.map(|(key, value)| {
+        let mut config = valid.clone();
+        config.insert(key.into(), value);
+        T5Config::from_json(&config, Path::new("config.json")).unwrap_err().to_string()
+    });
+    let mut lacking = valid.clone();
+    lacking.remove("d_ff");
+    let lacking = T5Config::from_json(&lacking, Path::new("config.json")).unwrap_err().to_string();
+    insta::assert_snapshot!([&errors[..], &[lacking]].concat().join("\n"));
+}
+
+#[test]
+fn unknown_keys_are_kept() -> Result<(), Error> {
+    let mut config = T5Config::v1_1(64, 8, 2, 4, 16, 2).to_json();
+    config.insert("task_specific_params".into(), json!({ "summarization": { "num_beams": 4 } }));
+    let read = T5Config::from_json(&config, Path::new("config.json"))?;
+    assert_eq!(read.to_json()["task_specific_params"], config["task_specific_params"]);
+    Ok(())
+}
+
+/// transformers 5 always writes `tie_word_embeddings: true`.
+#[test]
+fn scaling_follows_transformers_5s_key() -> Result<(), Error> {
+    let mut config = T5Config::v1_1(64, 8, 2, 4, 16, 2).to_json();
+    config.insert("tie_word_embeddings".into(), json!(true));
+    assert!(T5Config::from_json(&config, Path::new("config.json"))?.scale_logits());
+    config.insert("scale_decoder_outputs".into(), json!(false));
+    assert!(!T5Config::from_json(&config, Path::new("config.json"))?.scale_logits());
+    Ok(())
+}
+
+#[test]
+fn initial_weights_have_t5s_deviations() -> Result<(), Error> {
+    let config = T5Config::v1_1(512, 64, 4, 32, 256, 1);
+    let weights = initialize(&config, 3)?;
+    let deviation = |name: &str| {
+        let data = &weights.0[name].data;
+        (data.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / data.len() as f64).sqrt()
+    };
+    let block = "encoder.block.0.layer";
+    for (name, expected) in [
+        ("shared.weight".to_string(), 1.0),
+        (format!("{block}.0.SelfAttention.q.weight"), (64.0 * 32.0f64).powf(-0.5)),
+        (format!("{block}.0.SelfAttention.k.weight"), 64f64.powf(-0.5)),
+        (format!("{block}.0.SelfAttention.o.weight"), 128f64.powf(-0.5)),
+        (format!("{block}.0.SelfAttention.relative_attention_bias.weight"), 64f64.powf(-0.5)),
+        (format!("{block}.1.DenseReluDense.wi_1.weight"), 64f64.powf(-0.5)),
+        (format!("{block}.1.DenseReluDense.wo.weight"), 256f64.powf(-0.5)),
+        ("lm_head.weight".into(), 64f64.powf(-0.5)),
+        ("decoder.final_layer_norm.weight".into(), 1.0),
+    ] {
+        let tolerance = 5.0 / (2.0 * weights.0[&name].data.len() as f64).sqrt();
+        let found = deviation(&name);
+        assert!((found / expected - 1.0).abs() < tolerance, "{name}: {found} for {expected}");
+    }
+    assert_eq!(weights, initialize(&config, 3)?);
+    assert_ne!(weights, initialize(&config, 4)?);
+    Ok(())
+}
+
+/// Hand-computed from Mesh TensorFlow's definition: 16 buckets a direction, 8 of them exact.
+#[test]
+fn position_buckets() {
+    let bidirectional = |position| position_bucket(position, true, 32, 128);
+    assert_eq!(
+        [0, -1, -7, -8, -15, -16, -127, -128, -5000].map(bidirectional),
+        [0, 1, 7, 8, 9, 10, 15, 15, 15]
+    );
+    assert_eq!([1, 7, 8, 128].map(bidirectional), [17, 23, 24, 31]);
+    let causal = |position| position_bucket(position, false, 32, 128);
+    assert_eq!([5, 0, -1, -15, -16, -128, -9999].map(causal), [0, 0, 1, 15, 16, 31, 31]);
+}

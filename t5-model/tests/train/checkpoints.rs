@@ -1,0 +1,170 @@
+//! What a run leaves behind.
+
+use std::fs;
+
+use fusion_core::{Checkpoint, Lineage, TensorFile, TensorSource, Training};
+use insta::assert_snapshot;
+use t5_model::text::{Corpus, DataPosition, SpanCorruption, SpanCorruptionStream, Tokenizer};
+use t5_model::train::{Event, Metrics, read_metrics};
+use t5_model::{T5Config, training_flops_per_token};
+
+use crate::text_support::{documents, tokenizer};
+use crate::toy::{Trial, config, text_options};
+
+#[test]
+fn tells_what_happens() {
+    let mut trial = Trial::default();
+    trial.train().unwrap();
+    assert_snapshot!(trial.events.join("\n"), @r"
+    evaluated 0
+    step 1
+    step 2
+    step 3
+    wrote step-00000003 at 3
+    step 4
+    evaluated 4
+    step 5
+    step 6
+    wrote step-00000006 at 6
+    step 7
+    step 8
+    evaluated 8
+    step 9
+    wrote step-00000009 at 9
+    step 10
+    evaluated 10
+    wrote model at 10
+    ");
+}
+
+#[test]
+fn a_checkpoint_is_a_model_and_a_state() {
+    let mut trial = Trial::default();
+    let earlier = Training { steps: 7, tokens: 70, flops: 700.0, ..Training::default() };
+    trial.lineage = Lineage { training: vec![earlier.clone()], ..Lineage::default() };
+    let outcome = trial.train().unwrap();
+    assert_snapshot!(trial.names("").join(" "), @"checkpoints lock metrics.jsonl model tensorboard");
+    assert_eq!(trial.names("checkpoints"), ["step-00000006", "step-00000009"]);
+    assert_snapshot!(trial.names("checkpoints/step-00000009").join(" "), @"config.json lineage.json model.safetensors optimizer.safetensors special_tokens_map.json tokenizer.json tokenizer_config.json training_state.json");
+    assert_snapshot!(trial.names("model").join(" "), @"config.json lineage.json model.safetensors special_tokens_map.json tokenizer.json tokenizer_config.json training_state.json");
+
+    for (folder, steps) in [("checkpoints/step-00000009", 9), ("model", 10)] {
+        let checkpoint = Checkpoint::open(&trial.path(folder)).unwrap();
+        assert_eq!(checkpoint.names(), ["toy.weight"]);
+        assert_eq!(T5Config::of_checkpoint(&checkpoint).unwrap().to_json(), config().to_json());
+        let loaded = Tokenizer::load(trial.path(folder)).unwrap();
+        assert_eq!(loaded.fingerprint(), tokenizer().fingerprint());
+        let lineage = checkpoint.lineage().unwrap().unwrap();
+        assert_eq!(lineage.sha256, Some(checkpoint.sha256().unwrap()));
+        assert_eq!(lineage.training[0], earlier);
+        let training = &lineage.training[1];
+        assert_eq!(training.steps, steps);
+        // Four inputs of 20 tokens an update, and their targets.
+        let targets = SpanCorruption::t5(20, &tokenizer()).unwrap().lengths().targets as u64;
+        let tokens = steps * 4 * (20 + targets);
+        assert_eq!(training.tokens, tokens);
+        let flops = training_flops_per_token(&config(), 20, targets as usize) * tokens as f64;
+        assert!((training.flops / flops - 1.0).abs() < 1e-12, "{} {flops}", training.flops);
+    }
+    let optimizer = TensorFile::open(&trial.path("checkpoints/step-00000009/optimizer.safetensors")).unwrap();
+    assert_eq!(optimizer.names(), ["toy.weight.momentum"]);
+
+    let steps: Vec<_> = outcome.evaluations.iter().map(|point| point.step).collect();
+    assert_eq!(steps, [0, 4, 8, 10]);
+    assert_eq!((outcome.evaluations[0].tokens, outcome.evaluations[0].flops), (0, 0.0));
+    let last = outcome.evaluations[3];
+    assert_eq!((last.tokens, last.flops), (outcome.tokens, outcome.flops));
+}
+
+#[test]
+fn the_optimizer_is_kept_on_request() {
+    let mut trial = Trial::default();
+    trial.settings.keep_optimizer = true;
+    trial.train().unwrap();
+    let optimizer = TensorFile::open(&trial.path("model/optimizer.safetensors")).unwrap();
+    assert_eq!(optimizer.names(), ["toy.weight.momentum"]);
+}
+
+#[test]
+fn metrics_are_means() {
+    let mut trial = Trial::default();
+    trial.settings.steps = 5;
+    let seen = std::cell::RefCell::new(Vec::new());
+    trial
+        .train_until(|event| {
+            if let Event::Step { loss, accuracy, gradient_norm, learning_rate, .. } = *event {
+                seen.borrow_mut().push([loss, accuracy, gradient_norm, learning_rate]);
+            }
+            false
+        })
+        .unwrap();
+    let seen = seen.into_inner();
+    let lines = read_metrics(trial.directory.path()).unwrap();
+    let mut expected = [&seen[0..2], &seen[2..4], &seen[4..5]].into_iter();
+    let mut steps = Vec::new();
+    for line in lines {
+        let Metrics::Train { step, loss, accuracy, gradient_norm, learning_rate, .. } = line else {
+            continue;
+        };
+        steps.push(step);
+        let window = expected.next().unwrap();
+        let mean = |index: usize| window.iter().map(|step| step[index]).sum::<f64>() / window.len() as f64;
+        // All updates have the same number of target tokens.
+        for (found, expected) in [(loss, mean(0)), (accuracy, mean(1)), (gradient_norm, mean(2))] {
+            assert!((found - expected).abs() < 1e-12, "step {step}: {found} {expected}");
+        }
+        assert_eq!(learning_rate, window.last().unwrap()[3]);
+    }
+    assert_eq!(steps, [2, 4, 5]);
+    assert_eq!(seen[0][3], 0.0, "the warm-up begins at 0");
+    assert_eq!(seen[3][3], 0.5);
+    let first = fs::read_to_string(trial.path("metrics.jsonl")).unwrap().lines().next().unwrap().to_owned();
+    let mut first: serde_json::Value = serde_json::from_str(&first).unwrap();
+    for value in ["loss", "accuracy"] {
+        first[value] = "a number".into();
+    }
+    assert_snapshot!(first.to_string(), @r#"{"kind":"evaluation","step":0,"tokens":0,"flops":0.0,"loss":"a number","accuracy":"a number"}"#);
+}
+
+#[test]
+fn batches_are_the_texts() {
+    // The toy checks the number of micro-batches; this, that five updates read five batches and nothing else.
+    let mut trial = Trial::default();
+    trial.settings.checkpoint_every = 5;
+    trial.train().unwrap();
+    let state = fs::read(trial.path("checkpoints/step-00000005/training_state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+    let position: DataPosition = serde_json::from_value(state["position"].clone()).unwrap();
+    let spans = SpanCorruption::t5(20, &tokenizer()).unwrap();
+    let corpus = Corpus::from_documents("sample", documents(60));
+    let options = text_options(4, trial.settings.seed);
+    let text =
+        SpanCorruptionStream::new(corpus, tokenizer(), spans, options, DataPosition::default()).unwrap();
+    assert_eq!(text.take(5).last().unwrap().unwrap().position, position);
+}
+
+#[test]
+fn a_finished_run_is_not_trained_again() {
+    let mut trial = Trial::default();
+    let outcome = trial.train().unwrap();
+    let (events, opened) = (trial.events.len(), trial.opened);
+    let metrics = fs::read(trial.path("metrics.jsonl")).unwrap();
+    assert_eq!(trial.train().unwrap(), outcome);
+    assert_eq!((trial.events.len(), trial.opened), (events, opened));
+    assert_eq!(fs::read(trial.path("metrics.jsonl")).unwrap(), metrics);
+}
+
+#[test]
+fn curves_of_each_attempt_go_to_a_file() {
+    let mut trial = Trial::default();
+    trial.train_until(|event| matches!(event, Event::Step { step: 5, .. })).unwrap();
+    trial.train().unwrap();
+    let names = trial.names("tensorboard");
+    assert_eq!(names.len(), 2);
+    let contains = |name: &str, text: &str| {
+        let bytes = fs::read(trial.path("tensorboard").join(name)).unwrap();
+        bytes.windows(text.len()).filter(|window| *window == text.as_bytes()).count()
+    };
+    assert_eq!([contains(&names[0], "train/loss"), contains(&names[1], "train/loss")], [2, 3]);
+    assert_eq!([contains(&names[0], "eval/accuracy"), contains(&names[1], "eval/accuracy")], [2, 2]);
+}

@@ -1,0 +1,269 @@
+//! A model of eight weights, and runs of it.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fusion_core::{Checkpoint, HostTensor, HostTensors, Lineage, TensorSource};
+use serde_json::Value;
+use t5_model::text::{Corpus, DataPosition, Order, SpanCorruption, SpanCorruptionStream, StreamOptions};
+use t5_model::train::{Event, Outcome, Run, Settings, TrainError, train};
+use t5_model::{Batch, Evaluation, Forward, Schedule, Session, SessionError, T5Config, TrainStep, Update};
+use tempfile::TempDir;
+
+use crate::text_support::{documents, tokenizer};
+
+const SIZE: usize = 8;
+
+/// What the toy does wrong, and when.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fault {
+    /// The device fails in this update.
+    Update(u64),
+    /// It panics in this update.
+    Panic(u64),
+    /// The loss of this update is not a number.
+    NonFinite(u64),
+    /// This update, done without complaint, leaves a weight that is not a number.
+    Weights(u64),
+    /// Of this update on, exported weights do not fit their shape.
+    Export(u64),
+    /// The loss of an evaluation after this update is not a number.
+    Evaluation(u64),
+}
+
+/// Weights with momentum. What an update does to them depends on all it is given: tokens in their order, the step,
+/// the learning rate, the dropout's seed.
+struct Toy {
+    config: T5Config,
+    weights: Vec<f32>,
+    momentum: Option<Vec<f32>>,
+    step: u64,
+    micro_batches: usize,
+    fault: Option<Fault>,
+}
+
+impl Toy {
+    fn tensor(name: &str, data: &[f32]) -> HostTensors {
+        [(name.to_owned(), HostTensor { shape: vec![SIZE], data: data.to_vec() })].into_iter().collect()
+    }
+
+    fn loss(&self, label: i32) -> f64 {
+        self.weights[label as usize % SIZE].abs().into()
+    }
+}
+
+impl Session for Toy {
+    fn config(&self) -> &T5Config {
+        &self.config
+    }
+
+    fn train_step(&mut self, micro_batches: &[Batch], update: &Update) -> Result<TrainStep, SessionError> {
+        let step = update.step;
+        match self.fault {
+            Some(Fault::Update(at)) if at == step => return Err(SessionError::Device("it is gone".into())),
+            Some(Fault::Panic(at)) if at == step => panic!("the toy is broken"),
+            Some(Fault::NonFinite(at)) if at == step => {
+                return Err(SessionError::NonFinite { step, loss: f64::NAN, gradient_norm: f64::INFINITY });
+            }
+            _ => {}
+        }
+        assert_eq!(micro_batches.len(), self.micro_batches);
+        let labels: Vec<i32> = micro_batches.iter().flat_map(|batch| batch.labels.clone()).collect();
+        let ids = micro_batches.iter().flat_map(|batch| &batch.input_ids).chain(&labels);
+        let momentum = self.momentum.get_or_insert_with(|| vec![0.0; SIZE]);
+        for (place, &id) in ids.enumerate() {
+            let noise = (step + place as u64 + update.dropout.seed) % 13;
+            momentum[id as usize % SIZE] += (id % 7) as f32 * 1e-3 + noise as f32 * 1e-4;
+        }
+        let loss = labels.iter().map(|&label| self.loss(label)).sum::<f64>() / labels.len() as f64;
+        for (weight, momentum) in self.weights.iter_mut().zip(self.momentum.iter_mut().flatten()) {
+            *momentum *= 0.9;
+            *weight -= update.learning_rate as f32 * *momentum;
+        }
+        self.step = step;
+        if self.fault == Some(Fault::Weights(step)) {
+            self.weights[3] = f32::NAN;
+        }
+        let correct = labels.iter().filter(|&&label| label % 3 == 0).count() as u64;
+        Ok(TrainStep { loss, correct, tokens: labels.len() as u64, gradient_norm: loss * 0.3 })
+    }
+
+    fn evaluate(&mut self, batch: &Batch) -> Result<Evaluation, SessionError> {
+        let mut loss_sum = batch.labels.iter().map(|&label| self.loss(label)).sum();
+        if self.fault == Some(Fault::Evaluation(self.step)) {
+            loss_sum = f64::NAN;
+        }
+        let correct = batch.labels.iter().filter(|&&label| self.loss(label) < 0.3).count() as u64;
+        Ok(Evaluation { loss_sum, correct, tokens: batch.labels.len() as u64 })
+    }
+
+    fn forward(&mut self, _: &Batch, _: bool) -> Result<Forward, SessionError> {
+        unreachable!("training does not look at logits")
+    }
+
+    fn generate(&mut self, _: &Batch, _: usize) -> Result<Vec<Vec<i32>>, SessionError> {
+        unreachable!("training does not generate")
+    }
+
+    fn export(&self) -> Result<HostTensors, SessionError> {
+        let mut tensors = Toy::tensor("toy.weight", &self.weights);
+        if matches!(self.fault, Some(Fault::Export(step)) if self.step >= step) {
+            tensors.0.insert("toy.bias".into(), HostTensor { shape: vec![3], data: vec![0.0; 2] });
+        }
+        Ok(tensors)
+    }
+
+    fn optimizer_state(&self) -> Result<HostTensors, SessionError> {
+        let momentum = self.momentum.as_ref();
+        Ok(momentum.map(|momentum| Toy::tensor("toy.weight.momentum", momentum)).unwrap_or_default())
+    }
+
+    fn load_optimizer_state(&mut self, mut state: HostTensors) -> Result<(), SessionError> {
+        self.momentum = state.0.remove("toy.weight.momentum").map(|tensor| tensor.data);
+        assert!(state.0.is_empty());
+        Ok(())
+    }
+}
+
+/// Ten updates; nothing else falls on the same steps all the time.
+pub fn settings() -> Settings {
+    Settings {
+        steps: 10,
+        batch_size: 4,
+        micro_batch_size: Some(2),
+        schedule: Schedule { warm_up: 3, ..Schedule::constant(0.5) },
+        dropout: 0.1,
+        seed: 5,
+        evaluate_every: 4,
+        evaluation_batches: 3,
+        checkpoint_every: 3,
+        keep_checkpoints: 2,
+        log_every: 2,
+        ..Settings::default()
+    }
+}
+
+pub fn config() -> T5Config {
+    T5Config::v1_1(256, 8, 2, 4, 16, 1)
+}
+
+/// Blocks end within updates.
+pub fn text_options(batch_size: usize, seed: u64) -> StreamOptions {
+    StreamOptions {
+        order: Order::Training { shuffle_buffer: 7 },
+        ..StreamOptions::training(batch_size, seed)
+    }
+}
+
+/// A run in a temporary directory.
+pub struct Trial {
+    pub directory: TempDir,
+    pub settings: Settings,
+    pub config: T5Config,
+    pub lineage: Lineage,
+    pub identity: BTreeMap<String, Value>,
+    pub fault: Option<Fault>,
+    /// Events so far, of all calls, without times and places.
+    pub events: Vec<String>,
+    /// How many sessions were opened.
+    pub opened: usize,
+}
+
+impl Default for Trial {
+    fn default() -> Self {
+        Trial {
+            directory: tempfile::tempdir().unwrap(),
+            settings: settings(),
+            config: config(),
+            lineage: Lineage::default(),
+            identity: BTreeMap::from([("text.files".into(), Value::from("sample"))]),
+            fault: None,
+            events: Vec::new(),
+            opened: 0,
+        }
+    }
+}
+
+impl Trial {
+    /// Trains to the end.
+    pub fn train(&mut self) -> Result<Outcome, TrainError> {
+        self.train_until(|_| false)
+    }
+
+    /// Asks the run to stop at the event for which `stop` is true.
+    pub fn train_until(&mut self, stop: impl Fn(&Event<'_>) -> bool) -> Result<Outcome, TrainError> {
+        let flag = AtomicBool::new(false);
+        let tokenizer = tokenizer();
+        let spans = SpanCorruption::t5(20, &tokenizer).unwrap();
+        let open = |options, position| {
+            let corpus = Corpus::from_documents("sample", documents(60));
+            SpanCorruptionStream::new(corpus, tokenizer.clone(), spans.clone(), options, position)
+        };
+        let (micro_batch_size, seed) = (self.settings.micro_batch_size(), self.settings.seed);
+        let micro_batches = self.settings.batch_size / micro_batch_size;
+        let (config, fault, opened) = (self.config.clone(), self.fault, &mut self.opened);
+        let mut open_session = |checkpoint: Option<&Path>| {
+            *opened += 1;
+            let weights = match checkpoint {
+                None => vec![0.5; SIZE],
+                Some(directory) => Checkpoint::open(directory)?.load_f32("toy.weight")?.data,
+            };
+            let config = config.clone();
+            let toy = Toy { config, weights, momentum: None, step: 0, micro_batches, fault };
+            Ok::<Box<dyn Session>, Box<dyn Error + Send + Sync>>(Box::new(toy))
+        };
+        let events = &mut self.events;
+        let mut observer = |event: Event<'_>| {
+            if stop(&event) {
+                flag.store(true, Ordering::Relaxed);
+            }
+            events.extend(describe(&event));
+        };
+        let run = Run {
+            directory: self.directory.path(),
+            settings: &self.settings,
+            config: &self.config,
+            lineage: &self.lineage,
+            tokenizer: &tokenizer,
+            identity: self.identity.clone(),
+            open_session: &mut open_session,
+            open_training_text: &mut |position: DataPosition| {
+                open(text_options(micro_batch_size, seed), position)
+            },
+            open_evaluation_text: &mut || open(StreamOptions::evaluation(2), DataPosition::default()),
+        };
+        train(run, &mut observer, &flag)
+    }
+
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.directory.path().join(path)
+    }
+
+    /// The names in a folder, sorted.
+    pub fn names(&self, folder: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path(folder)).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    pub fn message<T>(&self, result: Result<T, TrainError>) -> String {
+        crate::text_support::message(result.err().expect("an error"), self.directory.path())
+    }
+}
+
+fn describe(event: &Event<'_>) -> Option<String> {
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    match event {
+        Event::Resumed { checkpoint, step, missing_metrics } => {
+            Some(format!("resumed {} at {step}, {missing_metrics} lines missing", name(checkpoint)))
+        }
+        Event::Step { step, .. } => Some(format!("step {step}")),
+        Event::Evaluated { point, .. } => Some(format!("evaluated {}", point.step)),
+        Event::CheckpointWritten { path, step, .. } => Some(format!("wrote {} at {step}", name(path))),
+        _ => None,
+    }
+}
