@@ -1,6 +1,7 @@
 //! The burn framework as a backend: flex on the CPU with T5's operations as fused kernels, and burn's own operations on
 //! every other device.
 
+mod allocator;
 mod flex;
 mod kernels;
 mod plain;
@@ -39,6 +40,7 @@ impl Backend for Burn {
         config: &T5Config,
         weights: &dyn TensorSource,
     ) -> Result<Box<dyn Session>, SessionError> {
+        allocator::keep_freed_memory();
         let plain = match device {
             "cpu" => return Ok(Box::new(ModelSession::new(flex::FlexOps::default(), config, weights)?)),
             "cpu-plain" => Some(Device::flex()),

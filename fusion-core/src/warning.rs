@@ -23,7 +23,7 @@ impl fmt::Display for Warning {
                 f,
                 "parents {first} and {second} are the same model and the cross-connections are zero: both halves of \
                  the child get equal gradients and stay equal for ever, so training cannot use the added width. \
-                 Break the symmetry with `--cross normal:0.01` (a standard deviation of 1 % of the weights'), or \
+                 Break the symmetry with `--cross relative:0.01` (noise of 1 % of the weights'), or \
                  fuse two different models"
             ),
             Warning::InexactNormalisation => write!(

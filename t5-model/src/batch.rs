@@ -83,11 +83,14 @@ impl Batch {
                 return fail(format!("{name} has {length} elements where its size calls for {expected:?}"));
             }
         }
-        let known = |id: i32| usize::try_from(id).is_ok_and(|id| id < config.vocab_size);
-        for (name, ids, length) in
-            [("input_ids", &self.input_ids, self.input_length), ("labels", &self.labels, self.target_length)]
-        {
-            let outside = ids.iter().position(|&id| !known(id) && !(name == "labels" && id == IGNORED_LABEL));
+        let unknown = |id: i32| usize::try_from(id).map_or(true, |id| id >= config.vocab_size);
+        let unknown_label = |id: i32| id != IGNORED_LABEL && unknown(id);
+        let input = self.input_ids.iter().position(|id| unknown(*id));
+        let label = self.labels.iter().position(|id| unknown_label(*id));
+        for (name, ids, length, outside) in [
+            ("input_ids", &self.input_ids, self.input_length, input),
+            ("labels", &self.labels, self.target_length, label),
+        ] {
             if let Some(at) = outside {
                 return fail(format!(
                     "{name}[{}, {}] is {}, but the vocabulary has ids 0 to {}",

@@ -61,7 +61,7 @@ impl DropoutDraw {
                 block = self.stream.block(index as u64);
             }
             let word = block[(element % 8) / 2];
-            let draw = if element % 2 == 0 { word & 0xFFFF } else { word >> 16 };
+            let draw = if element.is_multiple_of(2) { word & 0xFFFF } else { word >> 16 };
             *factor = if draw < threshold { 0.0 } else { keep };
         }
     }

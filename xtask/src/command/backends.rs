@@ -1,0 +1,36 @@
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+
+use crate::output::{print, print_json};
+
+/// List the compiled-in backends and their devices
+///
+/// The names are what `--backend` and `--device` take. Each backend's default device comes first.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<()> {
+        let backends = t5_model::backends();
+        if self.json {
+            let backend = |backend: &&'static dyn t5_model::Backend| json!({ "name": backend.name(), "description": backend.description(), "devices": backend.devices() });
+            return print_json(&backends.iter().map(backend).collect::<Vec<_>>());
+        }
+        if backends.is_empty() {
+            return print("no backend is compiled in; build with `--features burn`\n");
+        }
+        let mut text = String::new();
+        for backend in backends {
+            text += &format!("{}  {}\n", backend.name(), backend.description());
+            for device in backend.devices() {
+                text += &format!("    --device {:<8}  {}\n", device.name, device.description);
+            }
+        }
+        print(&text)
+    }
+}

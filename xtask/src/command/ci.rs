@@ -1,0 +1,99 @@
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::progress::duration;
+
+const EXAMPLES: &str = concat!("Example:\n", "  cargo xtask ci --only clippy",);
+
+/// Run everything that must pass: format, lints, tests, documentation, and the quickstart at a small scale
+///
+/// Stops at the first step that fails and names it. Snapshots are compared, never updated.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Run this step alone; can be repeated
+    #[arg(long, value_enum, value_name = "STEP")]
+    only: Vec<Step>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Step {
+    /// cargo fmt --check
+    Format,
+    /// cargo clippy with warnings denied
+    Clippy,
+    /// cargo test
+    Test,
+    /// cargo doc with warnings denied
+    Doc,
+    /// The quickstart's recipe with few steps
+    Smoke,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<()> {
+        let workspace =
+            Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
+        let wanted = |step: &Step| self.only.is_empty() || self.only.contains(step);
+        for step in Step::value_variants().iter().filter(|step| wanted(step)) {
+            let name = step.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+            eprintln!("==> {name}");
+            let start = Instant::now();
+            step.run(workspace).with_context(|| format!("ci: step {name} failed"))?;
+            eprintln!("==> {name} passed in {}", duration(start.elapsed().as_secs_f64()));
+        }
+        Ok(())
+    }
+}
+
+impl Step {
+    fn run(self, workspace: &Path) -> Result<()> {
+        let cargo = |arguments: &[&str]| {
+            // `cargo run` tells which cargo runs it; built by hand, the one on the path will do.
+            let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+            command.args(arguments).current_dir(workspace);
+            command
+        };
+        match self {
+            Step::Format => succeed(&mut cargo(&["fmt", "--all", "--check"])),
+            // The profile of the product and of the tests, so that nothing is built twice.
+            Step::Clippy => succeed(&mut cargo(&[
+                "clippy",
+                "--release",
+                "--workspace",
+                "--all-targets",
+                "--locked",
+                "--",
+                "--deny",
+                "warnings",
+            ])),
+            Step::Test => {
+                succeed(cargo(&["test", "--release", "--workspace", "--locked"]).env("INSTA_UPDATE", "no"))
+            }
+            Step::Doc => {
+                let mut doc = cargo(&["doc", "--release", "--workspace", "--no-deps", "--locked"]);
+                succeed(doc.env("RUSTDOCFLAGS", "--deny warnings"))
+            }
+            Step::Smoke => smoke(workspace),
+        }
+    }
+}
+
+/// Runs the program itself, so that all of a run is tested.
+fn smoke(workspace: &Path) -> Result<()> {
+    let output = tempfile::tempdir().context("cannot create a temporary directory")?;
+    let program: PathBuf = std::env::current_exe().context("the path of this program")?;
+    let mut run = Command::new(program);
+    run.arg("run").arg(workspace.join("recipes/quickstart-smoke.toml"));
+    succeed(run.arg("--output").arg(output.path().join("run")))
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().with_context(|| format!("cannot start {program}"))?;
+    if status.success() { Ok(()) } else { bail!("{program} ended with {status}") }
+}

@@ -1,0 +1,141 @@
+//! What may be wrong with weights.
+
+use std::fmt;
+
+use anyhow::Result;
+use fusion_core::{Checkpoint, HostTensor, TensorSource};
+use rayon::prelude::*;
+use serde::Serialize;
+
+/// Findings over all tensors.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Health {
+    /// Elements that are not finite, by tensor.
+    pub not_finite: Vec<(String, u64)>,
+    /// Rows of matrices that are zero throughout, by tensor.
+    pub zero_rows: Vec<(String, u64)>,
+    /// Matrices whose first and second half of the rows, or of the columns, are equal.
+    pub equal_halves: Vec<String>,
+    pub matrices: u64,
+}
+
+impl Health {
+    /// Reads all weights, a tensor a thread.
+    pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
+        let names = checkpoint.names();
+        let each = names.par_iter().map(|name| Ok((name, TensorHealth::of(&checkpoint.load_f32(name)?))));
+        let mut health = Health::default();
+        for (name, tensor) in each.collect::<Result<Vec<_>>>()? {
+            if tensor.not_finite > 0 {
+                health.not_finite.push((name.clone(), tensor.not_finite));
+            }
+            if tensor.zero_rows > 0 {
+                health.zero_rows.push((name.clone(), tensor.zero_rows));
+            }
+            if tensor.equal_halves {
+                health.equal_halves.push(name.clone());
+            }
+            health.matrices += u64::from(tensor.is_matrix);
+        }
+        Ok(health)
+    }
+}
+
+struct TensorHealth {
+    is_matrix: bool,
+    not_finite: u64,
+    zero_rows: u64,
+    equal_halves: bool,
+}
+
+impl TensorHealth {
+    fn of(tensor: &HostTensor) -> Self {
+        let not_finite = tensor.data.iter().filter(|value| !value.is_finite()).count() as u64;
+        let columns = match tensor.shape.as_slice() {
+            &[_, columns] if !tensor.data.is_empty() => columns,
+            _ => return TensorHealth { is_matrix: false, not_finite, zero_rows: 0, equal_halves: false },
+        };
+        let zero = |row: &&[f32]| row.iter().all(|value| *value == 0.0);
+        let zero_rows = tensor.data.chunks(columns).filter(zero).count() as u64;
+        let equal_halves =
+            blocks_are_equal(&tensor.data, columns) || columns_are_equal(&tensor.data, columns);
+        TensorHealth { is_matrix: true, not_finite, zero_rows, equal_halves }
+    }
+}
+
+/// Whether each half of the rows is the other with the halves of the columns exchanged, or the same: what self fusion
+/// leaves in a block-diagonal matrix, or in one that has one fused axis.
+fn blocks_are_equal(data: &[f32], columns: usize) -> bool {
+    let rows = data.len() / columns;
+    if rows < 2 || !rows.is_multiple_of(2) || data.iter().all(|value| *value == data[0]) {
+        return false;
+    }
+    let (upper, lower) = data.split_at(data.len() / 2);
+    let exchanged = |(upper, lower): (&[f32], &[f32])| {
+        let (left, right) = upper.split_at(columns / 2);
+        let (lower_left, lower_right) = lower.split_at(columns - columns / 2);
+        columns.is_multiple_of(2) && left == lower_right && right == lower_left
+    };
+    upper == lower || upper.chunks(columns).zip(lower.chunks(columns)).all(exchanged)
+}
+
+/// Whether the halves of every row are equal: an embedding or a head after self fusion.
+fn columns_are_equal(data: &[f32], columns: usize) -> bool {
+    let equal = |row: &[f32]| {
+        let (left, right) = row.split_at(columns / 2);
+        left == right
+    };
+    columns.is_multiple_of(2) && data.chunks(columns).all(equal) && data.iter().any(|value| *value != data[0])
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (what, tensors) in [("not finite", &self.not_finite), ("rows of zeros", &self.zero_rows)] {
+            let total: u64 = tensors.iter().map(|(_, count)| count).sum();
+            writeln!(f, "  {what:<14} {}", if total == 0 { "none".to_owned() } else { total.to_string() })?;
+            for (name, count) in tensors.iter().take(MAX_NAMES) {
+                writeln!(f, "    {name}: {count}")?;
+            }
+            if tensors.len() > MAX_NAMES {
+                writeln!(f, "    and {} more tensors", tensors.len() - MAX_NAMES)?;
+            }
+        }
+        let halves = match self.equal_halves.len() as u64 {
+            0 => "none".to_owned(),
+            all if all == self.matrices => {
+                "all: nothing tells them apart, so they stay equal in training".to_owned()
+            }
+            some => format!("{some} of {} matrices", self.matrices),
+        };
+        writeln!(f, "  equal halves   {halves}")
+    }
+}
+
+/// Tensors that are named for each finding.
+const MAX_NAMES: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use fusion_core::HostTensor;
+
+    use super::TensorHealth;
+
+    fn matrix(rows: usize, data: &[f32]) -> TensorHealth {
+        TensorHealth::of(&HostTensor { shape: vec![rows, data.len() / rows], data: data.to_vec() })
+    }
+
+    #[test]
+    fn equal_halves() {
+        assert!(matrix(2, &[1.0, 2.0, 1.0, 2.0]).equal_halves, "rows and columns");
+        assert!(matrix(2, &[1.0, 0.0, 0.0, 1.0]).equal_halves, "block-diagonal");
+        assert!(matrix(1, &[1.0, 2.0, 1.0, 2.0]).equal_halves, "an embedding");
+        assert!(!matrix(2, &[1.0, 0.0, 0.0, 1.5]).equal_halves);
+        assert!(!matrix(2, &[0.0; 4]).equal_halves, "zeros say nothing");
+    }
+
+    #[test]
+    fn zero_rows_and_what_is_not_finite() {
+        let health = matrix(3, &[0.0, 0.0, f32::NAN, 1.0, f32::INFINITY, 0.0]);
+        assert_eq!((health.not_finite, health.zero_rows), (2, 1));
+    }
+}

@@ -1,0 +1,103 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use fusion_core::write_file_atomically;
+
+use crate::compute::ComputeArguments;
+use crate::interrupt;
+use crate::output::print;
+use crate::recipe::Recipe;
+use crate::report::{Report, RunFile};
+use crate::stage::execute::{Stages, State};
+
+const EXAMPLES: &str = concat!(
+    "Examples:\n",
+    "  cargo xtask run recipes/quickstart.toml\n",
+    "  cargo xtask run recipes/english.toml --set data.text=texts --glue GLUE",
+);
+
+/// Run a recipe: a graph of stages that train, fuse, fine-tune and evaluate
+///
+/// Every stage has a directory in OUTPUT. Finished stages are skipped and a broken training goes on from its newest
+/// checkpoint, so the same command resumes a run. At the end the report is printed and written to OUTPUT/report.md.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// The recipe, a TOML file
+    recipe: PathBuf,
+    /// GLUE's files, one folder a task; without them, stages that fine-tune on GLUE are left out
+    #[arg(long, value_name = "DIR")]
+    glue: Option<PathBuf>,
+    /// Where to write [default: runs/<the recipe's name>]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Run this stage and what it needs; can be repeated
+    #[arg(long, value_name = "STAGE")]
+    only: Vec<String>,
+    /// Override a key of the recipe, such as pretraining.steps=100; can be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Check the recipe, say what would run, and stop
+    #[arg(long)]
+    dry_run: bool,
+    /// Replace results that are out of date since the recipe has changed
+    #[arg(long)]
+    redo: bool,
+    #[command(flatten)]
+    compute: ComputeArguments,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<()> {
+        let recipe = Recipe::read(&self.recipe, &self.sets)?;
+        let output = self.output.clone().unwrap_or_else(|| recipe.default_output());
+        let stages = Stages::new(&recipe.stages, &output, self.glue.as_deref());
+        let selected = stages.selected(&self.only)?;
+        if self.dry_run {
+            let mut text = String::new();
+            for stage in selected {
+                let inputs: Vec<String> = stage.work.inputs().iter().map(ToString::to_string).collect();
+                let state = state(&stages.state(stage)?);
+                text += &format!(
+                    "{:<24} {:<10} {state:<28} {}\n",
+                    stage.name,
+                    stage.work.kind(),
+                    inputs.join(" ")
+                );
+            }
+            return print(&text);
+        }
+        if let Some(glue) = &self.glue {
+            fs::read_dir(glue).with_context(|| format!("cannot read GLUE's files in {}", glue.display()))?;
+        }
+        let compute = self.compute.start()?;
+        interrupt::listen()?;
+        let resume = "the same command goes on from there";
+        RunFile::new(&recipe).write(&output)?;
+        for stage in selected {
+            interrupt::check(resume)?;
+            stages.run(stage, self.redo, &compute, resume)?;
+        }
+        report(&output)
+    }
+}
+
+fn state(state: &State) -> String {
+    match state {
+        State::Finished => "finished".into(),
+        State::OutOfDate(changes) => format!("out of date: {}", changes.join("; ")),
+        State::Begun => "goes on".into(),
+        State::New => "runs".into(),
+        State::WithoutFiles => "left out (no --glue)".into(),
+    }
+}
+
+fn report(output: &Path) -> Result<()> {
+    let report = Report::of_run(output)?;
+    let path = output.join("report.md");
+    write_file_atomically(&path, report.markdown().as_bytes())?;
+    eprintln!("the report is in {}", path.display());
+    print(&report.text())
+}

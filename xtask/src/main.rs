@@ -1,0 +1,38 @@
+//! `cargo xtask`: the command line. Parses, wires the crates together, and reports; the only place that links
+//! backends.
+
+mod command;
+mod compute;
+mod corpus;
+mod interrupt;
+mod model;
+mod output;
+mod progress;
+mod recipe;
+mod report;
+mod stage;
+#[cfg(feature = "webster")]
+mod webster;
+
+use std::process::ExitCode;
+
+// A dependency alone registers nothing: the linker must see a use of it.
+#[cfg(feature = "burn")]
+use backend_burn as _;
+use clap::Parser;
+
+use crate::interrupt::Interrupted;
+
+fn main() -> ExitCode {
+    match command::Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Interrupted>() => {
+            eprintln!("{error}");
+            ExitCode::from(Interrupted::EXIT_CODE)
+        }
+        Err(error) => {
+            eprintln!("error: {}", output::causes(&error));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Models as directories.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use fusion_core::{Checkpoint, TensorSource};
+use t5_model::T5Config;
+use t5_model::text::Tokenizer;
+
+/// The tokenizer's files in a checkpoint.
+const TOKENIZER_FILES: [&str; 5] = [
+    "tokenizer.json",
+    "spiece.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+];
+
+/// Copies the tokenizer and what belongs to it.
+pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
+    for name in TOKENIZER_FILES {
+        let source = from.join(name);
+        if source.is_file() {
+            std::fs::copy(&source, to.join(name))
+                .with_context(|| format!("cannot copy {}", source.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The tokenizer that lies in a checkpoint, if one does.
+pub fn tokenizer_of(directory: &Path) -> Result<Option<Tokenizer>> {
+    let here = |name: &str| directory.join(name).is_file();
+    if !here("tokenizer.json") && !here("spiece.model") {
+        return Ok(None);
+    }
+    Ok(Some(Tokenizer::load(directory)?))
+}
+
+/// The tokenizer in `given`, or else the model's own; it must fit the model's vocabulary.
+pub fn tokenizer_for(model: &Path, config: &T5Config, given: Option<&Path>) -> Result<Tokenizer> {
+    let tokenizer = Tokenizer::load(given.unwrap_or(model))
+        .with_context(|| "a tokenizer that lies elsewhere can be given with --tokenizer")?;
+    ensure!(
+        tokenizer.vocab_size() <= config.vocab_size,
+        "the tokenizer has {} tokens, but the model in {} only {}",
+        tokenizer.vocab_size(),
+        model.display(),
+        config.vocab_size
+    );
+    Ok(tokenizer)
+}
+
+/// The number of parameters that the weights hold.
+pub fn parameter_count(checkpoint: &Checkpoint) -> Result<u64> {
+    let mut count = 0u64;
+    for name in checkpoint.names() {
+        count += checkpoint.view(&name)?.shape().iter().map(|size| *size as u64).product::<u64>();
+    }
+    Ok(count)
+}

@@ -1,0 +1,178 @@
+//! What people see while they wait: a bar on a terminal, lines elsewhere.
+
+use std::collections::VecDeque;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use glue_eval::Progress;
+use indicatif::{ProgressBar, ProgressStyle};
+use t5_model::train::Event;
+
+use crate::output::count;
+
+/// How far apart plain lines are.
+const LINE_EVERY: Duration = Duration::from_secs(15);
+/// Updates that rates are taken over.
+const RECENT: usize = 50;
+
+/// A bar or lines, on standard error.
+struct Display {
+    bar: Option<ProgressBar>,
+    name: String,
+    total: u64,
+    last_line: Option<Instant>,
+}
+
+impl Display {
+    fn new(name: &str, total: u64) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg}");
+            let bar = ProgressBar::new(total).with_prefix(name.to_owned());
+            bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        Display { bar, name: name.to_owned(), total, last_line: None }
+    }
+
+    fn at(&mut self, position: u64, message: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(position);
+            bar.set_message(message.to_owned());
+        } else if self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY) {
+            self.last_line = Some(Instant::now());
+            eprintln!("{} {position}/{} {message}", self.name, self.total);
+        }
+    }
+
+    /// Something that should stay to be seen.
+    fn note(&self, message: &str) {
+        let line = format!("{}: {message}", self.name);
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A pretraining's progress.
+pub struct TrainingProgress {
+    display: Display,
+    steps: u64,
+    /// Loss, tokens and seconds of the last updates.
+    recent: VecDeque<(f64, u64, f64)>,
+}
+
+impl TrainingProgress {
+    pub fn new(name: &str, steps: u64) -> Self {
+        TrainingProgress { display: Display::new(name, steps), steps, recent: VecDeque::new() }
+    }
+
+    pub fn observe(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Step { step, loss, tokens, seconds, .. } => {
+                if self.recent.len() == RECENT {
+                    self.recent.pop_front();
+                }
+                self.recent.push_back((*loss, *tokens, *seconds));
+                let message = self.message(*step);
+                self.display.at(*step, &message);
+            }
+            Event::Resumed { checkpoint, step, .. } => {
+                self.display.note(&format!("goes on from step {step} ({})", checkpoint.display()));
+            }
+            Event::Evaluated { point, .. } => {
+                let accuracy = 100.0 * point.accuracy;
+                self.display.note(&format!(
+                    "step {}: held-out loss {:.4}, accuracy {accuracy:.2} %",
+                    point.step, point.loss
+                ));
+            }
+            _ => {}
+        }
+    }
+
+    pub fn finish(&self) {
+        self.display.finish();
+    }
+
+    fn message(&self, step: u64) -> String {
+        let updates = self.recent.len().max(1) as f64;
+        let loss: f64 = self.recent.iter().map(|(loss, ..)| loss).sum::<f64>() / updates;
+        let tokens: u64 = self.recent.iter().map(|(_, tokens, _)| tokens).sum();
+        let seconds: f64 = self.recent.iter().map(|(.., seconds)| seconds).sum();
+        let left = seconds / updates * self.steps.saturating_sub(step) as f64;
+        format!(
+            "loss {loss:.3}, {} tokens/s, {} left",
+            count(tokens as f64 / seconds.max(1e-9)),
+            duration(left)
+        )
+    }
+}
+
+/// A fine-tuning's progress.
+#[derive(Default)]
+pub struct FineTuningProgress {
+    display: Option<Display>,
+}
+
+impl FineTuningProgress {
+    pub fn new() -> Self {
+        FineTuningProgress::default()
+    }
+
+    pub fn observe(&mut self, event: &Progress<'_>) {
+        if let Progress::Started { task, steps, .. } = event {
+            self.finish();
+            self.display = Some(Display::new(&task.to_string(), *steps));
+        }
+        let Some(display) = &mut self.display else { return };
+        match event {
+            Progress::Started { train_examples, dev_examples, .. } => {
+                display.note(&format!("{train_examples} examples to train on, {dev_examples} to answer"));
+            }
+            Progress::Trained { step, result, .. } => display.at(*step, &format!("loss {:.3}", result.loss)),
+            Progress::Answered { step, done, of, .. } => {
+                display.at(*step, &format!("answered {done} of {of}"))
+            }
+            Progress::Evaluated { step, score, .. } => {
+                display.note(&format!("step {step}: {:.2}", score.mean()));
+            }
+        }
+    }
+
+    pub fn finish(&self) {
+        if let Some(display) = &self.display {
+            display.finish();
+        }
+    }
+}
+
+impl Drop for FineTuningProgress {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// `1 h 02 min`, `3 min 20 s`, `9 s`.
+pub fn duration(seconds: f64) -> String {
+    let seconds = seconds.max(0.0).round() as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds:02} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes:02} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn durations() {
+        let texts = [9.4, 200.0, 3725.0, f64::NAN].map(super::duration);
+        assert_eq!(texts, ["9 s", "3 min 20 s", "1 h 02 min", "0 s"]);
+    }
+}

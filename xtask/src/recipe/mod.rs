@@ -1,0 +1,51 @@
+//! Recipes: TOML files that describe a graph of stages. Everything wrong with one is said with file, line and column
+//! before anything runs.
+
+mod graph;
+mod merge;
+mod schema;
+mod source;
+mod tables;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::stage::Stage;
+
+/// A recipe that was checked.
+#[derive(Debug)]
+pub struct Recipe {
+    /// The file's, without its ending.
+    pub name: String,
+    /// Each behind its inputs, otherwise in the file's order.
+    pub stages: Vec<Stage>,
+    pub comparison: Option<Comparison>,
+}
+
+/// Which trained models the report sets against each other.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Comparison {
+    /// The stage that trains from scratch.
+    pub baseline: String,
+    /// The other stages.
+    pub arms: Vec<String>,
+}
+
+impl Recipe {
+    /// Reads a recipe; `sets` are `key.path=value`.
+    pub fn read(path: &Path, sets: &[String]) -> Result<Self> {
+        let mut sources = source::Sources::default();
+        let table = merge::load(path, sets, &mut sources)?;
+        let name = path.file_stem().context("a recipe is a file")?.to_string_lossy().into_owned();
+        let (stages, comparison) = schema::resolve(table, &sources)?;
+        Ok(Recipe { name, stages, comparison })
+    }
+
+    /// Where its results go unless told otherwise.
+    pub fn default_output(&self) -> PathBuf {
+        Path::new("runs").join(&self.name)
+    }
+}

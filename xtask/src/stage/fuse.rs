@@ -1,0 +1,263 @@
+//! Fusing checkpoints.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail, ensure};
+use fusion_core::{
+    Checkpoint, DEFAULT_SHARD_SIZE, DirectSum, Dtype, Executor, Fill, FusionPlan, Lineage, Normalisation,
+    StandardDeviation, TensorSource, write_directory_atomically, write_file_atomically,
+};
+use serde::{Deserialize, Serialize};
+use t5_model::{FusionParent, T5Config, child_config, fusion_plan};
+
+use super::Source;
+use crate::model::{copy_tokenizer, tokenizer_of};
+
+/// Models that are fused.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Fuse {
+    pub parents: Vec<Source>,
+    #[serde(flatten)]
+    pub settings: FuseSettings,
+}
+
+/// How parents are fused; what a recipe's `fuse` stage says besides their names.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FuseSettings {
+    #[serde(default = "property")]
+    pub norm: Normalisation,
+    #[serde(default)]
+    pub cross: Cross,
+    /// Of normal cross-connections.
+    #[serde(default)]
+    pub seed: u64,
+    /// How often a single parent is taken: 2 is self fusion.
+    #[serde(default = "once")]
+    pub times: usize,
+    /// The parents' weights in the average of the logits.
+    #[serde(default)]
+    pub weights: Option<Vec<f64>>,
+    /// The parents' own types if there is none.
+    #[serde(default)]
+    pub dtype: Option<WeightType>,
+}
+
+fn property() -> Normalisation {
+    Normalisation::Property
+}
+fn once() -> usize {
+    1
+}
+
+/// The type of a checkpoint's weights.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightType {
+    F32,
+    F16,
+    Bf16,
+}
+
+/// The cross-connections: `zero`, `normal:STD`, `relative:SHARE`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Cross {
+    #[default]
+    Zero,
+    Normal(f64),
+    Relative(f64),
+}
+
+impl FromStr for Cross {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |number: &str| {
+            let number = number.parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0);
+            number.ok_or_else(|| format!("the standard deviation in {text:?} must be a number above 0"))
+        };
+        match text.split_once(':') {
+            None if text == "zero" => Ok(Cross::Zero),
+            Some(("normal", std)) => Ok(Cross::Normal(number(std)?)),
+            Some(("relative", share)) => Ok(Cross::Relative(number(share)?)),
+            _ => Err(format!("{text:?} is none of zero, normal:STD, relative:SHARE")),
+        }
+    }
+}
+
+impl TryFrom<String> for Cross {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Cross {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cross::Zero => f.write_str("zero"),
+            Cross::Normal(std) => write!(f, "normal:{std}"),
+            Cross::Relative(share) => write!(f, "relative:{share}"),
+        }
+    }
+}
+
+impl From<Cross> for String {
+    fn from(cross: Cross) -> Self {
+        cross.to_string()
+    }
+}
+
+impl Cross {
+    fn fill(self, seed: u64) -> Fill {
+        match self {
+            Cross::Zero => Fill::Zero,
+            Cross::Normal(std) => Fill::Normal { std: StandardDeviation::Absolute(std), seed },
+            Cross::Relative(share) => Fill::Normal { std: StandardDeviation::Relative(share), seed },
+        }
+    }
+}
+
+/// A model to fuse: a name for texts, and its checkpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedModel {
+    pub label: String,
+    pub directory: PathBuf,
+}
+
+/// A fusion that was checked and can be written.
+pub struct PlannedFusion {
+    pub plan: FusionPlan,
+    pub child: T5Config,
+    /// What its author should know.
+    pub warnings: Vec<String>,
+    checkpoints: Vec<Checkpoint>,
+    /// The checkpoint of each of the plan's parents.
+    sources: Vec<usize>,
+    lineages: Vec<Option<Lineage>>,
+    dtype: Option<WeightType>,
+}
+
+impl PlannedFusion {
+    /// Opens the parents and plans their fusion.
+    pub fn new(parents: &[NamedModel], settings: &FuseSettings) -> Result<Self> {
+        ensure!(
+            settings.times >= 1,
+            "`times` is 0; a single parent is taken at least once, twice for self fusion"
+        );
+        ensure!(
+            settings.times == 1 || parents.len() == 1,
+            "`times` repeats a single parent, but there are {}; name a parent twice instead",
+            parents.len()
+        );
+        let mut warnings = Vec::new();
+        let mut checkpoints: Vec<Checkpoint> = Vec::new();
+        let mut models: Vec<FusionParent> = Vec::new();
+        let mut sources = Vec::new();
+        for parent in parents {
+            let opened = checkpoints.iter().position(|checkpoint| checkpoint.directory() == parent.directory);
+            let source = match opened {
+                Some(source) => source,
+                None => {
+                    let checkpoint = Checkpoint::open(&parent.directory)?;
+                    models.push(FusionParent {
+                        label: parent.label.clone(),
+                        config: T5Config::of_checkpoint(&checkpoint)?,
+                        sha256: Some(checkpoint.sha256()?),
+                        path: parent.directory.clone(),
+                    });
+                    checkpoints.push(checkpoint);
+                    checkpoints.len() - 1
+                }
+            };
+            sources.extend(std::iter::repeat_n(source, settings.times));
+        }
+        check_tokenizers(&models, &mut warnings)?;
+        let lineages = checkpoints.iter().zip(&models).map(|(checkpoint, model)| {
+            let lineage = checkpoint.lineage()?;
+            let matches = |lineage: &Lineage| lineage.sha256.is_none() || lineage.sha256 == model.sha256;
+            if lineage.as_ref().is_some_and(|lineage| !matches(lineage)) {
+                warnings.push(format!(
+                    "the lineage.json of {} was written for other weights and is left out",
+                    model.label
+                ));
+            }
+            Ok(lineage.filter(matches))
+        });
+        let lineages = lineages.collect::<Result<Vec<_>>>()?;
+
+        let all: Vec<FusionParent> = sources.iter().map(|source| models[*source].clone()).collect();
+        let options = DirectSum {
+            normalisation: settings.norm,
+            cross: settings.cross.fill(settings.seed),
+            weights: settings.weights.clone(),
+        };
+        let plan = fusion_plan(&all, &options)?;
+        let child = child_config(&all, settings.norm)?;
+        warnings.extend(plan.warnings().iter().map(ToString::to_string));
+        let fusion =
+            PlannedFusion { plan, child, warnings, checkpoints, sources, lineages, dtype: settings.dtype };
+        Executor::new(&fusion.plan, &fusion.tensor_sources())?; // compares the plan with the parents' headers
+        Ok(fusion)
+    }
+
+    fn tensor_sources(&self) -> Vec<&dyn TensorSource> {
+        self.sources.iter().map(|source| &self.checkpoints[*source] as &dyn TensorSource).collect()
+    }
+
+    /// Writes the child: all of the directory, or nothing.
+    pub fn write(&self, output: &Path) -> Result<()> {
+        let sources = self.tensor_sources();
+        let mut executor = Executor::new(&self.plan, &sources)?;
+        if let Some(dtype) = self.dtype {
+            executor = executor.output_dtype(match dtype {
+                WeightType::F32 => Dtype::F32,
+                WeightType::F16 => Dtype::F16,
+                WeightType::Bf16 => Dtype::BF16,
+            })?;
+        }
+        write_directory_atomically::<anyhow::Error>(output, |directory| {
+            let config = format!("{:#}\n", serde_json::Value::Object(self.child.to_json()));
+            write_file_atomically(&directory.join("config.json"), config.as_bytes())?;
+            executor.write_weights(directory, DEFAULT_SHARD_SIZE)?;
+            if let Some(first) = self.checkpoints.first() {
+                copy_tokenizer(first.directory(), directory)?;
+            }
+            let lineages = self.sources.iter().map(|source| self.lineages[*source].clone());
+            let lineage = Lineage {
+                sha256: Some(Checkpoint::open(directory)?.sha256()?),
+                ..Lineage::of_fusion(&self.plan, lineages)
+            };
+            Ok(lineage.write(directory)?)
+        })
+        .with_context(|| format!("the fused model was not written to {}", output.display()))
+    }
+}
+
+/// The parents must speak of the same tokens.
+fn check_tokenizers(models: &[FusionParent], warnings: &mut Vec<String>) -> Result<()> {
+    let mut first: Option<(&str, String)> = None;
+    for model in models {
+        let Some(tokenizer) = tokenizer_of(&model.path)? else {
+            warnings.push(format!(
+                "{} comes without a tokenizer: whether its tokens are the other parents' was not checked",
+                model.label
+            ));
+            continue;
+        };
+        match &first {
+            None => first = Some((&model.label, tokenizer.fingerprint().to_owned())),
+            Some((_, fingerprint)) if fingerprint == tokenizer.fingerprint() => {}
+            Some((label, _)) => bail!(
+                "{label} and {} were trained with different tokenizers: their token ids mean different things, so \
+                 their logits cannot be averaged",
+                model.label
+            ),
+        }
+    }
+    Ok(())
+}

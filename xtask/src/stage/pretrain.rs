@@ -1,0 +1,192 @@
+//! Pretraining, from random weights or from a checkpoint.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use fusion_core::{Checkpoint, Lineage};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use t5_model::text::Tokenizer;
+use t5_model::train::{Outcome, Run, Settings, train};
+use t5_model::{FeedForward, T5Config, initialize, parameter_table};
+
+use super::Source;
+use super::text::Data;
+use crate::compute::Compute;
+use crate::interrupt::{self, Interrupted};
+use crate::model::tokenizer_of;
+use crate::progress::TrainingProgress;
+
+/// A pretraining.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Pretrain {
+    pub start: Start,
+    pub data: Data,
+    #[serde(flatten)]
+    pub settings: Settings,
+}
+
+/// What training starts from.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// Random weights, drawn from the settings' seed.
+    Random(Dimensions),
+    Model(Source),
+}
+
+/// A new T5, in the words of Hugging Face's `config.json`. The vocabulary is the tokenizer's.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dimensions {
+    pub d_model: usize,
+    pub num_heads: usize,
+    pub d_kv: usize,
+    pub d_ff: usize,
+    /// Of the encoder, and of the decoder if it has no number of its own.
+    pub num_layers: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_decoder_layers: Option<usize>,
+    #[serde(default = "gated_gelu")]
+    pub feed_forward_proj: FeedForward,
+    #[serde(default)]
+    pub tie_word_embeddings: bool,
+}
+
+fn gated_gelu() -> FeedForward {
+    FeedForward::GatedGelu
+}
+
+impl Dimensions {
+    fn config(&self, vocabulary: usize) -> Result<T5Config> {
+        let mut config =
+            T5Config::v1_1(vocabulary, self.d_model, self.num_heads, self.d_kv, self.d_ff, self.num_layers);
+        config.set_num_decoder_layers(self.num_decoder_layers.unwrap_or(self.num_layers));
+        config.feed_forward_proj = self.feed_forward_proj;
+        config.tie_word_embeddings = self.tie_word_embeddings;
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+/// What a finished pretraining came to.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Trained {
+    pub parameters: u64,
+    pub steps: u64,
+    /// Input and target tokens.
+    pub tokens: u64,
+    /// Floating-point operations of this stage.
+    pub flops: f64,
+    /// The same with all of the model's ancestors.
+    pub total_flops: f64,
+    /// On held-out text, at the end.
+    pub loss: f64,
+    pub accuracy: f64,
+}
+
+/// The model a training starts from.
+struct Beginning {
+    config: T5Config,
+    lineage: Lineage,
+    checkpoint: Option<Checkpoint>,
+}
+
+impl Pretrain {
+    /// Trains in `directory`, or goes on where an earlier run there stopped. `from` is the checkpoint of
+    /// [`Start::Model`]; `resume` says how to go on after an interruption.
+    pub fn run(
+        &self,
+        from: Option<&Path>,
+        tokenizer: &Path,
+        directory: &Path,
+        compute: &Compute<'_>,
+        name: &str,
+        resume: &str,
+    ) -> Result<Trained> {
+        self.settings.validate()?;
+        let tokenizer = Tokenizer::load(tokenizer)?;
+        let beginning = self.beginning(from, &tokenizer)?;
+        let text = self.data.open(tokenizer)?;
+        let Settings { seed, .. } = self.settings;
+        let micro_batch = self.settings.micro_batch_size();
+        let mut open_session = |resumed: Option<&Path>| match (resumed, &beginning.checkpoint) {
+            (Some(checkpoint), _) => Ok(compute.open(&beginning.config, &Checkpoint::open(checkpoint)?)?),
+            (None, Some(checkpoint)) => Ok(compute.open(&beginning.config, checkpoint)?),
+            (None, None) => Ok(compute.open(&beginning.config, &initialize(&beginning.config, seed)?)?),
+        };
+        let (training, evaluation) = text.names();
+        let run = Run {
+            directory,
+            settings: &self.settings,
+            config: &beginning.config,
+            lineage: &beginning.lineage,
+            tokenizer: text.tokenizer(),
+            identity: BTreeMap::from([
+                ("text".to_owned(), json!(training)),
+                ("held-out text".to_owned(), json!(evaluation)),
+                ("held out".to_owned(), json!(self.data.held_out)),
+                ("input_length".to_owned(), json!(self.data.input_length)),
+                ("max_documents".to_owned(), json!(self.data.max_documents)),
+            ]),
+            open_session: &mut open_session,
+            open_training_text: &mut |at| text.training(micro_batch, seed, at),
+            open_evaluation_text: &mut || text.evaluation(micro_batch),
+        };
+        let mut progress = TrainingProgress::new(name, self.settings.steps);
+        let graceful = interrupt::let_finish();
+        let outcome = train(run, &mut |event| progress.observe(&event), interrupt::flag())?;
+        drop(graceful);
+        progress.finish();
+        if !outcome.finished {
+            let saved = format!("step {} is saved in {}", outcome.step, outcome.checkpoint.display());
+            return Err(Interrupted { advice: format!("{saved}; {resume}") }.into());
+        }
+        self.trained(&beginning, &outcome)
+    }
+
+    fn beginning(&self, from: Option<&Path>, tokenizer: &Tokenizer) -> Result<Beginning> {
+        let (directory, checkpoint) = match (&self.start, from) {
+            (Start::Random(dimensions), _) => {
+                let config = dimensions.config(tokenizer.model_vocab_size())?;
+                return Ok(Beginning { config, lineage: Lineage::default(), checkpoint: None });
+            }
+            (Start::Model(Source::Path(path)), None) => (path.as_path(), Checkpoint::open(path)?),
+            (Start::Model(source), None) => anyhow::bail!("the model of stage {source} is not known"),
+            (Start::Model(_), Some(path)) => (path, Checkpoint::open(path)?),
+        };
+        let config = T5Config::of_checkpoint(&checkpoint)?;
+        let place = directory.display();
+        if let Some(own) = tokenizer_of(directory)? {
+            ensure!(
+                own.fingerprint() == tokenizer.fingerprint(),
+                "{place} was trained with another tokenizer than the one given"
+            );
+        }
+        ensure!(
+            tokenizer.vocab_size() <= config.vocab_size,
+            "the tokenizer has {} tokens, but the model in {place} only {}",
+            tokenizer.vocab_size(),
+            config.vocab_size
+        );
+        let sha256 = Some(checkpoint.sha256()?);
+        let lineage = checkpoint.lineage().with_context(|| format!("{place}"))?;
+        let own = lineage.filter(|lineage| lineage.sha256.is_none() || lineage.sha256 == sha256);
+        let lineage = Lineage { sha256, ..own.unwrap_or_default() };
+        Ok(Beginning { config, lineage, checkpoint: Some(checkpoint) })
+    }
+
+    fn trained(&self, beginning: &Beginning, outcome: &Outcome) -> Result<Trained> {
+        let last = outcome.evaluations.last().context("the training has no evaluation")?;
+        Ok(Trained {
+            parameters: parameter_table(&beginning.config)?.parameter_count(),
+            steps: outcome.step,
+            tokens: outcome.tokens,
+            flops: outcome.flops,
+            total_flops: beginning.lineage.total_flops() + outcome.flops,
+            loss: last.loss,
+            accuracy: last.accuracy,
+        })
+    }
+}

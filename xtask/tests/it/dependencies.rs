@@ -1,0 +1,70 @@
+//! The direction of the workspace's dependencies.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+
+/// Every crate's normal and build dependencies, by name. Tests may use what they like.
+fn dependencies(metadata: &Metadata) -> BTreeMap<String, BTreeSet<String>> {
+    let of = |package: &cargo_metadata::Package| {
+        let normal =
+            package.dependencies.iter().filter(|dependency| dependency.kind != DependencyKind::Development);
+        normal.map(|dependency| dependency.name.clone()).collect()
+    };
+    metadata.packages.iter().map(|package| (package.name.to_string(), of(package))).collect()
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let metadata = MetadataCommand::new().no_deps().exec().expect("cargo metadata");
+    let dependencies = dependencies(&metadata);
+    let crates: BTreeSet<&str> = dependencies.keys().map(String::as_str).collect();
+    let backends: BTreeSet<&str> =
+        crates.iter().copied().filter(|name| name.starts_with("backend-")).collect();
+    assert!(crates.is_superset(&BTreeSet::from([
+        "fusion-core",
+        "t5-model",
+        "glue-eval",
+        "backend-burn",
+        "xtask"
+    ])));
+
+    for (name, dependencies) in &dependencies {
+        let own: BTreeSet<&str> =
+            dependencies.iter().map(String::as_str).filter(|other| crates.contains(other)).collect();
+        let allowed = match name.as_str() {
+            "fusion-core" => BTreeSet::new(),
+            "t5-model" => BTreeSet::from(["fusion-core"]),
+            "glue-eval" => BTreeSet::from(["fusion-core", "t5-model"]),
+            "xtask" => &BTreeSet::from(["fusion-core", "t5-model", "glue-eval"]) | &backends,
+            backend if backends.contains(backend) => BTreeSet::from(["fusion-core", "t5-model"]),
+            other => panic!("{other} has no place in the workspace's order"),
+        };
+        assert!(own.is_subset(&allowed), "{name} depends on {own:?}, but may on {allowed:?}");
+
+        let only_here = |what: &[&str], here: bool| {
+            let found: Vec<&&str> = what.iter().filter(|what| dependencies.contains(**what)).collect();
+            assert!(here || found.is_empty(), "{name} depends on {found:?}");
+        };
+        only_here(&["anyhow", "clap", "indicatif"], name == "xtask");
+        let is_framework = |other: &&String| {
+            let frameworks = ["burn", "tch", "dfdx", "candle", "ndarray", "cubecl"];
+            frameworks
+                .iter()
+                .any(|framework| other.as_str() == *framework || other.starts_with(&format!("{framework}-")))
+        };
+        let frameworks: Vec<&String> = dependencies.iter().filter(is_framework).collect();
+        assert!(
+            backends.contains(name.as_str()) || frameworks.is_empty(),
+            "{name} depends on {frameworks:?}"
+        );
+    }
+}
+
+#[test]
+fn one_program() {
+    let metadata = MetadataCommand::new().no_deps().exec().expect("cargo metadata");
+    let programs =
+        metadata.packages.iter().flat_map(|package| &package.targets).filter(|target| target.is_bin());
+    assert_eq!(programs.map(|target| target.name.as_str()).collect::<Vec<_>>(), ["xtask"]);
+}

@@ -1,0 +1,13 @@
+use crate::program::call;
+
+#[test]
+fn help() {
+    insta::assert_snapshot!("xtask", call(&["--help"]).success());
+    let commands = [
+        "run", "pretrain", "fuse", "evaluate", "glue", "generate", "inspect", "forward", "report",
+        "backends", "ci",
+    ];
+    for command in commands {
+        insta::assert_snapshot!(command, call(&[command, "--help"]).success());
+    }
+}

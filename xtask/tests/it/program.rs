@@ -1,0 +1,59 @@
+//! Runs the program.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// What a call of the program left.
+pub struct Called {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Calls `cargo xtask` in a directory.
+pub fn call_in(directory: &Path, arguments: &[&str]) -> Called {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let Output { status, stdout, stderr } =
+        command.args(arguments).current_dir(directory).output().expect("the program starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    Called { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+}
+
+pub fn call(arguments: &[&str]) -> Called {
+    call_in(Path::new("."), arguments)
+}
+
+impl Called {
+    /// Standard output of a call that succeeded.
+    pub fn success(self) -> String {
+        assert_eq!(self.code, Some(0), "{}", self.stderr);
+        self.stdout
+    }
+
+    /// The message of a call that failed.
+    pub fn failure(self) -> String {
+        assert_eq!(self.code, Some(1), "{}\n{}", self.stdout, self.stderr);
+        self.stderr
+    }
+}
+
+/// A directory with these files.
+pub fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for (name, text) in files {
+        let path = directory.path().join(name);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        fs::write(path, text).expect("a file");
+    }
+    directory
+}
+
+/// The small T5s that transformers made.
+pub fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../t5-model/tests/goldens").join(name)
+}
+
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}

@@ -1,0 +1,99 @@
+use std::path::Path;
+
+use crate::program::{call, call_in, directory, text};
+
+const DATA: &str = "[data]\ntext = \"a.txt\"\nheld_out_every = 5\ntokenizer = \"words\"\n\n";
+const MODEL: &str = "[models.small]\nd_model = 8\nnum_heads = 2\nd_kv = 4\nd_ff = 16\nnum_layers = 1\n\n";
+const WORDS: &str = "[stages.words]\nkind = \"tokenizer\"\nvocabulary = 300\n\n";
+const TRAINING: &str =
+    "[pretraining]\nsteps = 4\nschedule = { peak = 0.01, decay = { kind = \"constant\" } }\n\n";
+
+/// What is said about a recipe, and about one that it may include.
+fn error(recipe: &str, base: &str, arguments: &[&str]) -> String {
+    let files = [("recipe.toml", recipe), ("base/base.toml", base), ("a.txt", "text\n")];
+    let directory = directory(&files);
+    let arguments = [&["run", "recipe.toml", "--dry-run"], arguments].concat();
+    call_in(directory.path(), &arguments).failure()
+}
+
+#[test]
+fn errors_have_file_line_and_column() {
+    let start = format!("{DATA}{MODEL}{WORDS}{TRAINING}");
+    let with = |stage: &str| format!("{start}{stage}");
+    let cases = [
+        ("not TOML", "[data\n".to_owned()),
+        ("unknown table", with("[stagse.a]\nkind = \"fuse\"\n")),
+        ("unknown key of a stage", with("[stages.a]\nkind = \"pretrain\"\nmodel = \"small\"\nstepz = 3\n")),
+        ("unknown key in the text", start.replace("held_out_every", "held_out_evry")),
+        ("wrong type", with("[stages.a]\nkind = \"pretrain\"\nmodel = \"small\"\nsteps = \"many\"\n")),
+        ("no kind", with("[stages.a]\nmodel = \"small\"\n")),
+        ("unknown kind", with("[stages.a]\nkind = \"train\"\n")),
+        ("a missing key", start.replace("d_ff = 16\n", "")),
+        ("unknown model", with("[stages.a]\nkind = \"pretrain\"\nmodel = \"smal\"\n")),
+        ("model and from", with("[stages.a]\nkind = \"pretrain\"\nmodel = \"small\"\nfrom = \"a\"\n")),
+        ("a setting out of range", with("[stages.a]\nkind = \"pretrain\"\nmodel = \"small\"\nsteps = 0\n")),
+        ("unknown stage", with("[stages.a]\nkind = \"fuse\"\nparents = [\"b\", \"c\"]\n")),
+        ("a tokenizer as parent", with("[stages.a]\nkind = \"fuse\"\nparents = [\"words\"]\n")),
+        ("no parents", with("[stages.a]\nkind = \"fuse\"\n")),
+        ("bad cross", with("[stages.a]\nkind = \"fuse\"\nparents = [\"a\"]\ncross = \"normal:x\"\n")),
+        ("unknown task", with("[stages.a]\nkind = \"glue\"\nmodel = \"a\"\ntasks = [\"rte\", \"wnli\"]\n")),
+        (
+            "a cycle",
+            with(
+                "[stages.a]\nkind = \"fuse\"\nparents = [\"b\"]\n[stages.b]\nkind = \"pretrain\"\nfrom = \"a\"\n",
+            ),
+        ),
+        ("a stage as a path", with("[stages.\"../a\"]\nkind = \"fuse\"\nparents = [\"a\"]\n")),
+        ("a comparison of what is not there", with("[comparison]\nbaseline = \"a\"\narms = []\n")),
+    ];
+    let errors: String =
+        cases.iter().map(|(name, recipe)| format!("{name}\n{}\n", error(recipe, "", &[]))).collect();
+    insta::assert_snapshot!(errors);
+}
+
+#[test]
+fn errors_know_the_file_that_is_included() {
+    let base = format!("{DATA}{MODEL}{WORDS}{TRAINING}[stages.a]\nkind = \"pretrain\"\nmodel = \"small\"\n");
+    let include = "include = \"base/base.toml\"\n";
+    let cases = [
+        ("in the base", include.to_owned(), base.replace("d_kv = 4", "d_kv = \"four\"")),
+        ("in an override", format!("{include}[models.small]\nd_kv = \"four\"\n"), base.clone()),
+        ("an unknown key in an override", format!("{include}\n[stages.a]\nstepz = 3\n"), base.clone()),
+        ("not there", "include = \"base/bse.toml\"\n".to_owned(), base.clone()),
+        ("not a file", "include = 3\n".to_owned(), base.clone()),
+        ("in a circle", include.to_owned(), "include = \"../recipe.toml\"\n".to_owned()),
+    ];
+    let errors: String =
+        cases.iter().map(|(name, recipe, base)| format!("{name}\n{}\n", error(recipe, base, &[]))).collect();
+    let sets = ["pretraining.stepz=3", "pretraining.steps=many", "steps"];
+    let sets = sets.map(|set| format!("{set}\n{}\n", error(include, &base, &["--set", set])));
+    insta::assert_snapshot!(errors + &sets.concat());
+}
+
+#[test]
+fn an_override_changes_what_it_names() {
+    let base = format!("{DATA}{MODEL}{WORDS}{TRAINING}[stages.a]\nkind = \"pretrain\"\nmodel = \"small\"\n");
+    let over = "include = \"base.toml\"\n[data]\ntokenizer = \"others\"\n[stages.others]\nkind = \"tokenizer\"\nvocabulary = 9\n";
+    let directory = directory(&[("recipe.toml", over), ("base.toml", &base)]);
+    insta::assert_snapshot!(call_in(directory.path(), &["run", "recipe.toml", "--dry-run"]).success());
+    let only = call_in(directory.path(), &["run", "recipe.toml", "--dry-run", "--only", "a"]).success();
+    insta::assert_snapshot!(only);
+    let unknown = call_in(directory.path(), &["run", "recipe.toml", "--dry-run", "--only", "b"]).failure();
+    insta::assert_snapshot!(unknown);
+}
+
+#[test]
+fn the_recipes_of_the_project_are_sound() {
+    let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes");
+    let plan = |recipe: &str, arguments: &[&str]| {
+        let recipe = recipes.join(recipe);
+        call(&[&["run", text(&recipe), "--dry-run", "--output", "/no/such/run"], arguments].concat())
+            .success()
+    };
+    let quickstart = plan("quickstart.toml", &[]);
+    insta::assert_snapshot!(quickstart);
+    assert_eq!(plan("quickstart-smoke.toml", &[]), quickstart);
+    let tokenizer = directory(&[("spiece.model", "")]);
+    let set = format!("data.tokenizer={}", text(&tokenizer.path().join("spiece.model")));
+    assert_eq!(plan("english.toml", &["--set", &set]).lines().count(), quickstart.lines().count() - 1);
+}

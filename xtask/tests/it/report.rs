@@ -1,0 +1,96 @@
+use std::fs;
+
+use serde_json::json;
+
+use crate::program::{call, directory, text};
+
+/// A pretraining's files: losses fall by `drop` a step from `first`; 10 GFLOP a step.
+fn pretraining(first: f64, drop: f64, parents: f64) -> (String, String) {
+    let point = |step: u64| {
+        json!({
+            "kind": "evaluation", "step": step, "tokens": 1_000 * step, "flops": 1e10 * step as f64,
+            "loss": first - drop * step as f64, "accuracy": 0.1 + 0.01 * step as f64,
+        })
+    };
+    let metrics: String = (0..=8).map(|part| format!("{}\n", point(5 * part))).collect();
+    let result = json!({
+        "parameters": 1_234_567, "steps": 40, "tokens": 40_000, "flops": 4e11, "total_flops": 4e11 + parents,
+        "loss": first - drop * 40.0, "accuracy": 0.5,
+    });
+    let record = json!({ "version": 1, "settings": {}, "inputs": {}, "result": result, "seconds": 75.0 });
+    (metrics, record.to_string())
+}
+
+fn run(fused_first: f64) -> tempfile::TempDir {
+    let stage =
+        |name: &str, kind: &str, inputs: &[&str]| json!({ "name": name, "kind": kind, "inputs": inputs });
+    let run = json!({
+        "version": 1, "name": "synthetic",
+        "stages": [
+            stage("words", "tokenizer", &[]), stage("baseline", "pretrain", &["words"]),
+            stage("fuse", "fuse", &["a", "b"]), stage("fused", "pretrain", &["fuse", "words"]),
+            stage("grown", "pretrain", &["a"]), stage("score", "evaluate", &["fused", "words"]),
+            stage("glue", "glue", &["fused"]),
+        ],
+        "comparison": { "baseline": "baseline", "arms": ["fused", "grown"] },
+    });
+    let record = |result: serde_json::Value| {
+        json!({ "version": 1, "settings": {}, "inputs": {}, "result": result, "seconds": 3.0 }).to_string()
+    };
+    let step = json!({
+        "step": 10, "train_loss": 1.5,
+        "score": { "task": "rte", "metrics": [{ "name": "accuracy", "percent": 61.25 }], "examples": 277, "invalid": 2 },
+    });
+    let glue = json!({
+        "settings": {},
+        "tasks": [{ "task": "rte", "best": step, "last": step, "evaluations": [step],
+            "examples": [{ "file": "train.tsv", "used": 100, "official": 2490 }], "skipped_rows": 0 }],
+    });
+    let (baseline_metrics, baseline) = pretraining(6.0, 0.05, 0.0);
+    let (fused_metrics, fused) = pretraining(fused_first, 0.04, 1.5e11);
+    directory(&[
+        ("run.json", &run.to_string()),
+        ("words/stage.json", &record(json!({ "vocabulary": 1000 }))),
+        ("baseline/stage.json", &baseline),
+        ("baseline/metrics.jsonl", &baseline_metrics),
+        ("fuse/stage.json", &record(json!({ "parameters": 1_234_567 }))),
+        ("fused/stage.json", &fused),
+        ("fused/metrics.jsonl", &fused_metrics),
+        ("score/stage.json", &record(json!({ "loss": 3.25, "accuracy": 0.4321, "tokens": 98_765 }))),
+        ("glue/stage.json", &record(glue)),
+    ])
+}
+
+#[test]
+fn tables() {
+    let run = run(5.0);
+    insta::assert_snapshot!("text", call(&["report", text(run.path())]).success());
+    insta::assert_snapshot!(
+        "markdown",
+        call(&["report", text(run.path()), "--format", "markdown"]).success()
+    );
+    let json = call(&["report", text(run.path()), "--json"]).success();
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["comparison"][1]["parents_flops"], 1.5e11);
+    assert_eq!(json["stages"][4]["finished"], false);
+}
+
+#[test]
+fn a_fusion_that_does_not_win_is_said_not_to() {
+    let run = run(5.9);
+    let report = call(&["report", text(run.path())]).success();
+    let verdicts: Vec<&str> =
+        report.lines().filter(|line| line.ends_with('.') && line.contains("baseline")).collect();
+    insta::assert_snapshot!(verdicts.join("\n"));
+}
+
+#[test]
+fn damaged_directories() {
+    let empty = directory(&[]);
+    let no_run = call(&["report", text(empty.path())]).failure();
+    assert!(no_run.contains("is no run's directory"), "{no_run}");
+    let run = run(5.0);
+    fs::write(run.path().join("fused/stage.json"), "{").expect("a file");
+    let damaged = call(&["report", text(run.path())]).failure();
+    assert!(damaged.contains("fused/stage.json is damaged"), "{damaged}");
+}
