@@ -19,10 +19,8 @@ fn training_step(criterion: &mut Criterion) {
         criterion.benchmark_group("training step, batch 16 x (128 + 32), d_model 256, 4 + 4 layers");
     group.throughput(Throughput::Elements((size * (input + target)) as u64)).sample_size(20);
     for device in ["cpu", "cpu-plain"] {
-        let mut session = backend("burn")
-            .and_then(|burn| Ok(burn.open(device, &config, &weights)))
-            .expect("burn")
-            .expect("a session");
+        let burn = backend("burn").expect("this crate registers it");
+        let mut session = burn.open(device, &config, &weights).expect("a session");
         let mut step = 0;
         group.bench_function(device, |bencher| {
             bencher.iter(|| {

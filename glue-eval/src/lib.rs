@@ -1,7 +1,7 @@
 //! GLUE as T5 takes it: the eight tasks as text, their metrics, fine-tuning a [`t5_model`] session on them, and
 //! scores that can stand beside the paper's Table 5. Sees a session, never a tensor framework.
 //!
-//! From files to a table: [`tsv`] reads examples, [`prompt`] turns them into T5's text, [`fine_tune`] trains and
+//! From files to a table: [`tsv`] reads examples, [`prompt`] turns them into T5's text, [`mod@fine_tune`] trains and
 //! answers, [`score`] and [`metrics`] judge the answers, [`report`] and [`table`] show them. What differs between
 //! the tasks stands in one table, [`task`].
 

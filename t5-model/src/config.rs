@@ -55,7 +55,7 @@ pub struct T5Config {
     /// Widths of the slices of `d_model` that are normalised each by itself (`fusion-prop`); empty for a stock T5.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rms_norm_groups: Vec<usize>,
-    #[serde(flatten)]
+    #[serde(flatten, skip_deserializing)]
     pub other: Map<String, Value>,
     /// Whether the weights hold no head of their own. `tie_word_embeddings` unless the weights say otherwise.
     #[serde(skip)]
@@ -83,6 +83,9 @@ fn default_true() -> bool {
 fn default_eos() -> i32 {
     1
 }
+
+/// Keys that are written only where they say something.
+const OPTIONAL: [&str; 2] = ["scale_decoder_outputs", "rms_norm_groups"];
 
 /// Larger sizes than any T5 has; keeps products of sizes far from overflow.
 const MAX_SIZE: usize = 1 << 24;
@@ -134,8 +137,14 @@ impl T5Config {
         {
             return Err(fail(format!("model_type is {kind:?}; only \"t5\" can be read")));
         }
-        let config: T5Config =
-            serde_json::from_value(Value::Object(config.clone())).map_err(|error| fail(error.to_string()))?;
+        let json = Value::Object(config.clone());
+        let mut read: T5Config = serde_path_to_error::deserialize(&json)
+            .map_err(|error| fail(format!("{}: {}", error.path(), error.inner())))?;
+        let ours = read.to_json();
+        let unknown =
+            config.iter().filter(|(key, _)| !ours.contains_key(*key) && !OPTIONAL.contains(&key.as_str()));
+        read.other = unknown.map(|(key, value)| (key.clone(), value.clone())).collect();
+        let config = read;
         config.validate().map_err(|error| fail(error.to_string()))?;
         Ok(config)
     }
