@@ -138,8 +138,10 @@ impl T5Config {
             return Err(fail(format!("model_type is {kind:?}; only \"t5\" can be read")));
         }
         let json = Value::Object(config.clone());
-        let mut read: T5Config = serde_path_to_error::deserialize(&json)
-            .map_err(|error| fail(format!("{}: {}", error.path(), error.inner())))?;
+        let mut read: T5Config = serde_path_to_error::deserialize(&json).map_err(|error| {
+            let key = Some(error.path().to_string()).filter(|path| path != ".");
+            fail(key.map_or(String::new(), |key| format!("{key}: ")) + &error.inner().to_string())
+        })?;
         let ours = read.to_json();
         let unknown =
             config.iter().filter(|(key, _)| !ours.contains_key(*key) && !OPTIONAL.contains(&key.as_str()));
