@@ -10,12 +10,6 @@ pub enum Error {
     Config { path: PathBuf, problem: String },
     #[error("the model's configuration: {0}")]
     Configuration(String),
-    #[error("{}: the checkpoint lacks {parameter}, which its config.json calls for", .path.display())]
-    MissingParameter { path: PathBuf, parameter: String },
-    #[error("{}: {parameter} has shape {found:?}, but config.json calls for {expected:?}", .path.display())]
-    ParameterShape { path: PathBuf, parameter: String, found: Vec<usize>, expected: Vec<usize> },
-    #[error("{}: parameter {parameter} is not a number at element {index} ({value}); the checkpoint is damaged or its training diverged", .path.display())]
-    NonFinite { path: PathBuf, parameter: String, index: usize, value: f32 },
     #[error("the batch: {0}")]
     Batch(String),
     #[error("these models cannot be fused: {0}")]

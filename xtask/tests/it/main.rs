@@ -5,6 +5,8 @@ mod checkpoints;
 mod dependencies;
 mod forward;
 mod help;
+#[cfg(all(feature = "burn", feature = "webster"))]
+mod kill;
 mod program;
 mod recipes;
 mod report;
