@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use t5_model::text::Corpus;
 
 /// What text begins with that comes with the program.
@@ -23,6 +23,7 @@ pub fn absolute(directory: &Path, input: &str) -> Result<String> {
     if input.starts_with(BUILTIN) {
         return Ok(input.to_owned());
     }
+    ensure!(!input.is_empty(), "the name of a text is empty");
     let path = std::path::absolute(directory.join(input)).with_context(|| format!("the path {input:?}"))?;
     Ok(path.display().to_string())
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use fusion_core::{Checkpoint, TensorSource};
 use t5_model::T5Config;
 use t5_model::text::Tokenizer;
@@ -39,8 +39,19 @@ pub fn tokenizer_of(directory: &Path) -> Result<Option<Tokenizer>> {
 
 /// The tokenizer in `given`, or else the model's own; it must fit the model's vocabulary.
 pub fn tokenizer_for(model: &Path, config: &T5Config, given: Option<&Path>) -> Result<Tokenizer> {
-    let tokenizer = Tokenizer::load(given.unwrap_or(model))
-        .with_context(|| "a tokenizer that lies elsewhere can be given with --tokenizer")?;
+    let own = tokenizer_of(model)?;
+    let tokenizer = match (given.map(Tokenizer::load).transpose()?, own) {
+        (Some(given), Some(own)) => {
+            let same = given.fingerprint() == own.fingerprint();
+            ensure!(same, "{} comes with another tokenizer than the one given", model.display());
+            given
+        }
+        (Some(tokenizer), None) | (None, Some(tokenizer)) => tokenizer,
+        (None, None) => bail!(
+            "{} comes without a tokenizer (tokenizer.json or spiece.model); --tokenizer names one that lies elsewhere",
+            model.display()
+        ),
+    };
     ensure!(
         tokenizer.vocab_size() <= config.vocab_size,
         "the tokenizer has {} tokens, but the model in {} only {}",

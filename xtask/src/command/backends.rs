@@ -28,7 +28,7 @@ impl Arguments {
         for backend in backends {
             text += &format!("{}  {}\n", backend.name(), backend.description());
             for device in backend.devices() {
-                text += &format!("    --device {:<8}  {}\n", device.name, device.description);
+                text += &format!("    --device {:<10}  {}\n", device.name, device.description);
             }
         }
         print(&text)

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use fusion_core::{Checkpoint, Lineage, TensorSource};
 use serde_json::{Map, Value, json};
-use t5_model::T5Config;
+use t5_model::{T5Config, parameter_table};
 
 use crate::model::parameter_count;
 use crate::output::{count, print, print_json, thousands};
@@ -36,7 +36,10 @@ impl Arguments {
         let parameters = parameter_count(&checkpoint)?;
         let types = types(&checkpoint)?;
         let lineage = checkpoint.lineage()?;
-        let health = Health::of(&checkpoint)?;
+        let mut health = Health::of(&checkpoint, &parameter_table(&config)?)?;
+        if config.tied_head() && !config.tie_word_embeddings {
+            health.misfits.push("lm_head.weight is missing, the embedding serves in its stead".to_owned());
+        }
         if self.json {
             return print_json(&json!({
                 "config": config.to_json(),

@@ -59,13 +59,17 @@ impl Arguments {
             let mut text = String::new();
             for stage in selected {
                 let inputs: Vec<String> = stage.work.inputs().iter().map(ToString::to_string).collect();
-                let state = state(&stages.state(stage)?);
+                let state = stages.state(stage)?;
                 text += &format!(
-                    "{:<24} {:<10} {state:<28} {}\n",
+                    "{:<24} {:<10} {:<28} {}\n",
                     stage.name,
                     stage.work.kind(),
+                    describe(&state),
                     inputs.join(" ")
                 );
+                if let State::OutOfDate(changes) = state {
+                    text += &changes.iter().map(|change| format!("    {change}\n")).collect::<String>();
+                }
             }
             return print(&text);
         }
@@ -84,13 +88,13 @@ impl Arguments {
     }
 }
 
-fn state(state: &State) -> String {
+fn describe(state: &State) -> &'static str {
     match state {
-        State::Finished => "finished".into(),
-        State::OutOfDate(changes) => format!("out of date: {}", changes.join("; ")),
-        State::Begun => "goes on".into(),
-        State::New => "runs".into(),
-        State::WithoutFiles => "left out (no --glue)".into(),
+        State::Finished => "finished",
+        State::OutOfDate(_) => "out of date",
+        State::Begun => "goes on",
+        State::New => "runs",
+        State::WithoutFiles => "left out (no --glue)",
     }
 }
 

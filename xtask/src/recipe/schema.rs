@@ -18,6 +18,7 @@ use super::merge::{Table, Value, merge};
 use super::source::Sources;
 use super::tables::{DataTable, EvaluateTable, Texts, TokenizerTable};
 use crate::corpus;
+use crate::output::causes;
 use crate::stage::evaluate::Evaluate;
 use crate::stage::fuse::Fuse;
 use crate::stage::glue::Glue;
@@ -221,6 +222,9 @@ impl Shared<'_> {
         if let Some(own) = own {
             merge(&mut data, self.table(own, "data")?);
         }
+        if data.is_empty() {
+            return Err(self.sources.error(at, "there is no `[data]` to say which text this stage reads"));
+        }
         // Where relative paths start from: the file that has the text's last word.
         let place = data.get("text").map_or(at.clone(), Spanned::span);
         Ok(Spanned::new(place, self.rest(at, data)?))
@@ -261,7 +265,9 @@ impl Shared<'_> {
             Texts::One(text) => std::slice::from_ref(text),
             Texts::Several(texts) => texts,
         };
-        texts.iter().map(|text| corpus::absolute(directory, text)).collect()
+        let absolute = |text: &String| corpus::absolute(directory, text);
+        let located = texts.iter().map(absolute).collect::<Result<_>>();
+        located.map_err(|error| self.sources.error(data.span(), causes(&error)))
     }
 
     fn table(&self, value: Value, name: &str) -> Result<Table> {

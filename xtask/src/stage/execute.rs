@@ -1,7 +1,8 @@
 //! Running the stages of a recipe in a directory.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -37,6 +38,32 @@ pub enum State {
     New,
     /// It needs files that were not given.
     WithoutFiles,
+}
+
+/// A stage is one process's as long as this lives: another may replace what this one is writing. Different stages of a
+/// run may have different processes.
+struct StageLock {
+    _file: File,
+}
+
+impl StageLock {
+    fn take(output: &Path, stage: &str) -> Result<Self> {
+        fs::create_dir_all(output).with_context(|| format!("cannot create {}", output.display()))?;
+        // Beside the stage's directory, which may be removed; stages' names do not begin with a dot.
+        let path = output.join(format!(".{stage}.lock"));
+        let opened = File::options().write(true).create(true).truncate(false).open(&path);
+        let file = opened.with_context(|| format!("cannot open {}", path.display()))?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                bail!("another process is at work on stage {stage:?} in {}", output.display())
+            }
+            // Not all file systems have locks. That must not keep anybody from running there.
+            Err(TryLockError::Error(error)) if error.kind() != ErrorKind::Unsupported => {
+                Err(error).with_context(|| format!("cannot lock {}", path.display()))
+            }
+            _ => Ok(StageLock { _file: file }),
+        }
+    }
 }
 
 impl<'a> Stages<'a> {
@@ -97,6 +124,7 @@ impl<'a> Stages<'a> {
             None if needs_files => Ok(State::WithoutFiles),
             None => match Identity::read(&directory)? {
                 None => Ok(State::New),
+                Some(_) if !has_results(&stage.work, &directory) => Ok(State::New),
                 Some(begun) => match self.identity(stage)?.changes(&begun) {
                     changes if changes.is_empty() => Ok(State::Begun),
                     changes => Ok(State::OutOfDate(changes)),
@@ -108,6 +136,11 @@ impl<'a> Stages<'a> {
     /// Runs a stage if it is not finished; all of its inputs are. With `redo`, a result that is out of date is replaced.
     pub fn run(&self, stage: &Stage, redo: bool, compute: &Compute<'_>, resume: &str) -> Result<()> {
         let (name, directory) = (&stage.name, self.directory(&stage.name));
+        // Reading needs no lock; who is to write looks again with it.
+        let _lock = match self.state(stage)? {
+            State::Finished | State::WithoutFiles => None,
+            _ => Some(StageLock::take(self.output, name)?),
+        };
         match self.state(stage)? {
             State::Finished => {
                 eprintln!("{name}: finished before");
@@ -201,6 +234,12 @@ impl<'a> Stages<'a> {
             .filter(|stage| only.is_empty() || wanted.contains(&stage.name.as_str()))
             .collect())
     }
+}
+
+/// Whether a begun stage left anything that its settings had a part in: a result, or checkpoints to go on from.
+fn has_results(work: &Work, directory: &Path) -> bool {
+    let checkpoints = fs::read_dir(directory.join("checkpoints"));
+    result_in(work, directory).exists() || checkpoints.is_ok_and(|mut entries| entries.next().is_some())
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<Value> {

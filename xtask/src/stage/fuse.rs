@@ -122,6 +122,9 @@ impl Cross {
     }
 }
 
+/// How often a single parent may be taken.
+const MAX_TIMES: usize = 256;
+
 /// A model to fuse: a name for texts, and its checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedModel {
@@ -146,8 +149,9 @@ impl PlannedFusion {
     /// Opens the parents and plans their fusion.
     pub fn new(parents: &[NamedModel], settings: &FuseSettings) -> Result<Self> {
         ensure!(
-            settings.times >= 1,
-            "`times` is 0; a single parent is taken at least once, twice for self fusion"
+            (1..=MAX_TIMES).contains(&settings.times),
+            "`times` is {}; a single parent is taken at least once, twice for self fusion, at most {MAX_TIMES} times",
+            settings.times
         );
         ensure!(
             settings.times == 1 || parents.len() == 1,

@@ -79,3 +79,19 @@ fn parents_that_cannot_be_fused() {
     assert!(nothing.contains("/no/such/model"), "{nothing}");
     assert!(!child.exists(), "a failed fusion leaves nothing");
 }
+
+#[test]
+fn weights_unlike_their_configuration_are_named() {
+    let folder = directory(&[]);
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(golden("fusion/untied/parent_0").join(name), folder.path().join(name)).expect("copied");
+    }
+    let path = folder.path().join("config.json");
+    let config = fs::read_to_string(&path).expect("a configuration");
+    let mut config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
+    config["d_ff"] = 1.into();
+    fs::write(&path, config.to_string()).expect("written");
+    let inspected = call(&["inspect", text(folder.path())]).success();
+    let misfits = inspected.lines().skip_while(|line| !line.contains("unlike config")).take(7);
+    insta::assert_snapshot!("inspect_misfits", misfits.collect::<Vec<_>>().join("\n"));
+}

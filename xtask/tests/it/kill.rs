@@ -117,7 +117,7 @@ fn leftovers(directory: &Path) -> Vec<String> {
         if entry.path().is_dir() {
             found.extend(leftovers(&entry.path()));
         }
-        if name.starts_with('.') {
+        if name.starts_with('.') && !name.ends_with(".lock") {
             found.push(name);
         }
     }

@@ -22,6 +22,8 @@ fn errors_have_file_line_and_column() {
     let with = |stage: &str| format!("{start}{stage}");
     let cases = [
         ("not TOML", "[data\n".to_owned()),
+        ("no data", format!("{MODEL}{WORDS}")),
+        ("a text without a name", start.replace("a.txt", "")),
         ("unknown table", with("[stagse.a]\nkind = \"fuse\"\n")),
         ("unknown key of a stage", with("[stages.a]\nkind = \"pretrain\"\nmodel = \"small\"\nstepz = 3\n")),
         ("unknown key in the text", start.replace("held_out_every", "held_out_evry")),
@@ -96,4 +98,35 @@ fn the_recipes_of_the_project_are_sound() {
     let tokenizer = directory(&[("spiece.model", "")]);
     let set = format!("data.tokenizer={}", text(&tokenizer.path().join("spiece.model")));
     assert_eq!(plan("english.toml", &["--set", &set]).lines().count(), quickstart.lines().count() - 1);
+}
+
+#[test]
+fn a_changed_recipe_says_what_is_out_of_date() {
+    let recipe = |vocabulary: u32| {
+        format!(
+            "{}[stages.words]\nkind = \"tokenizer\"\nvocabulary = {vocabulary}\n",
+            DATA.replace("held_out_every = 5\n", "")
+        )
+    };
+    let letters: String = ('a'..='z').map(|letter| format!("{letter} {letter}{letter}x\n")).collect();
+    let folder = directory(&[("recipe.toml", &recipe(3)), ("a.txt", &letters)]);
+    let run =
+        |more: &[&str]| call_in(folder.path(), &[&["run", "recipe.toml", "--output", "out"], more].concat());
+    let rewrite =
+        |vocabulary| std::fs::write(folder.path().join("recipe.toml"), recipe(vocabulary)).expect("written");
+
+    assert!(run(&[]).failure().contains("a vocabulary of 3 tokens is too small"));
+    rewrite(150); // nothing came of the first attempt that would have to be given up
+    run(&[]).success();
+    rewrite(152);
+    insta::assert_snapshot!("out_of_date", run(&["--dry-run"]).success());
+    assert!(run(&[]).failure().contains("`vocabulary` was 150, is 152"));
+    run(&["--redo"]).success();
+    assert!(run(&[]).stderr.contains("words: finished before"));
+
+    let lock = std::fs::File::create(folder.path().join("out/.words.lock")).expect("a lock");
+    lock.lock().expect("locked");
+    rewrite(154);
+    let second = run(&["--redo"]).failure();
+    assert!(second.contains("another process is at work on stage \"words\" in out"), "{second}");
 }

@@ -3,13 +3,15 @@
 use std::fmt;
 
 use anyhow::Result;
-use fusion_core::{Checkpoint, HostTensor, TensorSource};
+use fusion_core::{Checkpoint, HostTensor, ParamTable, TensorSource};
 use rayon::prelude::*;
 use serde::Serialize;
 
 /// Findings over all tensors.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Health {
+    /// Where the weights are not those that config.json calls for.
+    pub misfits: Vec<String>,
     /// Elements that are not finite, by tensor.
     pub not_finite: Vec<(String, u64)>,
     /// Rows of matrices that are zero throughout, by tensor.
@@ -21,10 +23,10 @@ pub struct Health {
 
 impl Health {
     /// Reads all weights, a tensor a thread.
-    pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
+    pub fn of(checkpoint: &Checkpoint, table: &ParamTable) -> Result<Self> {
         let names = checkpoint.names();
         let each = names.par_iter().map(|name| Ok((name, TensorHealth::of(&checkpoint.load_f32(name)?))));
-        let mut health = Health::default();
+        let mut health = Health { misfits: misfits(checkpoint, table), ..Health::default() };
         for (name, tensor) in each.collect::<Result<Vec<_>>>()? {
             if tensor.not_finite > 0 {
                 health.not_finite.push((name.clone(), tensor.not_finite));
@@ -39,6 +41,21 @@ impl Health {
         }
         Ok(health)
     }
+}
+
+fn misfits(checkpoint: &Checkpoint, table: &ParamTable) -> Vec<String> {
+    let mut misfits = Vec::new();
+    for spec in table {
+        let Ok(view) = checkpoint.view(&spec.name) else {
+            misfits.push(format!("{} is missing", spec.name));
+            continue;
+        };
+        let (expected, found) = (spec.shape(), view.shape());
+        if found != expected {
+            misfits.push(format!("{} has shape {found:?} instead of {expected:?}", spec.name));
+        }
+    }
+    misfits
 }
 
 struct TensorHealth {
@@ -90,6 +107,13 @@ fn columns_are_equal(data: &[f32], columns: usize) -> bool {
 
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.misfits.is_empty() {
+            writeln!(f, "  unlike config  {} tensors", self.misfits.len())?;
+            self.misfits.iter().take(MAX_NAMES).try_for_each(|misfit| writeln!(f, "    {misfit}"))?;
+            if self.misfits.len() > MAX_NAMES {
+                writeln!(f, "    and {} more", self.misfits.len() - MAX_NAMES)?;
+            }
+        }
         for (what, tensors) in [("not finite", &self.not_finite), ("rows of zeros", &self.zero_rows)] {
             let total: u64 = tensors.iter().map(|(_, count)| count).sum();
             writeln!(f, "  {what:<14} {}", if total == 0 { "none".to_owned() } else { total.to_string() })?;
