@@ -1,33 +1,38 @@
 //! Fusing random models of random sizes: under the property, the child is the ensemble of its parents.
 
 use backend_burn as _;
-use fusion_core::{DirectSum, Executor, Fill, HostTensors, Normalisation, Philox, TensorSource};
+use fusion_core::{
+    DirectSum, Executor, Fill, HostTensors, Normalisation, Philox, StandardDeviation, TensorSource,
+};
 use proptest::prelude::*;
-use t5_model::{Batch, FeedForward, FusionParent, T5Config, child_config, fusion_plan, initialize};
+use t5_model::{
+    Batch, DepthAlignment, FeedForward, FusionParent, T5Config, child_config, fusion_plan, initialize,
+};
+
+const NOISE: Fill = Fill::Normal { std: StandardDeviation::Relative(0.1), seed: 7 };
 
 #[derive(Clone, Debug)]
 struct Family {
     gated: bool,
     tied: bool,
-    layers: (usize, usize),
 }
 
 fn family() -> impl Strategy<Value = Family> {
-    (any::<bool>(), any::<bool>(), (1..3usize, 1..3usize)).prop_map(|(gated, tied, layers)| Family {
-        gated,
-        tied,
-        layers,
-    })
+    (any::<bool>(), any::<bool>()).prop_map(|(gated, tied)| Family { gated, tied })
 }
 
-/// d_model, heads, d_kv and d_ff.
-fn sizes() -> impl Strategy<Value = [usize; 4]> {
-    [3..14usize, 1..4, 2..7, 3..18]
+fn depth() -> impl Strategy<Value = DepthAlignment> {
+    prop::sample::select(vec![DepthAlignment::Bottom, DepthAlignment::Top, DepthAlignment::Spread])
 }
 
-fn config(family: &Family, [d_model, heads, d_kv, d_ff]: [usize; 4]) -> T5Config {
-    let mut config = T5Config::v1_1(23, d_model, heads, d_kv, d_ff, family.layers.0);
-    config.set_num_decoder_layers(family.layers.1);
+/// d_model, heads, d_kv, d_ff, encoder and decoder layers.
+fn sizes() -> impl Strategy<Value = [usize; 6]> {
+    [3..14usize, 1..4, 2..7, 3..18, 1..4, 1..4]
+}
+
+fn config(family: &Family, [d_model, heads, d_kv, d_ff, encoder, decoder]: [usize; 6]) -> T5Config {
+    let mut config = T5Config::v1_1(23, d_model, heads, d_kv, d_ff, encoder);
+    config.set_num_decoder_layers(decoder);
     config.tie_word_embeddings = family.tied;
     if !family.gated {
         config.feed_forward_proj = FeedForward::Relu;
@@ -55,19 +60,15 @@ fn logits(config: &T5Config, weights: &HostTensors) -> Vec<f32> {
     session.forward(&batch(), false).unwrap().logits.data
 }
 
+fn parent((label, config): (&str, &T5Config)) -> FusionParent {
+    FusionParent { label: label.into(), config: config.clone(), sha256: None, path: "memory".into() }
+}
+
 /// The child's largest deviation from the weighted mean of the parents' logits, relative to the largest of these.
-fn deviation(configs: &[T5Config], models: &[HostTensors], options: DirectSum) -> f64 {
-    let parents: Vec<_> = configs
-        .iter()
-        .enumerate()
-        .map(|(index, config)| FusionParent {
-            label: format!("parent {index}"),
-            config: config.clone(),
-            sha256: None,
-            path: "memory".into(),
-        })
-        .collect();
-    let plan = fusion_plan(&parents, &options).unwrap();
+fn deviation(configs: &[T5Config], models: &[HostTensors], options: DirectSum, depth: DepthAlignment) -> f64 {
+    let parents: Vec<_> =
+        configs.iter().enumerate().map(|(index, config)| parent((&index.to_string(), config))).collect();
+    let plan = fusion_plan(&parents, &options, depth).unwrap();
     let sources: Vec<_> = models.iter().map(|model| model as &dyn TensorSource).collect();
     let child = Executor::new(&plan, &sources).unwrap().in_memory().unwrap();
     let child = logits(&child_config(&parents, options.normalisation).unwrap(), &child);
@@ -91,6 +92,7 @@ proptest! {
     fn the_child_is_the_ensemble(
         family in family(),
         sizes in prop::collection::vec(sizes(), 2..4),
+        depth in depth(),
         share in prop::option::of(0.1..0.9f64),
         seed in 0..1000u64,
     ) {
@@ -101,7 +103,7 @@ proptest! {
             (0..configs.len()).map(|i| if i == 0 { share } else { (1.0 - share) / rest }).collect()
         });
         let options = DirectSum { normalisation: Normalisation::Property, cross: Fill::Zero, weights };
-        let deviation = deviation(&configs, &models, options);
+        let deviation = deviation(&configs, &models, options, depth);
         prop_assert!(deviation < 2e-5, "off by {:e}", deviation);
     }
 
@@ -115,7 +117,7 @@ proptest! {
         let config = config(&family, sizes);
         let model = weights(&config, seed);
         let options = DirectSum { normalisation: Normalisation::Rule, ..DirectSum::default() };
-        let deviation = deviation(&vec![config; times], &vec![model; times], options);
+        let deviation = deviation(&vec![config; times], &vec![model; times], options, DepthAlignment::Bottom);
         prop_assert!(deviation < 2e-5, "off by {:e}", deviation);
     }
 }
@@ -123,11 +125,33 @@ proptest! {
 /// A fused model is fused again: its groups stay what they were.
 #[test]
 fn fused_models_fuse() {
-    let family = Family { gated: true, tied: false, layers: (2, 1) };
-    let mut grouped = config(&family, [12, 2, 4, 9]);
+    let family = Family { gated: true, tied: false };
+    let mut grouped = config(&family, [12, 2, 4, 9, 2, 1]);
     grouped.rms_norm_groups = vec![5, 7];
-    let configs = [grouped, config(&family, [6, 1, 4, 5])];
+    let configs = [grouped, config(&family, [6, 1, 4, 5, 2, 1])];
     let models = [weights(&configs[0], 1), weights(&configs[1], 2)];
-    let deviation = deviation(&configs, &models, DirectSum::default());
+    let deviation = deviation(&configs, &models, DirectSum::default(), DepthAlignment::Bottom);
     assert!(deviation < 2e-5, "off by {deviation:e}");
+}
+
+/// Zero features of a block that is passed through get no gradient; what the warning recommends gives them one.
+#[test]
+fn absent_features_learn_with_cross_connections() {
+    let family = Family { gated: true, tied: false };
+    let configs = [config(&family, [8, 2, 4, 6, 2, 1]), config(&family, [6, 1, 4, 5, 1, 1])];
+    let parents: Vec<_> = ["deep", "shallow"].into_iter().zip(&configs).map(parent).collect();
+    let models = [weights(&configs[0], 1), weights(&configs[1], 2)];
+    for (cross, learns) in [(Fill::Zero, false), (NOISE, true)] {
+        let options = DirectSum { cross, ..DirectSum::default() };
+        let plan = fusion_plan(&parents, &options, DepthAlignment::Bottom).unwrap();
+        assert_eq!(plan.warnings().is_empty(), learns);
+        let child = Executor::new(&plan, &[&models[0], &models[1]]).unwrap().in_memory().unwrap();
+        let config = child_config(&parents, options.normalisation).unwrap();
+        let mut session = t5_model::backend("burn").unwrap().open("cpu", &config, &child).unwrap();
+        let gradients = session.forward(&batch(), true).unwrap().gradients;
+        // The rows of the shallow parent's hidden features, [d_ff, d_model].
+        let hidden = &gradients["encoder.block.1.layer.1.DenseReluDense.wi_0.weight"];
+        assert_eq!(hidden.shape, [11, 14]);
+        assert_eq!(hidden.data[6 * 14..].iter().any(|gradient| *gradient != 0.0), learns);
+    }
 }

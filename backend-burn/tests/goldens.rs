@@ -7,7 +7,7 @@ use backend_burn as _;
 use fusion_core::{
     Checkpoint, DirectSum, Executor, Fill, HostTensor, Normalisation, TensorFile, TensorSource,
 };
-use t5_model::{Batch, FusionParent, Session, T5Config, child_config, fusion_plan};
+use t5_model::{Batch, DepthAlignment, FusionParent, Session, T5Config, child_config, fusion_plan};
 
 fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../t5-model/tests/goldens")
@@ -91,6 +91,15 @@ fn compare_with_transformers(device: &str) {
 
 /// Fuses goldens and returns the child's relative error against transformers' mean of the parents' logits.
 fn fusion_error(family: &str, names: &[&str], normalisation: Normalisation) -> f64 {
+    aligned_fusion_error(family, names, normalisation, DepthAlignment::Bottom)
+}
+
+fn aligned_fusion_error(
+    family: &str,
+    names: &[&str],
+    normalisation: Normalisation,
+    depth: DepthAlignment,
+) -> f64 {
     let directory = goldens().join("fusion").join(family);
     let checkpoints: Vec<_> =
         names.iter().map(|name| Checkpoint::open(&directory.join(name)).unwrap()).collect();
@@ -105,7 +114,7 @@ fn fusion_error(family: &str, names: &[&str], normalisation: Normalisation) -> f
         })
         .collect();
     let options = DirectSum { normalisation, cross: Fill::Zero, weights: None };
-    let plan = fusion_plan(&parents, &options).unwrap();
+    let plan = fusion_plan(&parents, &options, depth).unwrap();
     let sources: Vec<&dyn TensorSource> = checkpoints.iter().map(|c| c as &dyn TensorSource).collect();
     let child = Executor::new(&plan, &sources).unwrap().in_memory().unwrap();
     let mut session = open(&child_config(&parents, normalisation).unwrap(), &child);
@@ -124,6 +133,18 @@ fn fusion_under_the_property_is_the_ensemble() {
     {
         let error = fusion_error(family, parents, Normalisation::Property);
         assert!(error < 2e-5, "{family} {parents:?}: off by {error:e}");
+    }
+}
+
+/// The unequal parent has other widths, fewer encoder layers and another number of decoder layers.
+#[test]
+fn fusion_of_unequal_models_is_the_ensemble_wherever_their_blocks_go() {
+    for family in ["untied", "tied"] {
+        for depth in [DepthAlignment::Bottom, DepthAlignment::Top, DepthAlignment::Spread] {
+            let parents = ["parent_0", "parent_unequal"];
+            let error = aligned_fusion_error(family, &parents, Normalisation::Property, depth);
+            assert!(error < 2e-5, "{family} {depth:?}: off by {error:e}");
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The paper's fusion as a plan: the direct sum of any number of parents (Eq. 3–5), with averaged logits.
 
-use crate::plan::{Fill, FusionPlan, Normalisation, Placement, PlanParent, PlannedParam};
-use crate::{Averaging, Axis, AxisRule, Dim, Error, Factor, ParamSpec, ParamTable, Result};
+use crate::plan::{Absence, Fill, FusionPlan, Normalisation, Placement, PlanParent, PlannedParam};
+use crate::{Averaging, Axis, AxisRule, Dim, Error, Factor, Origin, ParamSpec, ParamTable, Result};
 
 /// A parent as the direct sum sees it.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +31,8 @@ impl Default for DirectSum {
     }
 }
 
-/// Plans the direct sum of the parents. Every parameter must be in all parents, with the same axes; the order is
-/// the first parent's.
+/// Plans the direct sum of the parents. Every parameter must be in all parents' tables, with the same axes; the order
+/// is the first parent's. A table may describe a parameter as [absent](Origin::Absent), at the size it would have.
 pub fn direct_sum(parts: &[Part<'_>], options: &DirectSum) -> Result<FusionPlan> {
     let first = parts.first().ok_or(Error::NoParents)?;
     let weights = weights(parts.len(), options.weights.as_deref())?;
@@ -119,7 +119,7 @@ fn fuse_param(
     let scales = scales(specs, weights)?;
 
     let mut child: Vec<Factor> = factors(first).map(|factor| Factor { size: 0, ..factor }).collect();
-    let mut placements = Vec::with_capacity(specs.len());
+    let (mut placements, mut absent) = (Vec::with_capacity(specs.len()), Vec::new());
     for (parent, (spec, scale)) in specs.iter().zip(scales).enumerate() {
         let extent: Vec<usize> = factors(spec).map(|factor| factor.size).collect();
         let mut offset = Vec::with_capacity(extent.len());
@@ -128,13 +128,21 @@ fn fuse_param(
             offset.push(if fused { total.size } else { 0 });
             total.size = if fused { total.size.saturating_add(size) } else { total.size.max(size) };
         }
-        placements.push(Placement { parent, source: spec.name.clone(), offset, extent, scale });
+        let source = match &spec.origin {
+            Origin::SameName => spec.name.clone(),
+            Origin::Tensor(name) => name.clone(),
+            Origin::Absent(value) => {
+                absent.push(Absence { parent, offset, extent, value: value * scale });
+                continue;
+            }
+        };
+        placements.push(Placement { parent, source, offset, extent, scale });
     }
     let mut sizes = child.into_iter();
     let dims = first.dims.iter().map(|dim| Dim { factors: sizes.by_ref().take(dim.factors.len()).collect() });
     let has_cross = fused_dims >= 2 && specs.len() >= 2;
     let fill = if has_cross { cross } else { Fill::Zero };
-    Ok(PlannedParam { name: first.name.clone(), dims: dims.collect(), placements, fill })
+    Ok(PlannedParam { name: first.name.clone(), dims: dims.collect(), placements, absent, fill })
 }
 
 /// Each part's factor for the average of the logits.

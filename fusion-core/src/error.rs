@@ -62,7 +62,7 @@ pub enum Error {
     #[error("parameter `{parameter}` refers to parent {parent}, but the plan has {parents}")]
     NoSuchParent { parameter: String, parent: usize, parents: usize },
     #[error(
-        "parameter `{parameter}`: the placement of parent {parent} has {offset} offsets and {extent} extents \
+        "parameter `{parameter}`: the place of parent {parent} has {offset} offsets and {extent} extents \
          for {axes} axes"
     )]
     PlacementRank { parameter: String, parent: usize, offset: usize, extent: usize, axes: usize },
@@ -72,6 +72,14 @@ pub enum Error {
     OutOfBounds { parameter: String, parent: usize, axis: Axis, start: usize, end: usize, size: usize },
     #[error("parameter `{parameter}`: nothing is placed at {covered}..{start} of axis {axis}")]
     Uncovered { parameter: String, axis: Axis, covered: usize, start: usize },
+    #[error("parameter `{parameter}`: the value of absent parent {parent} is {value}, which is not finite")]
+    AbsentValue { parameter: String, parent: usize, value: f64 },
+    #[error(
+        "parameter `{parameter}`: absent parent {parent} takes {place}, which none of its tensors takes in this plan"
+    )]
+    AbsentSize { parameter: String, parent: usize, place: String },
+    #[error("parameter `{parameter}`: the place of absent parent {parent} overlaps that of parent {other}")]
+    AbsentOverlap { parameter: String, parent: usize, other: usize },
     #[error("parameter `{parameter}`: parent {parent} is scaled by {scale}, which is not finite")]
     Scale { parameter: String, parent: usize, scale: f64 },
     #[error("parameter `{parameter}`: the placements of parents {first} and {second} overlap in part")]

@@ -154,6 +154,16 @@ fn produce<T: Element>(param: &PlannedParam, views: &[TensorView<'_>], dtype: Dt
                 if overlap && !scratch.is_empty() {
                     encode::<T>(param, dtype, &scratch, out)?;
                 }
+                for (part, absence) in geometry.absent.iter().zip(&param.absent) {
+                    if absence.value == 0.0 || part.line(&row).is_none() {
+                        continue;
+                    }
+                    for run in &part.segments {
+                        scratch.clear();
+                        scratch.resize(run.len, absence.value);
+                        encode::<T>(param, dtype, &scratch, &mut out[run.child * T::SIZE..])?;
+                    }
+                }
                 if let Some((std, stream)) = normal {
                     for (start, end) in geometry.cross(&row) {
                         let draws = stream.normals((line * geometry.line + start) as u64);

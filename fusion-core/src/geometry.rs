@@ -2,7 +2,7 @@
 //! for one index of every other dimension.
 
 use crate::Dim;
-use crate::plan::{Placement, PlannedParam};
+use crate::plan::{Absence, Place, Placement, PlannedParam};
 
 /// A run of elements along a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub(crate) struct Segment {
     pub len: usize,
 }
 
-/// A placement in coordinates of the stored tensors.
+/// A parent's place in coordinates of the stored tensors.
 pub(crate) struct PlacedPart {
     /// For each dimension but the last: the source's index for each of the child's.
     rows: Vec<Vec<Option<usize>>>,
@@ -27,7 +27,10 @@ pub(crate) struct Geometry {
     leading: Vec<usize>,
     /// Elements in a line.
     pub line: usize,
+    /// The placements.
     pub parts: Vec<PlacedPart>,
+    /// The places of absent parents.
+    pub absent: Vec<PlacedPart>,
     /// For each dimension but the last: whether an index belongs to some parent.
     live_rows: Vec<Vec<bool>>,
     /// The runs of the last dimension that belong to some parent, as (start, end).
@@ -39,16 +42,18 @@ impl Geometry {
     pub fn new(param: &PlannedParam) -> Self {
         let mut shape = param.shape();
         let line = shape.pop().unwrap_or(1);
-        let parts: Vec<PlacedPart> =
-            param.placements.iter().map(|p| PlacedPart::new(p, &param.dims)).collect();
+        let placed = |place| PlacedPart::new(place, &param.dims);
+        let parts: Vec<PlacedPart> = param.placements.iter().map(Placement::place).map(placed).collect();
+        let absent: Vec<PlacedPart> = param.absent.iter().map(Absence::place).map(placed).collect();
+        let all = || parts.iter().chain(&absent);
         let live_rows = (0..shape.len())
             .map(|d| {
-                let belongs = |index: usize| parts.iter().any(|part| part.row(d, index).is_some());
+                let belongs = |index: usize| all().any(|part| part.row(d, index).is_some());
                 (0..shape.get(d).copied().unwrap_or(0)).map(belongs).collect()
             })
             .collect();
-        let live = union(parts.iter().flat_map(|part| &part.segments));
-        Geometry { leading: shape, line, parts, live_rows, live }
+        let live = union(all().flat_map(|part| &part.segments));
+        Geometry { leading: shape, line, parts, absent, live_rows, live }
     }
 
     pub fn lines(&self) -> usize {
@@ -65,14 +70,14 @@ impl Geometry {
         row.reverse();
     }
 
-    /// The cross-connections of a line as (start, end): what belongs to a parent in every dimension, and is not
-    /// covered by any of the placements on this line.
+    /// The cross-connections of a line as (start, end): what belongs to a parent in every dimension, and is not in any
+    /// parent's place on this line.
     pub fn cross(&self, row: &[usize]) -> Vec<(usize, usize)> {
         let is_live = |(live, &index): (&Vec<bool>, &usize)| live.get(index).copied().unwrap_or(false);
         if !self.live_rows.iter().zip(row).all(is_live) {
             return Vec::new();
         }
-        let here = self.parts.iter().filter(|part| part.line(row).is_some());
+        let here = self.parts.iter().chain(&self.absent).filter(|part| part.line(row).is_some());
         let covered = union(here.flat_map(|part| &part.segments));
         let mut gaps = Vec::new();
         let mut covered = covered.into_iter().peekable();
@@ -93,8 +98,8 @@ impl Geometry {
 }
 
 impl PlacedPart {
-    fn new(placement: &Placement, dims: &[Dim]) -> Self {
-        let mut ranges = placement.ranges();
+    fn new(place: Place<'_>, dims: &[Dim]) -> Self {
+        let mut ranges = place.ranges();
         let mut rows: Vec<Vec<Option<usize>>> = dims
             .iter()
             .map(|dim| {
@@ -103,7 +108,7 @@ impl PlacedPart {
             })
             .collect();
         let segments = segments(&rows.pop().unwrap_or_default());
-        PlacedPart { rows, shape: placement.source_shape(dims), segments }
+        PlacedPart { rows, shape: place.shape(dims), segments }
     }
 
     fn row(&self, dim: usize, index: usize) -> Option<usize> {
@@ -120,7 +125,7 @@ impl PlacedPart {
     }
 }
 
-/// The index in a source's dimension for an index of the child's, if it lies in the placement's box.
+/// The index in a source's dimension for an index of the child's, if it lies in the place.
 fn source_index(dim: &Dim, ranges: &[(usize, usize)], mut index: usize) -> Option<usize> {
     let (mut source, mut stride) = (0, 1);
     for (factor, &(start, end)) in dim.factors.iter().zip(ranges).rev() {

@@ -24,6 +24,7 @@ mod random;
 mod spec;
 mod tensor;
 mod text;
+mod validate;
 mod warning;
 
 pub use atomic::{write_directory_atomically, write_file_atomically};
@@ -35,10 +36,12 @@ pub use direct_sum::{DirectSum, Part, direct_sum};
 pub use error::{Error, Result};
 pub use execute::{Executor, FusedTensor};
 pub use lineage::{Fusion, Lineage, Parent, Training};
-pub use plan::{Fill, FusionPlan, Normalisation, Placement, PlanParent, PlannedParam, StandardDeviation};
+pub use plan::{
+    Absence, Fill, FusionPlan, Normalisation, Placement, PlanParent, PlannedParam, StandardDeviation,
+};
 pub use random::{Philox, permutation, philox4x32};
 pub use safetensors::Dtype;
 pub use safetensors::tensor::TensorView;
-pub use spec::{Averaging, Dim, Factor, ParamSpec, ParamTable, dim, joined};
+pub use spec::{Averaging, Dim, Factor, Origin, ParamSpec, ParamTable, dim, joined};
 pub use tensor::{HostTensor, HostTensors, TensorSource};
 pub use warning::Warning;

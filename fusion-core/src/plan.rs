@@ -3,8 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::check_dims;
-use crate::{Axis, AxisRule, Dim, Error, Factor, Result, TensorSource};
+use crate::{AxisRule, Dim, Error, Factor, Result, TensorSource};
 
 /// How T5's normalisation treats the child's model dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,12 +20,17 @@ pub enum Normalisation {
 #[serde(rename_all = "snake_case")]
 pub enum StandardDeviation {
     Absolute(f64),
-    /// In units of the root mean square (about zero) of the values placed in the same parameter.
+    /// In units of the root mean square (about zero) of the values placed in the same parameter, those of absent
+    /// parents left out.
     Relative(f64),
 }
 
-/// The cross-connections of a parameter: its elements that no placement covers although their row and their column
-/// each belong to a parent. Elements outside of every parent's rows or columns are padding, and always zero.
+/// The cross-connections of a parameter: its elements in no parent's place although their row and their column each
+/// belong to a parent. Elements outside of every parent's rows or columns are padding, and always zero.
+///
+/// The rows and columns of an [absent](Absence) parent take part: what connects it with the others is filled, its own
+/// place is not. Zero connections keep its residual stream as it is; normal ones change every prediction a little, with
+/// or without absent parents, and let the features of an absent parent get gradients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fill {
@@ -60,14 +64,29 @@ pub struct Placement {
     pub scale: f64,
 }
 
-/// One parameter of the child. Elements are the sums of the placements that cover them; `fill` says what the
-/// cross-connections are.
+/// The place of a parent that lacks the parameter, as a box of the child's tensor like that of a [`Placement`]. Every
+/// element in it is `value`. A block of zero output projections passes the residual stream on unchanged, which makes
+/// room for a parent with fewer blocks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Absence {
+    /// Index into [`FusionPlan::parents`].
+    pub parent: usize,
+    pub offset: Vec<usize>,
+    pub extent: Vec<usize>,
+    pub value: f64,
+}
+
+/// One parameter of the child. Elements are the sums of the placements that cover them, or an absent parent's value;
+/// `fill` says what the cross-connections are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedParam {
     pub name: String,
     pub dims: Vec<Dim>,
     pub placements: Vec<Placement>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<Absence>,
     #[serde(default)]
     pub fill: Fill,
 }
@@ -102,31 +121,52 @@ impl PlannedParam {
         self.dims.iter().flat_map(|dim| dim.factors.iter().copied())
     }
 
+    /// The number of dimensions along which parents follow each other; from two on there are cross-connections.
+    pub(crate) fn fused_dims(&self) -> usize {
+        let fused = |dim: &&Dim| dim.factors.iter().any(|factor| factor.axis.rule() == AxisRule::Fused);
+        self.dims.iter().filter(fused).count()
+    }
+
     /// Whether two placements of this parameter share elements.
     pub(crate) fn has_overlap(&self) -> bool {
         self.placements
             .iter()
             .enumerate()
-            .any(|(i, a)| self.placements.iter().skip(i + 1).any(|b| a.overlaps(b)))
+            .any(|(i, a)| self.placements.iter().skip(i + 1).any(|b| a.place().overlaps(b.place())))
     }
 }
 
+/// A parent's box in a parameter of the child.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Place<'a> {
+    pub offset: &'a [usize],
+    pub extent: &'a [usize],
+}
+
 impl Placement {
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place { offset: &self.offset, extent: &self.extent }
+    }
+}
+
+impl Absence {
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place { offset: &self.offset, extent: &self.extent }
+    }
+}
+
+impl<'a> Place<'a> {
     /// The logical ranges `(start, end)`; saturating, which [`FusionPlan::validate`] reports as out of bounds.
-    pub(crate) fn ranges(&self) -> impl Iterator<Item = (usize, usize)> {
-        self.offset.iter().zip(&self.extent).map(|(&offset, &extent)| (offset, offset.saturating_add(extent)))
+    pub(crate) fn ranges(self) -> impl Iterator<Item = (usize, usize)> + 'a {
+        self.offset.iter().zip(self.extent).map(|(&offset, &extent)| (offset, offset.saturating_add(extent)))
     }
 
-    fn overlaps(&self, other: &Placement) -> bool {
+    pub(crate) fn overlaps(self, other: Place<'_>) -> bool {
         self.ranges().zip(other.ranges()).all(|(a, b)| a.0 < b.1 && b.0 < a.1)
     }
 
-    fn covers_the_same_as(&self, other: &Placement) -> bool {
-        self.offset == other.offset && self.extent == other.extent
-    }
-
-    /// The shape of the tensor this placement reads.
-    pub(crate) fn source_shape(&self, dims: &[Dim]) -> Vec<usize> {
+    /// The shape of a tensor that fills this place.
+    pub(crate) fn shape(self, dims: &[Dim]) -> Vec<usize> {
         let mut extents = self.extent.iter();
         dims.iter()
             .map(|dim| {
@@ -150,99 +190,6 @@ impl FusionPlan {
         self.params.iter().map(|param| param.fill).find(|fill| *fill != Fill::Zero).unwrap_or_default()
     }
 
-    /// Checks everything that can be checked without the parents' files, also for a plan that was read from JSON:
-    /// names are distinct, placements lie inside their parameter and leave no gap along any axis, they are disjoint or
-    /// average the same box, and the groups add up.
-    pub fn validate(&self) -> Result<()> {
-        if self.parents.is_empty() {
-            return Err(Error::NoParents);
-        }
-        let mut names = std::collections::HashSet::with_capacity(self.params.len());
-        for param in &self.params {
-            if !names.insert(param.name.as_str()) {
-                return Err(Error::DuplicateParameter { parameter: param.name.clone() });
-            }
-            check_dims(&param.name, &param.dims)?;
-            self.check_placements(param)?;
-            check_overlap(param)?;
-            check_fill(param)?;
-            self.check_groups(param)?;
-        }
-        Ok(())
-    }
-
-    fn check_placements(&self, param: &PlannedParam) -> Result<()> {
-        let factors: Vec<Factor> = param.factors().collect();
-        let parameter = || param.name.clone();
-        if param.placements.is_empty() {
-            return Err(Error::NothingPlaced { parameter: parameter() });
-        }
-        for placement in &param.placements {
-            let Placement { parent, offset, extent, scale, .. } = placement;
-            if *parent >= self.parents.len() {
-                let (parent, parents) = (*parent, self.parents.len());
-                return Err(Error::NoSuchParent { parameter: parameter(), parent, parents });
-            }
-            if offset.len() != factors.len() || extent.len() != factors.len() {
-                let (offset, extent, axes) = (offset.len(), extent.len(), factors.len());
-                return Err(Error::PlacementRank {
-                    parameter: parameter(),
-                    parent: *parent,
-                    offset,
-                    extent,
-                    axes,
-                });
-            }
-            if !scale.is_finite() {
-                return Err(Error::Scale { parameter: parameter(), parent: *parent, scale: *scale });
-            }
-            for (factor, (start, end)) in factors.iter().zip(placement.ranges()) {
-                if end > factor.size || start == end {
-                    let (axis, size, parent) = (factor.axis, factor.size, *parent);
-                    return Err(Error::OutOfBounds {
-                        parameter: parameter(),
-                        parent,
-                        axis,
-                        start,
-                        end,
-                        size,
-                    });
-                }
-            }
-        }
-        for (index, factor) in factors.iter().enumerate() {
-            let mut ranges: Vec<_> = param.placements.iter().filter_map(|p| p.ranges().nth(index)).collect();
-            ranges.sort_unstable();
-            ranges.push((factor.size, factor.size));
-            let mut covered = 0;
-            for (start, end) in ranges {
-                if start > covered {
-                    return Err(Error::Uncovered {
-                        parameter: parameter(),
-                        axis: factor.axis,
-                        covered,
-                        start,
-                    });
-                }
-                covered = covered.max(end);
-            }
-        }
-        Ok(())
-    }
-
-    fn check_groups(&self, param: &PlannedParam) -> Result<()> {
-        let total = self.embed_groups.iter().fold(0usize, |sum, group| sum.saturating_add(*group));
-        let embed = param.factors().find(|factor| factor.axis == Axis::Embed && factor.size != total);
-        match embed {
-            Some(factor) => Err(Error::Groups {
-                parameter: param.name.clone(),
-                size: factor.size,
-                groups: self.embed_groups.clone(),
-            }),
-            None => Ok(()),
-        }
-    }
-
     /// Checks the parents' headers, and reads no values: one source for each parent, and every tensor that a
     /// placement reads is there with the planned shape and a floating-point type.
     pub fn check_sources(&self, sources: &[&dyn TensorSource]) -> Result<()> {
@@ -258,7 +205,7 @@ impl FusionPlan {
                     return Err(Error::NoSuchParent { parameter: param.name.clone(), parent, parents });
                 };
                 let view = source.view(&placement.source)?;
-                let expected = placement.source_shape(&param.dims);
+                let expected = placement.place().shape(&param.dims);
                 if view.shape() != expected {
                     return Err(Error::SourceShape {
                         parent: parent.label.clone(),
@@ -287,41 +234,4 @@ impl FusionPlan {
             .flat_map(|(i, source)| source.names().into_iter().map(move |n| (i, n)));
         names.filter(|(parent, name)| !read.contains(&(*parent, name.as_str()))).collect()
     }
-}
-
-/// Placements that share elements must be an average: of the same box, with scales that add up to 1.
-fn check_overlap(param: &PlannedParam) -> Result<()> {
-    for (i, a) in param.placements.iter().enumerate() {
-        let mut total = a.scale;
-        for (j, b) in param.placements.iter().enumerate() {
-            if i == j || !a.overlaps(b) {
-                continue;
-            }
-            if !a.covers_the_same_as(b) {
-                return Err(Error::Overlap {
-                    parameter: param.name.clone(),
-                    first: a.parent,
-                    second: b.parent,
-                });
-            }
-            total += b.scale;
-        }
-        if total != a.scale && (total - 1.0).abs() > 1e-6 {
-            return Err(Error::AverageScales { parameter: param.name.clone(), total });
-        }
-    }
-    Ok(())
-}
-
-fn check_fill(param: &PlannedParam) -> Result<()> {
-    let Fill::Normal { std, .. } = param.fill else { return Ok(()) };
-    let (StandardDeviation::Absolute(std) | StandardDeviation::Relative(std)) = std;
-    if !(std.is_finite() && std > 0.0) {
-        return Err(Error::Deviation { std });
-    }
-    let fused = |dim: &&Dim| dim.factors.iter().any(|factor| factor.axis.rule() == AxisRule::Fused);
-    if param.dims.iter().filter(fused).count() < 2 {
-        return Err(Error::NoCrossConnections { parameter: param.name.clone() });
-    }
-    Ok(())
 }

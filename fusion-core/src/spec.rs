@@ -67,20 +67,46 @@ pub enum Averaging {
     MeanTied,
 }
 
+/// Where a model's values of a parameter are.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// In the tensor of the parameter's name.
+    #[default]
+    SameName,
+    /// In the tensor of another name: block 0 of a model that takes the place of block 2 in its child.
+    Tensor(String),
+    /// Nowhere: the model lacks the parameter and would compute the same if it had one full of this value. Zero for the
+    /// weights of a block that passes the residual stream on, one for its gains.
+    Absent(f64),
+}
+
 /// One parameter of a model.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ParamSpec {
-    /// The tensor's name in the checkpoint.
+    /// The name in the model's checkpoint or, with an [`Origin`] other than the default, in its child's.
     pub name: String,
     /// One entry for each dimension of the stored tensor.
     pub dims: Vec<Dim>,
     pub averaging: Averaging,
+    #[serde(default)]
+    pub origin: Origin,
 }
 
 impl ParamSpec {
-    /// A parameter without averaging.
+    /// A parameter without averaging, stored under its name.
     pub fn new(name: impl Into<String>, dims: impl IntoIterator<Item = Dim>) -> Self {
-        ParamSpec { name: name.into(), dims: dims.into_iter().collect(), averaging: Averaging::None }
+        ParamSpec {
+            name: name.into(),
+            dims: dims.into_iter().collect(),
+            averaging: Averaging::None,
+            origin: Origin::SameName,
+        }
+    }
+
+    /// The same with another origin.
+    pub fn from_origin(self, origin: Origin) -> Self {
+        ParamSpec { origin, ..self }
     }
 
     /// The same with [`Averaging::Mean`].
@@ -105,7 +131,7 @@ impl ParamSpec {
 }
 
 /// The parameters of a model, in the order of the model, with distinct names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ParamTable {
     specs: Vec<ParamSpec>,
     by_name: HashMap<String, usize>,

@@ -1,10 +1,11 @@
 //! The readable form of a plan. Blocks of a model that are treated alike share a line: `{0..7}` stands for the
-//! indices 0 to 7. Boxes are half-open, `2:4` being rows 2 and 3, and `:` a whole axis.
+//! indices 0 to 7, and `index - 2` for a parent's block whose index is less by 2. Boxes are half-open, `2:4` being rows
+//! 2 and 3, and `:` a whole axis.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 
-use crate::plan::{Fill, FusionPlan, Normalisation, PlannedParam, StandardDeviation};
+use crate::plan::{Absence, Fill, FusionPlan, Normalisation, Place, PlannedParam, StandardDeviation};
 
 impl fmt::Display for Fill {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,33 +129,53 @@ fn split_at_index(name: &str) -> (&str, Option<usize>, &str) {
     (name, None, "")
 }
 
-/// What is placed where: `0 → [0:6 · :, 0:512] × 0.5`.
+/// What is placed where: `0 → [0:6 · :, 0:512] × 0.5, 1 absent → [6:12 · :, 512:1024] = 0`.
 fn parts(param: &PlannedParam) -> String {
-    let mut text = String::new();
-    for placement in &param.placements {
-        if !text.is_empty() {
-            text.push_str(", ");
-        }
-        let _ = write!(text, "{}", placement.parent);
+    let placed = param.placements.iter().map(|placement| {
+        let mut text = placement.parent.to_string();
         if placement.source != param.name {
-            let _ = write!(text, " `{}`", placement.source);
+            let _ = write!(text, " {}", source(&placement.source, &param.name));
         }
-        let mut ranges = placement.ranges();
-        let boxes = param.dims.iter().map(|dim| {
-            let ranges = dim.factors.iter().zip(ranges.by_ref()).map(|(factor, (start, end))| {
-                if (start, end) == (0, factor.size) { ":".to_string() } else { format!("{start}:{end}") }
-            });
-            ranges.collect::<Vec<_>>().join(" · ")
-        });
-        let _ = write!(text, " → [{}]", boxes.collect::<Vec<_>>().join(", "));
+        let _ = write!(text, " → {}", boxed(param, placement.place()));
         if placement.scale != 1.0 {
             let _ = write!(text, " × {}", significant(placement.scale));
         }
-    }
+        (placement.parent, text)
+    });
+    let absent = param.absent.iter().map(|absence| {
+        let Absence { parent, value, .. } = absence;
+        let place = boxed(param, absence.place());
+        (*parent, format!("{parent} absent → {place} = {}", significant(*value)))
+    });
+    let mut parts: Vec<(usize, String)> = placed.chain(absent).collect();
+    parts.sort_by_key(|(parent, _)| *parent);
+    let mut text = parts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(", ");
     if param.fill != Fill::Zero {
         text.push_str(", rest cross");
     }
     text
+}
+
+/// A source whose name is not the child's: by its index, if that is the only difference.
+fn source(source: &str, name: &str) -> String {
+    match (split_at_index(source), split_at_index(name)) {
+        ((before, Some(from), after), (ours, Some(to), rest)) if (before, after) == (ours, rest) => {
+            let (sign, shift) = if from < to { ('-', to - from) } else { ('+', from - to) };
+            format!("(index {sign} {shift})")
+        }
+        _ => format!("`{source}`"),
+    }
+}
+
+fn boxed(param: &PlannedParam, place: Place<'_>) -> String {
+    let mut ranges = place.ranges();
+    let boxes = param.dims.iter().map(|dim| {
+        let ranges = dim.factors.iter().zip(ranges.by_ref()).map(|(factor, (start, end))| {
+            if (start, end) == (0, factor.size) { ":".to_string() } else { format!("{start}:{end}") }
+        });
+        ranges.collect::<Vec<_>>().join(" · ")
+    });
+    format!("[{}]", boxes.collect::<Vec<_>>().join(", "))
 }
 
 /// Six significant digits, without trailing zeros.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{AxisRule, Fill, FusionPlan, Normalisation};
+use crate::{AxisRule, Fill, FusionPlan, Normalisation, PlannedParam};
 
 /// A property of a plan that is worth telling its author.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +14,8 @@ pub enum Warning {
     InexactNormalisation,
     /// Zero padding that gets no gradient.
     PaddingStaysZero { parameter: String, parent: usize, size: usize, padded: usize },
+    /// An absent parent's features that get no gradient; `parameter` is the first of `count`.
+    AbsentStaysZero { parameter: String, parent: usize, count: usize },
 }
 
 impl fmt::Display for Warning {
@@ -36,6 +38,12 @@ impl fmt::Display for Warning {
                 "the heads of parent {parent} have {size} of the child's {padded} features (first in `{parameter}`): \
                  the padding is zero on both sides of every product, so it gets no gradient and stays zero"
             ),
+            Warning::AbsentStaysZero { parameter, parent, count } => write!(
+                f,
+                "parent {parent} lacks {count} of the child's weights (first `{parameter}`): its blocks there pass its \
+                 features on unchanged, and with cross-connections of zero their heads and hidden features are zero \
+                 on both sides of every product, get no gradient and stay zero. `--cross relative:0.01` lets them learn"
+            ),
         }
     }
 }
@@ -53,6 +61,7 @@ impl FusionPlan {
             warnings.push(Warning::InexactNormalisation);
         }
         warnings.extend(self.padding());
+        warnings.extend((0..self.parents.len()).filter_map(|parent| self.absence(parent)));
         warnings
     }
 
@@ -86,5 +95,16 @@ impl FusionPlan {
                 })
             })
         })
+    }
+    /// What a parent lacks, among the parameters that could have cross-connections and have none.
+    fn absence(&self, parent: usize) -> Option<Warning> {
+        let is_dead = |param: &&PlannedParam| {
+            param.fill == Fill::Zero
+                && param.fused_dims() >= 2
+                && param.absent.iter().any(|absence| absence.parent == parent && absence.value == 0.0)
+        };
+        let mut dead = self.params.iter().filter(is_dead);
+        let parameter = dead.next()?.name.clone();
+        Some(Warning::AbsentStaysZero { parameter, parent, count: 1 + dead.count() })
     }
 }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use fusion_core::{DirectSum, FusionPlan, Normalisation, Part, direct_sum};
 
-use crate::{Error, Result, T5Config, parameter_table};
+use crate::depth::child_layers;
+use crate::{DepthAlignment, Error, Result, T5Config};
 
 /// A model to fuse.
 #[derive(Clone, Debug)]
@@ -18,12 +19,19 @@ pub struct FusionParent {
     pub path: PathBuf,
 }
 
-/// The plan of fusing T5s. What its child looks like, [`child_config`] says.
-pub fn fusion_plan(parents: &[FusionParent], options: &DirectSum) -> Result<FusionPlan> {
+/// The plan of fusing T5s, parents with fewer blocks aligned by `depth`. What its child looks like, [`child_config`]
+/// says.
+pub fn fusion_plan(
+    parents: &[FusionParent],
+    options: &DirectSum,
+    depth: DepthAlignment,
+) -> Result<FusionPlan> {
     for parent in parents.iter().skip(1) {
         compatible(&parents[0], parent)?;
     }
-    let tables = parents.iter().map(|parent| parameter_table(&parent.config)).collect::<Result<Vec<_>>>()?;
+    let layers = child_layers(parents.iter().map(|parent| &parent.config));
+    let tables =
+        parents.iter().map(|parent| depth.table(&parent.config, layers)).collect::<Result<Vec<_>>>()?;
     let parts: Vec<_> = parents
         .iter()
         .zip(&tables)
@@ -37,7 +45,8 @@ pub fn fusion_plan(parents: &[FusionParent], options: &DirectSum) -> Result<Fusi
     Ok(direct_sum(&parts, options)?)
 }
 
-/// The configuration of the fused model: the first parent's with the sums of the widths.
+/// The configuration of the fused model: the first parent's with the sums of the widths, and the
+/// largest numbers of blocks.
 pub fn child_config(parents: &[FusionParent], normalisation: Normalisation) -> Result<T5Config> {
     let configs = || parents.iter().map(|parent| &parent.config);
     let mut child = configs().next().cloned().ok_or_else(|| Error::Fusion("there are no parents".into()))?;
@@ -45,6 +54,9 @@ pub fn child_config(parents: &[FusionParent], normalisation: Normalisation) -> R
     child.num_heads = configs().map(|config| config.num_heads).sum();
     child.d_ff = configs().map(|config| config.d_ff).sum();
     child.d_kv = configs().map(|config| config.d_kv).max().unwrap_or(child.d_kv);
+    let [encoder, decoder] = child_layers(configs());
+    child.num_layers = encoder;
+    child.set_num_decoder_layers(decoder);
     child.rms_norm_groups = match normalisation {
         Normalisation::Property if parents.len() > 1 => configs().flat_map(T5Config::norm_groups).collect(),
         Normalisation::Property => child.rms_norm_groups,
@@ -57,20 +69,13 @@ pub fn child_config(parents: &[FusionParent], normalisation: Normalisation) -> R
 /// Whatever a table of sizes does not show, and what it shows later or in less words.
 fn compatible(first: &FusionParent, other: &FusionParent) -> Result<()> {
     let (a, b) = (&first.config, &other.config);
-    let checks: [(&str, String, String, &str); 9] = [
+    let checks: [(&str, String, String, &str); 7] = [
         ("feed_forward_proj", format!("{:?}", a.feed_forward_proj), format!("{:?}", b.feed_forward_proj), ""),
         (
             "vocab_size",
             a.vocab_size.to_string(),
             b.vocab_size.to_string(),
             "train both with the same tokenizer and padding",
-        ),
-        ("num_layers", a.num_layers.to_string(), b.num_layers.to_string(), "parents need equal depth"),
-        (
-            "num_decoder_layers",
-            a.num_decoder_layers().to_string(),
-            b.num_decoder_layers().to_string(),
-            "parents need equal depth",
         ),
         (
             "relative_attention_num_buckets",

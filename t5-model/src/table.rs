@@ -1,53 +1,75 @@
 //! T5's parameters, as a table: names, axes, and how logits average (Section 3.1).
 
 use fusion_core::Axis::{Embed, Heads, Kv, Mlp, RelposBuckets, Vocab};
-use fusion_core::{Dim, ParamSpec, ParamTable, dim, joined};
+use fusion_core::{Dim, Origin, ParamSpec, ParamTable, dim, joined};
 
 use crate::{FeedForward, Result, T5Config};
 
 /// The parameters of a T5, with Hugging Face's names and `[out, in]` layout.
 pub fn parameter_table(config: &T5Config) -> Result<ParamTable> {
     config.validate()?;
+    let own = |layers| (0..layers).map(Some).collect();
+    table_with_blocks(config, [own(config.num_layers), own(config.num_decoder_layers())])
+}
+
+/// The parameters of a T5 that takes part in a deeper one. For each block of the deeper encoder and decoder, `blocks`
+/// holds the index of the model's own block in its place; where there is none, a block of zeros stands in. It adds
+/// nothing to the residual stream.
+pub(crate) fn table_with_blocks(config: &T5Config, blocks: [Vec<Option<usize>>; 2]) -> Result<ParamTable> {
     let embed = || dim(Embed, config.d_model);
     let joined_kv = || joined(Heads, config.num_heads, Kv, config.d_kv);
     let mlp = || dim(Mlp, config.d_ff);
     let vocab = || dim(Vocab, config.vocab_size);
     let mut specs = vec![ParamSpec::new("shared.weight", [vocab(), embed()])];
-    let mut add = |name: String, dims: Vec<Dim>| specs.push(ParamSpec::new(name, dims));
 
-    for (stack, layers) in [("encoder", config.num_layers), ("decoder", config.num_decoder_layers())] {
-        for block in 0..layers {
+    for (stack, blocks) in ["encoder", "decoder"].into_iter().zip(blocks) {
+        for (block, own) in blocks.into_iter().enumerate() {
+            let spec = |parameter: String, dims: Vec<Dim>, absent: f64| {
+                let origin = match own {
+                    Some(own) if own == block => Origin::SameName,
+                    Some(own) => Origin::Tensor(format!("{stack}.block.{own}.{parameter}")),
+                    None => Origin::Absent(absent),
+                };
+                let name = format!("{stack}.block.{block}.{parameter}");
+                ParamSpec::new(name, dims).from_origin(origin)
+            };
             let attentions: &[&str] =
                 if stack == "encoder" { &["SelfAttention"] } else { &["SelfAttention", "EncDecAttention"] };
             for (layer, attention) in attentions.iter().enumerate() {
-                let layer = format!("{stack}.block.{block}.layer.{layer}");
                 for projection in ["q", "k", "v"] {
-                    add(format!("{layer}.{attention}.{projection}.weight"), vec![joined_kv(), embed()]);
+                    let name = format!("layer.{layer}.{attention}.{projection}.weight");
+                    specs.push(spec(name, vec![joined_kv(), embed()], 0.0));
                 }
-                add(format!("{layer}.{attention}.o.weight"), vec![embed(), joined_kv()]);
-                if block == 0 && *attention == "SelfAttention" {
-                    add(
-                        format!("{layer}.{attention}.relative_attention_bias.weight"),
-                        vec![
-                            dim(RelposBuckets, config.relative_attention_num_buckets),
-                            dim(Heads, config.num_heads),
-                        ],
-                    );
+                specs.push(spec(
+                    format!("layer.{layer}.{attention}.o.weight"),
+                    vec![embed(), joined_kv()],
+                    0.0,
+                ));
+                if block == 0 && layer == 0 {
+                    // All blocks use it, so it is that of the model's first block wherever that is.
+                    let name =
+                        format!("{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight");
+                    let buckets = dim(RelposBuckets, config.relative_attention_num_buckets);
+                    specs.push(ParamSpec::new(name, [buckets, dim(Heads, config.num_heads)]));
                 }
-                add(format!("{layer}.layer_norm.weight"), vec![embed()]);
+                specs.push(spec(format!("layer.{layer}.layer_norm.weight"), vec![embed()], 1.0));
             }
-            let layer = format!("{stack}.block.{block}.layer.{}", attentions.len());
+            let layer = attentions.len();
             let inputs: &[&str] = match config.feed_forward_proj {
                 FeedForward::Relu => &["wi"],
                 FeedForward::GatedGelu => &["wi_0", "wi_1"],
             };
             for input in inputs {
-                add(format!("{layer}.DenseReluDense.{input}.weight"), vec![mlp(), embed()]);
+                specs.push(spec(
+                    format!("layer.{layer}.DenseReluDense.{input}.weight"),
+                    vec![mlp(), embed()],
+                    0.0,
+                ));
             }
-            add(format!("{layer}.DenseReluDense.wo.weight"), vec![embed(), mlp()]);
-            add(format!("{layer}.layer_norm.weight"), vec![embed()]);
+            specs.push(spec(format!("layer.{layer}.DenseReluDense.wo.weight"), vec![embed(), mlp()], 0.0));
+            specs.push(spec(format!("layer.{layer}.layer_norm.weight"), vec![embed()], 1.0));
         }
-        add(format!("{stack}.final_layer_norm.weight"), vec![embed()]);
+        specs.push(ParamSpec::new(format!("{stack}.final_layer_norm.weight"), [embed()]));
     }
 
     // The average of the logits is folded into the last linear step before them that no one else uses.

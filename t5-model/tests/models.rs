@@ -5,7 +5,8 @@ use std::path::Path;
 use fusion_core::{DirectSum, Fill, FusionPlan, Normalisation, StandardDeviation};
 use serde_json::json;
 use t5_model::{
-    Error, FusionParent, T5Config, child_config, fusion_plan, initialize, parameter_table, position_bucket,
+    DepthAlignment, Error, FusionParent, T5Config, child_config, fusion_plan, initialize, parameter_table,
+    position_bucket,
 };
 
 /// Tables 6 and 7: heads, d_kv, d_ff by d_model.
@@ -26,7 +27,8 @@ fn parent(label: &str, config: T5Config) -> FusionParent {
 }
 
 fn plan(parents: &[FusionParent], normalisation: Normalisation, cross: Fill) -> FusionPlan {
-    fusion_plan(parents, &DirectSum { normalisation, cross, weights: None }).unwrap()
+    let options = DirectSum { normalisation, cross, weights: None };
+    fusion_plan(parents, &options, DepthAlignment::default()).unwrap()
 }
 
 #[test]
@@ -64,6 +66,37 @@ fn tied_models_fuse_in_the_final_norm() {
 }
 
 #[test]
+fn shallower_models_get_blocks_to_pass_through() {
+    let mut deep = T5Config::v1_1(64, 8, 2, 4, 16, 5);
+    let mut shallow = T5Config::v1_1(64, 6, 1, 4, 10, 3);
+    shallow.set_num_decoder_layers(2);
+    deep.set_num_decoder_layers(1);
+    let parents = [parent("deep", deep), parent("shallow", shallow)];
+    let child = child_config(&parents, Normalisation::Property).unwrap();
+    assert_eq!((child.num_layers, child.num_decoder_layers()), (5, 2));
+    let table = parameter_table(&child).unwrap();
+    for depth in [DepthAlignment::Bottom, DepthAlignment::Top, DepthAlignment::Spread] {
+        let plan = fusion_plan(&parents, &DirectSum::default(), depth).unwrap();
+        let planned = plan.params.iter().map(|param| (param.name.clone(), param.shape()));
+        assert!(planned.eq(table.iter().map(|spec| (spec.name.clone(), spec.shape()))));
+        let text = plan.to_string();
+        let encoder: Vec<_> = text.lines().filter(|line| line.starts_with("encoder")).collect();
+        insta::assert_snapshot!(format!("pass_through_{depth:?}").to_lowercase(), encoder.join("\n"));
+        // All blocks' attention uses the first one's bias, wherever that is.
+        let bias = plan.params.iter().filter(|param| param.name.contains("relative_attention_bias"));
+        assert!(bias.flat_map(|p| p.placements.iter().map(|part| part.source == p.name)).eq([true; 4]));
+        let warnings: Vec<_> = plan.warnings().iter().map(ToString::to_string).collect();
+        if depth == DepthAlignment::Bottom {
+            insta::assert_snapshot!(warnings.join("\n"));
+        }
+        assert_eq!(warnings.len(), 2);
+        let cross = Fill::Normal { std: StandardDeviation::Relative(0.01), seed: 7 };
+        let options = DirectSum { cross, ..DirectSum::default() };
+        assert_eq!(fusion_plan(&parents, &options, depth).unwrap().warnings(), []);
+    }
+}
+
+#[test]
 fn what_cannot_be_fused_says_why() {
     let base = T5Config::v1_1(64, 8, 2, 4, 16, 2);
     let mut tied = base.clone();
@@ -72,11 +105,10 @@ fn what_cannot_be_fused_says_why() {
     relu.feed_forward_proj = t5_model::FeedForward::Relu;
     let mut distance = base.clone();
     distance.relative_attention_max_distance = 64;
-    let others =
-        [T5Config::v1_1(128, 8, 2, 4, 16, 2), T5Config::v1_1(64, 8, 2, 4, 16, 3), tied, relu, distance];
+    let others = [T5Config::v1_1(128, 8, 2, 4, 16, 2), tied, relu, distance];
     let errors = others.map(|other| {
         let parents = [parent("a", base.clone()), parent("b", other)];
-        fusion_plan(&parents, &DirectSum::default()).unwrap_err().to_string()
+        fusion_plan(&parents, &DirectSum::default(), DepthAlignment::Bottom).unwrap_err().to_string()
     });
     insta::assert_snapshot!(errors.join("\n"));
 }

@@ -2,8 +2,8 @@
 
 use fusion_core::Axis::{Embed, Heads, Hidden, Input, Kv, Mlp, Output, RelposBuckets, Vocab};
 use fusion_core::{
-    Axis, AxisRule, Dim, DirectSum, Error, Executor, Factor, Fill, HostTensors, Normalisation, ParamSpec,
-    ParamTable, Part, Philox, StandardDeviation, TensorSource, dim, direct_sum, joined,
+    Axis, AxisRule, Dim, DirectSum, Error, Executor, Factor, Fill, HostTensors, Normalisation, Origin,
+    ParamSpec, ParamTable, Part, Philox, StandardDeviation, TensorSource, dim, direct_sum, joined,
 };
 use proptest::prelude::*;
 
@@ -21,6 +21,9 @@ const PARAMS: [(&str, &[&[Axis]]); 9] = [
     ("head", &[&[Vocab], &[Embed]]),
     ("logit_bias", &[&[Vocab]]),
 ];
+
+/// Parameters that have every stored dimension of the others.
+const SIZES: [&str; 5] = ["embedding", "query", "three", "bias", "mlp"];
 
 fn table(size: impl Fn(Axis) -> usize) -> ParamTable {
     ParamTable::new(PARAMS.iter().map(|(name, dims)| {
@@ -73,7 +76,11 @@ fn naive(name: &str, tables: &[ParamTable], tensors: &[HostTensors], std: f64, s
         for &p in &owners {
             let at = (0..flat.len()).fold(0, |at, f| at * sizes[p][f] + local(p, f, coordinate[f]).unwrap());
             let factor = if averaged { 1.0 / specs.len() as f64 } else { 1.0 };
-            value += factor * f64::from(tensors[p].0[name].data[at]);
+            value += factor
+                * match specs[p].origin {
+                    Origin::Absent(constant) => constant,
+                    _ => f64::from(tensors[p].0[name].data[at]),
+                };
         }
         // Cross-connections are where every stored dimension by itself belongs to some parent.
         let mut factors = 0;
@@ -97,6 +104,8 @@ proptest! {
     fn agrees_with_the_naive_sum(
         fused in prop::collection::vec((1..4usize, 1..4usize, 1..4usize, 1..4usize), 1..5),
         vocab in 1..4usize,
+        // Which of the later parents lack which parameters, and what stands in for them.
+        absent in prop::collection::vec((1..5usize, 0..PARAMS.len() - 1, -1.0..1.0f64), 0..6),
         seed: u64,
         noise: bool,
     ) {
@@ -110,6 +119,18 @@ proptest! {
                     Mlp => mlp,
                     _ => vocab,
                 })
+            })
+            .enumerate()
+            .map(|(parent, table)| {
+                ParamTable::new(table.iter().cloned().map(|spec| {
+                    let gap = absent.iter().find(|(p, param, _)| *p == parent && PARAMS[*param].0 == spec.name);
+                    // An embedding must be there: the sizes of what is absent come from what is not.
+                    match gap.filter(|_| !SIZES.contains(&spec.name.as_str())) {
+                        Some((_, _, value)) => spec.from_origin(Origin::Absent(*value)),
+                        None => spec,
+                    }
+                }))
+                .unwrap()
             })
             .collect();
         let tensors: Vec<HostTensors> =

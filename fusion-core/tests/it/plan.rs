@@ -5,7 +5,7 @@ use fusion_core::{
     StandardDeviation, TensorSource, Warning, dim, direct_sum,
 };
 
-use crate::support::{Sizes, T5_SMALL, TINY, plan, random, t5};
+use crate::support::{Sizes, T5_SMALL, TINY, plan, random, t5, without_last_blocks};
 
 const NOISE: Fill = Fill::Normal { std: StandardDeviation::Relative(0.01), seed: 7 };
 
@@ -36,6 +36,18 @@ fn text_of_unequal_parents() {
 }
 
 #[test]
+fn text_of_an_absent_parent() {
+    let shallow = without_last_blocks(t5(Sizes { embed: 4, heads: 1, kv: 2, mlp: 3, ..TINY }));
+    let plan = plan(&[&t5(TINY), &shallow], &noisy()).unwrap();
+    insta::assert_snapshot!(plan);
+    let wo =
+        plan.params.iter().find(|param| param.name == "encoder.block.1.layer.1.DenseReluDense.wo.weight");
+    let json = serde_json::to_string_pretty(&wo.unwrap()).unwrap();
+    insta::assert_snapshot!("json_of_an_absent_parent", json);
+    assert_eq!(serde_json::from_str::<PlannedParam>(&json).unwrap(), *wo.unwrap());
+}
+
+#[test]
 fn text_of_names_and_sources() {
     let param = |name: &str, source: &str, size: usize| PlannedParam {
         name: name.into(),
@@ -47,6 +59,7 @@ fn text_of_names_and_sources() {
             extent: vec![size],
             scale: 2.0f64.sqrt(),
         }],
+        absent: vec![],
         fill: Fill::Zero,
     };
     let mut plan = plan(&[&t5(TINY)], &DirectSum::default()).unwrap();
@@ -58,6 +71,9 @@ fn text_of_names_and_sources() {
         param("norm.4", "norm.4", 3),
         param("norm.01", "norm.01", 2),
         param("norm.5", "other", 2),
+        param("norm.6", "norm.4", 2),
+        param("norm.7", "norm.5", 2),
+        param("norm.8", "norm.9", 2),
         param("ünïcode.7.x", "ünïcode.7.x", 1234567),
     ];
     let text = plan.to_string();
@@ -97,7 +113,23 @@ fn warnings() {
     assert_eq!(warnings(&different, &zero), []);
     assert_eq!(warnings(&same[..1], &zero), []);
 
-    let all = [warnings(&same, &zero), warnings(&different, &rule), warnings(&unequal, &zero)].concat();
+    let shallow = without_last_blocks(t5(TINY));
+    let depths = [part("a", None, &table), part("b", None, &shallow)];
+    let absent = |count| Warning::AbsentStaysZero {
+        parameter: "encoder.block.1.layer.0.SelfAttention.q.weight".into(),
+        parent: 1,
+        count,
+    };
+    assert_eq!(warnings(&depths, &zero), [absent(18)]);
+    assert_eq!(warnings(&depths, &noisy()), []);
+
+    let all = [
+        warnings(&same, &zero),
+        warnings(&different, &rule),
+        warnings(&unequal, &zero),
+        warnings(&depths, &zero),
+    ];
+    let all = all.concat();
     insta::assert_snapshot!(all.iter().map(Warning::to_string).collect::<Vec<_>>().join("\n"));
 }
 
@@ -141,6 +173,39 @@ fn error_messages() {
     check(&|plan| plan.params[0].fill = NOISE);
     check(&|plan| plan.embed_groups = vec![usize::MAX, 12]);
 
+    let sound = plan(&[&t5(TINY), &without_last_blocks(t5(TINY))], &noisy()).unwrap();
+    let at = |name: &str| sound.params.iter().position(|param| param.name == name).unwrap();
+    let (norm, wo) = (
+        at("encoder.block.1.layer.0.layer_norm.weight"),
+        at("encoder.block.1.layer.1.DenseReluDense.wo.weight"),
+    );
+    let mut check = |damage: &dyn Fn(&mut FusionPlan)| {
+        let mut plan = sound.clone();
+        damage(&mut plan);
+        messages.push(plan.validate().unwrap_err().to_string());
+    };
+    check(&|plan| plan.params[wo].placements.clear());
+    check(&|plan| plan.params[wo].absent.clear());
+    check(&|plan| plan.params[wo].absent[0].parent = 2);
+    check(&|plan| plan.params[wo].absent[0].extent.truncate(1));
+    check(&|plan| plan.params[wo].absent[0].offset[0] += 1);
+    check(&|plan| plan.params[wo].absent[0].value = f64::INFINITY);
+    // Sizes that no file accounts for.
+    check(&|plan| {
+        plan.params[wo].dims[1] = dim(Axis::Mlp, 1 << 40);
+        plan.params[wo].absent[0].extent[1] = (1 << 40) - 5;
+    });
+    check(&|plan| plan.params[wo].absent[0].parent = 0);
+    check(&|plan| {
+        plan.params[norm].absent[0].parent = 0;
+        plan.params[norm].absent[0].offset = vec![0];
+    });
+    check(&|plan| {
+        let again = plan.params[wo].absent[0].clone();
+        plan.params[wo].absent.push(again);
+    });
+
+    let sound = plan(&[&t5(TINY), &t5(TINY)], &noisy()).unwrap();
     let tensors = random(&t5(TINY), 1);
     let without =
         HostTensors(tensors.0.clone().into_iter().filter(|(name, _)| name != "shared.weight").collect());

@@ -2,7 +2,7 @@
 
 use fusion_core::Axis::{Embed, Heads, Kv, Mlp, RelposBuckets, Vocab};
 use fusion_core::{
-    DirectSum, FusionPlan, HostTensor, HostTensors, ParamSpec, ParamTable, Part, Philox, Result, dim,
+    DirectSum, FusionPlan, HostTensor, HostTensors, Origin, ParamSpec, ParamTable, Part, Philox, Result, dim,
     direct_sum, joined,
 };
 
@@ -64,14 +64,25 @@ pub fn t5(sizes: Sizes) -> ParamTable {
     ParamTable::new(specs).unwrap()
 }
 
-/// Normal values for every parameter.
+/// The same without block 1 of either stack: gains of one, other weights of zero.
+#[allow(dead_code, reason = "the bench has no use for it")]
+pub fn without_last_blocks(table: ParamTable) -> ParamTable {
+    let specs = table.iter().cloned().map(|spec| match spec.name.contains(".block.1.") {
+        true if spec.name.ends_with("layer_norm.weight") => spec.from_origin(Origin::Absent(1.0)),
+        true => spec.from_origin(Origin::Absent(0.0)),
+        false => spec,
+    });
+    ParamTable::new(specs).unwrap()
+}
+
+/// Normal values for every parameter that is not absent.
 pub fn random(table: &ParamTable, seed: u64) -> HostTensors {
     let tensor = |spec: &ParamSpec| {
         let mut tensor = HostTensor::zeros(spec.shape());
         Philox::new(seed, &spec.name).fill_normal(0, 1.0, &mut tensor.data);
         (spec.name.clone(), tensor)
     };
-    table.iter().map(tensor).collect()
+    table.iter().filter(|spec| !matches!(spec.origin, Origin::Absent(_))).map(tensor).collect()
 }
 
 /// A plan of parents that are named `a`, `b`, ….

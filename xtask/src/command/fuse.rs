@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use fusion_core::Normalisation;
 use serde_json::json;
+use t5_model::DepthAlignment;
 
 use crate::output::{print, print_json};
 use crate::stage::fuse::{Cross, FuseSettings, NamedModel, PlannedFusion, WeightType};
@@ -19,8 +20,8 @@ const EXAMPLES: &str = concat!(
 ///
 /// Every parent's weights are placed block-diagonally into a model as wide as all parents together; what connects the
 /// blocks is filled by `--cross`. One parent with `--times 2` is self fusion. The parents need the same tokenizer and
-/// depth; their widths, heads and d_ff may differ. Prints the plan, and writes a checkpoint in Hugging Face's layout
-/// with the first parent's tokenizer and a lineage.json.
+/// kind of MLP; their widths, heads, d_ff and numbers of layers may differ. Prints the plan, and writes a checkpoint in
+/// Hugging Face's layout with the first parent's tokenizer and a lineage.json.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -45,6 +46,9 @@ pub struct Arguments {
     /// The parents' weights in the average, adding up to 1 [default: all equal]
     #[arg(long, value_name = "W,…", value_delimiter = ',')]
     weights: Option<Vec<f64>>,
+    /// Which of the child's blocks a parent with fewer takes; it passes its features through the others
+    #[arg(long, value_name = "WHERE", value_enum, default_value = "bottom")]
+    depth: Depth,
     /// Type of the fused weights [default: the parents']
     #[arg(long, value_enum)]
     dtype: Option<WeightType>,
@@ -65,6 +69,16 @@ enum Norm {
     Rule,
 }
 
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Depth {
+    /// The first ones
+    Bottom,
+    /// The last ones
+    Top,
+    /// The first, the last, and evenly spaced ones in between
+    Spread,
+}
+
 impl Arguments {
     pub fn run(self) -> Result<()> {
         if let Some(output) = self.output.as_deref().filter(|_| !self.plan_only) {
@@ -79,6 +93,11 @@ impl Arguments {
             seed: self.seed,
             times: self.times,
             weights: self.weights.clone(),
+            depth: match self.depth {
+                Depth::Bottom => DepthAlignment::Bottom,
+                Depth::Top => DepthAlignment::Top,
+                Depth::Spread => DepthAlignment::Spread,
+            },
             dtype: self.dtype,
         };
         let fusion = PlannedFusion::new(&named(&self.parents), &settings)?;

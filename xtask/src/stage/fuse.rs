@@ -10,7 +10,7 @@ use fusion_core::{
     StandardDeviation, TensorSource, write_directory_atomically, write_file_atomically,
 };
 use serde::{Deserialize, Serialize};
-use t5_model::{FusionParent, T5Config, child_config, fusion_plan};
+use t5_model::{DepthAlignment, FusionParent, T5Config, child_config, fusion_plan};
 
 use super::Source;
 use crate::model::{copy_tokenizer, tokenizer_of};
@@ -40,6 +40,9 @@ pub struct FuseSettings {
     /// The parents' weights in the average of the logits.
     #[serde(default)]
     pub weights: Option<Vec<f64>>,
+    /// The blocks that parents with fewer of them take in the child.
+    #[serde(default)]
+    pub depth: DepthAlignment,
     /// The parents' own types if there is none.
     #[serde(default)]
     pub dtype: Option<WeightType>,
@@ -142,6 +145,8 @@ pub struct PlannedFusion {
     /// The checkpoint of each of the plan's parents.
     sources: Vec<usize>,
     lineages: Vec<Option<Lineage>>,
+    /// Where the blocks of a shallower parent are, if there is one.
+    depth: Option<DepthAlignment>,
     dtype: Option<WeightType>,
 }
 
@@ -200,11 +205,12 @@ impl PlannedFusion {
             cross: settings.cross.fill(settings.seed),
             weights: settings.weights.clone(),
         };
-        let plan = fusion_plan(&all, &options)?;
+        let plan = fusion_plan(&all, &options, settings.depth)?;
         let child = child_config(&all, settings.norm)?;
         warnings.extend(plan.warnings().iter().map(ToString::to_string));
-        let fusion =
-            PlannedFusion { plan, child, warnings, checkpoints, sources, lineages, dtype: settings.dtype };
+        let is_shallow = plan.params.iter().any(|param| !param.absent.is_empty());
+        let (depth, dtype) = (is_shallow.then_some(settings.depth), settings.dtype);
+        let fusion = PlannedFusion { plan, child, warnings, checkpoints, sources, lineages, depth, dtype };
         Executor::new(&fusion.plan, &fusion.tensor_sources())?; // compares the plan with the parents' headers
         Ok(fusion)
     }
@@ -232,10 +238,11 @@ impl PlannedFusion {
                 copy_tokenizer(first.directory(), directory)?;
             }
             let lineages = self.sources.iter().map(|source| self.lineages[*source].clone());
-            let lineage = Lineage {
-                sha256: Some(Checkpoint::open(directory)?.sha256()?),
-                ..Lineage::of_fusion(&self.plan, lineages)
-            };
+            let mut lineage = Lineage::of_fusion(&self.plan, lineages);
+            lineage.sha256 = Some(Checkpoint::open(directory)?.sha256()?);
+            if let (Some(fusion), Some(depth)) = (&mut lineage.fusion, self.depth) {
+                fusion.other.insert("depth".into(), serde_json::to_value(depth)?);
+            }
             Ok(lineage.write(directory)?)
         })
         .with_context(|| format!("the fused model was not written to {}", output.display()))

@@ -28,6 +28,24 @@ fn a_fused_checkpoint_is_whole() {
 }
 
 #[test]
+fn a_shallower_parent_passes_through_blocks() {
+    let (deep, shallow) = (golden("fusion/untied/parent_0"), golden("fusion/untied/parent_unequal"));
+    let output = directory(&[]);
+    let child = output.path().join("child");
+    for (depth, block) in [("bottom", "block.1."), ("top", "block.0."), ("spread", "block.1.")] {
+        let parents = [text(&deep), text(&shallow), "--output", text(&child), "--overwrite"];
+        let called = call(&[&["fuse"], &parents[..], &["--depth", depth]].concat());
+        assert!(called.stderr.contains(&format!("`encoder.{block}layer.0.SelfAttention.q.weight`")));
+        called.success();
+        let lineage = fs::read_to_string(child.join("lineage.json")).expect("written");
+        assert!(lineage.contains(&format!("\"depth\": \"{depth}\"")), "{lineage}");
+        let inspected = call(&["inspect", text(&child), "--json"]).success();
+        let inspected: serde_json::Value = serde_json::from_str(&inspected).expect("JSON");
+        assert!(inspected["health"].is_object(), "{inspected}");
+    }
+}
+
+#[test]
 fn self_fusion_leaves_equal_halves_unless_noise_tells_them_apart() {
     let parent = golden("fusion/untied/parent_0");
     let output = directory(&[]);

@@ -37,6 +37,7 @@ fn errors_have_file_line_and_column() {
         ("unknown stage", with("[stages.a]\nkind = \"fuse\"\nparents = [\"b\", \"c\"]\n")),
         ("a tokenizer as parent", with("[stages.a]\nkind = \"fuse\"\nparents = [\"words\"]\n")),
         ("no parents", with("[stages.a]\nkind = \"fuse\"\n")),
+        ("bad depth", with("[stages.a]\nkind = \"fuse\"\nparents = [\"a\"]\ndepth = \"middle\"\n")),
         ("bad cross", with("[stages.a]\nkind = \"fuse\"\nparents = [\"a\"]\ncross = \"normal:x\"\n")),
         ("unknown task", with("[stages.a]\nkind = \"glue\"\nmodel = \"a\"\ntasks = [\"rte\", \"wnli\"]\n")),
         (
