@@ -87,8 +87,10 @@ fn default_eos() -> i32 {
 /// Keys that are written only where they say something.
 const OPTIONAL: [&str; 2] = ["scale_decoder_outputs", "rms_norm_groups"];
 
-/// Larger sizes than any T5 has; keeps products of sizes far from overflow.
-const MAX_SIZE: usize = 1 << 24;
+/// Larger sizes than any T5 has: products of sizes stay far from overflow, and tables of parameters small.
+const MAX_VOCABULARY: usize = 1 << 24;
+const MAX_SIZE: usize = 1 << 17;
+const MAX_LAYERS: usize = 1 << 10;
 
 impl T5Config {
     /// A stock T5 1.1: gated GELU, untied head, as many decoder as encoder layers, no dropout in the configuration's
@@ -156,7 +158,11 @@ impl T5Config {
         let path = checkpoint.directory().join("config.json");
         let mut config = Self::from_json(checkpoint.config(), &path)?;
         config.tied_head = Some(match checkpoint.view("lm_head.weight") {
-            Err(_) => true,
+            Err(_) if config.tie_word_embeddings => true,
+            Err(_) => {
+                let problem = "tie_word_embeddings is false, but the checkpoint has no lm_head.weight".into();
+                return Err(Error::Config { path, problem });
+            }
             Ok(head) => {
                 config.tie_word_embeddings
                     && checkpoint.view("shared.weight").is_ok_and(|shared| shared.data() == head.data())
@@ -204,19 +210,19 @@ impl T5Config {
     pub fn validate(&self) -> Result<()> {
         let fail = |problem: String| Err(Error::Configuration(problem));
         let sizes = [
-            ("vocab_size", self.vocab_size),
-            ("d_model", self.d_model),
-            ("d_kv", self.d_kv),
-            ("d_ff", self.d_ff),
-            ("num_heads", self.num_heads),
-            ("num_layers", self.num_layers),
-            ("num_decoder_layers", self.num_decoder_layers()),
-            ("relative_attention_num_buckets", self.relative_attention_num_buckets),
-            ("relative_attention_max_distance", self.relative_attention_max_distance),
+            ("vocab_size", self.vocab_size, MAX_VOCABULARY),
+            ("d_model", self.d_model, MAX_SIZE),
+            ("d_kv", self.d_kv, MAX_SIZE),
+            ("d_ff", self.d_ff, MAX_SIZE),
+            ("num_heads", self.num_heads, MAX_SIZE),
+            ("num_layers", self.num_layers, MAX_LAYERS),
+            ("num_decoder_layers", self.num_decoder_layers(), MAX_LAYERS),
+            ("relative_attention_num_buckets", self.relative_attention_num_buckets, MAX_SIZE),
+            ("relative_attention_max_distance", self.relative_attention_max_distance, MAX_VOCABULARY),
         ];
-        for (key, size) in sizes {
-            if size == 0 || size > MAX_SIZE {
-                return fail(format!("{key} is {size}; it must be between 1 and {MAX_SIZE}"));
+        for (key, size, most) in sizes {
+            if size == 0 || size > most {
+                return fail(format!("{key} is {size}; it must be between 1 and {most}"));
             }
         }
         let (buckets, distance) = (self.relative_attention_num_buckets, self.relative_attention_max_distance);

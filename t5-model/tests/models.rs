@@ -121,6 +121,7 @@ fn configurations_that_describe_no_t5_are_refused() {
         ("d_model", json!("wide")),
         ("vocab_size", json!(-1)),
         ("num_heads", json!(99_999_999)),
+        ("num_layers", json!(2000)),
         ("relative_attention_num_buckets", json!(7)),
         ("relative_attention_max_distance", json!(16)),
         ("feed_forward_proj", json!("gated-silu")),

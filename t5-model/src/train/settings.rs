@@ -62,6 +62,9 @@ impl Default for Settings {
     }
 }
 
+/// More examples than any update takes; a batch is gathered before it is computed.
+const MAX_BATCH: usize = 1 << 20;
+
 impl Settings {
     /// Examples on the device at a time: the batch size of the training text's stream.
     pub fn micro_batch_size(&self) -> usize {
@@ -97,6 +100,9 @@ impl Settings {
             }
         }
         let (batch, micro) = (self.batch_size, self.micro_batch_size());
+        if batch > MAX_BATCH {
+            return fail("batch_size", format!("{batch} is more than {MAX_BATCH}"));
+        }
         if !batch.is_multiple_of(micro) {
             return fail("micro_batch_size", format!("{micro} does not divide batch_size {batch}"));
         }

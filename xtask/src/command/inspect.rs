@@ -36,10 +36,7 @@ impl Arguments {
         let parameters = parameter_count(&checkpoint)?;
         let types = types(&checkpoint)?;
         let lineage = checkpoint.lineage()?;
-        let mut health = Health::of(&checkpoint, &parameter_table(&config)?)?;
-        if config.tied_head() && !config.tie_word_embeddings {
-            health.misfits.push("lm_head.weight is missing, the embedding serves in its stead".to_owned());
-        }
+        let health = Health::of(&checkpoint, &parameter_table(&config)?)?;
         if self.json {
             return print_json(&json!({
                 "config": config.to_json(),
