@@ -10,7 +10,7 @@ use fusion_core::{
     write_tensors,
 };
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the bench uses a part")]
 #[path = "../tests/it/support.rs"]
 mod support;
 
