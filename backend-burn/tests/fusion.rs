@@ -9,7 +9,7 @@ use t5_model::{
     Batch, DepthAlignment, FeedForward, FusionParent, T5Config, child_config, fusion_plan, initialize,
 };
 
-const NOISE: Fill = Fill::Normal { std: StandardDeviation::Relative(0.1), seed: 7 };
+const NOISE: Fill = Fill::normal(StandardDeviation::Relative(0.1), 7);
 
 #[derive(Clone, Debug)]
 struct Family {

@@ -28,7 +28,7 @@ fn fuse(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("t5_small_pair");
     group.sample_size(10);
-    let noise = Fill::Normal { std: StandardDeviation::Relative(0.01), seed: 1 };
+    let noise = Fill::normal(StandardDeviation::Relative(0.01), 1);
     for (name, cross) in [("fuse_zero", Fill::Zero), ("fuse_normal", noise)] {
         let plan = support::plan(&[&table, &table], &DirectSum { cross, ..DirectSum::default() }).unwrap();
         let executor = Executor::new(&plan, &sources).unwrap();

@@ -107,7 +107,7 @@ impl DenseNetwork {
             let input = if layer == 0 { Axis::Input } else { Axis::Hidden };
             let output = if layer == last { Axis::Output } else { Axis::Hidden };
             let (weight, bias) = names(layer);
-            let weight = ParamSpec::new(weight, [dim(input, pair[0]), dim(output, pair[1])]);
+            let weight = ParamSpec::new(weight, [dim(input, pair[0]), dim(output, pair[1])]).contracting(0);
             let bias = ParamSpec::new(bias, [dim(output, pair[1])]);
             if layer == last { [weight.averaged(), bias.averaged()] } else { [weight, bias] }
         });

@@ -120,7 +120,7 @@ fn fuse_param(
 
     let mut child: Vec<Factor> = factors(first).map(|factor| Factor { size: 0, ..factor }).collect();
     let (mut placements, mut absent) = (Vec::with_capacity(specs.len()), Vec::new());
-    for (parent, (spec, scale)) in specs.iter().zip(scales).enumerate() {
+    for (parent, (spec, (scale, weight))) in specs.iter().zip(scales.into_iter().zip(weights)).enumerate() {
         let extent: Vec<usize> = factors(spec).map(|factor| factor.size).collect();
         let mut offset = Vec::with_capacity(extent.len());
         for (total, &size) in child.iter_mut().zip(&extent) {
@@ -136,13 +136,26 @@ fn fuse_param(
                 continue;
             }
         };
-        placements.push(Placement { parent, source, offset, extent, scale });
+        // Every path from a part's features to the logits takes its weight in their average once: in the part itself, or
+        // else behind it.
+        let gradient = Some(weight / scale).filter(|gradient| gradient.is_finite());
+        placements.push(Placement {
+            parent,
+            source,
+            from: None,
+            offset,
+            extent,
+            scale,
+            noise: None,
+            gradient,
+        });
     }
     let mut sizes = child.into_iter();
     let dims = first.dims.iter().map(|dim| Dim { factors: sizes.by_ref().take(dim.factors.len()).collect() });
     let has_cross = fused_dims >= 2 && specs.len() >= 2;
     let fill = if has_cross { cross } else { Fill::Zero };
-    Ok(PlannedParam { name: first.name.clone(), dims: dims.collect(), placements, absent, fill })
+    let (name, dims, contracts) = (first.name.clone(), dims.collect(), first.contracts);
+    Ok(PlannedParam { name, dims, placements, absent, fill, contracts })
 }
 
 /// Each part's factor for the average of the logits.
@@ -181,7 +194,7 @@ fn check_same_axes(
         let (first_axes, other_axes) = (axes(&first.dims), axes(&spec.dims));
         return Err(Error::AxesDiffer { parameter, first: first_name, first_axes, other, other_axes });
     }
-    if first.averaging != spec.averaging {
+    if first.averaging != spec.averaging || first.contracts != spec.contracts {
         return Err(Error::AveragingDiffers { parameter, first: first_name, other });
     }
     let shared = |(a, b): &(Factor, Factor)| a.axis.rule() == AxisRule::Shared && a.size != b.size;

@@ -38,7 +38,7 @@ pub enum Error {
         other: String,
         other_size: usize,
     },
-    #[error("parameter `{parameter}`: {first} and {other} average their logits in different ways")]
+    #[error("parameter `{parameter}`: {first} and {other} use it in different ways")]
     AveragingDiffers { parameter: String, first: String, other: String },
     #[error(
         "parameter `{parameter}`: all of its axes ({axes}) are shared, so there is no room to place the parents \
@@ -82,18 +82,47 @@ pub enum Error {
     AbsentOverlap { parameter: String, parent: usize, other: usize },
     #[error("parameter `{parameter}`: parent {parent} is scaled by {scale}, which is not finite")]
     Scale { parameter: String, parent: usize, scale: f64 },
+    #[error(
+        "parameter `{parameter}`: the source box of parent {parent} has {offset} offsets and {sizes} sizes for {axes} axes"
+    )]
+    SourceRank { parameter: String, parent: usize, offset: usize, sizes: usize, axes: usize },
+    #[error(
+        "parameter `{parameter}`: {start}..{end} of axis {axis} is taken from parent {parent}, whose tensor has size {size}"
+    )]
+    OutOfSource { parameter: String, parent: usize, axis: Axis, start: usize, end: usize, size: usize },
+    #[error(
+        "parameter `{parameter}`: the noise of parent {parent} is multiplied by {factor}, which is not finite"
+    )]
+    NoiseFactor { parameter: String, parent: usize, factor: f64 },
+    #[error("parameter `{parameter}`: products sum over dimension {contracts}, but it has {dimensions}")]
+    Contraction { parameter: String, contracts: usize, dimensions: usize },
+    #[error(
+        "parameter `{parameter}`: one-sided cross-connections need a matrix whose dimension of inputs is known"
+    )]
+    NoDirection { parameter: String },
     #[error("parameter `{parameter}`: the placements of parents {first} and {second} overlap in part")]
     Overlap { parameter: String, first: usize, second: usize },
     #[error(
         "parameter `{parameter}`: parents share the same place, but their scales add up to {total}, not to 1"
     )]
     AverageScales { parameter: String, total: f64 },
-    #[error("the standard deviation of cross-connections must be finite and above 0, but is {std}")]
+    #[error("the standard deviation of random numbers must be finite and above 0, but is {std}")]
     Deviation { std: f64 },
     #[error(
         "parameter `{parameter}` has fewer than two fused dimensions, so it has no cross-connections to fill"
     )]
     NoCrossConnections { parameter: String },
+    #[error("the model has no axis {axis} to widen")]
+    NoSuchAxis { axis: Axis },
+    #[error("axis {axis}: features {start}..{end} are to be copied, but the model has {size}")]
+    Features { axis: Axis, start: usize, end: usize, size: usize },
+    #[error("axis {axis}: features {start}..{end} have no place in the wider model")]
+    FeaturesLost { axis: Axis, start: usize, end: usize },
+    #[error(
+        "axis {axis} cannot grow from {parent} to {child} by copying: the normalisation takes a mean over it, so every \
+         feature must be copied equally often; {} and {} are possible", (child / parent).max(1) * parent, (child / parent + 1) * parent
+    )]
+    UnequalCopies { axis: Axis, parent: usize, child: usize },
 
     // Plans and the parents' files.
     #[error("the plan has {parents} parents, but {sources} were given")]

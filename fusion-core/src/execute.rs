@@ -7,7 +7,7 @@ use safetensors::tensor::TensorView;
 
 use crate::checkpoint::{LazyTensor, write_weights};
 use crate::geometry::Geometry;
-use crate::plan::{Fill, FusionPlan, PlannedParam, StandardDeviation};
+use crate::plan::{Fill, FusionPlan, Noise, PlannedParam, StandardDeviation};
 use crate::tensor::{Element, float_size, to_f32, with_element};
 use crate::{Dtype, Error, HostTensor, HostTensors, Philox, Result, TensorSource};
 
@@ -92,8 +92,10 @@ impl<'a> Executor<'a> {
         if let Some(dtype) = self.dtype {
             return Ok(dtype);
         }
-        let first =
-            param.placements.first().ok_or_else(|| Error::NothingPlaced { parameter: param.name.clone() })?;
+        // A parameter that all parents lack gets the type of the plan's first.
+        let all = self.plan.params.iter().flat_map(|param| &param.placements);
+        let first = param.placements.iter().chain(all).next();
+        let first = first.ok_or_else(|| Error::NothingPlaced { parameter: param.name.clone() })?;
         Ok(self.source(first.parent)?.view(&first.source)?.dtype())
     }
 }
@@ -112,12 +114,9 @@ fn produce<T: Element>(param: &PlannedParam, views: &[TensorView<'_>], dtype: Dt
 
     let normal = match param.fill {
         Fill::Zero => None,
-        Fill::Normal { std: StandardDeviation::Absolute(std), seed } => Some((std, seed)),
-        Fill::Normal { std: StandardDeviation::Relative(std), seed } => {
-            Some((std * root_mean_square(param, views), seed))
-        }
+        Fill::Normal { std, seed, .. } => Some((absolute(std, param, views), Philox::new(seed, &param.name))),
     };
-    let normal = normal.map(|(std, seed)| (std, Philox::new(seed, &param.name)));
+    let noises = noises(param, views);
     let overlap = param.has_overlap();
     let lines_at_once = (CHUNK / geometry.line).max(1);
     bytes.par_chunks_mut(lines_at_once * geometry.line * T::SIZE).enumerate().try_for_each(
@@ -127,9 +126,11 @@ fn produce<T: Element>(param: &PlannedParam, views: &[TensorView<'_>], dtype: Dt
                 let line = chunk * lines_at_once + index;
                 geometry.row(line, &mut row);
                 scratch.clear();
-                for ((part, view), placement) in geometry.parts.iter().zip(views).zip(&param.placements) {
+                for (((part, view), placement), noise) in
+                    geometry.parts.iter().zip(views).zip(&param.placements).zip(&noises)
+                {
                     let Some(first) = part.line(&row) else { continue };
-                    if view.dtype() == dtype && placement.scale == 1.0 && !overlap {
+                    if view.dtype() == dtype && placement.scale == 1.0 && noise.is_none() && !overlap {
                         for run in &part.segments {
                             let source = slice(view.data(), first + run.source, run.len, T::SIZE);
                             out[run.child * T::SIZE..][..source.len()].copy_from_slice(source);
@@ -146,6 +147,10 @@ fn produce<T: Element>(param: &PlannedParam, views: &[TensorView<'_>], dtype: Dt
                             *sum += S::read(value).to_f64() * placement.scale;
                         }
                     }, _ => ());
+                        if let Some((std, stream)) = noise {
+                            let draws = stream.normals((first + run.source) as u64);
+                            sums.iter_mut().zip(draws).for_each(|(sum, draw)| *sum += std * draw);
+                        }
                         if !overlap {
                             encode::<T>(param, dtype, sums, &mut out[run.child * T::SIZE..])?;
                         }
@@ -195,19 +200,55 @@ fn encode<T: Element>(param: &PlannedParam, dtype: Dtype, values: &[f64], out: &
     Ok(())
 }
 
-/// The root mean square, about zero, of all values that are placed in a parameter. Added up in fixed chunks, so
-/// that it does not depend on the number of threads.
+/// A standard deviation in the parameter's own units.
+fn absolute(std: StandardDeviation, param: &PlannedParam, views: &[TensorView<'_>]) -> f64 {
+    match std {
+        StandardDeviation::Absolute(std) => std,
+        StandardDeviation::Relative(share) => share * root_mean_square(param, views),
+    }
+}
+
+/// For each placement, the factor of its noise and the numbers, by the source's elements.
+fn noises(param: &PlannedParam, views: &[TensorView<'_>]) -> Vec<Option<(f64, Philox)>> {
+    let mut known: Option<(StandardDeviation, f64)> = None;
+    let mut deviation = |std| match known {
+        Some((of, deviation)) if of == std => deviation,
+        _ => known.insert((std, absolute(std, param, views))).1,
+    };
+    let mut noise = |noise: &Noise| {
+        let stream = Philox::new(noise.seed, &format!("{} noise {}", param.name, noise.pair));
+        (noise.factor * deviation(noise.std), stream)
+    };
+    param.placements.iter().map(|placement| placement.noise.as_ref().map(&mut noise)).collect()
+}
+
+/// The root mean square, about zero, of the scaled values of all tensors that are placed in a parameter. Added up in
+/// fixed chunks, so that it does not depend on the number of threads.
 fn root_mean_square(param: &PlannedParam, views: &[TensorView<'_>]) -> f64 {
+    let mut sums: Vec<((usize, &str), f64)> = Vec::new();
     let (mut sum, mut count) = (0.0, 0);
     for (placement, view) in param.placements.iter().zip(views) {
-        with_element!(view.dtype(), S => {
-            let chunks = view.data().par_chunks(CHUNK * S::SIZE);
-            let sums: Vec<f64> = chunks
-                .map(|chunk| chunk.chunks_exact(S::SIZE).map(|value| S::read(value).to_f64().powi(2)).sum())
-                .collect();
-            sum += sums.iter().sum::<f64>() * placement.scale.powi(2);
-            count += view.data().len() / S::SIZE;
-        }, _ => ());
+        let source = (placement.parent, placement.source.as_str());
+        let squares = match sums.iter().find(|(known, _)| *known == source) {
+            Some((_, squares)) => *squares,
+            None => {
+                let squares = sum_of_squares(view);
+                sums.push((source, squares));
+                squares
+            }
+        };
+        sum += squares * placement.scale.powi(2);
+        count += view.shape().iter().product::<usize>();
     }
     (sum / count.max(1) as f64).sqrt()
+}
+
+fn sum_of_squares(view: &TensorView<'_>) -> f64 {
+    with_element!(view.dtype(), S => {
+        let chunks = view.data().par_chunks(CHUNK * S::SIZE);
+        let squares = |chunk: &[u8]| -> f64 {
+            chunk.chunks_exact(S::SIZE).map(|value| S::read(value).to_f64().powi(2)).sum()
+        };
+        chunks.map(squares).collect::<Vec<f64>>().into_iter().sum()
+    }, _ => 0.0)
 }

@@ -2,7 +2,7 @@
 //! for one index of every other dimension.
 
 use crate::Dim;
-use crate::plan::{Absence, Place, Placement, PlannedParam};
+use crate::plan::{Absence, Direction, Fill, Place, PlannedParam, shape};
 
 /// A run of elements along a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,7 @@ pub(crate) struct Segment {
 
 /// A parent's place in coordinates of the stored tensors.
 pub(crate) struct PlacedPart {
+    parent: usize,
     /// For each dimension but the last: the source's index for each of the child's.
     rows: Vec<Vec<Option<usize>>>,
     /// The source's shape.
@@ -35,6 +36,9 @@ pub(crate) struct Geometry {
     live_rows: Vec<Vec<bool>>,
     /// The runs of the last dimension that belong to some parent, as (start, end).
     live: Vec<(usize, usize)>,
+    /// Which cross-connections there are, and whether it is the last dimension that they read.
+    direction: Direction,
+    contracts_last: bool,
 }
 
 impl Geometry {
@@ -42,9 +46,15 @@ impl Geometry {
     pub fn new(param: &PlannedParam) -> Self {
         let mut shape = param.shape();
         let line = shape.pop().unwrap_or(1);
-        let placed = |place| PlacedPart::new(place, &param.dims);
-        let parts: Vec<PlacedPart> = param.placements.iter().map(Placement::place).map(placed).collect();
-        let absent: Vec<PlacedPart> = param.absent.iter().map(Absence::place).map(placed).collect();
+        let dims = &param.dims;
+        let placed = param.placements.iter().map(|placement| {
+            let from = placement.from.as_ref().map(|from| from.offset.as_slice());
+            PlacedPart::new(placement.parent, placement.place(), from, placement.source_sizes(), dims)
+        });
+        let absent =
+            |absence: &Absence| PlacedPart::new(absence.parent, absence.place(), None, &absence.extent, dims);
+        let parts: Vec<PlacedPart> = placed.collect();
+        let absent: Vec<PlacedPart> = param.absent.iter().map(absent).collect();
         let all = || parts.iter().chain(&absent);
         let live_rows = (0..shape.len())
             .map(|d| {
@@ -53,7 +63,12 @@ impl Geometry {
             })
             .collect();
         let live = union(all().flat_map(|part| &part.segments));
-        Geometry { leading: shape, line, parts, absent, live_rows, live }
+        let direction = match param.fill {
+            Fill::Zero => Direction::Both,
+            Fill::Normal { direction, .. } => direction,
+        };
+        let contracts_last = param.contracts.is_some_and(|contracts| contracts + 1 == param.dims.len());
+        Geometry { leading: shape, line, parts, absent, live_rows, live, direction, contracts_last }
     }
 
     pub fn lines(&self) -> usize {
@@ -77,11 +92,25 @@ impl Geometry {
         if !self.live_rows.iter().zip(row).all(is_live) {
             return Vec::new();
         }
-        let here = self.parts.iter().chain(&self.absent).filter(|part| part.line(row).is_some());
-        let covered = union(here.flat_map(|part| &part.segments));
+        let all = || self.parts.iter().chain(&self.absent);
+        let here = || all().filter(|part| part.line(row).is_some());
+        let covered = union(here().flat_map(|part| &part.segments));
+        let live = match self.direction {
+            Direction::Both => &self.live,
+            direction => {
+                let connected = |there: &&PlacedPart| {
+                    here().any(|here| match self.contracts_last {
+                        true => direction.connects(there.parent, here.parent),
+                        false => direction.connects(here.parent, there.parent),
+                    })
+                };
+                // What is covered must lie within.
+                &union(all().filter(connected).chain(here()).flat_map(|part| &part.segments))
+            }
+        };
         let mut gaps = Vec::new();
         let mut covered = covered.into_iter().peekable();
-        for &(mut start, end) in &self.live {
+        for &(mut start, end) in live {
             // Covered runs lie within live ones, so each is met in its own.
             while let Some((first, last)) = covered.next_if(|run| run.0 < end) {
                 if first > start {
@@ -98,17 +127,20 @@ impl Geometry {
 }
 
 impl PlacedPart {
-    fn new(place: Place<'_>, dims: &[Dim]) -> Self {
-        let mut ranges = place.ranges();
+    /// `from` is where the place begins in the source, whose axes have `sizes`.
+    fn new(parent: usize, place: Place<'_>, from: Option<&[usize]>, sizes: &[usize], dims: &[Dim]) -> Self {
+        let shape = shape(sizes, dims);
+        let from = from.unwrap_or_default().iter().copied().chain(std::iter::repeat(0));
+        let mut axes = place.ranges().zip(from).zip(sizes).map(|((range, from), size)| (range, from, *size));
         let mut rows: Vec<Vec<Option<usize>>> = dims
             .iter()
             .map(|dim| {
-                let ranges: Vec<(usize, usize)> = ranges.by_ref().take(dim.factors.len()).collect();
-                (0..dim.size()).map(|index| source_index(dim, &ranges, index)).collect()
+                let axes: Vec<_> = axes.by_ref().take(dim.factors.len()).collect();
+                (0..dim.size()).map(|index| source_index(dim, &axes, index)).collect()
             })
             .collect();
         let segments = segments(&rows.pop().unwrap_or_default());
-        PlacedPart { rows, shape: place.shape(dims), segments }
+        PlacedPart { parent, rows, shape, segments }
     }
 
     fn row(&self, dim: usize, index: usize) -> Option<usize> {
@@ -125,17 +157,18 @@ impl PlacedPart {
     }
 }
 
-/// The index in a source's dimension for an index of the child's, if it lies in the place.
-fn source_index(dim: &Dim, ranges: &[(usize, usize)], mut index: usize) -> Option<usize> {
+/// The index in a source's dimension for an index of the child's, if it lies in the place. For each axis: the place's
+/// range, where it begins in the source, and the source's size.
+fn source_index(dim: &Dim, axes: &[((usize, usize), usize, usize)], mut index: usize) -> Option<usize> {
     let (mut source, mut stride) = (0, 1);
-    for (factor, &(start, end)) in dim.factors.iter().zip(ranges).rev() {
+    for (factor, &((start, end), from, size)) in dim.factors.iter().zip(axes).rev() {
         let coordinate = index % factor.size;
         index /= factor.size;
         if coordinate < start || coordinate >= end {
             return None;
         }
-        source += (coordinate - start) * stride;
-        stride *= end - start;
+        source += (coordinate - start + from) * stride;
+        stride *= size;
     }
     Some(source)
 }

@@ -26,6 +26,7 @@ mod tensor;
 mod text;
 mod validate;
 mod warning;
+mod widen;
 
 pub use atomic::{write_directory_atomically, write_file_atomically};
 pub use axis::{Axis, AxisRule};
@@ -37,7 +38,8 @@ pub use error::{Error, Result};
 pub use execute::{Executor, FusedTensor};
 pub use lineage::{Fusion, Lineage, Parent, Training};
 pub use plan::{
-    Absence, Fill, FusionPlan, Normalisation, Placement, PlanParent, PlannedParam, StandardDeviation,
+    Absence, Direction, Fill, FusionPlan, Noise, Normalisation, Placement, PlanParent, PlannedParam,
+    SourceBox, StandardDeviation,
 };
 pub use random::{Philox, permutation, philox4x32};
 pub use safetensors::Dtype;
@@ -45,3 +47,4 @@ pub use safetensors::tensor::TensorView;
 pub use spec::{Averaging, Dim, Factor, Origin, ParamSpec, ParamTable, dim, joined};
 pub use tensor::{HostTensor, HostTensors, TensorSource};
 pub use warning::Warning;
+pub use widen::{Shares, Widen, Widening, copies_up_to, whole_copies, widen};

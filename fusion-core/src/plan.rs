@@ -38,7 +38,48 @@ pub enum Fill {
     Zero,
     /// Independent normal draws with mean zero, a function of the seed, the parameter's name and the element's
     /// index in the stored tensor.
-    Normal { std: StandardDeviation, seed: u64 },
+    Normal {
+        std: StandardDeviation,
+        seed: u64,
+        #[serde(default, skip_serializing_if = "Direction::is_both")]
+        direction: Direction,
+    },
+}
+
+impl Fill {
+    /// Normal connections in both directions.
+    pub const fn normal(std: StandardDeviation, seed: u64) -> Self {
+        Fill::Normal { std, seed, direction: Direction::Both }
+    }
+}
+
+/// Which parents' outputs see which parents' inputs through cross-connections. What is left out is zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// Every parent's outputs see every other parent's inputs.
+    #[default]
+    Both,
+    /// Outputs see the inputs of earlier parents only: from the first into the second.
+    Forward,
+    /// Outputs see the inputs of later parents only: from the second into the first.
+    Backward,
+}
+
+impl Direction {
+    // For serde.
+    fn is_both(&self) -> bool {
+        *self == Direction::Both
+    }
+
+    /// Whether there are connections from one parent's inputs to another's outputs.
+    pub(crate) fn connects(self, input: usize, output: usize) -> bool {
+        match self {
+            Direction::Both => true,
+            Direction::Forward => input < output,
+            Direction::Backward => input > output,
+        }
+    }
 }
 
 /// A parent of the child: a name for texts, and the hash of its weights where known.
@@ -50,7 +91,7 @@ pub struct PlanParent {
     pub sha256: Option<String>,
 }
 
-/// A whole tensor of a parent, scaled, in a box of the child's tensor. Coordinates are logical: one for each
+/// A tensor of a parent, or a box of it, scaled, in a box of the child's tensor. Coordinates are logical: one for each
 /// factor of each dimension, in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,9 +100,40 @@ pub struct Placement {
     pub parent: usize,
     /// The tensor's name in that parent.
     pub source: String,
+    /// The box of the source, as large as the child's; `None` for all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<SourceBox>,
     pub offset: Vec<usize>,
     pub extent: Vec<usize>,
     pub scale: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise: Option<Noise>,
+    /// The loss's derivative by an element of this place, in units of its derivative by the source's element when the
+    /// parent computes the loss by itself, all parents predicting alike: 1/2 in most weights of a pair of parents, whose
+    /// logits are averaged. What moments of an optimiser are carried over by. `None` where it is no such constant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gradient: Option<f64>,
+}
+
+/// Where a box begins in a parent's tensor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceBox {
+    pub offset: Vec<usize>,
+    /// The sizes of the parent's tensor.
+    pub sizes: Vec<usize>,
+}
+
+/// Normal numbers added to a place. Two places with the same `pair` and source box get the same numbers; with factors
+/// that cancel, and inputs that are copies of each other, the sum over them stays what it was (HyperCloning, Section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Noise {
+    pub std: StandardDeviation,
+    pub seed: u64,
+    /// Which numbers: a function of the seed, the parameter's name, this, and the element's index in the source.
+    pub pair: u64,
+    pub factor: f64,
 }
 
 /// The place of a parent that lacks the parameter, as a box of the child's tensor like that of a [`Placement`]. Every
@@ -89,13 +161,16 @@ pub struct PlannedParam {
     pub absent: Vec<Absence>,
     #[serde(default)]
     pub fill: Fill,
+    /// The dimension that a product with this weight sums over, its input. See [`ParamSpec::contracts`](crate::ParamSpec).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contracts: Option<usize>,
 }
 
 /// What a fusion does, parameter by parameter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FusionPlan {
-    /// The method that made the plan: `fuse`, the paper's direct sum.
+    /// The method that made the plan: `fuse`, the paper's direct sum, or one of the methods that grow one model.
     pub method: String,
     pub parents: Vec<PlanParent>,
     pub normalisation: Normalisation,
@@ -147,6 +222,16 @@ impl Placement {
     pub(crate) fn place(&self) -> Place<'_> {
         Place { offset: &self.offset, extent: &self.extent }
     }
+
+    /// The sizes of the source's axes.
+    pub(crate) fn source_sizes(&self) -> &[usize] {
+        self.from.as_ref().map_or(&self.extent, |from| &from.sizes)
+    }
+
+    /// The shape of the source.
+    pub(crate) fn source_shape(&self, dims: &[Dim]) -> Vec<usize> {
+        shape(self.source_sizes(), dims)
+    }
 }
 
 impl Absence {
@@ -164,19 +249,17 @@ impl<'a> Place<'a> {
     pub(crate) fn overlaps(self, other: Place<'_>) -> bool {
         self.ranges().zip(other.ranges()).all(|(a, b)| a.0 < b.1 && b.0 < a.1)
     }
+}
 
-    /// The shape of a tensor that fills this place.
-    pub(crate) fn shape(self, dims: &[Dim]) -> Vec<usize> {
-        let mut extents = self.extent.iter();
-        dims.iter()
-            .map(|dim| {
-                extents
-                    .by_ref()
-                    .take(dim.factors.len())
-                    .fold(1, |product: usize, e| product.saturating_mul(*e))
-            })
-            .collect()
-    }
+/// The stored shape of axes with other sizes than those of `dims`.
+pub(crate) fn shape(sizes: &[usize], dims: &[Dim]) -> Vec<usize> {
+    let mut sizes = sizes.iter();
+    dims.iter()
+        .map(|dim| {
+            let sizes = sizes.by_ref().take(dim.factors.len());
+            sizes.fold(1, |product: usize, size| product.saturating_mul(*size))
+        })
+        .collect()
 }
 
 impl FusionPlan {
@@ -185,9 +268,15 @@ impl FusionPlan {
         self.params.iter().map(|param| param.elements() as u64).fold(0, u64::saturating_add)
     }
 
-    /// The filling of the cross-connections: that of the first parameter which has some, or zero.
+    /// What is random in the child: the filling of the cross-connections, or the noise that tells copies apart, of the
+    /// first parameter which has some, or zero.
     pub fn cross(&self) -> Fill {
-        self.params.iter().map(|param| param.fill).find(|fill| *fill != Fill::Zero).unwrap_or_default()
+        let fill = |param: &PlannedParam| {
+            let noise = param.placements.iter().find_map(|placement| placement.noise);
+            let noise = noise.map(|Noise { std, seed, .. }| Fill::normal(std, seed));
+            (param.fill != Fill::Zero).then_some(param.fill).or(noise)
+        };
+        self.params.iter().find_map(fill).unwrap_or_default()
     }
 
     /// Checks the parents' headers, and reads no values: one source for each parent, and every tensor that a
@@ -205,7 +294,7 @@ impl FusionPlan {
                     return Err(Error::NoSuchParent { parameter: param.name.clone(), parent, parents });
                 };
                 let view = source.view(&placement.source)?;
-                let expected = placement.place().shape(&param.dims);
+                let expected = placement.source_shape(&param.dims);
                 if view.shape() != expected {
                     return Err(Error::SourceShape {
                         parent: parent.label.clone(),

@@ -91,6 +91,10 @@ pub struct ParamSpec {
     pub averaging: Averaging,
     #[serde(default)]
     pub origin: Origin,
+    /// The dimension that a product with this weight sums over: 1 for `[out, in]`. `None` for what is looked up, added or
+    /// multiplied by element.
+    #[serde(default)]
+    pub contracts: Option<usize>,
 }
 
 impl ParamSpec {
@@ -101,7 +105,13 @@ impl ParamSpec {
             dims: dims.into_iter().collect(),
             averaging: Averaging::None,
             origin: Origin::SameName,
+            contracts: None,
         }
+    }
+
+    /// The same as the weight of a product that sums over a dimension.
+    pub fn contracting(self, dimension: usize) -> Self {
+        ParamSpec { contracts: Some(dimension), ..self }
     }
 
     /// The same with another origin.

@@ -5,18 +5,28 @@
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 
-use crate::plan::{Absence, Fill, FusionPlan, Normalisation, Place, PlannedParam, StandardDeviation};
+use crate::plan::{
+    Absence, Direction, Fill, FusionPlan, Noise, Normalisation, Place, Placement, PlannedParam,
+    StandardDeviation,
+};
 
 impl fmt::Display for Fill {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fill::Normal { std, seed, direction } = self else { return f.write_str("zero") };
+        write!(f, "normal {std} (seed {seed})")?;
+        match direction {
+            Direction::Both => Ok(()),
+            Direction::Forward => f.write_str(", from earlier parents into later ones"),
+            Direction::Backward => f.write_str(", from later parents into earlier ones"),
+        }
+    }
+}
+
+impl fmt::Display for StandardDeviation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fill::Zero => f.write_str("zero"),
-            Fill::Normal { std: StandardDeviation::Absolute(std), seed } => {
-                write!(f, "normal {std} (seed {seed})")
-            }
-            Fill::Normal { std: StandardDeviation::Relative(std), seed } => {
-                write!(f, "normal {std} × rms (seed {seed})")
-            }
+            StandardDeviation::Absolute(std) => write!(f, "{}", significant(*std)),
+            StandardDeviation::Relative(std) => write!(f, "{} × rms", significant(*std)),
         }
     }
 }
@@ -136,9 +146,21 @@ fn parts(param: &PlannedParam) -> String {
         if placement.source != param.name {
             let _ = write!(text, " {}", source(&placement.source, &param.name));
         }
+        if let Some(from) = taken(param, placement) {
+            let _ = write!(text, " {from}");
+        }
         let _ = write!(text, " → {}", boxed(param, placement.place()));
         if placement.scale != 1.0 {
             let _ = write!(text, " × {}", significant(placement.scale));
+        }
+        if let Some(Noise { pair, factor, .. }) = placement.noise {
+            let sign = if factor < 0.0 { '-' } else { '+' };
+            let size = if factor.abs() == 1.0 {
+                String::new()
+            } else {
+                format!("{} · ", significant(factor.abs()))
+            };
+            let _ = write!(text, " {sign} {size}noise {pair}");
         }
         (placement.parent, text)
     });
@@ -167,11 +189,23 @@ fn source(source: &str, name: &str) -> String {
     }
 }
 
+/// The box of the source, if it is not all of it.
+fn taken(param: &PlannedParam, placement: &Placement) -> Option<String> {
+    let from = placement.from.as_ref()?;
+    let place = Place { offset: &from.offset, extent: &placement.extent };
+    Some(ranges(param, place, from.sizes.iter().copied()))
+}
+
 fn boxed(param: &PlannedParam, place: Place<'_>) -> String {
-    let mut ranges = place.ranges();
+    ranges(param, place, param.factors().map(|factor| factor.size))
+}
+
+/// A box of a tensor whose axes are those of a parameter, with sizes of its own.
+fn ranges(param: &PlannedParam, place: Place<'_>, sizes: impl Iterator<Item = usize>) -> String {
+    let mut axes = place.ranges().zip(sizes);
     let boxes = param.dims.iter().map(|dim| {
-        let ranges = dim.factors.iter().zip(ranges.by_ref()).map(|(factor, (start, end))| {
-            if (start, end) == (0, factor.size) { ":".to_string() } else { format!("{start}:{end}") }
+        let ranges = axes.by_ref().take(dim.factors.len()).map(|((start, end), size)| {
+            if (start, end) == (0, size) { ":".to_string() } else { format!("{start}:{end}") }
         });
         ranges.collect::<Vec<_>>().join(" · ")
     });

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::plan::{Absence, Fill, FusionPlan, Place, Placement, PlannedParam, StandardDeviation};
+use crate::plan::{Absence, Direction, Fill, FusionPlan, Place, Placement, PlannedParam, StandardDeviation};
 use crate::spec::check_dims;
 use crate::{Axis, Dim, Error, Factor, Result};
 
@@ -30,6 +30,7 @@ impl FusionPlan {
             self.check_absent(param, &spans)?;
             check_coverage(param)?;
             check_overlap(param)?;
+            check_contraction(param)?;
             check_fill(param)?;
             self.check_groups(param)?;
         }
@@ -49,7 +50,7 @@ impl FusionPlan {
     }
 
     fn check_placements(&self, param: &PlannedParam) -> Result<()> {
-        if param.placements.is_empty() {
+        if param.placements.is_empty() && param.absent.is_empty() {
             return Err(Error::NothingPlaced { parameter: param.name.clone() });
         }
         for placement in &param.placements {
@@ -57,6 +58,14 @@ impl FusionPlan {
             self.check_place(param, *parent, placement.place())?;
             if !scale.is_finite() {
                 return Err(Error::Scale { parameter: param.name.clone(), parent: *parent, scale: *scale });
+            }
+            check_source_box(param, placement)?;
+            if let Some(noise) = placement.noise {
+                check_deviation(noise.std)?;
+                if !noise.factor.is_finite() {
+                    let (parameter, factor) = (param.name.clone(), noise.factor);
+                    return Err(Error::NoiseFactor { parameter, parent: *parent, factor });
+                }
             }
         }
         Ok(())
@@ -119,6 +128,29 @@ impl FusionPlan {
     }
 }
 
+/// A box of a source lies in it, and all of it can be addressed.
+fn check_source_box(param: &PlannedParam, placement: &Placement) -> Result<()> {
+    let Placement { parent, from: Some(from), extent, .. } = placement else { return Ok(()) };
+    let (parameter, parent) = (|| param.name.clone(), *parent);
+    let (offset, sizes, axes) = (from.offset.len(), from.sizes.len(), extent.len());
+    if offset != axes || sizes != axes {
+        return Err(Error::SourceRank { parameter: parameter(), parent, offset, sizes, axes });
+    }
+    let boxes = param.factors().zip(from.offset.iter().zip(extent)).zip(&from.sizes);
+    for ((Factor { axis, .. }, (&start, extent)), &size) in boxes {
+        let end = start.saturating_add(*extent);
+        if end > size {
+            return Err(Error::OutOfSource { parameter: parameter(), parent, axis, start, end, size });
+        }
+    }
+    let mut sizes = from.sizes.iter().copied();
+    let source = param.dims.iter().map(|dim| {
+        let factors = dim.factors.iter().zip(sizes.by_ref());
+        Dim { factors: factors.map(|(factor, size)| Factor { size, ..*factor }).collect() }
+    });
+    check_dims(&param.name, &source.collect::<Vec<_>>())
+}
+
 /// A place's extent along each stored dimension.
 fn spans_of(dims: &[Dim], place: Place<'_>) -> impl Iterator<Item = Span> {
     let mut ranges = place.ranges();
@@ -174,14 +206,29 @@ fn check_overlap(param: &PlannedParam) -> Result<()> {
     Ok(())
 }
 
-fn check_fill(param: &PlannedParam) -> Result<()> {
-    let Fill::Normal { std, .. } = param.fill else { return Ok(()) };
-    let (StandardDeviation::Absolute(std) | StandardDeviation::Relative(std)) = std;
-    if !(std.is_finite() && std > 0.0) {
-        return Err(Error::Deviation { std });
+fn check_contraction(param: &PlannedParam) -> Result<()> {
+    let dimensions = param.dims.len();
+    match param.contracts {
+        Some(contracts) if contracts >= dimensions => {
+            Err(Error::Contraction { parameter: param.name.clone(), contracts, dimensions })
+        }
+        _ => Ok(()),
     }
+}
+
+fn check_fill(param: &PlannedParam) -> Result<()> {
+    let Fill::Normal { std, direction, .. } = param.fill else { return Ok(()) };
+    check_deviation(std)?;
     if param.fused_dims() < 2 {
         return Err(Error::NoCrossConnections { parameter: param.name.clone() });
     }
+    if direction != Direction::Both && (param.contracts.is_none() || param.dims.len() != 2) {
+        return Err(Error::NoDirection { parameter: param.name.clone() });
+    }
     Ok(())
+}
+
+fn check_deviation(std: StandardDeviation) -> Result<()> {
+    let (StandardDeviation::Absolute(std) | StandardDeviation::Relative(std)) = std;
+    if std.is_finite() && std > 0.0 { Ok(()) } else { Err(Error::Deviation { std }) }
 }

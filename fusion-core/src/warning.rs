@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{AxisRule, Fill, FusionPlan, Normalisation, PlannedParam};
+use crate::{Axis, AxisRule, Fill, FusionPlan, Normalisation, Placement, PlannedParam};
 
 /// A property of a plan that is worth telling its author.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,6 +10,8 @@ use crate::{AxisRule, Fill, FusionPlan, Normalisation, PlannedParam};
 pub enum Warning {
     /// Two parents are the same model, and nothing tells their halves apart in training.
     HalvesStayEqual { first: usize, second: usize },
+    /// Copies of features are told apart by nothing in training; `parameter` is the first of their weights.
+    CopiesStayEqual { parameter: String },
     /// The fusion rule with different parents does not average their predictions.
     InexactNormalisation,
     /// Zero padding that gets no gradient.
@@ -27,6 +29,12 @@ impl fmt::Display for Warning {
                  the child get equal gradients and stay equal for ever, so training cannot use the added width. \
                  Break the symmetry with `--cross relative:0.01` (noise of 1 % of the weights'), or \
                  fuse two different models"
+            ),
+            Warning::CopiesStayEqual { parameter } => write!(
+                f,
+                "features are copied (first in `{parameter}`) and nothing tells the copies apart: they get equal \
+                 gradients and stay equal for ever, so training cannot use the added width. `--cross relative:0.01` adds \
+                 noise that cancels between copies, and `--method lemon` gives them unequal shares"
             ),
             Warning::InexactNormalisation => write!(
                 f,
@@ -56,6 +64,7 @@ impl FusionPlan {
         if let (Some((first, second)), Fill::Zero) = (equal, self.cross()) {
             warnings.push(Warning::HalvesStayEqual { first, second });
         }
+        warnings.extend(self.equal_copies());
         let one_model = (1..self.parents.len()).all(|index| self.are_equal(0, index));
         if self.normalisation == Normalisation::Rule && !one_model && !self.embed_groups.is_empty() {
             warnings.push(Warning::InexactNormalisation);
@@ -68,6 +77,12 @@ impl FusionPlan {
     fn equal_parents(&self) -> Option<(usize, usize)> {
         let pairs = (0..self.parents.len()).flat_map(|a| (a + 1..self.parents.len()).map(move |b| (a, b)));
         pairs.into_iter().find(|&(a, b)| self.are_equal(a, b))
+    }
+
+    /// The first weight in which the sum over two copies of a feature takes both alike.
+    fn equal_copies(&self) -> Option<Warning> {
+        let param = self.params.iter().find(|param| self.parents.len() == 1 && has_equal_copies(param))?;
+        Some(Warning::CopiesStayEqual { parameter: param.name.clone() })
     }
 
     /// By the hashes where both are known, otherwise by the labels.
@@ -103,8 +118,28 @@ impl FusionPlan {
                 && param.fused_dims() >= 2
                 && param.absent.iter().any(|absence| absence.parent == parent && absence.value == 0.0)
         };
-        let mut dead = self.params.iter().filter(is_dead);
-        let parameter = dead.next()?.name.clone();
-        Some(Warning::AbsentStaysZero { parameter, parent, count: 1 + dead.count() })
+        // Features that nothing produces, either; zero weights behind living features do get gradients.
+        let is_produced = |param: &PlannedParam| {
+            param.dims.first().is_some_and(|dim| dim.factors.iter().all(|factor| factor.axis != Axis::Embed))
+        };
+        let dead = self.params.iter().filter(is_dead);
+        let parameter = dead.clone().find(|param| is_produced(param))?.name.clone();
+        Some(Warning::AbsentStaysZero { parameter, parent, count: dead.count() })
     }
+}
+
+/// Whether two places hold the same, and lie apart along the dimension that products sum over only.
+fn has_equal_copies(param: &PlannedParam) -> bool {
+    let Some(contracts) = param.contracts else { return false };
+    let dimensions = param.dims.iter().enumerate();
+    let summed: Vec<bool> =
+        dimensions.flat_map(|(at, dim)| dim.factors.iter().map(move |_| at == contracts)).collect();
+    let alike = |a: &Placement, b: &Placement| {
+        let mut offsets = a.offset.iter().zip(&b.offset).zip(&summed);
+        (&a.source, &a.from, &a.extent, a.noise) == (&b.source, &b.from, &b.extent, b.noise)
+            && a.scale == b.scale
+            && offsets.all(|((a, b), summed)| *summed || a == b)
+    };
+    let later = |at: usize| param.placements.iter().skip(at + 1);
+    param.placements.iter().enumerate().any(|(at, a)| later(at).any(|b| alike(a, b)))
 }

@@ -6,11 +6,10 @@ mod backend;
 mod batch;
 mod buckets;
 mod config;
-mod depth;
 mod error;
-mod fuse;
 mod generate;
 mod initialize;
+mod method;
 mod model;
 mod model_session;
 mod ops;
@@ -25,10 +24,12 @@ pub use backend::{Backend, DeviceInfo, backend, backends};
 pub use batch::{Batch, IGNORED_LABEL};
 pub use buckets::position_bucket;
 pub use config::{FeedForward, T5Config};
-pub use depth::DepthAlignment;
 pub use error::{Error, Result};
-pub use fuse::{FusionParent, child_config, fusion_plan};
 pub use initialize::initialize;
+pub use method::{
+    Arrangement, DepthAlignment, FusionParent, Grown, HyperClone, Lemon, Method, Net2Net, NewBlocks, Stack,
+    Widths, child_config, fusion_plan, hyperclone, lemon, net2net, self_fusion, stack,
+};
 pub use model::T5;
 pub use model_session::ModelSession;
 pub use ops::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, TokenIds};

@@ -5,17 +5,27 @@ use fusion_core::{Dim, Origin, ParamSpec, ParamTable, dim, joined};
 
 use crate::{FeedForward, Result, T5Config};
 
+/// What a model computes in the place of one of a deeper model's blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Block {
+    /// Its own block of that index.
+    Own(usize),
+    /// The same, but with output projections of zero: it adds nothing to the residual stream.
+    Silent(usize),
+    /// Nothing: all weights are zero.
+    Absent,
+}
+
 /// The parameters of a T5, with Hugging Face's names and `[out, in]` layout.
 pub fn parameter_table(config: &T5Config) -> Result<ParamTable> {
     config.validate()?;
-    let own = |layers| (0..layers).map(Some).collect();
+    let own = |layers| (0..layers).map(Block::Own).collect();
     table_with_blocks(config, [own(config.num_layers), own(config.num_decoder_layers())])
 }
 
-/// The parameters of a T5 that takes part in a deeper one. For each block of the deeper encoder and decoder, `blocks`
-/// holds the index of the model's own block in its place; where there is none, a block of zeros stands in. It adds
-/// nothing to the residual stream.
-pub(crate) fn table_with_blocks(config: &T5Config, blocks: [Vec<Option<usize>>; 2]) -> Result<ParamTable> {
+/// The parameters of a T5 that takes part in a deeper one: what is in the place of each block of the deeper encoder and
+/// decoder.
+pub(crate) fn table_with_blocks(config: &T5Config, blocks: [Vec<Block>; 2]) -> Result<ParamTable> {
     let embed = || dim(Embed, config.d_model);
     let joined_kv = || joined(Heads, config.num_heads, Kv, config.d_kv);
     let mlp = || dim(Mlp, config.d_ff);
@@ -23,12 +33,16 @@ pub(crate) fn table_with_blocks(config: &T5Config, blocks: [Vec<Option<usize>>; 
     let mut specs = vec![ParamSpec::new("shared.weight", [vocab(), embed()])];
 
     for (stack, blocks) in ["encoder", "decoder"].into_iter().zip(blocks) {
-        for (block, own) in blocks.into_iter().enumerate() {
+        for (block, here) in blocks.into_iter().enumerate() {
             let spec = |parameter: String, dims: Vec<Dim>, absent: f64| {
-                let origin = match own {
-                    Some(own) if own == block => Origin::SameName,
-                    Some(own) => Origin::Tensor(format!("{stack}.block.{own}.{parameter}")),
-                    None => Origin::Absent(absent),
+                let is_output = dims.len() == 2 && dims.first() == Some(&embed());
+                let origin = match here {
+                    Block::Silent(_) if is_output => Origin::Absent(absent),
+                    Block::Own(own) | Block::Silent(own) if own == block => Origin::SameName,
+                    Block::Own(own) | Block::Silent(own) => {
+                        Origin::Tensor(format!("{stack}.block.{own}.{parameter}"))
+                    }
+                    Block::Absent => Origin::Absent(absent),
                 };
                 let name = format!("{stack}.block.{block}.{parameter}");
                 ParamSpec::new(name, dims).from_origin(origin)
@@ -38,13 +52,10 @@ pub(crate) fn table_with_blocks(config: &T5Config, blocks: [Vec<Option<usize>>; 
             for (layer, attention) in attentions.iter().enumerate() {
                 for projection in ["q", "k", "v"] {
                     let name = format!("layer.{layer}.{attention}.{projection}.weight");
-                    specs.push(spec(name, vec![joined_kv(), embed()], 0.0));
+                    specs.push(spec(name, vec![joined_kv(), embed()], 0.0).contracting(1));
                 }
-                specs.push(spec(
-                    format!("layer.{layer}.{attention}.o.weight"),
-                    vec![embed(), joined_kv()],
-                    0.0,
-                ));
+                let name = format!("layer.{layer}.{attention}.o.weight");
+                specs.push(spec(name, vec![embed(), joined_kv()], 0.0).contracting(1));
                 if block == 0 && layer == 0 {
                     // All blocks use it, so it is that of the model's first block wherever that is.
                     let name =
@@ -60,13 +71,11 @@ pub(crate) fn table_with_blocks(config: &T5Config, blocks: [Vec<Option<usize>>; 
                 FeedForward::GatedGelu => &["wi_0", "wi_1"],
             };
             for input in inputs {
-                specs.push(spec(
-                    format!("layer.{layer}.DenseReluDense.{input}.weight"),
-                    vec![mlp(), embed()],
-                    0.0,
-                ));
+                let name = format!("layer.{layer}.DenseReluDense.{input}.weight");
+                specs.push(spec(name, vec![mlp(), embed()], 0.0).contracting(1));
             }
-            specs.push(spec(format!("layer.{layer}.DenseReluDense.wo.weight"), vec![embed(), mlp()], 0.0));
+            let name = format!("layer.{layer}.DenseReluDense.wo.weight");
+            specs.push(spec(name, vec![embed(), mlp()], 0.0).contracting(1));
             specs.push(spec(format!("layer.{layer}.layer_norm.weight"), vec![embed()], 1.0));
         }
         specs.push(ParamSpec::new(format!("{stack}.final_layer_norm.weight"), [embed()]));
@@ -76,7 +85,7 @@ pub(crate) fn table_with_blocks(config: &T5Config, blocks: [Vec<Option<usize>>; 
     let averaged = if config.tied_head() {
         specs.pop()
     } else {
-        Some(ParamSpec::new("lm_head.weight", [vocab(), embed()]))
+        Some(ParamSpec::new("lm_head.weight", [vocab(), embed()]).contracting(1))
     };
     specs.extend(
         averaged.map(|spec| if config.scale_logits() { spec.averaged_tied() } else { spec.averaged() }),

@@ -43,7 +43,7 @@ fn parameter_counts_of_the_paper() {
 #[test]
 fn fusing_two_t5_small_gives_t5_medium() {
     let parents = [parent("first", paper("T5-Small")), parent("second", paper("T5-Small"))];
-    let cross = Fill::Normal { std: StandardDeviation::Relative(0.01), seed: 7 };
+    let cross = Fill::normal(StandardDeviation::Relative(0.01), 7);
     let plan = plan(&parents, Normalisation::Property, cross);
     insta::assert_snapshot!(plan);
     let medium = paper("T5-Medium");
@@ -90,7 +90,7 @@ fn shallower_models_get_blocks_to_pass_through() {
             insta::assert_snapshot!(warnings.join("\n"));
         }
         assert_eq!(warnings.len(), 2);
-        let cross = Fill::Normal { std: StandardDeviation::Relative(0.01), seed: 7 };
+        let cross = Fill::normal(StandardDeviation::Relative(0.01), 7);
         let options = DirectSum { cross, ..DirectSum::default() };
         assert_eq!(fusion_plan(&parents, &options, depth).unwrap().warnings(), []);
     }

@@ -137,7 +137,7 @@ proptest! {
             tables.iter().enumerate().map(|(i, table)| random(table, seed ^ i as u64)).collect();
         let std = if noise { 0.5 } else { 0.0 };
         let cross = match noise {
-            true => Fill::Normal { std: StandardDeviation::Absolute(std), seed },
+            true => Fill::normal(StandardDeviation::Absolute(std), seed),
             false => Fill::Zero,
         };
         let references: Vec<&ParamTable> = tables.iter().collect();
@@ -203,7 +203,7 @@ fn error_messages() {
     let with = |options: DirectSum| plan(&[&ok, &ok], &options).unwrap_err();
     let bad_table = |specs: Vec<ParamSpec>| ParamTable::new(specs).unwrap_err();
     let embed = |name: &str| ParamSpec::new(name, [dim(Embed, 2)]);
-    let normal = |std| Fill::Normal { std, seed: 0 };
+    let normal = |std| Fill::normal(std, 0);
 
     let part = Part { label: "child", sha256: None, table: &ok, embed_groups: &[2, 2] };
     let plain_head = one("head", vec![dim(Input, 2), dim(Hidden, 2)]);

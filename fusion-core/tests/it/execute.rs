@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use crate::support::{Sizes, TINY, plan, random, t5};
 
 fn noise(std: StandardDeviation) -> DirectSum {
-    DirectSum { cross: Fill::Normal { std, seed: 3 }, ..DirectSum::default() }
+    DirectSum { cross: Fill::normal(std, 3), ..DirectSum::default() }
 }
 
 /// The tensors in another type, through a file.

@@ -18,7 +18,7 @@ fn child(hashes: &[&str], lineages: Vec<Option<Lineage>>) -> Lineage {
         .iter()
         .map(|hash| Part { label: "small", sha256: Some(hash), table: &table, embed_groups: &[] })
         .collect();
-    let cross = Fill::Normal { std: StandardDeviation::Relative(0.01), seed: 7 };
+    let cross = Fill::normal(StandardDeviation::Relative(0.01), 7);
     let plan = direct_sum(&parts, &DirectSum { cross, ..DirectSum::default() }).unwrap();
     Lineage::of_fusion(&plan, lineages)
 }

@@ -7,7 +7,7 @@ use fusion_core::{
 
 use crate::support::{Sizes, T5_SMALL, TINY, plan, random, t5, without_last_blocks};
 
-const NOISE: Fill = Fill::Normal { std: StandardDeviation::Relative(0.01), seed: 7 };
+const NOISE: Fill = Fill::normal(StandardDeviation::Relative(0.01), 7);
 
 fn noisy() -> DirectSum {
     DirectSum { cross: NOISE, ..DirectSum::default() }
@@ -58,9 +58,13 @@ fn text_of_names_and_sources() {
             offset: vec![0],
             extent: vec![size],
             scale: 2.0f64.sqrt(),
+            from: None,
+            noise: None,
+            gradient: None,
         }],
         absent: vec![],
         fill: Fill::Zero,
+        contracts: None,
     };
     let mut plan = plan(&[&t5(TINY)], &DirectSum::default()).unwrap();
     plan.params = vec![
@@ -169,7 +173,7 @@ fn error_messages() {
         let again = plan.params[0].placements[0].clone();
         plan.params[0].placements.push(again);
     });
-    check(&|plan| plan.params[1].fill = Fill::Normal { std: StandardDeviation::Absolute(0.0), seed: 0 });
+    check(&|plan| plan.params[1].fill = Fill::normal(StandardDeviation::Absolute(0.0), 0));
     check(&|plan| plan.params[0].fill = NOISE);
     check(&|plan| plan.embed_groups = vec![usize::MAX, 12]);
 

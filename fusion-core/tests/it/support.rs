@@ -35,12 +35,10 @@ pub fn t5(sizes: Sizes) -> ParamTable {
                 let prefix = format!("{stack}.block.{block}.layer.{layer}");
                 for projection in ["q", "k", "v"] {
                     let name = format!("{prefix}.{attention}.{projection}.weight");
-                    specs.push(ParamSpec::new(name, [inner(), dim(Embed, embed)]));
+                    specs.push(ParamSpec::new(name, [inner(), dim(Embed, embed)]).contracting(1));
                 }
-                specs.push(ParamSpec::new(
-                    format!("{prefix}.{attention}.o.weight"),
-                    [dim(Embed, embed), inner()],
-                ));
+                let name = format!("{prefix}.{attention}.o.weight");
+                specs.push(ParamSpec::new(name, [dim(Embed, embed), inner()]).contracting(1));
                 if layer == 0 && block == 0 {
                     let name = format!("{prefix}.{attention}.relative_attention_bias.weight");
                     specs.push(ParamSpec::new(name, [dim(RelposBuckets, buckets), dim(Heads, heads)]));
@@ -50,17 +48,17 @@ pub fn t5(sizes: Sizes) -> ParamTable {
             let prefix = format!("{stack}.block.{block}.layer.{}", attentions.len());
             for projection in ["wi_0", "wi_1"] {
                 let name = format!("{prefix}.DenseReluDense.{projection}.weight");
-                specs.push(ParamSpec::new(name, [dim(Mlp, mlp), dim(Embed, embed)]));
+                specs.push(ParamSpec::new(name, [dim(Mlp, mlp), dim(Embed, embed)]).contracting(1));
             }
-            specs.push(ParamSpec::new(
-                format!("{prefix}.DenseReluDense.wo.weight"),
-                [dim(Embed, embed), dim(Mlp, mlp)],
-            ));
+            let name = format!("{prefix}.DenseReluDense.wo.weight");
+            specs.push(ParamSpec::new(name, [dim(Embed, embed), dim(Mlp, mlp)]).contracting(1));
             specs.push(ParamSpec::new(format!("{prefix}.layer_norm.weight"), [dim(Embed, embed)]));
         }
         specs.push(ParamSpec::new(format!("{stack}.final_layer_norm.weight"), [dim(Embed, embed)]));
     }
-    specs.push(ParamSpec::new("lm_head.weight", [dim(Vocab, vocab), dim(Embed, embed)]).averaged());
+    specs.push(
+        ParamSpec::new("lm_head.weight", [dim(Vocab, vocab), dim(Embed, embed)]).contracting(1).averaged(),
+    );
     ParamTable::new(specs).unwrap()
 }
 

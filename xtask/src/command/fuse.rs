@@ -3,25 +3,47 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use fusion_core::Normalisation;
+use fusion_core::{Direction, Normalisation};
 use serde_json::json;
-use t5_model::DepthAlignment;
+use t5_model::{Arrangement, DepthAlignment, Method, NewBlocks};
 
 use crate::output::{print, print_json};
 use crate::stage::fuse::{Cross, FuseSettings, NamedModel, PlannedFusion, WeightType};
 
+/// The values of an option, for a type of another crate.
+macro_rules! named_values {
+    ($name:ident for $type:ident { $($(#[$attribute:meta])* $value:ident => $variant:ident,)+ }) => {
+        #[derive(Clone, Copy, Debug, clap::ValueEnum)]
+        enum $name {
+            $($(#[$attribute])* $value,)+
+        }
+
+        impl From<$name> for $type {
+            fn from(name: $name) -> $type {
+                match name {
+                    $($name::$value => $type::$variant,)+
+                }
+            }
+        }
+    };
+}
+
 const EXAMPLES: &str = concat!(
     "Examples:\n",
     "  cargo xtask fuse small-a small-b --output fused\n",
-    "  cargo xtask fuse small-a --times 2 --norm rule --cross relative:0.01 --output grown",
+    "  cargo xtask fuse small-a --method self --norm rule --cross relative:0.01 --output grown\n",
+    "  cargo xtask fuse small-a --method hyperclone --cross db:40 --output cloned\n",
+    "  cargo xtask fuse small-a --method lemon --num-heads 9 --d-ff 1536 --output wider\n",
+    "  cargo xtask fuse small-a --method stack --new-blocks silent --output deeper",
 );
 
-/// Fuse checkpoints into one model whose logits are the average of theirs
+/// Fuse checkpoints into one larger model, or grow one
 ///
-/// Every parent's weights are placed block-diagonally into a model as wide as all parents together; what connects the
-/// blocks is filled by `--cross`. One parent with `--times 2` is self fusion. The parents need the same tokenizer and
-/// kind of MLP; their widths, heads, d_ff and numbers of layers may differ. Prints the plan, and writes a checkpoint in
-/// Hugging Face's layout with the first parent's tokenizer and a lineage.json.
+/// The paper's method, `fuse`, places every parent's weights block-diagonally into a model as wide as all parents
+/// together, whose logits are the average of theirs; what connects the blocks is filled by `--cross`. The parents need the
+/// same tokenizer and kind of MLP; their widths, heads, d_ff and numbers of layers may differ. The other methods grow one
+/// model. Prints the plan, and writes a checkpoint in Hugging Face's layout with the first parent's tokenizer and a
+/// lineage.json.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -31,24 +53,47 @@ pub struct Arguments {
     /// Where to write the fused checkpoint
     #[arg(long, value_name = "DIR", required_unless_present = "plan_only")]
     output: Option<PathBuf>,
-    /// Normalise each parent's slice by itself (property: exact) or all as one vector (rule: stock T5)
-    #[arg(long, value_name = "NORM", value_enum, default_value = "property")]
-    norm: Norm,
-    /// Cross-connections: zero, normal:STD (absolute) or relative:SHARE (of the weights' root mean square)
-    #[arg(long, value_name = "CROSS", default_value = "zero")]
+    /// How the child is made
+    #[arg(long, value_name = "NAME", value_enum, default_value = "fuse")]
+    method: MethodName,
+    /// Normalise each parent's slice by itself (property: exact) or all as one vector (rule: stock T5) [default: property]
+    #[arg(long, value_name = "NORM", value_enum)]
+    norm: Option<Norm>,
+    /// What is random: zero, normal:STD (absolute), relative:SHARE (of the weights' root mean square) or db:BELOW (decibels
+    /// below it). Fusions fill the cross-connections with it, hyperclone and net2net tell copies apart
+    #[arg(long, value_name = "CROSS", default_value = "zero", allow_hyphen_values = true)]
     cross: Cross,
-    /// Seed of the cross-connections
+    /// The parents that cross-connections join
+    #[arg(long, value_name = "DIRECTION", value_enum, default_value = "both")]
+    direction: DirectionName,
+    /// Seed of everything that is random
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Take the only parent so often; 2 is self fusion
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    times: usize,
+    /// Take the only parent so often (fuse, self); multiply widths (hyperclone) or numbers of blocks (stack) by it
+    /// [default: 2, but 1 for fuse]
+    #[arg(long, value_name = "N")]
+    times: Option<usize>,
     /// The parents' weights in the average, adding up to 1 [default: all equal]
     #[arg(long, value_name = "W,…", value_delimiter = ',')]
     weights: Option<Vec<f64>>,
-    /// Which of the child's blocks a parent with fewer takes; it passes its features through the others
-    #[arg(long, value_name = "WHERE", value_enum, default_value = "bottom")]
-    depth: Depth,
+    /// Which of the child's blocks a parent with fewer takes; it passes its features through the others [default: bottom]
+    #[arg(long, value_name = "WHERE", value_enum)]
+    depth: Option<Depth>,
+    /// The child's d_model, a multiple of the parent's (net2net, lemon)
+    #[arg(long, value_name = "N")]
+    d_model: Option<usize>,
+    /// The child's number of heads (net2net, lemon)
+    #[arg(long, value_name = "N")]
+    num_heads: Option<usize>,
+    /// The child's d_ff (net2net, lemon)
+    #[arg(long, value_name = "N")]
+    d_ff: Option<usize>,
+    /// Where copies of blocks go (stack) [default: repeat]
+    #[arg(long, value_name = "WHERE", value_enum)]
+    arrangement: Option<ArrangementName>,
+    /// What copies of blocks do at first (stack) [default: active]
+    #[arg(long, value_name = "WHAT", value_enum)]
+    new_blocks: Option<NewBlocksName>,
     /// Type of the fused weights [default: the parents']
     #[arg(long, value_enum)]
     dtype: Option<WeightType>,
@@ -63,20 +108,73 @@ pub struct Arguments {
     json: bool,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Norm {
-    Property,
-    Rule,
+named_values! {
+    MethodName for Method {
+        /// Deep Fusion: the child is the ensemble of its parents (arXiv 2306.11903)
+        Fuse => Fuse,
+        /// Deep Fusion of a model with itself
+        #[value(name = "self")]
+        SelfFusion => SelfFusion,
+        /// HyperCloning: all widths times N; the same predictions (arXiv 2409.12903)
+        #[value(name = "hyperclone")]
+        HyperClone => HyperClone,
+        /// Net2Net, bert2BERT: copies of features, to any number of heads and d_ff; the same predictions (arXiv 1511.05641,
+        /// 2110.07143)
+        #[value(name = "net2net", alias = "bert2bert")]
+        Net2Net => Net2Net,
+        /// LEMON: the same with unequal shares, so that copies come apart without noise; the same predictions (arXiv
+        /// 2310.07999)
+        Lemon => Lemon,
+        /// Stacking: all blocks N times; the same predictions only with silent new blocks
+        Stack => Stack,
+    }
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Depth {
-    /// The first ones
-    Bottom,
-    /// The last ones
-    Top,
-    /// The first, the last, and evenly spaced ones in between
-    Spread,
+named_values! {
+    Norm for Normalisation {
+        Property => Property,
+        Rule => Rule,
+    }
+}
+
+named_values! {
+    DirectionName for Direction {
+        /// Every parent's outputs see every other's inputs
+        Both => Both,
+        /// From earlier parents into later ones only
+        Forward => Forward,
+        /// From later parents into earlier ones only
+        Backward => Backward,
+    }
+}
+
+named_values! {
+    Depth for DepthAlignment {
+        /// The first ones
+        Bottom => Bottom,
+        /// The last ones
+        Top => Top,
+        /// The first, the last, and evenly spaced ones in between
+        Spread => Spread,
+    }
+}
+
+named_values! {
+    ArrangementName for Arrangement {
+        /// All blocks again after the last
+        Repeat => Repeat,
+        /// Each block again after itself
+        Interleave => Interleave,
+    }
+}
+
+named_values! {
+    NewBlocksName for NewBlocks {
+        /// What their originals do
+        Active => Active,
+        /// Nothing, until they learn: their output projections are zero
+        Silent => Silent,
+    }
 }
 
 impl Arguments {
@@ -85,19 +183,19 @@ impl Arguments {
             self.check_output(output)?;
         }
         let settings = FuseSettings {
-            norm: match self.norm {
-                Norm::Property => Normalisation::Property,
-                Norm::Rule => Normalisation::Rule,
-            },
+            method: self.method.into(),
+            norm: self.norm.map(Into::into),
             cross: self.cross,
+            direction: self.direction.into(),
             seed: self.seed,
             times: self.times,
             weights: self.weights.clone(),
-            depth: match self.depth {
-                Depth::Bottom => DepthAlignment::Bottom,
-                Depth::Top => DepthAlignment::Top,
-                Depth::Spread => DepthAlignment::Spread,
-            },
+            depth: self.depth.map(Into::into),
+            d_model: self.d_model,
+            num_heads: self.num_heads,
+            d_ff: self.d_ff,
+            arrangement: self.arrangement.map(Into::into),
+            new_blocks: self.new_blocks.map(Into::into),
             dtype: self.dtype,
         };
         let fusion = PlannedFusion::new(&named(&self.parents), &settings)?;

@@ -1,19 +1,20 @@
-//! Fusing checkpoints.
+//! Fusing checkpoints, or growing one.
 
-use std::fmt;
+mod settings;
+
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use fusion_core::{
-    Checkpoint, DEFAULT_SHARD_SIZE, DirectSum, Dtype, Executor, Fill, FusionPlan, Lineage, Normalisation,
-    StandardDeviation, TensorSource, write_directory_atomically, write_file_atomically,
+    Checkpoint, DEFAULT_SHARD_SIZE, Dtype, Executor, FusionPlan, Lineage, TensorSource,
+    write_directory_atomically, write_file_atomically,
 };
-use serde::{Deserialize, Serialize};
-use t5_model::{DepthAlignment, FusionParent, T5Config, child_config, fusion_plan};
+use serde::Serialize;
+use t5_model::{DepthAlignment, FusionParent, Grown, T5Config};
 
 use super::Source;
 use crate::model::{copy_tokenizer, tokenizer_of};
+pub use settings::{Cross, FuseSettings};
 
 /// Models that are fused.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -23,110 +24,14 @@ pub struct Fuse {
     pub settings: FuseSettings,
 }
 
-/// How parents are fused; what a recipe's `fuse` stage says besides their names.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct FuseSettings {
-    #[serde(default = "property")]
-    pub norm: Normalisation,
-    #[serde(default)]
-    pub cross: Cross,
-    /// Of normal cross-connections.
-    #[serde(default)]
-    pub seed: u64,
-    /// How often a single parent is taken: 2 is self fusion.
-    #[serde(default = "once")]
-    pub times: usize,
-    /// The parents' weights in the average of the logits.
-    #[serde(default)]
-    pub weights: Option<Vec<f64>>,
-    /// The blocks that parents with fewer of them take in the child.
-    #[serde(default)]
-    pub depth: DepthAlignment,
-    /// The parents' own types if there is none.
-    #[serde(default)]
-    pub dtype: Option<WeightType>,
-}
-
-fn property() -> Normalisation {
-    Normalisation::Property
-}
-fn once() -> usize {
-    1
-}
-
 /// The type of a checkpoint's weights.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, serde::Deserialize, PartialEq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightType {
     F32,
     F16,
     Bf16,
 }
-
-/// The cross-connections: `zero`, `normal:STD`, `relative:SHARE`.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Cross {
-    #[default]
-    Zero,
-    Normal(f64),
-    Relative(f64),
-}
-
-impl FromStr for Cross {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = |number: &str| {
-            let number = number.parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0);
-            number.ok_or_else(|| format!("the standard deviation in {text:?} must be a number above 0"))
-        };
-        match text.split_once(':') {
-            None if text == "zero" => Ok(Cross::Zero),
-            Some(("normal", std)) => Ok(Cross::Normal(number(std)?)),
-            Some(("relative", share)) => Ok(Cross::Relative(number(share)?)),
-            _ => Err(format!("{text:?} is none of zero, normal:STD, relative:SHARE")),
-        }
-    }
-}
-
-impl TryFrom<String> for Cross {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl fmt::Display for Cross {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Cross::Zero => f.write_str("zero"),
-            Cross::Normal(std) => write!(f, "normal:{std}"),
-            Cross::Relative(share) => write!(f, "relative:{share}"),
-        }
-    }
-}
-
-impl From<Cross> for String {
-    fn from(cross: Cross) -> Self {
-        cross.to_string()
-    }
-}
-
-impl Cross {
-    fn fill(self, seed: u64) -> Fill {
-        match self {
-            Cross::Zero => Fill::Zero,
-            Cross::Normal(std) => Fill::Normal { std: StandardDeviation::Absolute(std), seed },
-            Cross::Relative(share) => Fill::Normal { std: StandardDeviation::Relative(share), seed },
-        }
-    }
-}
-
-/// How often a single parent may be taken.
-const MAX_TIMES: usize = 256;
 
 /// A model to fuse: a name for texts, and its checkpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -153,16 +58,7 @@ pub struct PlannedFusion {
 impl PlannedFusion {
     /// Opens the parents and plans their fusion.
     pub fn new(parents: &[NamedModel], settings: &FuseSettings) -> Result<Self> {
-        ensure!(
-            (1..=MAX_TIMES).contains(&settings.times),
-            "`times` is {}; a single parent is taken at least once, twice for self fusion, at most {MAX_TIMES} times",
-            settings.times
-        );
-        ensure!(
-            settings.times == 1 || parents.len() == 1,
-            "`times` repeats a single parent, but there are {}; name a parent twice instead",
-            parents.len()
-        );
+        settings.check(parents.len())?;
         let mut warnings = Vec::new();
         let mut checkpoints: Vec<Checkpoint> = Vec::new();
         let mut models: Vec<FusionParent> = Vec::new();
@@ -183,7 +79,7 @@ impl PlannedFusion {
                     checkpoints.len() - 1
                 }
             };
-            sources.extend(std::iter::repeat_n(source, settings.times));
+            sources.extend(std::iter::repeat_n(source, settings.parent_copies()));
         }
         check_tokenizers(&models, &mut warnings)?;
         let lineages = checkpoints.iter().zip(&models).map(|(checkpoint, model)| {
@@ -200,16 +96,10 @@ impl PlannedFusion {
         let lineages = lineages.collect::<Result<Vec<_>>>()?;
 
         let all: Vec<FusionParent> = sources.iter().map(|source| models[*source].clone()).collect();
-        let options = DirectSum {
-            normalisation: settings.norm,
-            cross: settings.cross.fill(settings.seed),
-            weights: settings.weights.clone(),
-        };
-        let plan = fusion_plan(&all, &options, settings.depth)?;
-        let child = child_config(&all, settings.norm)?;
+        let Grown { plan, child } = settings.plan(&all)?;
         warnings.extend(plan.warnings().iter().map(ToString::to_string));
         let is_shallow = plan.params.iter().any(|param| !param.absent.is_empty());
-        let (depth, dtype) = (is_shallow.then_some(settings.depth), settings.dtype);
+        let (depth, dtype) = (is_shallow.then_some(settings.depth()), settings.dtype);
         let fusion = PlannedFusion { plan, child, warnings, checkpoints, sources, lineages, depth, dtype };
         Executor::new(&fusion.plan, &fusion.tensor_sources())?; // compares the plan with the parents' headers
         Ok(fusion)

@@ -3,7 +3,7 @@
 use fusion_core::ParamTable;
 use serde::{Deserialize, Serialize};
 
-use crate::table::table_with_blocks;
+use crate::table::{Block, table_with_blocks};
 use crate::{Result, T5Config};
 
 /// Which of the child's blocks a parent with fewer of them takes. It passes through the others: its slice of their
@@ -23,8 +23,8 @@ pub enum DepthAlignment {
 
 impl DepthAlignment {
     /// For each of the child's blocks, the parent's block in its place.
-    fn blocks(self, parent: usize, child: usize) -> Vec<Option<usize>> {
-        let mut blocks = vec![None; child];
+    fn blocks(self, parent: usize, child: usize) -> Vec<Block> {
+        let mut blocks = vec![Block::Absent; child];
         for own in 0..parent {
             let place = match self {
                 DepthAlignment::Bottom => own,
@@ -36,7 +36,7 @@ impl DepthAlignment {
                 }
             };
             if let Some(block) = blocks.get_mut(place) {
-                *block = Some(own);
+                *block = Block::Own(own);
             }
         }
         blocks
@@ -60,13 +60,21 @@ pub(crate) fn child_layers<'a>(parents: impl Iterator<Item = &'a T5Config>) -> [
 
 #[cfg(test)]
 mod tests {
+    use super::Block;
     use super::DepthAlignment::{self, Bottom, Spread, Top};
+
+    fn own(block: Block) -> Option<usize> {
+        match block {
+            Block::Own(own) => Some(own),
+            Block::Silent(_) | Block::Absent => None,
+        }
+    }
 
     #[test]
     fn blocks_of_a_shallower_parent() {
         let blocks = |alignment: DepthAlignment, parent, child| {
             let blocks = alignment.blocks(parent, child).into_iter();
-            blocks.map(|block| block.map_or("-".into(), |own| own.to_string())).collect::<String>()
+            blocks.map(|block| own(block).map_or("-".into(), |own| own.to_string())).collect::<String>()
         };
         assert_eq!([Bottom, Top, Spread].map(|a| blocks(a, 3, 6)), ["012---", "---012", "0--1-2"]);
         assert_eq!([Bottom, Top, Spread].map(|a| blocks(a, 1, 3)), ["0--", "--0", "0--"]);
@@ -81,7 +89,7 @@ mod tests {
         for child in 1..25 {
             for parent in 1..=child {
                 for alignment in [Bottom, Top, Spread] {
-                    let own: Vec<_> = alignment.blocks(parent, child).into_iter().flatten().collect();
+                    let own: Vec<_> = alignment.blocks(parent, child).into_iter().filter_map(own).collect();
                     assert!(own.into_iter().eq(0..parent), "{alignment:?} {parent} of {child}");
                 }
             }

@@ -1,10 +1,11 @@
-//! Which T5s can be fused, and what the child is.
+//! `fuse`, the paper's method (arXiv 2306.11903): which T5s can be fused, and what the child is. Under the property, without
+//! noise in the cross-connections, the child is the ensemble of its parents; under the rule it is close to it.
 
 use std::path::PathBuf;
 
 use fusion_core::{DirectSum, FusionPlan, Normalisation, Part, direct_sum};
 
-use crate::depth::child_layers;
+use super::depth::child_layers;
 use crate::{DepthAlignment, Error, Result, T5Config};
 
 /// A model to fuse.

@@ -1,0 +1,95 @@
+//! `stack`: more blocks of the same width. Copies of the blocks follow the model's own (Gong et al., *Efficient Training
+//! of BERT by Progressively Stacking*, ICML 2019) or each its original (Chang et al., arXiv 1710.10348). Copies at work do
+//! not preserve the function. Silent copies, whose output projections are zero, do (Shen et al., *Staged Training*, arXiv
+//! 2203.06211; LLaMA Pro, arXiv 2401.02415): they add nothing until training makes them.
+
+use fusion_core::{DirectSum, Normalisation, direct_sum};
+use serde::{Deserialize, Serialize};
+
+use super::{FusionParent, Grown, Method, part};
+use crate::Result;
+use crate::table::{Block, table_with_blocks};
+
+/// Where copies of blocks go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arrangement {
+    /// All blocks again after the last: 0 1 2 0 1 2.
+    #[default]
+    Repeat,
+    /// Each block again after itself: 0 0 1 1 2 2.
+    Interleave,
+}
+
+/// What copies of blocks do at first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NewBlocks {
+    /// What their originals do.
+    #[default]
+    Active,
+    /// Nothing: their output projections are zero. Preserves the function.
+    Silent,
+}
+
+/// The method's options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stack {
+    /// What the numbers of encoder and decoder blocks are multiplied by.
+    pub times: usize,
+    pub arrangement: Arrangement,
+    pub new_blocks: NewBlocks,
+}
+
+impl Stack {
+    fn blocks(&self, own: usize) -> Vec<Block> {
+        let block = |at: usize| match self.arrangement {
+            Arrangement::Repeat => (at % own, at / own),
+            Arrangement::Interleave => (at / self.times, at % self.times),
+        };
+        let blocks = (0..own.saturating_mul(self.times)).map(block);
+        blocks
+            .map(|(own, copy)| match self.new_blocks {
+                NewBlocks::Silent if copy > 0 => Block::Silent(own),
+                _ => Block::Own(own),
+            })
+            .collect()
+    }
+}
+
+/// Stacks copies of a model's blocks.
+pub fn stack(parent: &FusionParent, options: &Stack) -> Result<Grown> {
+    let mut child = parent.config.clone();
+    child.num_layers = child.num_layers.saturating_mul(options.times);
+    child.set_num_decoder_layers(parent.config.num_decoder_layers().saturating_mul(options.times));
+    child.validate()?;
+    let own = [parent.config.num_layers, parent.config.num_decoder_layers()];
+    let table = table_with_blocks(&parent.config, own.map(|own| options.blocks(own)))?;
+    let grouped = parent.config.rms_norm_groups.len() > 1;
+    let normalisation = if grouped { Normalisation::Property } else { Normalisation::Rule };
+    let mut plan = direct_sum(&[part(parent, &table)], &DirectSum { normalisation, ..DirectSum::default() })?;
+    plan.method = Method::Stack.name().into();
+    Grown::new(plan, child)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_of_blocks() {
+        let order = |arrangement, new_blocks| {
+            let blocks = Stack { times: 2, arrangement, new_blocks }.blocks(3).into_iter();
+            let text = blocks.map(|block| match block {
+                Block::Own(own) => own.to_string(),
+                Block::Silent(own) => format!("({own})"),
+                Block::Absent => "-".into(),
+            });
+            text.collect::<String>()
+        };
+        assert_eq!(order(Arrangement::Repeat, NewBlocks::Active), "012012");
+        assert_eq!(order(Arrangement::Interleave, NewBlocks::Active), "001122");
+        assert_eq!(order(Arrangement::Repeat, NewBlocks::Silent), "012(0)(1)(2)");
+        assert_eq!(order(Arrangement::Interleave, NewBlocks::Silent), "0(0)1(1)2(2)");
+    }
+}

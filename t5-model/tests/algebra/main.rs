@@ -1,0 +1,202 @@
+//! The algebra of every method, in f64: a fused model is the weighted ensemble of its parents, and methods that grow one
+//! model and say that they preserve its function do, whatever the sizes, to 1e-12.
+
+mod reference;
+
+use fusion_core::{DirectSum, Fill, FusionPlan, HostTensors, Normalisation, Philox, StandardDeviation};
+use proptest::prelude::*;
+use reference::{Weights, logits};
+use t5_model::{
+    Arrangement, DepthAlignment, FeedForward, FusionParent, Grown, HyperClone, Lemon, Net2Net, NewBlocks,
+    Stack, T5Config, Widths, child_config, fusion_plan, hyperclone, initialize, lemon, net2net, self_fusion,
+    stack,
+};
+
+const NOISE: Option<(StandardDeviation, u64)> = Some((StandardDeviation::Relative(0.3), 5));
+
+/// Gated or not, and the kinds of output head: untied, tied with scaled logits.
+fn family() -> impl Strategy<Value = (bool, bool)> {
+    any::<(bool, bool)>()
+}
+
+/// d_model, heads, d_kv, d_ff, encoder and decoder layers.
+fn sizes() -> impl Strategy<Value = [usize; 6]> {
+    [2..7usize, 1..4, 1..5, 1..8, 1..4, 1..4]
+}
+
+fn parent(label: &str, (gated, tied): (bool, bool), sizes: [usize; 6]) -> FusionParent {
+    let [d_model, heads, d_kv, d_ff, encoder, decoder] = sizes;
+    let mut config = T5Config::v1_1(23, d_model, heads, d_kv, d_ff, encoder);
+    config.set_num_decoder_layers(decoder);
+    config.tie_word_embeddings = tied;
+    if !gated {
+        config.feed_forward_proj = FeedForward::Relu;
+    }
+    FusionParent { label: label.into(), config, sha256: None, path: label.into() }
+}
+
+/// Random weights, with gains that are not all 1.
+fn weights(config: &T5Config, seed: u64) -> Weights {
+    let mut weights: HostTensors = initialize(config, seed).unwrap();
+    for (name, tensor) in weights.0.iter_mut().filter(|(name, _)| name.ends_with("layer_norm.weight")) {
+        let gains = Philox::new(seed, &format!("gains of {name}"));
+        (0..).zip(&mut tensor.data).for_each(|(index, gain)| *gain = 0.5 + gains.uniform(index));
+    }
+    Weights::new(&weights)
+}
+
+fn predict(config: &T5Config, weights: &Weights) -> Vec<f64> {
+    logits(config, weights, &[5, 7, 2, 9, 5, 11, 3, 22, 1], &[0, 8, 6, 4, 20])
+}
+
+/// The largest difference, relative to the largest value.
+fn difference(found: &[f64], expected: &[f64]) -> f64 {
+    let largest = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, |a: f64, b| a.max(b.abs()));
+    largest(&mut found.iter().zip(expected).map(|(a, b)| a - b)) / largest(&mut expected.iter().copied())
+}
+
+/// How far a grown model's predictions are from its only parent's.
+fn change(parent: &FusionParent, seed: u64, grown: &Grown) -> f64 {
+    let own = weights(&parent.config, seed);
+    let parents = vec![&own; grown.plan.parents.len()];
+    let child = Weights::fused(&grown.plan, &parents);
+    assert_eq!(shapes(&grown.plan), shapes_of(&grown.child), "the plan's child is the configuration's");
+    difference(&predict(&grown.child, &child), &predict(&parent.config, &own))
+}
+
+fn shapes(plan: &FusionPlan) -> Vec<(String, Vec<usize>)> {
+    plan.params.iter().map(|param| (param.name.clone(), param.shape())).collect()
+}
+
+fn shapes_of(config: &T5Config) -> Vec<(String, Vec<usize>)> {
+    let table = t5_model::parameter_table(config).unwrap();
+    table.iter().map(|spec| (spec.name.clone(), spec.shape())).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn fusion_is_the_weighted_ensemble(
+        family in family(),
+        sizes in prop::collection::vec(sizes(), 2..5),
+        depth in prop::sample::select(vec![DepthAlignment::Bottom, DepthAlignment::Top, DepthAlignment::Spread]),
+        shares in prop::option::of(prop::collection::vec(0.1..1.0f64, 4)),
+        seed in 0..1000u64,
+    ) {
+        let parents: Vec<_> = sizes.iter().map(|sizes| parent("p", family, *sizes)).collect();
+        let own: Vec<_> = (seed..).zip(&parents).map(|(seed, parent)| weights(&parent.config, seed)).collect();
+        let shares = shares.map(|shares| {
+            let shares = &shares[..parents.len()];
+            shares.iter().map(|share| share / shares.iter().sum::<f64>()).collect::<Vec<f64>>()
+        });
+        let options = DirectSum { weights: shares.clone(), ..DirectSum::default() };
+        let plan = fusion_plan(&parents, &options, depth).unwrap();
+        let child = child_config(&parents, Normalisation::Property).unwrap();
+        let fused = predict(&child, &Weights::fused(&plan, &own.iter().collect::<Vec<_>>()));
+        let shares = shares.unwrap_or(vec![1.0 / parents.len() as f64; parents.len()]);
+        let mut ensemble = vec![0.0; fused.len()];
+        for (share, (parent, own)) in shares.iter().zip(parents.iter().zip(&own)) {
+            ensemble.iter_mut().zip(predict(&parent.config, own)).for_each(|(sum, logit)| *sum += share * logit);
+        }
+        let difference = difference(&fused, &ensemble);
+        prop_assert!(difference < 1e-12, "off by {:e}", difference);
+    }
+
+    #[test]
+    fn self_fusion_preserves(family in family(), sizes in sizes(), times in 1..5usize, rule: bool, seed in 0..1000u64) {
+        let parent = parent("p", family, sizes);
+        let normalisation = if rule { Normalisation::Rule } else { Normalisation::Property };
+        let grown = self_fusion(&parent, times, &DirectSum { normalisation, ..DirectSum::default() }).unwrap();
+        let change = change(&parent, seed, &grown);
+        prop_assert!(change < 1e-12, "off by {:e}", change);
+    }
+
+    #[test]
+    fn hyperclone_preserves(family in family(), sizes in sizes(), times in 1..5usize, noisy: bool, seed in 0..1000u64) {
+        let parent = parent("p", family, sizes);
+        let grown = hyperclone(&parent, &HyperClone { times, noise: NOISE.filter(|_| noisy) }).unwrap();
+        let change = change(&parent, seed, &grown);
+        prop_assert!(change < 1e-12, "off by {:e}", change);
+    }
+
+    #[test]
+    fn net2net_and_lemon_preserve(
+        family in family(),
+        sizes in sizes(),
+        (copies, more_heads, more_hidden) in (1..4usize, 0..5usize, 1..20usize),
+        noisy: bool,
+        seed in 0..1000u64,
+    ) {
+        let parent = parent("p", family, sizes);
+        let [d_model, heads, _, d_ff, ..] = sizes;
+        let widths =
+            Widths { d_model: Some(copies * d_model), num_heads: Some(heads + more_heads), d_ff: Some(d_ff + more_hidden) };
+        let copied = net2net(&parent, &Net2Net { widths, seed, noise: NOISE.filter(|_| noisy) }).unwrap();
+        let unequal = lemon(&parent, &Lemon { widths, seed }).unwrap();
+        for grown in [copied, unequal] {
+            let change = change(&parent, seed, &grown);
+            prop_assert!(change < 1e-12, "{} is off by {:e}", grown.plan.method, change);
+        }
+    }
+
+    #[test]
+    fn stacks_with_silent_blocks_preserve(
+        family in family(),
+        sizes in sizes(),
+        times in 1..4usize,
+        interleave: bool,
+        seed in 0..1000u64,
+    ) {
+        let parent = parent("p", family, sizes);
+        let arrangement = if interleave { Arrangement::Interleave } else { Arrangement::Repeat };
+        let grown = stack(&parent, &Stack { times, arrangement, new_blocks: NewBlocks::Silent }).unwrap();
+        let silent = change(&parent, seed, &grown);
+        prop_assert!(silent < 1e-12, "off by {:e}", silent);
+        let grown = stack(&parent, &Stack { times, arrangement, new_blocks: NewBlocks::Active }).unwrap();
+        let active = change(&parent, seed, &grown);
+        prop_assert!(times == 1 || active > 1e-6, "active copies would change nothing");
+    }
+}
+
+/// Models that were fused under the property keep their groups when they grow.
+#[test]
+fn grouped_models_grow() {
+    let mut parent = parent("p", (true, true), [7, 2, 3, 5, 2, 2]);
+    parent.config.rms_norm_groups = vec![3, 4];
+    let widths = Widths { d_model: Some(14), ..Widths::default() };
+    let methods = [
+        hyperclone(&parent, &HyperClone { times: 2, noise: NOISE }).unwrap(),
+        lemon(&parent, &Lemon { widths, seed: 1 }).unwrap(),
+        self_fusion(&parent, 2, &DirectSum::default()).unwrap(),
+    ];
+    for grown in methods {
+        assert_eq!(grown.child.rms_norm_groups, [3, 4, 3, 4]);
+        assert!(change(&parent, 3, &grown) < 1e-12, "{}", grown.plan.method);
+    }
+    let deeper = Stack { times: 2, arrangement: Arrangement::Repeat, new_blocks: NewBlocks::Silent };
+    let grown = stack(&parent, &deeper).unwrap();
+    assert_eq!(grown.child.rms_norm_groups, [3, 4]);
+    assert!(change(&parent, 3, &grown) < 1e-12);
+}
+
+/// Noise is really there, and differs between copies.
+#[test]
+fn noise_tells_copies_apart() {
+    let parent = parent("p", (true, false), [4, 2, 3, 5, 1, 1]);
+    let plans = |noise| {
+        let widths = Widths { d_ff: Some(10), ..Widths::default() };
+        [
+            hyperclone(&parent, &HyperClone { times: 2, noise }).unwrap().plan,
+            net2net(&parent, &Net2Net { widths, seed: 1, noise }).unwrap().plan,
+        ]
+    };
+    for (quiet, noisy) in plans(None).iter().zip(plans(NOISE)) {
+        assert_eq!(quiet.warnings().len(), 1, "copies stay equal");
+        assert_eq!(noisy.warnings(), []);
+        assert_eq!(noisy.cross(), Fill::normal(StandardDeviation::Relative(0.3), 5));
+    }
+    let lemon =
+        lemon(&parent, &Lemon { widths: Widths { d_ff: Some(10), ..Widths::default() }, seed: 1 }).unwrap();
+    assert_eq!(lemon.plan.warnings(), []);
+}
