@@ -13,6 +13,7 @@ compile_error!("safetensors files are little-endian; tensors are copied from and
 mod atomic;
 mod axis;
 mod checkpoint;
+mod convert;
 pub mod dense;
 mod direct_sum;
 mod error;
@@ -33,6 +34,7 @@ pub use axis::{Axis, AxisRule};
 pub use checkpoint::{
     Checkpoint, DEFAULT_SHARD_SIZE, LazyTensor, TensorFile, write_tensor_file, write_tensors, write_weights,
 };
+pub use convert::convert_tensor;
 pub use direct_sum::{DirectSum, Part, direct_sum};
 pub use error::{Error, Result};
 pub use execute::{Executor, FusedTensor};

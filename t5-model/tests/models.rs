@@ -143,6 +143,31 @@ fn configurations_that_describe_no_t5_are_refused() {
 }
 
 #[test]
+fn a_model_with_groups_has_its_own_type() -> Result<(), Error> {
+    let names = |config: &T5Config| {
+        let json = config.to_json();
+        (json["model_type"].clone(), json["architectures"][0].clone())
+    };
+    let stock = T5Config::v1_1(64, 8, 2, 4, 16, 2);
+    let plain = (json!("t5"), json!("T5ForConditionalGeneration"));
+    assert_eq!(names(&stock), plain);
+    let parents = [parent("first", stock.clone()), parent("second", stock)];
+    let mut grouped = child_config(&parents, Normalisation::Property)?;
+    assert_eq!(names(&grouped), (json!("deep_fusion_t5"), json!("DeepFusionT5ForConditionalGeneration")));
+    // Read again, trained on, and fused under the rule: a stock T5, and not one that names files of another.
+    let mut written = grouped.to_json();
+    written.insert(
+        "auto_map".into(),
+        json!({ "AutoConfig": "configuration_deep_fusion_t5.DeepFusionT5Config" }),
+    );
+    grouped = T5Config::from_json(&written, Path::new("config.json"))?;
+    assert!(!grouped.is_stock() && !grouped.to_json().contains_key("auto_map"));
+    let parents = [parent("first", grouped.clone()), parent("second", grouped)];
+    assert_eq!(names(&child_config(&parents, Normalisation::Rule)?), plain);
+    Ok(())
+}
+
+#[test]
 fn unknown_keys_are_kept() -> Result<(), Error> {
     let mut config = T5Config::v1_1(64, 8, 2, 4, 16, 2).to_json();
     config.insert("task_specific_params".into(), json!({ "summarization": { "num_beams": 4 } }));

@@ -4,6 +4,7 @@
 mod command;
 mod compute;
 mod corpus;
+mod export;
 mod interrupt;
 mod model;
 mod output;

@@ -1,5 +1,6 @@
 //! Models as directories.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -25,6 +26,21 @@ pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
                 .with_context(|| format!("cannot copy {}", source.display()))?;
         }
     }
+    Ok(())
+}
+
+/// Whether a checkpoint made from `inputs` may be written to `output`: there is nothing, or another checkpoint that is to be
+/// replaced.
+pub fn check_replaceable(output: &Path, overwrite: bool, inputs: &[&Path]) -> Result<()> {
+    let Ok(mut entries) = fs::read_dir(output) else { return Ok(()) };
+    if entries.next().is_none() {
+        return Ok(());
+    }
+    let place = output.display();
+    ensure!(overwrite, "{place} exists and is not empty; --overwrite replaces the checkpoint in it");
+    ensure!(output.join("config.json").is_file(), "{place} holds no checkpoint, so it is not overwritten");
+    let same = |input: &&Path| fs::canonicalize(input).ok() == fs::canonicalize(output).ok();
+    ensure!(!inputs.iter().any(same), "{place} is what is to be read, so it is not overwritten");
     Ok(())
 }
 

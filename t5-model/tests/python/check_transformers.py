@@ -36,14 +36,16 @@ def arguments():
     return parser.parse_args()
 
 
-def reference(options):
-    inputs = load_file(options.input)
-    inputs = {name: inputs[name].long() for name in ("input_ids", "attention_mask", "labels") if name in inputs}
-    model = T5ForConditionalGeneration.from_pretrained(options.model, attn_implementation="eager")
-    model = model.to(getattr(torch, options.dtype)).eval()  # eval: no dropout
+def batch(path):
+    """A file's batch, as keyword arguments of the model."""
+    inputs = load_file(path)
+    return {name: inputs[name].long() for name in ("input_ids", "attention_mask", "labels") if name in inputs}
+
+
+def reference(model, inputs, grad=True):
     output = model(**inputs)
     tensors = {"logits": output.logits.detach(), "loss": output.loss.detach()}
-    if not options.no_grad:
+    if grad:
         output.loss.backward()
         tensors |= {"grad." + name: parameter.grad for name, parameter in model.named_parameters()}
     return tensors
@@ -55,11 +57,8 @@ def relative_error(actual, expected):
     return difference / scale if scale > 0.0 else difference
 
 
-def main():
-    options = arguments()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    expected, actual = reference(options), load_file(options.output)
+def compare(actual, expected, logits_tolerance, grad_tolerance):
+    """Prints every tensor's error; what is wrong, as a list of lines."""
     failures = [f"{name}: not expected" for name in sorted(actual.keys() - expected.keys())]
     for name, tensor in expected.items():
         if name not in actual:
@@ -68,10 +67,21 @@ def main():
             failures.append(f"{name}: shape {list(actual[name].shape)}, expected {list(tensor.shape)}")
         else:
             error = relative_error(actual[name], tensor)
-            tolerance = options.grad_tolerance if name.startswith("grad.") else options.logits_tolerance
+            tolerance = grad_tolerance if name.startswith("grad.") else logits_tolerance
             print(f"{error:9.2e}  {name}")
             if not error <= tolerance:  # also catches NaN
                 failures.append(f"{name}: relative error {error:.2e} is above {tolerance:.0e}")
+    return failures
+
+
+def main():
+    options = arguments()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    model = T5ForConditionalGeneration.from_pretrained(options.model, attn_implementation="eager")
+    model = model.to(getattr(torch, options.dtype)).eval()  # eval: no dropout
+    expected = reference(model, batch(options.input), grad=not options.no_grad)
+    failures = compare(load_file(options.output), expected, options.logits_tolerance, options.grad_tolerance)
     print(json.dumps(dict(tensors=len(expected), failures=len(failures), loss=expected["loss"].item())))
     for failure in failures:
         print(failure, file=sys.stderr)

@@ -1,12 +1,12 @@
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Args;
 use fusion_core::{Direction, Normalisation};
 use serde_json::json;
 use t5_model::{Arrangement, DepthAlignment, Method, NewBlocks};
 
+use crate::model::check_replaceable;
 use crate::output::{print, print_json};
 use crate::stage::fuse::{Cross, FuseSettings, NamedModel, PlannedFusion, WeightType};
 
@@ -180,7 +180,8 @@ named_values! {
 impl Arguments {
     pub fn run(self) -> Result<()> {
         if let Some(output) = self.output.as_deref().filter(|_| !self.plan_only) {
-            self.check_output(output)?;
+            let parents: Vec<&Path> = self.parents.iter().map(PathBuf::as_path).collect();
+            check_replaceable(output, self.overwrite, &parents)?;
         }
         let settings = FuseSettings {
             method: self.method.into(),
@@ -215,22 +216,6 @@ impl Arguments {
             Some(output) if !self.plan_only => print(&format!("\nwritten to {}\n", output.display())),
             _ => Ok(()),
         }
-    }
-
-    fn check_output(&self, output: &Path) -> Result<()> {
-        let Ok(entries) = fs::read_dir(output) else { return Ok(()) };
-        if entries.count() == 0 {
-            return Ok(());
-        }
-        let place = output.display();
-        ensure!(self.overwrite, "{place} exists and is not empty; --overwrite replaces the checkpoint in it");
-        ensure!(
-            output.join("config.json").is_file(),
-            "{place} holds no checkpoint, so it is not overwritten"
-        );
-        let same = |parent: &PathBuf| fs::canonicalize(parent).ok() == fs::canonicalize(output).ok();
-        ensure!(!self.parents.iter().any(same), "{place} is one of the parents, so it is not overwritten");
-        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use fusion_core::{Checkpoint, Lineage, TensorSource};
 use serde_json::{Map, Value, json};
 use t5_model::{T5Config, parameter_table};
 
+use crate::export::MODELING_FILE;
 use crate::model::parameter_count;
 use crate::output::{count, print, print_json, thousands};
 use health::Health;
@@ -44,6 +45,7 @@ impl Arguments {
                 "tensors_by_type": types,
                 "norm_groups": config.norm_groups(),
                 "tied_head": config.tied_head(),
+                "is_stock": config.is_stock(),
                 "sha256": checkpoint.sha256()?,
                 "lineage": lineage,
                 "total_flops": lineage.as_ref().map(Lineage::total_flops),
@@ -82,9 +84,19 @@ fn dimensions(path: &Path, config: &T5Config, parameters: u64, types: &Map<Strin
         ("layers", format!("{} + {}", config.num_layers, config.num_decoder_layers())),
         ("output head", head.to_owned()),
         ("normalisation", normalisation),
+        ("transformers", transformers(path, config).to_owned()),
     ];
     let rows: String = rows.iter().map(|(name, value)| format!("  {name:<14} {value}\n")).collect();
     format!("{}\n{rows}", path.display())
+}
+
+/// How the checkpoint is loaded there.
+fn transformers(path: &Path, config: &T5Config) -> &'static str {
+    match (config.is_stock(), path.join(MODELING_FILE).is_file()) {
+        (true, _) => "as any T5",
+        (false, true) => "with trust_remote_code=True: its modelling file is beside it",
+        (false, false) => "needs a modelling file, which `cargo xtask export` writes",
+    }
 }
 
 fn types(checkpoint: &Checkpoint) -> Result<Map<String, Value>> {

@@ -3,6 +3,7 @@
 mod backends;
 mod ci;
 mod evaluate;
+mod export;
 mod forward;
 mod fuse;
 mod generate;
@@ -40,6 +41,7 @@ enum Command {
     Glue(glue::Arguments),
     Generate(generate::Arguments),
     Inspect(inspect::Arguments),
+    Export(export::Arguments),
     Forward(forward::Arguments),
     Report(report::Arguments),
     Backends(backends::Arguments),
@@ -56,6 +58,7 @@ impl Cli {
             Command::Glue(arguments) => arguments.run(),
             Command::Generate(arguments) => arguments.run(),
             Command::Inspect(arguments) => arguments.run(),
+            Command::Export(arguments) => arguments.run(),
             Command::Forward(arguments) => arguments.run(),
             Command::Report(arguments) => arguments.run(),
             Command::Backends(arguments) => arguments.run(),

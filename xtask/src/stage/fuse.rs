@@ -10,7 +10,8 @@ use fusion_core::{
     write_directory_atomically, write_file_atomically,
 };
 use serde::Serialize;
-use t5_model::{DepthAlignment, FusionParent, Grown, T5Config};
+use serde_json::{Map, Value};
+use t5_model::{FusionParent, Grown, T5Config};
 
 use super::Source;
 use crate::model::{copy_tokenizer, tokenizer_of};
@@ -33,6 +34,16 @@ pub enum WeightType {
     Bf16,
 }
 
+impl WeightType {
+    pub fn dtype(self) -> Dtype {
+        match self {
+            WeightType::F32 => Dtype::F32,
+            WeightType::F16 => Dtype::F16,
+            WeightType::Bf16 => Dtype::BF16,
+        }
+    }
+}
+
 /// A model to fuse: a name for texts, and its checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedModel {
@@ -50,8 +61,8 @@ pub struct PlannedFusion {
     /// The checkpoint of each of the plan's parents.
     sources: Vec<usize>,
     lineages: Vec<Option<Lineage>>,
-    /// Where the blocks of a shallower parent are, if there is one.
-    depth: Option<DepthAlignment>,
+    /// What the lineage says of the method's options.
+    options: Map<String, Value>,
     dtype: Option<WeightType>,
 }
 
@@ -98,9 +109,9 @@ impl PlannedFusion {
         let all: Vec<FusionParent> = sources.iter().map(|source| models[*source].clone()).collect();
         let Grown { plan, child } = settings.plan(&all)?;
         warnings.extend(plan.warnings().iter().map(ToString::to_string));
-        let is_shallow = plan.params.iter().any(|param| !param.absent.is_empty());
-        let (depth, dtype) = (is_shallow.then_some(settings.depth()), settings.dtype);
-        let fusion = PlannedFusion { plan, child, warnings, checkpoints, sources, lineages, depth, dtype };
+        let options = settings.recorded(plan.params.iter().any(|param| !param.absent.is_empty()))?;
+        let dtype = settings.dtype;
+        let fusion = PlannedFusion { plan, child, warnings, checkpoints, sources, lineages, options, dtype };
         Executor::new(&fusion.plan, &fusion.tensor_sources())?; // compares the plan with the parents' headers
         Ok(fusion)
     }
@@ -114,14 +125,10 @@ impl PlannedFusion {
         let sources = self.tensor_sources();
         let mut executor = Executor::new(&self.plan, &sources)?;
         if let Some(dtype) = self.dtype {
-            executor = executor.output_dtype(match dtype {
-                WeightType::F32 => Dtype::F32,
-                WeightType::F16 => Dtype::F16,
-                WeightType::Bf16 => Dtype::BF16,
-            })?;
+            executor = executor.output_dtype(dtype.dtype())?;
         }
         write_directory_atomically::<anyhow::Error>(output, |directory| {
-            let config = format!("{:#}\n", serde_json::Value::Object(self.child.to_json()));
+            let config = format!("{:#}\n", Value::Object(self.child.to_json()));
             write_file_atomically(&directory.join("config.json"), config.as_bytes())?;
             executor.write_weights(directory, DEFAULT_SHARD_SIZE)?;
             if let Some(first) = self.checkpoints.first() {
@@ -130,8 +137,8 @@ impl PlannedFusion {
             let lineages = self.sources.iter().map(|source| self.lineages[*source].clone());
             let mut lineage = Lineage::of_fusion(&self.plan, lineages);
             lineage.sha256 = Some(Checkpoint::open(directory)?.sha256()?);
-            if let (Some(fusion), Some(depth)) = (&mut lineage.fusion, self.depth) {
-                fusion.other.insert("depth".into(), serde_json::to_value(depth)?);
+            if let Some(fusion) = &mut lineage.fusion {
+                fusion.other = self.options.clone();
             }
             Ok(lineage.write(directory)?)
         })

@@ -4,7 +4,7 @@ use crate::program::call;
 fn help() {
     insta::assert_snapshot!("xtask", call(&["--help"]).success());
     let commands = [
-        "run", "pretrain", "fuse", "evaluate", "glue", "generate", "inspect", "forward", "report",
+        "run", "pretrain", "fuse", "evaluate", "glue", "generate", "inspect", "export", "forward", "report",
         "backends", "ci",
     ];
     for command in commands {

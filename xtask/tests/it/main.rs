@@ -3,6 +3,7 @@
 mod arguments;
 mod checkpoints;
 mod dependencies;
+mod export;
 mod forward;
 mod help;
 #[cfg(all(feature = "burn", feature = "webster"))]

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result, ensure};
 use fusion_core::{DirectSum, Direction, Fill, Normalisation, StandardDeviation};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use t5_model::{
     Arrangement, DepthAlignment, FusionParent, Grown, HyperClone, Lemon, Method, Net2Net, NewBlocks, Stack,
     Widths, child_config, fusion_plan, hyperclone, lemon, net2net, self_fusion, stack,
@@ -110,11 +111,11 @@ impl FuseSettings {
         }
     }
 
-    pub fn depth(&self) -> DepthAlignment {
+    fn depth(&self) -> DepthAlignment {
         self.depth.unwrap_or_default()
     }
 
-    pub fn norm(&self) -> Normalisation {
+    fn norm(&self) -> Normalisation {
         self.norm.unwrap_or(Normalisation::Property)
     }
 
@@ -145,6 +146,27 @@ impl FuseSettings {
                 stack(first, &Stack { times, arrangement, new_blocks })?
             }
         })
+    }
+
+    /// What a lineage says of the method's options, beside what it knows from the plan; `shallow` if a parent lacks blocks.
+    pub fn recorded(&self, shallow: bool) -> Result<Map<String, Value>> {
+        let mut options = Map::new();
+        let mut record = |key: &str, value: Option<Value>| {
+            options.extend(value.map(|value| (key.to_owned(), value)));
+        };
+        record("depth", shallow.then(|| serde_json::to_value(self.depth())).transpose()?);
+        record("weights", self.weights.clone().map(Value::from));
+        let multiplies = matches!(self.method, Method::HyperClone | Method::Stack);
+        record("times", multiplies.then(|| self.times().into()));
+        for (key, size) in [("d_model", self.d_model), ("num_heads", self.num_heads), ("d_ff", self.d_ff)] {
+            record(key, size.map(Value::from));
+        }
+        let chooses = matches!(self.method, Method::Net2Net | Method::Lemon);
+        record("seed", chooses.then(|| self.seed.into()));
+        record("arrangement", self.arrangement.map(serde_json::to_value).transpose()?);
+        record("new_blocks", self.new_blocks.map(serde_json::to_value).transpose()?);
+        record("dtype", self.dtype.map(serde_json::to_value).transpose()?);
+        Ok(options)
     }
 
     fn fill(&self) -> Fill {
