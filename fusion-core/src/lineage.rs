@@ -108,7 +108,8 @@ impl Lineage {
     }
 
     fn flops_but_for<'a>(&'a self, counted: &mut HashSet<&'a str>) -> f64 {
-        let own: f64 = self.training.iter().map(|training| training.flops).sum();
+        // The sum of nothing would be -0.
+        let own = self.training.iter().fold(0.0, |sum, training| sum + training.flops);
         let parents = self.fusion.iter().flat_map(|fusion| &fusion.parents);
         parents.fold(own, |total, parent| {
             let is_new = parent.sha256.as_deref().is_none_or(|sha256| counted.insert(sha256));

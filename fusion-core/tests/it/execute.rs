@@ -184,3 +184,61 @@ fn streaming_is_the_same_as_in_memory() {
     // The hash is of the tensors, not of the files.
     assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]));
 }
+
+/// One-sided connections fill the blocks on one side of the diagonal with the numbers they would have in both directions.
+#[test]
+fn connections_in_one_direction() {
+    use fusion_core::{
+        Direction,
+        dense::{Activation, DenseNetwork},
+    };
+    // `[out, in]`, and `[in, out]` of the dense network.
+    let (table, other) = (t5(TINY), t5(Sizes { embed: 4, heads: 1, kv: 2, mlp: 3, ..TINY }));
+    let dense = DenseNetwork::random(&[2, 3, 3, 2], Activation::Relu, 1).unwrap();
+    let dense_table = dense.table().unwrap();
+    let fused = |direction| {
+        let cross = Fill::Normal { std: StandardDeviation::Absolute(1.0), seed: 3, direction };
+        let options = DirectSum { cross, ..DirectSum::default() };
+        let tensors = [random(&table, 1), random(&other, 2), random(&table, 3)];
+        let t5_plan = plan(&[&table, &other, &table], &options).unwrap();
+        let t5 =
+            Executor::new(&t5_plan, &[&tensors[0], &tensors[1], &tensors[2]]).unwrap().in_memory().unwrap();
+        let dense_plan = plan(&[&dense_table, &dense_table], &options).unwrap();
+        let dense =
+            Executor::new(&dense_plan, &[dense.tensors(), dense.tensors()]).unwrap().in_memory().unwrap();
+        [t5.0["encoder.block.0.layer.1.DenseReluDense.wo.weight"].clone(), dense.0["layers.1.weight"].clone()]
+    };
+    let [both, forward, backward] = [Direction::Both, Direction::Forward, Direction::Backward].map(fused);
+    // Where a parent's rows and columns begin and end; whether the rows are outputs.
+    let sizes: [(&[usize], &[usize], bool); 2] =
+        [(&[0, 6, 10, 16], &[0, 5, 8, 13], true), (&[0, 3, 6], &[0, 3, 6], false)];
+    for (at, (rows, columns, rows_are_outputs)) in sizes.into_iter().enumerate() {
+        let parent =
+            |bounds: &[usize], index: usize| bounds.iter().filter(|bound| **bound <= index).count() - 1;
+        let width = *columns.last().unwrap();
+        for (index, &value) in both[at].data.iter().enumerate() {
+            let (row, column) = (parent(rows, index / width), parent(columns, index % width));
+            let (output, input) = if rows_are_outputs { (row, column) } else { (column, row) };
+            assert_ne!(value, 0.0);
+            assert_eq!(forward[at].data[index], if input <= output { value } else { 0.0 });
+            assert_eq!(backward[at].data[index], if input >= output { value } else { 0.0 });
+        }
+    }
+    let plan_text = plan(
+        &[&table, &other],
+        &DirectSum {
+            cross: Fill::Normal {
+                std: StandardDeviation::Relative(0.01),
+                seed: 3,
+                direction: Direction::Forward,
+            },
+            ..DirectSum::default()
+        },
+    );
+    assert!(
+        plan_text
+            .unwrap()
+            .to_string()
+            .contains("normal 0.01 × rms (seed 3), from earlier parents into later ones")
+    );
+}

@@ -67,6 +67,22 @@ impl Method {
             Method::Stack => "stack",
         }
     }
+
+    /// The method of that name.
+    pub fn named(name: &str) -> Option<Method> {
+        Method::ALL.into_iter().find(|method| method.name() == name)
+    }
+
+    /// What its authors call it, and where they describe it.
+    pub fn paper(self) -> (&'static str, &'static str) {
+        match self {
+            Method::Fuse | Method::SelfFusion => ("Deep Fusion", "https://arxiv.org/abs/2306.11903"),
+            Method::HyperClone => ("HyperCloning", "https://arxiv.org/abs/2409.12903"),
+            Method::Net2Net => ("Net2Net", "https://arxiv.org/abs/1511.05641"),
+            Method::Lemon => ("LEMON", "https://arxiv.org/abs/2310.07999"),
+            Method::Stack => ("progressive stacking", "https://proceedings.mlr.press/v97/gong19a.html"),
+        }
+    }
 }
 
 /// Sizes to grow to; a parent's own where there is none.

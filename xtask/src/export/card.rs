@@ -3,7 +3,7 @@
 use std::fmt;
 
 use fusion_core::Lineage;
-use t5_model::{FeedForward, T5Config};
+use t5_model::{FeedForward, Method, T5Config};
 
 use super::ExportSettings;
 use super::history::{commands, tree};
@@ -50,8 +50,12 @@ impl fmt::Display for Card<'_> {
             None => writeln!(f, "Its history is not known.")?,
             Some(lineage) => {
                 writeln!(f, "{}", tree(lineage))?;
-                let flops = count(lineage.total_flops());
-                writeln!(f, "All training behind it: {flops}FLOP, forward and backward.")?;
+                match lineage.total_flops() {
+                    0.0 => writeln!(f, "Training behind it is not known.")?,
+                    flops => {
+                        writeln!(f, "All training behind it: {}FLOP, forward and backward.", count(flops))?
+                    }
+                }
                 writeln!(f, "\n## Make it again\n\n```sh\n{}```", commands(lineage, name))?;
             }
         }
@@ -83,17 +87,21 @@ impl Card<'_> {
     }
 
     fn is_fused(&self) -> bool {
-        self.lineage.is_some_and(|lineage| lineage.fusion.is_some()) || !self.config.is_stock()
+        let fusion = self.lineage.and_then(|lineage| lineage.fusion.as_ref());
+        let method = fusion.and_then(|fusion| Method::named(&fusion.method));
+        matches!(method, Some(Method::Fuse | Method::SelfFusion)) || !self.config.is_stock()
     }
 
     fn summary(&self) -> String {
         let parameters = thousands(self.parameters);
         let made = match self.lineage.and_then(|lineage| lineage.fusion.as_ref()) {
             Some(fusion) => {
-                let parents = fusion.parents.len();
-                format!(
-                    ", made from {parents} smaller ones by [Deep Fusion](https://arxiv.org/abs/2306.11903)"
-                )
+                let (name, address) = Method::named(&fusion.method).unwrap_or_default().paper();
+                let parents = match (fusion.method.as_str(), fusion.parents.len()) {
+                    ("fuse", 2..) => format!("{} smaller ones", fusion.parents.len()),
+                    _ => "a smaller one".to_owned(),
+                };
+                format!(", made from {parents} by [{name}]({address})")
             }
             None if self.is_fused() => ", made by [Deep Fusion](https://arxiv.org/abs/2306.11903)".into(),
             None => String::new(),

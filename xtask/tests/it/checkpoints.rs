@@ -113,3 +113,58 @@ fn weights_unlike_their_configuration_are_named() {
     let misfits = inspected.lines().skip_while(|line| !line.contains("unlike config")).take(7);
     insta::assert_snapshot!("inspect_misfits", misfits.collect::<Vec<_>>().join("\n"));
 }
+
+/// Each method through the command: what it predicts beside its parent, what its lineage says, and the plan it prints.
+#[test]
+fn methods_that_grow_one_model() {
+    let (parent, input) = (golden("fusion/untied/parent_0"), golden("fusion/untied/reference.safetensors"));
+    let output = directory(&[]);
+    let logits = |model: &std::path::Path| {
+        let file = output.path().join("forward.safetensors");
+        let files = ["--input", text(&input), "--output", text(&file)];
+        call(&[&["forward", "--model", text(model)], &files[..]].concat()).success();
+        let file = fusion_core::TensorFile::open(&file).expect("a file");
+        fusion_core::TensorSource::load_f32(&file, "logits").expect("logits").data
+    };
+    let expected = logits(&parent);
+    let methods: [(&[&str], bool); 6] = [
+        (&["--method", "self"], true),
+        (&["--method", "hyperclone", "--times", "3", "--cross", "db:20", "--seed", "4"], true),
+        (&["--method", "bert2bert", "--num-heads", "5", "--d-ff", "40", "--cross", "relative:0.1"], true),
+        (&["--method", "lemon", "--d-model", "40", "--d-ff", "31", "--seed", "9"], true),
+        (&["--method", "stack", "--new-blocks", "silent", "--arrangement", "interleave"], true),
+        (&["--method", "stack"], false),
+    ];
+    let mut lineages = String::new();
+    for (index, (options, preserves)) in methods.into_iter().enumerate() {
+        let child = output.path().join(index.to_string());
+        call(&[&["fuse", text(&parent), "--output", text(&child)], options].concat()).success();
+        let pairs = expected.iter().zip(logits(&child));
+        let difference = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert_eq!(difference < 2e-5, preserves, "{options:?}: {difference:e}");
+        let mut lineage = fusion_core::Lineage::read(&child).expect("readable").expect("there");
+        let fusion = lineage.fusion.as_mut().expect("a fusion");
+        fusion.parents.clear();
+        lineages += &format!("{}\n", serde_json::to_string(fusion).expect("JSON"));
+    }
+    insta::assert_snapshot!("lineages_of_methods", lineages);
+}
+
+#[test]
+fn options_belong_to_methods() {
+    let (a, b) = (golden("fusion/untied/parent_0"), golden("fusion/untied/parent_1"));
+    let (a, b) = (text(&a), text(&b));
+    let cases: [&[&str]; 9] = [
+        &[a, "--method", "stack", "--cross", "relative:0.1"],
+        &[a, "--method", "lemon", "--weights", "1"],
+        &[a, b, "--d-ff", "40"],
+        &[a, b, "--method", "hyperclone"],
+        &[a, "--method", "net2net"],
+        &[a, "--method", "net2net", "--d-ff", "2"],
+        &[a, "--method", "net2net", "--d-model", "30"],
+        &[a, "--method", "hyperclone", "--times", "0"],
+        &[a, "--method", "hyperclone", "--times", "257"],
+    ];
+    let error = |options: &&[&str]| call(&[&["fuse", "--output", "nowhere"], *options].concat()).failure();
+    insta::assert_snapshot!("options_of_methods", cases.iter().map(error).collect::<String>());
+}

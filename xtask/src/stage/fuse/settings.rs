@@ -154,7 +154,8 @@ impl FuseSettings {
         let mut record = |key: &str, value: Option<Value>| {
             options.extend(value.map(|value| (key.to_owned(), value)));
         };
-        record("depth", shallow.then(|| serde_json::to_value(self.depth())).transpose()?);
+        let aligns = shallow && self.method == Method::Fuse;
+        record("depth", aligns.then(|| serde_json::to_value(self.depth())).transpose()?);
         record("weights", self.weights.clone().map(Value::from));
         let multiplies = matches!(self.method, Method::HyperClone | Method::Stack);
         record("times", multiplies.then(|| self.times().into()));
