@@ -6,6 +6,7 @@ mod backend;
 mod batch;
 mod buckets;
 mod config;
+mod deviation;
 mod error;
 mod generate;
 mod initialize;
@@ -24,6 +25,7 @@ pub use backend::{Backend, DeviceInfo, backend, backends};
 pub use batch::{Batch, IGNORED_LABEL};
 pub use buckets::position_bucket;
 pub use config::{FeedForward, T5Config};
+pub use deviation::{Comparison, Deviation};
 pub use error::{Error, Result};
 pub use initialize::initialize;
 pub use method::{

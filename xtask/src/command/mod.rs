@@ -12,6 +12,7 @@ mod inspect;
 mod pretrain;
 mod report;
 mod run;
+mod verify;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -40,6 +41,7 @@ enum Command {
     Evaluate(evaluate::Arguments),
     Glue(glue::Arguments),
     Generate(generate::Arguments),
+    Verify(verify::Arguments),
     Inspect(inspect::Arguments),
     Export(export::Arguments),
     Forward(forward::Arguments),
@@ -57,6 +59,7 @@ impl Cli {
             Command::Evaluate(arguments) => arguments.run(),
             Command::Glue(arguments) => arguments.run(),
             Command::Generate(arguments) => arguments.run(),
+            Command::Verify(arguments) => arguments.run(),
             Command::Inspect(arguments) => arguments.run(),
             Command::Export(arguments) => arguments.run(),
             Command::Forward(arguments) => arguments.run(),

@@ -2,7 +2,7 @@
 
 mod comparison;
 mod run_file;
-mod table;
+pub mod table;
 
 use std::path::Path;
 

@@ -168,3 +168,31 @@ fn options_belong_to_methods() {
     let error = |options: &&[&str]| call(&[&["fuse", "--output", "nowhere"], *options].concat()).failure();
     insta::assert_snapshot!("options_of_methods", cases.iter().map(error).collect::<String>());
 }
+
+#[test]
+fn children_are_compared_with_their_ensemble() {
+    let (a, b) = (golden("fusion/untied/parent_0"), golden("fusion/untied/parent_unequal"));
+    let (a, b) = (text(&a), text(&b));
+    let output = directory(&[]);
+    let [exact, rule] = ["exact", "rule"].map(|name| output.path().join(name));
+    call(&["fuse", a, b, "--weights", "0.7,0.3", "--output", text(&exact)]).success();
+    call(&["fuse", a, b, "--norm", "rule", "--output", text(&rule)]).success();
+
+    let report = call(&["verify", text(&exact), a, b]).success();
+    assert!(report.contains("The child is the ensemble, to rounding."), "{report}");
+    let other_weights = call(&["verify", text(&exact), a, b, "--weights", "0.5,0.5"]).failure();
+    assert!(other_weights.contains("more than the tolerance"), "{other_weights}");
+    let swapped = call(&["verify", text(&exact), b, a]);
+    assert_eq!(swapped.code, Some(1), "parents in another order than the weights");
+
+    let far = call(&["verify", text(&rule), a, b, "--json"]);
+    assert_eq!(far.code, Some(1), "{}", far.stderr);
+    let json: serde_json::Value = serde_json::from_str(&far.stdout).expect("JSON");
+    assert!(json["deviation"]["logits"].as_f64().expect("a number") > 0.01, "{json}");
+    assert_eq!(json["accepted"], false);
+    call(&["verify", text(&rule), a, b, "--tolerance", "10"]).success();
+
+    let stranger = golden("fusion/untied/parent_1");
+    let called = call(&["verify", text(&exact), a, text(&stranger), "--tolerance", "10"]);
+    assert!(called.stderr.contains("was not made from the weights"), "{}", called.stderr);
+}
