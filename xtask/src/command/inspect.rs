@@ -11,6 +11,7 @@ use crate::model::parameter_count;
 use crate::output::{count, print, print_json, thousands};
 use health::Health;
 
+mod asymmetry;
 mod health;
 
 const EXAMPLES: &str = concat!("Example:\n", "  cargo xtask inspect fused",);
@@ -18,7 +19,7 @@ const EXAMPLES: &str = concat!("Example:\n", "  cargo xtask inspect fused",);
 /// Show a checkpoint's dimensions, ancestors and health
 ///
 /// Reads every weight. Health is what is not a number, rows that are zero throughout (dead), and halves that are equal:
-/// the two halves of a self fusion that nothing has told apart.
+/// the two halves of a self fusion that nothing has told apart. Half-asymmetry is how far apart they are.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {

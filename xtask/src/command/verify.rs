@@ -40,6 +40,9 @@ pub struct Arguments {
     /// Files, folders or globs of text, or builtin:webster [default: random tokens]
     #[arg(long, value_name = "PATH", num_args = 1..)]
     text: Vec<String>,
+    /// A tokenizer.json, spiece.model or folder, for text [default: the child's or the first parent's]
+    #[arg(long, value_name = "PATH", requires = "text")]
+    tokenizer: Option<PathBuf>,
     /// Tokens of an input
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(8..))]
     input_length: u16,
@@ -153,20 +156,20 @@ impl Arguments {
             let last = child.config.vocab_size as f64;
             return Ok((0..self.batches).map(|batch| self.random_batch(batch, last)).collect());
         }
-        let tokenizer = match tokenizer_of(&self.child)? {
-            Some(_) => self.child.clone(),
-            None => self.parents[0].clone(),
+        let model = match tokenizer_of(&self.child)? {
+            None if self.tokenizer.is_none() => &self.parents[0],
+            _ => &self.child,
         };
         let text =
             self.text.iter().map(|text| corpus::absolute(Path::new(""), text)).collect::<Result<Vec<_>>>()?;
         let data = Data {
             held_out: HeldOut::Text(text.clone()),
             text,
-            tokenizer: Source::Path(tokenizer.clone()),
+            tokenizer: Source::Path(self.tokenizer.clone().unwrap_or_else(|| model.clone())),
             input_length: self.input_length.into(),
             max_documents: None,
         };
-        let tokenizer = tokenizer_for(&tokenizer, &child.config, None)?;
+        let tokenizer = tokenizer_for(model, &child.config, self.tokenizer.as_deref())?;
         let stream = data.open(tokenizer)?.evaluation(self.batch_size.into())?;
         stream.take(self.batches as usize).map(|next| Ok(next?.batch)).collect()
     }

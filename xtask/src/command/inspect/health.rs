@@ -7,6 +7,8 @@ use fusion_core::{Checkpoint, HostTensor, ParamTable, TensorSource};
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::asymmetry::{self, Asymmetry};
+
 /// Findings over all tensors.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Health {
@@ -18,6 +20,8 @@ pub struct Health {
     pub zero_rows: Vec<(String, u64)>,
     /// Matrices whose first and second half of the rows, or of the columns, are equal.
     pub equal_halves: Vec<String>,
+    /// How far the halves of the matrices are apart, if there are any to compare.
+    pub asymmetry: Option<Asymmetry>,
     pub matrices: u64,
 }
 
@@ -27,6 +31,7 @@ impl Health {
         let names = checkpoint.names();
         let each = names.par_iter().map(|name| Ok((name, TensorHealth::of(&checkpoint.load_f32(name)?))));
         let mut health = Health { misfits: misfits(checkpoint, table), ..Health::default() };
+        let mut asymmetries = Vec::new();
         for (name, tensor) in each.collect::<Result<Vec<_>>>()? {
             if tensor.not_finite > 0 {
                 health.not_finite.push((name.clone(), tensor.not_finite));
@@ -34,11 +39,13 @@ impl Health {
             if tensor.zero_rows > 0 {
                 health.zero_rows.push((name.clone(), tensor.zero_rows));
             }
-            if tensor.equal_halves {
+            if tensor.asymmetry == Some(0.0) {
                 health.equal_halves.push(name.clone());
             }
+            asymmetries.extend(tensor.asymmetry);
             health.matrices += u64::from(tensor.is_matrix);
         }
+        health.asymmetry = Asymmetry::of(asymmetries);
         Ok(health)
     }
 }
@@ -62,7 +69,7 @@ struct TensorHealth {
     is_matrix: bool,
     not_finite: u64,
     zero_rows: u64,
-    equal_halves: bool,
+    asymmetry: Option<f64>,
 }
 
 impl TensorHealth {
@@ -70,39 +77,13 @@ impl TensorHealth {
         let not_finite = tensor.data.iter().filter(|value| !value.is_finite()).count() as u64;
         let columns = match tensor.shape.as_slice() {
             &[_, columns] if !tensor.data.is_empty() => columns,
-            _ => return TensorHealth { is_matrix: false, not_finite, zero_rows: 0, equal_halves: false },
+            _ => return TensorHealth { is_matrix: false, not_finite, zero_rows: 0, asymmetry: None },
         };
         let zero = |row: &&[f32]| row.iter().all(|value| *value == 0.0);
         let zero_rows = tensor.data.chunks(columns).filter(zero).count() as u64;
-        let equal_halves =
-            blocks_are_equal(&tensor.data, columns) || columns_are_equal(&tensor.data, columns);
-        TensorHealth { is_matrix: true, not_finite, zero_rows, equal_halves }
+        let asymmetry = asymmetry::of_matrix(&tensor.data, columns);
+        TensorHealth { is_matrix: true, not_finite, zero_rows, asymmetry }
     }
-}
-
-/// Whether each half of the rows is the other with the halves of the columns exchanged, or the same: what self fusion
-/// leaves in a block-diagonal matrix, or in one that has one fused axis.
-fn blocks_are_equal(data: &[f32], columns: usize) -> bool {
-    let rows = data.len() / columns;
-    if rows < 2 || !rows.is_multiple_of(2) || data.iter().all(|value| *value == data[0]) {
-        return false;
-    }
-    let (upper, lower) = data.split_at(data.len() / 2);
-    let exchanged = |(upper, lower): (&[f32], &[f32])| {
-        let (left, right) = upper.split_at(columns / 2);
-        let (lower_left, lower_right) = lower.split_at(columns - columns / 2);
-        columns.is_multiple_of(2) && left == lower_right && right == lower_left
-    };
-    upper == lower || upper.chunks(columns).zip(lower.chunks(columns)).all(exchanged)
-}
-
-/// Whether the halves of every row are equal: an embedding or a head after self fusion.
-fn columns_are_equal(data: &[f32], columns: usize) -> bool {
-    let equal = |row: &[f32]| {
-        let (left, right) = row.split_at(columns / 2);
-        left == right
-    };
-    columns.is_multiple_of(2) && data.chunks(columns).all(equal) && data.iter().any(|value| *value != data[0])
 }
 
 impl fmt::Display for Health {
@@ -131,7 +112,11 @@ impl fmt::Display for Health {
             }
             some => format!("{some} of {} matrices", self.matrices),
         };
-        writeln!(f, "  equal halves   {halves}")
+        writeln!(f, "  equal halves   {halves}")?;
+        match &self.asymmetry {
+            None => Ok(()),
+            Some(asymmetry) => writeln!(f, "  half-asymmetry {asymmetry}"),
+        }
     }
 }
 
@@ -150,11 +135,12 @@ mod tests {
 
     #[test]
     fn equal_halves() {
-        assert!(matrix(2, &[1.0, 2.0, 1.0, 2.0]).equal_halves, "rows and columns");
-        assert!(matrix(2, &[1.0, 0.0, 0.0, 1.0]).equal_halves, "block-diagonal");
-        assert!(matrix(1, &[1.0, 2.0, 1.0, 2.0]).equal_halves, "an embedding");
-        assert!(!matrix(2, &[1.0, 0.0, 0.0, 1.5]).equal_halves);
-        assert!(!matrix(2, &[0.0; 4]).equal_halves, "zeros say nothing");
+        let equal = |rows, data: &[f32]| matrix(rows, data).asymmetry == Some(0.0);
+        assert!(equal(2, &[1.0, 2.0, 1.0, 2.0]), "rows and columns");
+        assert!(equal(2, &[1.0, 0.0, 0.0, 1.0]), "block-diagonal");
+        assert!(equal(1, &[1.0, 2.0, 1.0, 2.0]), "an embedding");
+        assert!(!equal(2, &[1.0, 0.0, 0.0, 1.5]));
+        assert!(!equal(2, &[0.0; 4]), "zeros say nothing");
     }
 
     #[test]
