@@ -61,7 +61,7 @@ fn logits(config: &T5Config, weights: &HostTensors) -> Vec<f32> {
 }
 
 fn parent((label, config): (&str, &T5Config)) -> FusionParent {
-    FusionParent { label: label.into(), config: config.clone(), sha256: None, path: "memory".into() }
+    FusionParent { label: label.into(), config: config.clone(), blake3: None, path: "memory".into() }
 }
 
 /// The child's largest deviation from the weighted mean of the parents' logits, relative to the largest of these.

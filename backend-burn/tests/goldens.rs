@@ -109,7 +109,7 @@ fn aligned_fusion_error(
         .map(|(name, checkpoint)| FusionParent {
             label: name.to_string(),
             config: T5Config::of_checkpoint(checkpoint).unwrap(),
-            sha256: None,
+            blake3: None,
             path: checkpoint.directory().into(),
         })
         .collect();

@@ -3,10 +3,12 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with, statvfs};
+use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
 use crate::{Error, Result};
@@ -51,19 +53,75 @@ pub fn write_directory_atomically<E: From<Error>>(
 /// Writes a file under a temporary name beside `path`, syncs it to the disk and gives it its name, replacing an
 /// existing file. The directory is created if it does not exist.
 pub fn write_file_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    replace_file(path, |temporary| fs::write(temporary, bytes).map_err(Error::io("write", path)))
+    let partial = PartialFile::create(path)?;
+    partial.write_at(bytes, 0)?;
+    partial.commit()
 }
 
-/// Lets `write` fill the file with the given temporary name, which exists and is empty, and gives it the name `path`.
-pub(crate) fn replace_file(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let target = Target::new(path)?;
-    target.remove_leftovers();
-    let temporary = Temporary { path: target.temporary() };
-    File::create_new(&temporary.path).map_err(Error::io("create", &temporary.path))?;
-    write(&temporary.path)?;
-    sync(&temporary.path)?;
-    fs::rename(&temporary.path, path).map_err(Error::io("replace", path))?;
-    sync(&target.parent)
+/// A file under a temporary name beside its place. Gone when it goes out of scope without being committed.
+pub(crate) struct PartialFile {
+    path: PathBuf,
+    target: Target,
+    temporary: Temporary,
+    file: File,
+}
+
+impl PartialFile {
+    /// An empty file. The directory is created if it does not exist.
+    pub fn create(path: &Path) -> Result<Self> {
+        let target = Target::new(path)?;
+        target.remove_leftovers();
+        let temporary = Temporary { path: target.temporary() };
+        let file = File::create_new(&temporary.path).map_err(Error::io("create", &temporary.path))?;
+        Ok(PartialFile { path: path.into(), target, temporary, file })
+    }
+
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.file.write_all_at(bytes, offset).map_err(Error::io("write", &self.path))
+    }
+
+    /// Gives the file its length, and takes the space for it where the file system can.
+    pub fn reserve(&self, size: u64) -> Result<()> {
+        match fallocate(&self.file, FallocateFlags::empty(), 0, size) {
+            Ok(()) => Ok(()),
+            // Also with what others have taken since, or with a quota.
+            Err(Errno::NOSPC | Errno::DQUOT) => {
+                check_space(&self.path, size)?;
+                Err(Error::io("reserve space for", &self.path)(Errno::NOSPC.into()))
+            }
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                self.file.set_len(size).map_err(Error::io("write", &self.path))
+            }
+            Err(error) => Err(Error::io("reserve space for", &self.path)(error.into())),
+        }
+    }
+
+    /// Syncs the file to the disk and gives it its name, replacing an existing file.
+    pub fn commit(self) -> Result<()> {
+        self.file.sync_all().map_err(Error::io("sync", &self.path))?;
+        fs::rename(&self.temporary.path, &self.path).map_err(Error::io("replace", &self.path))?;
+        sync(&self.target.parent)
+    }
+}
+
+/// Fails if the file system of a path's directory says that it has less room than `needed` bytes.
+pub(crate) fn check_space(path: &Path, needed: u64) -> Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match statvfs(directory) {
+        // Some, not of disks, say that they have no blocks at all.
+        Ok(system) if system.f_blocks > 0 => {
+            let available = system.f_bavail.saturating_mul(system.f_frsize);
+            match available < needed {
+                true => Err(Error::NoSpace { path: path.into(), needed, available }),
+                false => Ok(()),
+            }
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Where something is to be written.
@@ -125,8 +183,7 @@ fn process_of(temporary: &str, target: &str) -> Option<i32> {
 
 fn is_dead(process: i32) -> bool {
     process > 0
-        && Pid::from_raw(process)
-            .is_some_and(|process| test_kill_process(process) == Err(rustix::io::Errno::SRCH))
+        && Pid::from_raw(process).is_some_and(|process| test_kill_process(process) == Err(Errno::SRCH))
 }
 
 /// Removed when it goes out of scope, if it is still there under this name.

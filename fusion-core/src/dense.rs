@@ -16,7 +16,7 @@
 //!
 //! // From tables to a plan, which can be printed, stored and read again.
 //! let (small_table, large_table) = (small.table()?, large.table()?);
-//! let part = |label, table| Part { label, sha256: None, table, embed_groups: &[] };
+//! let part = |label, table| Part { label, blake3: None, table, embed_groups: &[] };
 //! let plan = direct_sum(&[part("small", &small_table), part("large", &large_table)], &DirectSum::default())?;
 //! println!("{plan}");
 //!

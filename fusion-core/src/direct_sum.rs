@@ -9,7 +9,7 @@ pub struct Part<'a> {
     /// A name for texts.
     pub label: &'a str,
     /// The hash of its weights, where known.
-    pub sha256: Option<&'a str>,
+    pub blake3: Option<&'a str>,
     pub table: &'a ParamTable,
     /// The groups its own normalisation has; empty if it is not grouped.
     pub embed_groups: &'a [usize],
@@ -53,7 +53,7 @@ pub fn direct_sum(parts: &[Part<'_>], options: &DirectSum) -> Result<FusionPlan>
     }
     let parents = parts
         .iter()
-        .map(|part| PlanParent { label: part.label.into(), sha256: part.sha256.map(String::from) })
+        .map(|part| PlanParent { label: part.label.into(), blake3: part.blake3.map(String::from) })
         .collect();
     let embed_groups = embed_groups(parts, options.normalisation)?;
     let normalisation = options.normalisation;

@@ -145,6 +145,13 @@ pub enum Error {
     // Files.
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error(
+        "there is no room for {}: {needed} bytes are needed, but only {available} are free",
+        path.display()
+    )]
+    NoSpace { path: PathBuf, needed: u64, available: u64 },
+    #[error("the writing was stopped")]
+    Stopped,
     #[error("{} is not a directory; a checkpoint is one", path.display())]
     NotADirectory { path: PathBuf },
     #[error("{} holds no weights: looked for {looked_for}", path.display())]

@@ -71,10 +71,6 @@ impl Geometry {
         Geometry { leading: shape, line, parts, absent, live_rows, live, direction, contracts_last }
     }
 
-    pub fn lines(&self) -> usize {
-        self.leading.iter().product()
-    }
-
     /// The indices of a line in the dimensions but the last.
     pub fn row(&self, mut line: usize, row: &mut Vec<usize>) {
         row.clear();

@@ -4,7 +4,7 @@
 //!
 //! The road of a fusion: each parent's [`ParamTable`] declares the axes of its parameters; [`direct_sum`] turns the
 //! tables into a [`FusionPlan`], which is plain data, can be read, stored and validated; an [`Executor`] checks the
-//! plan against the parents' headers and then streams one tensor at a time from memory-mapped parents to the child.
+//! plan against the parents' headers and then streams piece after piece from memory-mapped parents to the child.
 //! [`dense`] walks through it with the paper's own example, a dense network.
 
 #[cfg(target_endian = "big")]
@@ -21,6 +21,7 @@ mod execute;
 mod geometry;
 mod lineage;
 mod plan;
+mod produce;
 mod random;
 mod spec;
 mod tensor;
@@ -32,7 +33,8 @@ mod widen;
 pub use atomic::{write_directory_atomically, write_file_atomically};
 pub use axis::{Axis, AxisRule};
 pub use checkpoint::{
-    Checkpoint, DEFAULT_SHARD_SIZE, LazyTensor, TensorFile, write_tensor_file, write_tensors, write_weights,
+    Checkpoint, DEFAULT_SHARD_SIZE, LazyTensor, Producer, Progress, TensorFile, write_tensor_file,
+    write_tensors, write_weights,
 };
 pub use convert::convert_tensor;
 pub use direct_sum::{DirectSum, Part, direct_sum};

@@ -18,7 +18,7 @@ pub struct Lineage {
     pub version: u32,
     /// The hash of the weights this lineage was written for, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sha256: Option<String>,
+    pub blake3: Option<String>,
     /// How the model began; `None` if it began with random weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fusion: Option<Fusion>,
@@ -47,7 +47,7 @@ pub struct Fusion {
 pub struct Parent {
     pub label: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sha256: Option<String>,
+    pub blake3: Option<String>,
     /// Left out if unknown, or if an earlier parent has the same hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lineage: Option<Box<Lineage>>,
@@ -70,7 +70,7 @@ pub struct Training {
 impl Default for Lineage {
     /// The lineage of random weights.
     fn default() -> Self {
-        Lineage { version: VERSION, sha256: None, fusion: None, training: Vec::new(), other: Map::new() }
+        Lineage { version: VERSION, blake3: None, fusion: None, training: Vec::new(), other: Map::new() }
     }
 }
 
@@ -82,10 +82,10 @@ impl Lineage {
         let mut lineages = parents.into_iter();
         let parents = plan.parents.iter().map(|parent| {
             let lineage = lineages.next().flatten().map(Box::new);
-            let is_new = parent.sha256.as_ref().is_none_or(|sha256| seen.insert(sha256.clone()));
+            let is_new = parent.blake3.as_ref().is_none_or(|blake3| seen.insert(blake3.clone()));
             Parent {
                 label: parent.label.clone(),
-                sha256: parent.sha256.clone(),
+                blake3: parent.blake3.clone(),
                 lineage: lineage.filter(|_| is_new),
                 other: Map::new(),
             }
@@ -112,7 +112,7 @@ impl Lineage {
         let own = self.training.iter().fold(0.0, |sum, training| sum + training.flops);
         let parents = self.fusion.iter().flat_map(|fusion| &fusion.parents);
         parents.fold(own, |total, parent| {
-            let is_new = parent.sha256.as_deref().is_none_or(|sha256| counted.insert(sha256));
+            let is_new = parent.blake3.as_deref().is_none_or(|blake3| counted.insert(blake3));
             match &parent.lineage {
                 Some(lineage) if is_new => total + lineage.flops_but_for(counted),
                 _ => total,

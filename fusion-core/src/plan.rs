@@ -88,7 +88,7 @@ impl Direction {
 pub struct PlanParent {
     pub label: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sha256: Option<String>,
+    pub blake3: Option<String>,
 }
 
 /// A tensor of a parent, or a box of it, scaled, in a box of the child's tensor. Coordinates are logical: one for each

@@ -45,8 +45,8 @@ impl fmt::Display for FusionPlan {
         writeln!(f, "method         {}", self.method)?;
         for (index, parent) in self.parents.iter().enumerate() {
             write!(f, "parent {index:<7} {}", parent.label)?;
-            if let Some(sha256) = &parent.sha256 {
-                write!(f, " (sha256 {})", sha256.chars().take(12).collect::<String>())?;
+            if let Some(blake3) = &parent.blake3 {
+                write!(f, " (blake3 {})", blake3.chars().take(12).collect::<String>())?;
             }
             writeln!(f)?;
         }

@@ -88,7 +88,7 @@ impl FusionPlan {
     /// By the hashes where both are known, otherwise by the labels.
     fn are_equal(&self, a: usize, b: usize) -> bool {
         let (Some(a), Some(b)) = (self.parents.get(a), self.parents.get(b)) else { return false };
-        match (&a.sha256, &b.sha256) {
+        match (&a.blake3, &b.blake3) {
             (Some(a), Some(b)) => a == b,
             _ => a.label == b.label,
         }

@@ -51,7 +51,7 @@ pub fn widen(parent: &Part<'_>, options: &Widen) -> Result<FusionPlan> {
     let grouped = embed_groups.len() > 1;
     let plan = FusionPlan {
         method: options.method.clone(),
-        parents: vec![PlanParent { label: parent.label.into(), sha256: parent.sha256.map(String::from) }],
+        parents: vec![PlanParent { label: parent.label.into(), blake3: parent.blake3.map(String::from) }],
         normalisation: if grouped { Normalisation::Property } else { Normalisation::Rule },
         embed_groups,
         params,

@@ -23,7 +23,7 @@ fn paper(name: &str) -> T5Config {
 }
 
 fn parent(label: &str, config: T5Config) -> FusionParent {
-    FusionParent { label: label.into(), config, sha256: None, path: label.into() }
+    FusionParent { label: label.into(), config, blake3: None, path: label.into() }
 }
 
 fn plan(parents: &[FusionParent], normalisation: Normalisation, cross: Fill) -> FusionPlan {

@@ -36,12 +36,12 @@ pub fn listen() -> Result<()> {
             eprintln!("\ninterrupted");
             std::process::exit(Interrupted::EXIT_CODE.into());
         }
-        eprintln!("\nstopping after this update (Ctrl-C again to end at once)");
+        eprintln!("\nstopping at the next good point (Ctrl-C again to end at once)");
     };
     ctrlc::set_handler(handler).context("cannot listen for Ctrl-C")
 }
 
-/// While this lives, work that saves where it stands is under way.
+/// While this lives, work is under way that saves where it stands, or leaves nothing behind.
 pub fn let_finish() -> Finishing {
     FINISHING.store(true, Ordering::Relaxed);
     Finishing
@@ -61,7 +61,12 @@ pub fn flag() -> &'static AtomicBool {
     &STOP
 }
 
+/// Whether the user wants to stop.
+pub fn wanted() -> bool {
+    STOP.load(Ordering::Relaxed)
+}
+
 /// The error that ends the command if the user wants to stop.
 pub fn check(advice: &str) -> Result<()> {
-    if STOP.load(Ordering::Relaxed) { Err(Interrupted { advice: advice.to_owned() }.into()) } else { Ok(()) }
+    if wanted() { Err(Interrupted { advice: advice.to_owned() }.into()) } else { Ok(()) }
 }

@@ -55,14 +55,23 @@ pub fn count(number: f64) -> String {
     }
 }
 
+/// Bytes for people: `950 B`, `4.6 GB`.
+pub fn bytes(number: f64) -> String {
+    match count(number) {
+        text if number < 1e3 => text + " B",
+        text => text + "B",
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{causes, count, thousands};
+    use super::{bytes, causes, count, thousands};
 
     #[test]
     fn numbers_for_people() {
         assert_eq!([0, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([7.0, 1_500.0, 77e6, 3.52e15].map(count), ["7", "1.5 k", "77.0 M", "3.5 P"]);
+        assert_eq!([7.0, 4.551e9].map(bytes), ["7 B", "4.6 GB"]);
     }
 
     #[test]

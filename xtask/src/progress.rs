@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use glue_eval::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
 use t5_model::train::Event;
 
-use crate::output::count;
+use crate::output::{bytes, count};
 
 /// How far apart plain lines are.
 const LINE_EVERY: Duration = Duration::from_secs(15);
@@ -20,17 +22,27 @@ struct Display {
     bar: Option<ProgressBar>,
     name: String,
     total: u64,
+    /// How positions are written.
+    number: fn(u64) -> String,
     last_line: Option<Instant>,
 }
 
 impl Display {
     fn new(name: &str, total: u64) -> Self {
+        Display::with(name, total, "{pos}/{len}", |position| position.to_string())
+    }
+
+    fn of_bytes(name: &str, total: u64) -> Self {
+        Display::with(name, total, "{decimal_bytes}/{decimal_total_bytes}", |position| bytes(position as f64))
+    }
+
+    fn with(name: &str, total: u64, position: &str, number: fn(u64) -> String) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg}");
+            let style = ProgressStyle::with_template(&format!("{{prefix}} {{wide_bar}} {position} {{msg}}"));
             let bar = ProgressBar::new(total).with_prefix(name.to_owned());
             bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        Display { bar, name: name.to_owned(), total, last_line: None }
+        Display { bar, name: name.to_owned(), total, number, last_line: None }
     }
 
     fn at(&mut self, position: u64, message: &str) {
@@ -39,7 +51,8 @@ impl Display {
             bar.set_message(message.to_owned());
         } else if self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY) {
             self.last_line = Some(Instant::now());
-            eprintln!("{} {position}/{} {message}", self.name, self.total);
+            let (position, total) = ((self.number)(position), (self.number)(self.total));
+            eprintln!("{} {position}/{total} {message}", self.name);
         }
     }
 
@@ -155,6 +168,38 @@ impl FineTuningProgress {
 impl Drop for FineTuningProgress {
     fn drop(&mut self) {
         self.finish();
+    }
+}
+
+/// The progress of writing weights; told by any thread.
+pub struct WritingProgress {
+    display: Mutex<Display>,
+    /// In bytes.
+    written: AtomicU64,
+    start: Instant,
+}
+
+impl WritingProgress {
+    pub fn new(name: &str, total: u64) -> Self {
+        let display = Mutex::new(Display::of_bytes(name, total));
+        WritingProgress { display, written: AtomicU64::new(0), start: Instant::now() }
+    }
+
+    pub fn wrote(&self, count: u64) {
+        let written = self.written.fetch_add(count, Ordering::Relaxed) + count;
+        // Who finds the display in use has something better to do than to wait for it.
+        if let Ok(mut display) = self.display.try_lock() {
+            let rate = written as f64 / self.start.elapsed().as_secs_f64().max(1e-9);
+            display.at(written, &format!("{}/s", bytes(rate)));
+        }
+    }
+}
+
+impl Drop for WritingProgress {
+    fn drop(&mut self) {
+        if let Ok(display) = self.display.lock() {
+            display.finish();
+        }
     }
 }
 

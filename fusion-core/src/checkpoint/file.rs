@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use safetensors::tensor::{Metadata, TensorView};
 
+use super::hash::hash_source;
 use crate::{Error, Result, TensorSource};
 
 /// Bytes before the header: its length.
-const LENGTH: usize = 8;
+pub(super) const LENGTH: usize = 8;
 /// The longest header that is read, as in the safetensors library.
-const MAX_HEADER: u64 = 100_000_000;
+pub(super) const MAX_HEADER: u64 = 100_000_000;
 
 /// An opened safetensors file; its tensors are read when they are looked at.
 #[derive(Debug)]
@@ -38,6 +39,12 @@ impl TensorFile {
 
     pub fn contains(&self, name: &str) -> bool {
         self.metadata.info(name).is_some()
+    }
+
+    /// A hash of the tensors, as hexadecimal digits; that of [`Checkpoint::blake3`](crate::Checkpoint::blake3). Reads
+    /// them all.
+    pub fn blake3(&self) -> Result<String> {
+        hash_source(self)
     }
 }
 

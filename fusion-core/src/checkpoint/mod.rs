@@ -2,19 +2,25 @@
 //! and this project's `lineage.json`.
 
 mod file;
+mod hash;
+mod layout;
+mod lazy;
+mod pieces;
 mod write;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use rayon::prelude::*;
 use safetensors::tensor::TensorView;
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 
 pub use file::TensorFile;
-pub use write::{DEFAULT_SHARD_SIZE, LazyTensor, write_tensor_file, write_tensors, write_weights};
+pub(crate) use hash::PIECE;
+use hash::hash_source;
+pub use lazy::{LazyTensor, Producer};
+pub use pieces::Progress;
+pub use write::{DEFAULT_SHARD_SIZE, write_tensor_file, write_tensors, write_weights};
 
 use crate::{Error, Lineage, Result, TensorSource};
 
@@ -61,22 +67,10 @@ impl Checkpoint {
         Lineage::read(&self.directory)
     }
 
-    /// A hash of the weights, as hexadecimal digits: SHA-256 of every tensor's name, type, shape and SHA-256, in the
-    /// order of the names. It does not depend on how the tensors are laid out in files. Reads all weights.
-    pub fn sha256(&self) -> Result<String> {
-        let digests = self.tensors.par_iter().map(|(name, _)| {
-            let view = self.view(name)?;
-            let sizes: Vec<String> = view.shape().iter().map(usize::to_string).collect();
-            // A name can hold any character but, as JSON, no control character.
-            let head = format!("{}\n{}\n{}\n", Value::from(name.as_str()), view.dtype(), sizes.join(","));
-            Ok((head, Sha256::digest(view.data())))
-        });
-        let mut hash = Sha256::new();
-        for (head, digest) in digests.collect::<Result<Vec<_>>>()? {
-            hash.update(head);
-            hash.update(digest);
-        }
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    /// A hash of the weights, as hexadecimal digits: BLAKE3 of every tensor's name, type, shape and BLAKE3, in the order
+    /// of the names. It does not depend on how the tensors are laid out in files. Reads all weights.
+    pub fn blake3(&self) -> Result<String> {
+        hash_source(self)
     }
 }
 

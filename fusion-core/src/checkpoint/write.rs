@@ -1,68 +1,43 @@
-//! Writing weights, one tensor in memory at a time.
+//! Writing weights.
 
-use std::borrow::Cow;
-use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
-use safetensors::SafeTensorError;
-use safetensors::tensor::View;
 use serde_json::{Map, Value, json};
 
+use super::hash::{HashedTensor, hash_weights};
+use super::layout::Layout;
+use super::lazy::LazyTensor;
+use super::pieces::{Destination, Progress, write_pieces};
 use super::{INDEX, WEIGHTS};
-use crate::atomic::replace_file;
-use crate::{Dtype, Error, Result, TensorSource, write_file_atomically};
+use crate::atomic::{PartialFile, check_space};
+use crate::{Error, Result, TensorSource, write_file_atomically};
 
 /// The size above which weights are split into shards, 5 GB as in Hugging Face's libraries.
 pub const DEFAULT_SHARD_SIZE: u64 = 5_000_000_000;
 
-/// A tensor whose bytes are produced when they are written.
-pub struct LazyTensor<'a> {
-    name: String,
-    dtype: Dtype,
-    shape: Vec<usize>,
-    data: Box<dyn Fn() -> Result<Cow<'a, [u8]>> + 'a>,
-}
-
-impl<'a> LazyTensor<'a> {
-    /// `data` gives the tensor's little-endian bytes, row-major; it is called once.
-    pub fn new(
-        name: impl Into<String>,
-        dtype: Dtype,
-        shape: impl Into<Vec<usize>>,
-        data: impl Fn() -> Result<Cow<'a, [u8]>> + 'a,
-    ) -> Self {
-        LazyTensor { name: name.into(), dtype, shape: shape.into(), data: Box::new(data) }
-    }
-
-    /// A tensor of a source.
-    pub fn of(source: &'a dyn TensorSource, name: &str) -> Result<Self> {
-        let view = source.view(name)?;
-        let data = view.data();
-        Ok(LazyTensor::new(name, view.dtype(), view.shape(), move || Ok(data.into())))
-    }
-
-    /// The number of bytes; saturates, to be refused when they do not come.
-    fn size(&self) -> usize {
-        let bits = self.shape.iter().fold(self.dtype.bitsize(), |bits, size| bits.saturating_mul(*size));
-        bits / 8
-    }
-}
-
 /// Writes a source's tensors into a directory, as [`write_weights`] does.
-pub fn write_tensors(directory: &Path, source: &dyn TensorSource, shard_size: u64) -> Result<()> {
+pub fn write_tensors(directory: &Path, source: &dyn TensorSource, shard_size: u64) -> Result<String> {
     let tensors = source.names().iter().map(|name| LazyTensor::of(source, name)).collect::<Result<_>>()?;
-    write_weights(directory, tensors, shard_size)
+    write_weights(directory, tensors, shard_size, None)
 }
 
 /// Writes weights into a directory: `model.safetensors`, or, if they take more than `shard_size` bytes, shards of at
-/// most that size (a larger tensor gets its own) and `model.safetensors.index.json`. Every file appears in full.
-pub fn write_weights(directory: &Path, tensors: Vec<LazyTensor<'_>>, shard_size: u64) -> Result<()> {
+/// most that size (a larger tensor gets its own) and `model.safetensors.index.json`. Every file appears in full. Returns
+/// the hash of the weights, [`Checkpoint::blake3`](crate::Checkpoint::blake3).
+///
+/// # Errors
+/// [`Error::NoSpace`] before anything is produced, where the file system can tell.
+pub fn write_weights(
+    directory: &Path,
+    tensors: Vec<LazyTensor<'_>>,
+    shard_size: u64,
+    progress: Option<&Progress<'_>>,
+) -> Result<String> {
     let size = |tensor: &LazyTensor<'_>| tensor.size() as u64;
     let total = tensors.iter().map(size).fold(0, u64::saturating_add);
     if total <= shard_size {
-        return write_tensor_file(&directory.join(WEIGHTS), tensors);
+        return write_files(vec![(directory.join(WEIGHTS), tensors)], progress);
     }
     let mut shards: Vec<(u64, Vec<LazyTensor<'_>>)> = Vec::new();
     for tensor in tensors {
@@ -77,75 +52,66 @@ pub fn write_weights(directory: &Path, tensors: Vec<LazyTensor<'_>>, shard_size:
     }
     let count = shards.len();
     let mut weight_map = Map::new();
-    for (index, (_, shard)) in shards.into_iter().enumerate() {
+    let files = shards.into_iter().enumerate().map(|(index, (_, shard))| {
         let file = format!("model-{:05}-of-{count:05}.safetensors", index + 1);
         weight_map.extend(shard.iter().map(|tensor| (tensor.name.clone(), Value::from(file.as_str()))));
-        write_tensor_file(&directory.join(file), shard)?;
-    }
+        (directory.join(file), shard)
+    });
+    let hash = write_files(files.collect(), progress)?;
     weight_map.sort_keys();
     let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
     let text = format!("{index:#}\n");
-    write_file_atomically(&directory.join(INDEX), text.as_bytes())
+    write_file_atomically(&directory.join(INDEX), text.as_bytes())?;
+    Ok(hash)
 }
 
-/// Writes one safetensors file, atomically.
-pub fn write_tensor_file(path: &Path, tensors: Vec<LazyTensor<'_>>) -> Result<()> {
-    let mut names = HashSet::with_capacity(tensors.len());
-    if let Some(tensor) = tensors.iter().find(|tensor| !names.insert(&tensor.name)) {
+/// Writes one safetensors file, atomically. Returns the hash of its tensors, [`TensorFile::blake3`](crate::TensorFile::blake3).
+pub fn write_tensor_file(path: &Path, tensors: Vec<LazyTensor<'_>>) -> Result<String> {
+    write_files(vec![(path.into(), tensors)], None)
+}
+
+/// Writes safetensors files of one directory: each is given its name when all are complete.
+fn write_files(
+    mut files: Vec<(PathBuf, Vec<LazyTensor<'_>>)>,
+    progress: Option<&Progress<'_>>,
+) -> Result<String> {
+    let tensors = || files.iter().flat_map(|(_, tensors)| tensors);
+    let mut names = HashSet::new();
+    if let Some(tensor) = tensors().find(|tensor| !names.insert(&tensor.name)) {
         return Err(Error::DuplicateParameter { parameter: tensor.name.clone() });
     }
-    let failure = RefCell::new(None);
-    let views = tensors.iter().map(|tensor| (tensor.name.as_str(), Writing { tensor, failure: &failure }));
-    // Hugging Face's libraries refuse files that do not say which framework they are for.
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    replace_file(path, |temporary| {
-        // The library puts a file of its own here, readable by the owner only: restore the usual permissions.
-        let permissions = fs::metadata(temporary).map_err(Error::io("look at", path))?.permissions();
-        let written = safetensors::serialize_to_file(views, Some(metadata), temporary);
-        match (failure.take(), written) {
-            (Some(error), _) => Err(error),
-            (None, Ok(())) => fs::set_permissions(temporary, permissions).map_err(Error::io("write", path)),
-            (None, Err(SafeTensorError::IoError(error))) => Err(Error::io("write", path)(error)),
-            (None, Err(error)) => Err(Error::Weights { path: path.into(), message: error.to_string() }),
-        }
-    })
+    tensors().try_for_each(LazyTensor::check_size)?;
+    let layouts = files.iter_mut().map(|(path, tensors)| Layout::new(path, tensors));
+    let layouts = layouts.collect::<Result<Vec<_>>>()?;
+    let partial = reserve(&files, &layouts)?;
+
+    let mut destinations = Vec::new();
+    for (((path, tensors), layout), partial) in files.iter().zip(&layouts).zip(&partial) {
+        let places = tensors.iter().zip(&layout.offsets);
+        let file = partial.file();
+        destinations.extend(places.map(|(tensor, &offset)| Destination { tensor, path, file, offset }));
+    }
+    let hashes = write_pieces(&destinations, progress)?;
+    let hashed = destinations.iter().zip(hashes).map(|(Destination { tensor, .. }, hash)| {
+        let LazyTensor { name, dtype, shape, .. } = tensor;
+        HashedTensor { name, dtype: *dtype, shape, hash }
+    });
+    let hash = hash_weights(hashed.collect());
+    drop(destinations);
+    partial.into_iter().try_for_each(PartialFile::commit)?;
+    Ok(hash)
 }
 
-/// A tensor while it is written. The library asks for each tensor's bytes in turn but takes no errors: the first is
-/// kept aside, and what is written after it is thrown away.
-struct Writing<'a, 'b> {
-    tensor: &'b LazyTensor<'a>,
-    failure: &'b RefCell<Option<Error>>,
-}
-
-impl View for Writing<'_, '_> {
-    fn dtype(&self) -> Dtype {
-        self.tensor.dtype
+/// Creates the files with their headers and takes the space for all of them, before anything is produced.
+fn reserve(files: &[(PathBuf, Vec<LazyTensor<'_>>)], layouts: &[Layout]) -> Result<Vec<PartialFile>> {
+    let partial = files.iter().map(|(path, _)| PartialFile::create(path)).collect::<Result<Vec<_>>>()?;
+    if let Some((path, _)) = files.first() {
+        let size = layouts.iter().map(|layout| layout.size).fold(0, u64::saturating_add);
+        check_space(path, size)?;
     }
-
-    fn shape(&self) -> &[usize] {
-        &self.tensor.shape
+    for (partial, layout) in partial.iter().zip(layouts) {
+        partial.reserve(layout.size)?;
+        partial.write_at(&layout.header, 0)?;
     }
-
-    fn data_len(&self) -> usize {
-        self.tensor.size()
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        if self.failure.borrow().is_some() {
-            return Cow::Borrowed(&[]);
-        }
-        let LazyTensor { name, shape, .. } = self.tensor;
-        let bytes = (self.tensor.data)().and_then(|bytes| match bytes.len() == self.tensor.size() {
-            true => Ok(bytes),
-            false => {
-                let elements = bytes.len() * 8 / self.tensor.dtype.bitsize();
-                Err(Error::ShapeMismatch { tensor: name.clone(), shape: shape.clone(), elements })
-            }
-        });
-        bytes.unwrap_or_else(|error| {
-            *self.failure.borrow_mut() = Some(error);
-            Cow::Borrowed(&[])
-        })
-    }
+    Ok(partial)
 }

@@ -187,7 +187,7 @@ fn tied_heads_average_their_logits() {
 fn groups_of_repeated_fusion() {
     let table = t5(TINY);
     let part =
-        |groups: &'static [usize]| Part { label: "a", sha256: None, table: &table, embed_groups: groups };
+        |groups: &'static [usize]| Part { label: "a", blake3: None, table: &table, embed_groups: groups };
     let groups = |parts: &[Part<'_>], normalisation| {
         direct_sum(parts, &DirectSum { normalisation, ..DirectSum::default() }).unwrap().embed_groups
     };
@@ -205,7 +205,7 @@ fn error_messages() {
     let embed = |name: &str| ParamSpec::new(name, [dim(Embed, 2)]);
     let normal = |std| Fill::normal(std, 0);
 
-    let part = Part { label: "child", sha256: None, table: &ok, embed_groups: &[2, 2] };
+    let part = Part { label: "child", blake3: None, table: &ok, embed_groups: &[2, 2] };
     let plain_head = one("head", vec![dim(Input, 2), dim(Hidden, 2)]);
     let averaged_head =
         ParamTable::new([ParamSpec::new("head", [dim(Input, 2), dim(Hidden, 2)]).averaged()]).unwrap();

@@ -16,7 +16,7 @@ fn child(hashes: &[&str], lineages: Vec<Option<Lineage>>) -> Lineage {
     let table = t5(TINY);
     let parts: Vec<Part<'_>> = hashes
         .iter()
-        .map(|hash| Part { label: "small", sha256: Some(hash), table: &table, embed_groups: &[] })
+        .map(|hash| Part { label: "small", blake3: Some(hash), table: &table, embed_groups: &[] })
         .collect();
     let cross = Fill::normal(StandardDeviation::Relative(0.01), 7);
     let plan = direct_sum(&parts, &DirectSum { cross, ..DirectSum::default() }).unwrap();
@@ -26,7 +26,7 @@ fn child(hashes: &[&str], lineages: Vec<Option<Lineage>>) -> Lineage {
 #[test]
 fn as_a_file() {
     let mut lineage = child(&["12", "34"], vec![Some(trained(1e18)), None]);
-    lineage.sha256 = Some("56".into());
+    lineage.blake3 = Some("56".into());
     lineage.training.push(Training { steps: 5, tokens: 6, flops: 2.5e19, ..Training::default() });
     lineage.other.insert("note".into(), "kept".into());
     lineage.training[0].other.insert("recipe".into(), "kept, too".into());

@@ -16,9 +16,9 @@ fn noisy() -> DirectSum {
 #[test]
 fn text_of_t5_medium() {
     let table = t5(T5_SMALL);
-    let sha256 = ["0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"];
-    let part = |label, sha256| Part { label, sha256: Some(sha256), table: &table, embed_groups: &[] };
-    let plan = direct_sum(&[part("small-a", sha256[0]), part("small-b", sha256[1])], &noisy()).unwrap();
+    let blake3 = ["0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"];
+    let part = |label, blake3| Part { label, blake3: Some(blake3), table: &table, embed_groups: &[] };
+    let plan = direct_sum(&[part("small-a", blake3[0]), part("small-b", blake3[1])], &noisy()).unwrap();
     // Table of the paper: 242 M with one set of relative biases for each stack.
     assert_eq!(plan.parameter_count() / 1_000_000, 242);
     insta::assert_snapshot!(plan);
@@ -99,7 +99,7 @@ fn json_round_trip() {
 fn warnings() {
     let table = t5(TINY);
     let narrow = t5(Sizes { kv: 2, ..TINY });
-    let part = |label, sha256, table| Part { label, sha256, table, embed_groups: &[] };
+    let part = |label, blake3, table| Part { label, blake3, table, embed_groups: &[] };
     let warnings = |parts: &[Part<'_>], options: &DirectSum| direct_sum(parts, options).unwrap().warnings();
     let zero = DirectSum::default();
     let rule = DirectSum { normalisation: Normalisation::Rule, ..DirectSum::default() };

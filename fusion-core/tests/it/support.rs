@@ -89,7 +89,7 @@ pub fn plan(tables: &[&ParamTable], options: &DirectSum) -> Result<FusionPlan> {
     let parts: Vec<Part<'_>> = tables
         .iter()
         .zip(labels)
-        .map(|(table, label)| Part { label, sha256: None, table, embed_groups: &[] })
+        .map(|(table, label)| Part { label, blake3: None, table, embed_groups: &[] })
         .collect();
     direct_sum(&parts, options)
 }

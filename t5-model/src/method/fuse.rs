@@ -15,7 +15,7 @@ pub struct FusionParent {
     pub label: String,
     pub config: T5Config,
     /// The hash of its weights, where known.
-    pub sha256: Option<String>,
+    pub blake3: Option<String>,
     /// Where it comes from, for messages.
     pub path: PathBuf,
 }
@@ -38,7 +38,7 @@ pub fn fusion_plan(
         .zip(&tables)
         .map(|(parent, table)| Part {
             label: &parent.label,
-            sha256: parent.sha256.as_deref(),
+            blake3: parent.blake3.as_deref(),
             table,
             embed_groups: &parent.config.rms_norm_groups,
         })

@@ -128,7 +128,7 @@ impl Widths {
 fn part<'a>(parent: &'a FusionParent, table: &'a ParamTable) -> Part<'a> {
     Part {
         label: &parent.label,
-        sha256: parent.sha256.as_deref(),
+        blake3: parent.blake3.as_deref(),
         table,
         embed_groups: &parent.config.rms_norm_groups,
     }

@@ -31,7 +31,7 @@ impl Identity {
         // Set or not, the same thing.
         identity.insert("micro_batch_size".into(), run.settings.micro_batch_size().into());
         identity.insert("model".into(), Value::Object(run.config.to_json()));
-        identity.insert("model.weights".into(), run.lineage.sha256.clone().into());
+        identity.insert("model.weights".into(), run.lineage.blake3.clone().into());
         identity.insert("tokenizer".into(), run.tokenizer.fingerprint().into());
         identity
     }

@@ -1,7 +1,6 @@
 //! A checkpoint of a run: a model, and what it takes to go on training it.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::fs;
 use std::path::Path;
 
 use fusion_core::{
@@ -11,7 +10,6 @@ use fusion_core::{
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::error::{Result, TrainError};
 use super::evaluate::EvaluationPoint;
@@ -45,9 +43,8 @@ struct State {
     #[serde(flatten)]
     progress: Progress,
     metrics_lines: u64,
-    weights_sha256: String,
-    /// Of the file.
-    optimizer_sha256: Option<String>,
+    weights_blake3: String,
+    optimizer_blake3: Option<String>,
     identity: Identity,
 }
 
@@ -71,29 +68,29 @@ impl Snapshot<'_> {
             write_json(directory, "config.json", &session.config().to_json())?;
             write_tensors(directory, &weights, DEFAULT_SHARD_SIZE)?;
             self.tokenizer.save(directory)?;
-            let optimizer_sha256 = match self.with_optimizer {
+            let optimizer_blake3 = match self.with_optimizer {
                 true => Some(write_optimizer(session, &directory.join(OPTIMIZER))?),
                 false => None,
             };
             // Of what arrived in the file, not of what was sent there.
-            let weights_sha256 = Checkpoint::open(directory)?.sha256()?;
-            self.lineage(&weights_sha256).write(directory)?;
+            let weights_blake3 = Checkpoint::open(directory)?.blake3()?;
+            self.lineage(&weights_blake3).write(directory)?;
             let state = State {
                 version: VERSION,
                 progress: self.progress.clone(),
                 metrics_lines: self.metrics_lines,
-                weights_sha256,
-                optimizer_sha256,
+                weights_blake3,
+                optimizer_blake3,
                 identity: self.identity.clone(),
             };
             write_json(directory, STATE, &state)
         })
     }
 
-    fn lineage(&self, weights_sha256: &str) -> Lineage {
+    fn lineage(&self, weights_blake3: &str) -> Lineage {
         let Progress { step, tokens, flops, .. } = *self.progress;
         let mut lineage = self.lineage.clone();
-        lineage.sha256 = Some(weights_sha256.into());
+        lineage.blake3 = Some(weights_blake3.into());
         if step > 0 {
             lineage.training.push(Training { steps: step, tokens, flops, ..Training::default() });
         }
@@ -106,8 +103,8 @@ pub(super) struct Saved {
     pub progress: Progress,
     pub metrics_lines: u64,
     pub identity: Identity,
-    weights_sha256: String,
-    optimizer_sha256: Option<String>,
+    weights_blake3: String,
+    optimizer_blake3: Option<String>,
 }
 
 impl Saved {
@@ -126,17 +123,17 @@ impl Saved {
             return Err(TrainError::Version { path, version, supported: VERSION });
         }
         let state: State = serde_json::from_value(value).map_err(invalid)?;
-        let State { progress, metrics_lines, identity, weights_sha256, optimizer_sha256, .. } = state;
-        Ok(Saved { progress, metrics_lines, identity, weights_sha256, optimizer_sha256 })
+        let State { progress, metrics_lines, identity, weights_blake3, optimizer_blake3, .. } = state;
+        Ok(Saved { progress, metrics_lines, identity, weights_blake3, optimizer_blake3 })
     }
 
     /// Reads all weights and the optimiser's state, and compares them with their hashes.
     pub fn verify(&self, directory: &Path) -> Result<HostTensors> {
-        let weights = Checkpoint::open(directory)?.sha256()?;
-        expect_hash("the weights", &weights, Some(&self.weights_sha256), directory)?;
+        let weights = Checkpoint::open(directory)?.blake3()?;
+        expect_hash("the weights", &weights, Some(&self.weights_blake3), directory)?;
         let path = directory.join(OPTIMIZER);
-        expect_hash(OPTIMIZER, &file_sha256(&path)?, self.optimizer_sha256.as_ref(), directory)?;
         let file = TensorFile::open(&path)?;
+        expect_hash(OPTIMIZER, &file.blake3()?, self.optimizer_blake3.as_ref(), directory)?;
         let load = |name: String| Ok((name.clone(), file.load_f32(&name)?));
         file.names().into_iter().map(load).collect()
     }
@@ -150,28 +147,13 @@ fn expect_hash(what: &str, found: &str, expected: Option<&String>, directory: &P
     Err(Error::Weights { path: directory.into(), message }.into())
 }
 
-/// Returns the file's hash.
+/// Returns the hash of what arrived in the file.
 fn write_optimizer(session: &dyn Session, path: &Path) -> Result<String> {
     let moments = session.optimizer_state()?;
     let tensors =
         moments.names().iter().map(|name| LazyTensor::of(&moments, name)).collect::<Result<_, _>>()?;
     write_tensor_file(path, tensors)?;
-    file_sha256(path)
-}
-
-fn file_sha256(path: &Path) -> Result<String> {
-    let mut hash = Sha256::new();
-    let mut file = BufReader::with_capacity(1 << 20, File::open(path).map_err(Error::io("open", path))?);
-    loop {
-        let bytes = file.fill_buf().map_err(Error::io("read", path))?;
-        if bytes.is_empty() {
-            break;
-        }
-        hash.update(bytes);
-        let read = bytes.len();
-        file.consume(read);
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(TensorFile::open(path)?.blake3()?)
 }
 
 fn write_json(directory: &Path, name: &str, value: &impl Serialize) -> Result<()> {

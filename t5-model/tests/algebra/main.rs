@@ -32,7 +32,7 @@ fn parent(label: &str, (gated, tied): (bool, bool), sizes: [usize; 6]) -> Fusion
     if !gated {
         config.feed_forward_proj = FeedForward::Relu;
     }
-    FusionParent { label: label.into(), config, sha256: None, path: label.into() }
+    FusionParent { label: label.into(), config, blake3: None, path: label.into() }
 }
 
 /// Random weights, with gains that are not all 1.

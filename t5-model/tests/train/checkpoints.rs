@@ -56,7 +56,7 @@ fn a_checkpoint_is_a_model_and_a_state() {
         let loaded = Tokenizer::load(trial.path(folder)).unwrap();
         assert_eq!(loaded.fingerprint(), tokenizer().fingerprint());
         let lineage = checkpoint.lineage().unwrap().unwrap();
-        assert_eq!(lineage.sha256, Some(checkpoint.sha256().unwrap()));
+        assert_eq!(lineage.blake3, Some(checkpoint.blake3().unwrap()));
         assert_eq!(lineage.training[0], earlier);
         let training = &lineage.training[1];
         assert_eq!(training.steps, steps);

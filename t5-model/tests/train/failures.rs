@@ -109,7 +109,7 @@ fn damaged_checkpoints_are_not_passed_over() {
     assert_snapshot!(messages.join("\n"), @r"
     the checkpoint checkpoints/step-00000006 is damaged: checkpoints/step-00000006/model.safetensors: truncated: the tensors take 32 bytes, but only 31 are there; move or delete it, and the run goes on from step 3
     the checkpoint checkpoints/step-00000006 is damaged: checkpoints/step-00000006: the hash of the weights is not the one in training_state.json; move or delete it, and the run goes on from step 3
-    the checkpoint checkpoints/step-00000006 is damaged: checkpoints/step-00000006: the hash of optimizer.safetensors is not the one in training_state.json; move or delete it, and the run goes on from step 3
+    the checkpoint checkpoints/step-00000006 is damaged: checkpoints/step-00000006/optimizer.safetensors: truncated: the tensors take 32 bytes, but only 31 are there; move or delete it, and the run goes on from step 3
     the checkpoint checkpoints/step-00000006 is damaged: checkpoints/step-00000006: the hash of optimizer.safetensors is not the one in training_state.json; move or delete it, and the run goes on from step 3
     the checkpoint checkpoints/step-00000006 is damaged: checkpoints/step-00000006/training_state.json: EOF while parsing a value at line 3 column 12; move or delete it, and the run goes on from step 3
     the checkpoint checkpoints/step-00000006 is damaged: checkpoints/step-00000006/training_state.json: EOF while parsing a value at line 1 column 0; move or delete it, and the run goes on from step 3
@@ -161,7 +161,7 @@ fn another_run_is_not_continued() {
         |trial| trial.settings.micro_batch_size = None,
         |trial| trial.settings.seed = 6,
         |trial| trial.config.d_ff = 32,
-        |trial| trial.lineage.sha256 = Some("12ab".into()),
+        |trial| trial.lineage.blake3 = Some("12ab".into()),
         |trial| {
             trial.identity.insert("text.files".into(), json!(["other", "sample"]));
         },

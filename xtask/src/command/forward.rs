@@ -128,5 +128,6 @@ fn write(path: &Path, forward: Forward) -> Result<()> {
     let tensors: HostTensors = named.into_iter().chain(gradients).collect();
     let names = tensors.names();
     let lazy = names.iter().map(|name| LazyTensor::of(&tensors, name)).collect::<fusion_core::Result<_>>()?;
-    Ok(fusion_core::write_tensor_file(path, lazy)?)
+    fusion_core::write_tensor_file(path, lazy)?;
+    Ok(())
 }

@@ -6,6 +6,7 @@ use fusion_core::{Direction, Normalisation};
 use serde_json::json;
 use t5_model::{Arrangement, DepthAlignment, Method, NewBlocks};
 
+use crate::interrupt;
 use crate::model::check_replaceable;
 use crate::output::{print, print_json};
 use crate::stage::fuse::{Cross, FuseSettings, NamedModel, PlannedFusion, WeightType};
@@ -204,7 +205,8 @@ impl Arguments {
             eprintln!("warning: {warning}");
         }
         if let Some(output) = self.output.as_deref().filter(|_| !self.plan_only) {
-            fusion.write(output)?;
+            interrupt::listen()?;
+            fusion.write(output, "fuse")?;
         }
         if self.json {
             return print_json(

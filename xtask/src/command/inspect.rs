@@ -47,7 +47,7 @@ impl Arguments {
                 "norm_groups": config.norm_groups(),
                 "tied_head": config.tied_head(),
                 "is_stock": config.is_stock(),
-                "sha256": checkpoint.sha256()?,
+                "blake3": checkpoint.blake3()?,
                 "lineage": lineage,
                 "total_flops": lineage.as_ref().map(Lineage::total_flops),
                 "health": health,
@@ -125,13 +125,13 @@ fn tree(lineage: &Lineage, indent: &str, text: &mut String) {
             let mut seen: Vec<&str> = Vec::new();
             for parent in &fusion.parents {
                 *text += &format!("{indent}- {}\n", parent.label);
-                let known = parent.sha256.as_deref().is_some_and(|sha256| seen.contains(&sha256));
+                let known = parent.blake3.as_deref().is_some_and(|blake3| seen.contains(&blake3));
                 match &parent.lineage {
                     Some(lineage) => tree(lineage, &deeper, text),
                     None if known => *text += &format!("{deeper}as above\n"),
                     None => *text += &format!("{deeper}unknown\n"),
                 }
-                seen.extend(parent.sha256.as_deref());
+                seen.extend(parent.blake3.as_deref());
             }
         }
     }

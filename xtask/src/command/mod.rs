@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 mod backends;
+mod bench;
 mod ci;
 mod evaluate;
 mod export;
@@ -47,6 +48,7 @@ enum Command {
     Forward(forward::Arguments),
     Report(report::Arguments),
     Backends(backends::Arguments),
+    Bench(bench::Arguments),
     Ci(ci::Arguments),
 }
 
@@ -65,6 +67,7 @@ impl Cli {
             Command::Forward(arguments) => arguments.run(),
             Command::Report(arguments) => arguments.run(),
             Command::Backends(arguments) => arguments.run(),
+            Command::Bench(arguments) => arguments.run(),
             Command::Ci(arguments) => arguments.run(),
         }
     }

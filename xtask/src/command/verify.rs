@@ -195,9 +195,9 @@ impl Arguments {
 fn check_lineage(child: &Model, parents: &[Model]) -> Result<()> {
     let Some(fusion) = child.checkpoint.lineage()?.and_then(|lineage| lineage.fusion) else { return Ok(()) };
     for parent in parents {
-        let hash = parent.checkpoint.sha256()?;
+        let hash = parent.checkpoint.blake3()?;
         let known =
-            fusion.parents.iter().any(|known| known.sha256.as_ref().is_none_or(|known| *known == hash));
+            fusion.parents.iter().any(|known| known.blake3.as_ref().is_none_or(|known| *known == hash));
         if !known {
             eprintln!(
                 "warning: {} was not made from the weights of {}, says its lineage.json",

@@ -33,7 +33,7 @@ fn describe(lineage: &Lineage, indent: &str, text: &mut String) {
             *text += &format!("{indent}- {}\n", method(fusion));
             let mut seen: Vec<&str> = Vec::new();
             for parent in &fusion.parents {
-                let hash = parent.sha256.as_deref();
+                let hash = parent.blake3.as_deref();
                 *text += &format!("{indent}  - {}{}\n", code(&parent.label), short(hash));
                 let deeper = format!("{indent}    ");
                 match &parent.lineage {

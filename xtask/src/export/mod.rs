@@ -56,8 +56,8 @@ impl<'a> Export<'a> {
         weights::check(checkpoint, &config)?;
         let mut warnings = Vec::new();
         let mut lineage = checkpoint.lineage()?;
-        if let Some(written_for) = lineage.as_ref().and_then(|lineage| lineage.sha256.clone())
-            && written_for != checkpoint.sha256()?
+        if let Some(written_for) = lineage.as_ref().and_then(|lineage| lineage.blake3.clone())
+            && written_for != checkpoint.blake3()?
         {
             warnings.push("lineage.json was written for other weights and is left out".into());
             lineage = None;
@@ -80,7 +80,7 @@ impl<'a> Export<'a> {
         let config = weights::portable(&self.config);
         write_json(&directory.join("config.json"), self.config_json(&config)?)?;
         let tensors = weights::tensors(self.checkpoint, &self.config, self.settings.dtype)?;
-        write_weights(directory, tensors, self.settings.max_shard_size)?;
+        let blake3 = write_weights(directory, tensors, self.settings.max_shard_size, None)?;
         let written = Checkpoint::open(directory)?;
         self.write_generation_config(directory, &config)?;
         let has_tokenizer = write_tokenizer(from, directory)?;
@@ -95,16 +95,15 @@ impl<'a> Export<'a> {
                     .with_context(|| format!("cannot copy {}", from.join(name).display()))?;
             }
         }
-        let sha256 = written.sha256()?;
         if let Some(lineage) = &self.lineage {
-            Lineage { sha256: Some(sha256.clone()), ..lineage.clone() }.write(directory)?;
+            Lineage { blake3: Some(blake3.clone()), ..lineage.clone() }.write(directory)?;
         }
         let card = Card {
             settings: &self.settings,
             config: &config,
             lineage: self.lineage.as_ref(),
             parameters: parameter_count(&written)?,
-            hash: &sha256,
+            hash: &blake3,
             has_tokenizer,
             has_plan: directory.join("plan.txt").is_file() || directory.join("plan.json").is_file(),
         };

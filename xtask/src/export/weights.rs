@@ -68,9 +68,15 @@ fn tensor<'a>(
     let view = checkpoint.view(source)?;
     let (shape, dtype) = (view.shape().to_vec(), dtype.unwrap_or(view.dtype()));
     let parameter = name.clone();
-    Ok(LazyTensor::new(name, dtype, shape, move || match dtype == view.dtype() && scale == 1.0 {
-        true => Ok(view.data().into()),
-        false => Ok(convert_tensor(&parameter, &view, dtype, scale)?.into()),
+    if dtype == view.dtype() && scale == 1.0 {
+        return Ok(LazyTensor::of_bytes(name, dtype, shape, view.data()));
+    }
+    Ok(LazyTensor::new(name, dtype, shape, move || {
+        let bytes = convert_tensor(&parameter, &view, dtype, scale)?;
+        Ok(Box::new(move |start, out: &mut [u8]| {
+            out.copy_from_slice(&bytes[start..][..out.len()]);
+            Ok(())
+        }))
     }))
 }
 

@@ -103,7 +103,7 @@ impl<'a> Stages<'a> {
             let fingerprint = match source {
                 Source::Stage(name) => self.identity(self.stage(name)?)?.fingerprint()?,
                 Source::Path(path) if path.join("config.json").is_file() => {
-                    Checkpoint::open(path)?.sha256()?
+                    Checkpoint::open(path)?.blake3()?
                 }
                 Source::Path(path) => Tokenizer::load(path)?.fingerprint().to_owned(),
             };
@@ -197,7 +197,7 @@ impl<'a> Stages<'a> {
                 });
                 let fusion = PlannedFusion::new(&parents.collect::<Result<Vec<_>>>()?, &work.settings)?;
                 fusion.warnings.iter().for_each(|warning| eprintln!("{}: warning: {warning}", stage.name));
-                fusion.write(&output)?;
+                fusion.write(&output, &stage.name)?;
                 write_file_atomically(&directory.join("plan.txt"), fusion.plan.to_string().as_bytes())?;
                 Ok(json!({ "parameters": fusion.plan.parameter_count(), "warnings": fusion.warnings }))
             }

@@ -2,9 +2,10 @@
 
 mod settings;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use fusion_core::{
     Checkpoint, DEFAULT_SHARD_SIZE, Dtype, Executor, FusionPlan, Lineage, TensorSource,
     write_directory_atomically, write_file_atomically,
@@ -14,7 +15,9 @@ use serde_json::{Map, Value};
 use t5_model::{FusionParent, Grown, T5Config};
 
 use super::Source;
+use crate::interrupt::{self, Interrupted};
 use crate::model::{copy_tokenizer, tokenizer_of};
+use crate::progress::WritingProgress;
 pub use settings::{Cross, FuseSettings};
 
 /// Models that are fused.
@@ -83,7 +86,7 @@ impl PlannedFusion {
                     models.push(FusionParent {
                         label: parent.label.clone(),
                         config: T5Config::of_checkpoint(&checkpoint)?,
-                        sha256: Some(checkpoint.sha256()?),
+                        blake3: Some(checkpoint.blake3()?),
                         path: parent.directory.clone(),
                     });
                     checkpoints.push(checkpoint);
@@ -95,7 +98,7 @@ impl PlannedFusion {
         check_tokenizers(&models, &mut warnings)?;
         let lineages = checkpoints.iter().zip(&models).map(|(checkpoint, model)| {
             let lineage = checkpoint.lineage()?;
-            let matches = |lineage: &Lineage| lineage.sha256.is_none() || lineage.sha256 == model.sha256;
+            let matches = |lineage: &Lineage| lineage.blake3.is_none() || lineage.blake3 == model.blake3;
             if lineage.as_ref().is_some_and(|lineage| !matches(lineage)) {
                 warnings.push(format!(
                     "the lineage.json of {} was written for other weights and is left out",
@@ -120,29 +123,43 @@ impl PlannedFusion {
         self.sources.iter().map(|source| &self.checkpoints[*source] as &dyn TensorSource).collect()
     }
 
-    /// Writes the child: all of the directory, or nothing.
-    pub fn write(&self, output: &Path) -> Result<()> {
+    /// Writes the child: all of the directory, or nothing. `name` is what the progress is called.
+    pub fn write(&self, output: &Path, name: &str) -> Result<()> {
         let sources = self.tensor_sources();
         let mut executor = Executor::new(&self.plan, &sources)?;
         if let Some(dtype) = self.dtype {
             executor = executor.output_dtype(dtype.dtype())?;
         }
-        write_directory_atomically::<anyhow::Error>(output, |directory| {
-            let config = format!("{:#}\n", Value::Object(self.child.to_json()));
-            write_file_atomically(&directory.join("config.json"), config.as_bytes())?;
-            executor.write_weights(directory, DEFAULT_SHARD_SIZE)?;
-            if let Some(first) = self.checkpoints.first() {
-                copy_tokenizer(first.directory(), directory)?;
+        let progress = WritingProgress::new(name, executor.weights_size()?);
+        let wrote = |count| {
+            progress.wrote(count);
+            if interrupt::wanted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let executor = executor.progress(&wrote);
+        let _graceful = interrupt::let_finish();
+        let written = write_directory_atomically(output, |directory| self.fill(directory, &executor));
+        written.map_err(|error| match error.downcast_ref() {
+            Some(fusion_core::Error::Stopped) => {
+                Interrupted { advice: format!("nothing was written to {}", output.display()) }.into()
             }
-            let lineages = self.sources.iter().map(|source| self.lineages[*source].clone());
-            let mut lineage = Lineage::of_fusion(&self.plan, lineages);
-            lineage.sha256 = Some(Checkpoint::open(directory)?.sha256()?);
-            if let Some(fusion) = &mut lineage.fusion {
-                fusion.other = self.options.clone();
-            }
-            Ok(lineage.write(directory)?)
+            _ => error.context(format!("the fused model was not written to {}", output.display())),
         })
-        .with_context(|| format!("the fused model was not written to {}", output.display()))
+    }
+
+    fn fill(&self, directory: &Path, executor: &Executor<'_>) -> Result<()> {
+        let config = format!("{:#}\n", Value::Object(self.child.to_json()));
+        write_file_atomically(&directory.join("config.json"), config.as_bytes())?;
+        let hash = executor.write_weights(directory, DEFAULT_SHARD_SIZE)?;
+        if let Some(first) = self.checkpoints.first() {
+            copy_tokenizer(first.directory(), directory)?;
+        }
+        let lineages = self.sources.iter().map(|source| self.lineages[*source].clone());
+        let mut lineage = Lineage::of_fusion(&self.plan, lineages);
+        lineage.blake3 = Some(hash);
+        if let Some(fusion) = &mut lineage.fusion {
+            fusion.other = self.options.clone();
+        }
+        Ok(lineage.write(directory)?)
     }
 }
 

@@ -170,10 +170,10 @@ impl Pretrain {
             tokenizer.vocab_size(),
             config.vocab_size
         );
-        let sha256 = Some(checkpoint.sha256()?);
+        let blake3 = Some(checkpoint.blake3()?);
         let lineage = checkpoint.lineage().with_context(|| format!("{place}"))?;
-        let own = lineage.filter(|lineage| lineage.sha256.is_none() || lineage.sha256 == sha256);
-        let lineage = Lineage { sha256, ..own.unwrap_or_default() };
+        let own = lineage.filter(|lineage| lineage.blake3.is_none() || lineage.blake3 == blake3);
+        let lineage = Lineage { blake3, ..own.unwrap_or_default() };
         Ok(Beginning { config, lineage, checkpoint: Some(checkpoint) })
     }
 

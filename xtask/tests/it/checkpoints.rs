@@ -196,3 +196,15 @@ fn children_are_compared_with_their_ensemble() {
     let called = call(&["verify", text(&exact), a, text(&stranger), "--tolerance", "10"]);
     assert!(called.stderr.contains("was not made from the weights"), "{}", called.stderr);
 }
+
+#[test]
+fn a_fusion_is_measured_beside_a_copy() {
+    let output = directory(&[]);
+    let place = ["--directory", text(output.path())];
+    let measured =
+        call(&[&["bench", "fuse", "--model", "tiny", "--rounds", "2", "--json"], &place[..]].concat());
+    let json: serde_json::Value = serde_json::from_str(&measured.success()).expect("JSON");
+    assert!(json.is_object(), "{json}");
+    let left = fs::read_dir(output.path()).expect("a directory").count();
+    assert_eq!(left, 0, "nothing is left behind");
+}

@@ -23,7 +23,7 @@ fn write(path: &Path, tensors: &[Tensor]) {
             Dtype::I32 => tensor.values.iter().flat_map(|value| (*value as i32).to_le_bytes()).collect(),
             _ => tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect(),
         };
-        LazyTensor::new(tensor.name, tensor.dtype, tensor.shape.clone(), move || Ok(bytes.clone().into()))
+        LazyTensor::of_bytes(tensor.name, tensor.dtype, tensor.shape.clone(), bytes)
     };
     write_tensor_file(path, tensors.iter().map(lazy).collect()).expect("a file");
 }

@@ -1,0 +1,55 @@
+//! Where the tensors of a file lie.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::path::Path;
+
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use super::file::{LENGTH, MAX_HEADER};
+use super::lazy::LazyTensor;
+use crate::{Error, Result};
+
+/// A file that is to be written.
+pub(super) struct Layout {
+    /// The header's length and the header.
+    pub header: Vec<u8>,
+    /// Where each tensor begins, in bytes from the start of the file.
+    pub offsets: Vec<u64>,
+    /// The length of the file.
+    pub size: u64,
+}
+
+impl Layout {
+    /// Puts the tensors into the order of the file, that of the safetensors library: wide types first, which aligns
+    /// them all, then by name.
+    pub fn new(path: &Path, tensors: &mut [LazyTensor<'_>]) -> Result<Self> {
+        tensors.sort_by(|a, b| (Reverse(a.dtype), &a.name).cmp(&(Reverse(b.dtype), &b.name)));
+        let mut end = 0usize;
+        let infos = tensors.iter().map(|tensor| {
+            let start = end;
+            end = end.saturating_add(tensor.size());
+            let (dtype, shape) = (tensor.dtype, tensor.shape.clone());
+            (tensor.name.clone(), TensorInfo { dtype, shape, data_offsets: (start, end) })
+        });
+        let infos: Vec<(String, TensorInfo)> = infos.collect();
+        let starts: Vec<usize> = infos.iter().map(|(_, info)| info.data_offsets.0).collect();
+
+        let invalid = |message: String| Error::Weights { path: path.into(), message };
+        // Hugging Face's libraries refuse files that do not say which framework they are for.
+        let format = HashMap::from([("format".to_string(), "pt".to_string())]);
+        let metadata = Metadata::new(Some(format), infos).map_err(|error| invalid(error.to_string()))?;
+        let mut json = serde_json::to_vec(&metadata).map_err(|error| invalid(error.to_string()))?;
+        json.resize(json.len().next_multiple_of(LENGTH), b' ');
+        if json.len() as u64 > MAX_HEADER {
+            return Err(invalid(format!(
+                "the header would take {} bytes, more than {MAX_HEADER}",
+                json.len()
+            )));
+        }
+        let header = [&(json.len() as u64).to_le_bytes(), json.as_slice()].concat();
+        let first = header.len() as u64;
+        let offsets = starts.into_iter().map(|start| first + start as u64).collect();
+        Ok(Layout { header, offsets, size: first.saturating_add(end as u64) })
+    }
+}

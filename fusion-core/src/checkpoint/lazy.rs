@@ -1,0 +1,68 @@
+//! Tensors that are produced while they are written.
+
+use std::borrow::Cow;
+
+use crate::{Dtype, Error, Result, TensorSource};
+
+/// Fills a buffer with a tensor's little-endian bytes, row-major, from an offset in bytes on. Called from many threads.
+pub type Producer<'a> = Box<dyn Fn(usize, &mut [u8]) -> Result<()> + Send + Sync + 'a>;
+
+/// A tensor whose bytes are produced, piece by piece, when they are written.
+pub struct LazyTensor<'a> {
+    pub(super) name: String,
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+    pub(super) content: Content<'a>,
+}
+
+pub(super) enum Content<'a> {
+    Bytes(Cow<'a, [u8]>),
+    Produced(Box<dyn Fn() -> Result<Producer<'a>> + Sync + 'a>),
+}
+
+impl<'a> LazyTensor<'a> {
+    /// `prepare` is called before the first piece of the tensor, what it returns is dropped after the last one.
+    pub fn new(
+        name: impl Into<String>,
+        dtype: Dtype,
+        shape: impl Into<Vec<usize>>,
+        prepare: impl Fn() -> Result<Producer<'a>> + Sync + 'a,
+    ) -> Self {
+        let content = Content::Produced(Box::new(prepare));
+        LazyTensor { name: name.into(), dtype, shape: shape.into(), content }
+    }
+
+    /// A tensor of little-endian bytes, row-major, that are in memory.
+    pub fn of_bytes(
+        name: impl Into<String>,
+        dtype: Dtype,
+        shape: impl Into<Vec<usize>>,
+        bytes: impl Into<Cow<'a, [u8]>>,
+    ) -> Self {
+        LazyTensor { name: name.into(), dtype, shape: shape.into(), content: Content::Bytes(bytes.into()) }
+    }
+
+    /// A tensor of a source.
+    pub fn of(source: &'a dyn TensorSource, name: &str) -> Result<Self> {
+        let view = source.view(name)?;
+        Ok(LazyTensor::of_bytes(name, view.dtype(), view.shape(), view.data()))
+    }
+
+    /// The number of bytes; saturates, to be refused when a file is laid out.
+    pub(super) fn size(&self) -> usize {
+        let bits = self.shape.iter().fold(self.dtype.bitsize(), |bits, size| bits.saturating_mul(*size));
+        bits / 8
+    }
+
+    /// Bytes in memory must be as many as the type and the shape say.
+    pub(super) fn check_size(&self) -> Result<()> {
+        match &self.content {
+            Content::Bytes(bytes) if bytes.len() != self.size() => Err(Error::ShapeMismatch {
+                tensor: self.name.clone(),
+                shape: self.shape.clone(),
+                elements: bytes.len() * 8 / self.dtype.bitsize(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
