@@ -53,7 +53,9 @@ enum Size {
     Tiny,
     T5Small,
     T5Medium,
+    #[value(name = "t5-s")]
     T5S,
+    #[value(name = "t5-m")]
     T5M,
 }
 
