@@ -116,6 +116,10 @@ pub enum Error {
     NoSuchAxis { axis: Axis },
     #[error("axis {axis}: features {start}..{end} are to be copied, but the model has {size}")]
     Features { axis: Axis, start: usize, end: usize, size: usize },
+    #[error(
+        "parameter `{parameter}` would be copied to {places} places, more than {most}; grow in several steps"
+    )]
+    TooManyCopies { parameter: String, places: usize, most: usize },
     #[error("axis {axis}: features {start}..{end} have no place in the wider model")]
     FeaturesLost { axis: Axis, start: usize, end: usize },
     #[error(

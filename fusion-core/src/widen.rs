@@ -150,6 +150,9 @@ impl Copies {
     }
 }
 
+/// The most places of a parameter. Each is compared with each other.
+const MAX_PLACES: usize = 1 << 10;
+
 /// A piece of one axis of a parameter; with `summed`, sums run over that axis.
 #[derive(Clone)]
 struct Chosen {
@@ -173,6 +176,10 @@ fn widen_param(spec: &ParamSpec, axes: &[Copies], options: &Widen) -> Result<Pla
         })
     });
     let pieces: Vec<Vec<Chosen>> = pieces.collect();
+    let places = pieces.iter().fold(1usize, |product, axis| product.saturating_mul(axis.len()));
+    if places > MAX_PLACES {
+        return Err(Error::TooManyCopies { parameter: spec.name.clone(), places, most: MAX_PLACES });
+    }
     // T5's logits are scaled by `d_model^-1/2` if this is so; see `Averaging`.
     let root = match (spec.averaging, axes.iter().find(|copies| copies.axis == Axis::Embed)) {
         (Averaging::MeanTied, Some(copies)) => (copies.child as f64 / copies.parent as f64).sqrt(),

@@ -56,7 +56,7 @@ impl Comparison {
         let mean = |sum: f64| sum / self.tokens as f64;
         Deviation {
             logits: (self.squared_difference / self.squared_logit.max(f64::MIN_POSITIVE)).sqrt(),
-            largest: self.largest_difference / self.largest_logit.max(f64::MIN_POSITIVE),
+            largest: self.largest_difference / larger(self.largest_logit, f64::MIN_POSITIVE),
             divergence: mean(self.divergence),
             agreement: mean(self.agreeing as f64),
             loss: mean(self.loss),
@@ -69,8 +69,8 @@ impl Comparison {
         Comparison {
             squared_difference: self.squared_difference + other.squared_difference,
             squared_logit: self.squared_logit + other.squared_logit,
-            largest_difference: self.largest_difference.max(other.largest_difference),
-            largest_logit: self.largest_logit.max(other.largest_logit),
+            largest_difference: larger(self.largest_difference, other.largest_difference),
+            largest_logit: larger(self.largest_logit, other.largest_logit),
             divergence: self.divergence + other.divergence,
             agreeing: self.agreeing + other.agreeing,
             loss: self.loss + other.loss,
@@ -97,13 +97,18 @@ impl Comparison {
             let (expected, found) = (f64::from(*expected), f64::from(*found));
             sums.squared_difference += (found - expected).powi(2);
             sums.squared_logit += expected.powi(2);
-            sums.largest_difference = sums.largest_difference.max((found - expected).abs());
-            sums.largest_logit = sums.largest_logit.max(expected.abs());
+            sums.largest_difference = larger(sums.largest_difference, (found - expected).abs());
+            sums.largest_logit = larger(sums.largest_logit, expected.abs());
             let log_probability = expected - expected_log_z;
             sums.divergence += log_probability.exp() * (log_probability - (found - found_log_z));
         }
         sums
     }
+}
+
+/// The larger number; what is none wins, so that it is not lost.
+fn larger(a: f64, b: f64) -> f64 {
+    if a.is_nan() || a > b { a } else { b }
 }
 
 /// The index of the first largest value.
@@ -147,6 +152,8 @@ mod tests {
         let mut comparison = Comparison::default();
         let tensor = |data: &[f32]| HostTensor { shape: vec![1, 1, 2], data: data.to_vec() };
         comparison.add(&tensor(&[0.0, 1.0]), &tensor(&[f32::NAN, 1.0]), &[1]);
+        comparison.add(&tensor(&[0.0, 1.0]), &tensor(&[0.0, 1.0]), &[1]);
         assert!(!comparison.deviation().logits.is_finite());
+        assert!(!comparison.deviation().largest.is_finite());
     }
 }

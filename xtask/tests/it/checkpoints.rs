@@ -154,7 +154,7 @@ fn methods_that_grow_one_model() {
 fn options_belong_to_methods() {
     let (a, b) = (golden("fusion/untied/parent_0"), golden("fusion/untied/parent_1"));
     let (a, b) = (text(&a), text(&b));
-    let cases: [&[&str]; 9] = [
+    let cases: [&[&str]; 10] = [
         &[a, "--method", "stack", "--cross", "relative:0.1"],
         &[a, "--method", "lemon", "--weights", "1"],
         &[a, b, "--d-ff", "40"],
@@ -164,6 +164,7 @@ fn options_belong_to_methods() {
         &[a, "--method", "net2net", "--d-model", "30"],
         &[a, "--method", "hyperclone", "--times", "0"],
         &[a, "--method", "hyperclone", "--times", "257"],
+        &[a, "--method", "hyperclone", "--times", "256"],
     ];
     let error = |options: &&[&str]| call(&[&["fuse", "--output", "nowhere"], *options].concat()).failure();
     insta::assert_snapshot!("options_of_methods", cases.iter().map(error).collect::<String>());
