@@ -20,7 +20,7 @@ use super::tables::{DataTable, EvaluateTable, Texts, TokenizerTable};
 use crate::corpus;
 use crate::output::causes;
 use crate::stage::evaluate::Evaluate;
-use crate::stage::fuse::Fuse;
+use crate::stage::fuse::{Fuse, FuseSettings};
 use crate::stage::glue::Glue;
 use crate::stage::pretrain::{Dimensions, Pretrain, Start};
 use crate::stage::text::{Data, HeldOut};
@@ -145,8 +145,12 @@ impl Shared<'_> {
         if parents.is_empty() {
             return Err(self.sources.error(span, "a fusion has a list of `parents`"));
         }
-        let parents = parents.into_iter().map(|parent| self.source(parent, inputs)).collect::<Result<_>>()?;
-        Ok(Work::Fuse(Fuse { parents, settings: self.rest(span, table)? }))
+        let parents: Vec<Source> =
+            parents.into_iter().map(|parent| self.source(parent, inputs)).collect::<Result<_>>()?;
+        let settings: FuseSettings = self.rest(span.clone(), table)?;
+        // Not when the stage's turn has come, perhaps hours later.
+        settings.check(parents.len()).map_err(|error| self.sources.error(span, error))?;
+        Ok(Work::Fuse(Fuse { parents, settings }))
     }
 
     fn glue(&self, span: Range<usize>, own: Table, inputs: &mut Vec<Spanned<String>>) -> Result<Work> {

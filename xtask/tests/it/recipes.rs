@@ -39,6 +39,10 @@ fn errors_have_file_line_and_column() {
         ("no parents", with("[stages.a]\nkind = \"fuse\"\n")),
         ("bad depth", with("[stages.a]\nkind = \"fuse\"\nparents = [\"a\"]\ndepth = \"middle\"\n")),
         ("bad cross", with("[stages.a]\nkind = \"fuse\"\nparents = [\"a\"]\ncross = \"normal:x\"\n")),
+        (
+            "an option of another method",
+            with("[stages.a]\nkind = \"fuse\"\nparents = [\"words\"]\nd_ff = 9\n"),
+        ),
         ("unknown task", with("[stages.a]\nkind = \"glue\"\nmodel = \"a\"\ntasks = [\"rte\", \"wnli\"]\n")),
         (
             "a cycle",
