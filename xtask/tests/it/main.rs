@@ -3,6 +3,7 @@
 mod arguments;
 mod checkpoints;
 mod dependencies;
+mod durable;
 mod export;
 mod forward;
 mod help;
