@@ -121,6 +121,7 @@ fn fuse_param(
     let mut child: Vec<Factor> = factors(first).map(|factor| Factor { size: 0, ..factor }).collect();
     let (mut placements, mut absent) = (Vec::with_capacity(specs.len()), Vec::new());
     for (parent, (spec, (scale, weight))) in specs.iter().zip(scales.into_iter().zip(weights)).enumerate() {
+        let scale = scale * spec.factor;
         let extent: Vec<usize> = factors(spec).map(|factor| factor.size).collect();
         let mut offset = Vec::with_capacity(extent.len());
         for (total, &size) in child.iter_mut().zip(&extent) {

@@ -91,10 +91,17 @@ pub struct ParamSpec {
     pub averaging: Averaging,
     #[serde(default)]
     pub origin: Origin,
+    /// What the model's values are multiplied by to be this parameter's.
+    #[serde(default = "one")]
+    pub factor: f64,
     /// The dimension that a product with this weight sums over: 1 for `[out, in]`. `None` for what is looked up, added or
     /// multiplied by element.
     #[serde(default)]
     pub contracts: Option<usize>,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 impl ParamSpec {
@@ -105,6 +112,7 @@ impl ParamSpec {
             dims: dims.into_iter().collect(),
             averaging: Averaging::None,
             origin: Origin::SameName,
+            factor: 1.0,
             contracts: None,
         }
     }
@@ -117,6 +125,11 @@ impl ParamSpec {
     /// The same with another origin.
     pub fn from_origin(self, origin: Origin) -> Self {
         ParamSpec { origin, ..self }
+    }
+
+    /// The same with another factor.
+    pub fn times(self, factor: f64) -> Self {
+        ParamSpec { factor, ..self }
     }
 
     /// The same with [`Averaging::Mean`].

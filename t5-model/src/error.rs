@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::Refusal;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +16,8 @@ pub enum Error {
     Batch(String),
     #[error("these models cannot be fused: {0}")]
     Fusion(String),
+    #[error("these models cannot be fused: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  and: "))]
+    Incompatible(Vec<Refusal>),
     #[error("no backend is called {name:?}; compiled in: {available}")]
     NoBackend { name: String, available: String },
     #[error("{backend} has no device {device:?}; available: {available}")]

@@ -1,7 +1,7 @@
 //! T5's parameters, as a table: names, axes, and how logits average (Section 3.1).
 
 use fusion_core::Axis::{Embed, Heads, Kv, Mlp, RelposBuckets, Vocab};
-use fusion_core::{Dim, Origin, ParamSpec, ParamTable, dim, joined};
+use fusion_core::{Averaging, Dim, Origin, ParamSpec, ParamTable, dim, joined};
 
 use crate::{FeedForward, Result, T5Config};
 
@@ -15,6 +15,9 @@ pub(crate) enum Block {
     /// Nothing: all weights are zero.
     Absent,
 }
+
+/// The tensor of the embedding, and of a head that is tied to it.
+pub(crate) const EMBEDDING: &str = "shared.weight";
 
 /// The parameters of a T5, with Hugging Face's names and `[out, in]` layout.
 pub fn parameter_table(config: &T5Config) -> Result<ParamTable> {
@@ -30,7 +33,7 @@ pub(crate) fn table_with_blocks(config: &T5Config, blocks: [Vec<Block>; 2]) -> R
     let joined_kv = || joined(Heads, config.num_heads, Kv, config.d_kv);
     let mlp = || dim(Mlp, config.d_ff);
     let vocab = || dim(Vocab, config.vocab_size);
-    let mut specs = vec![ParamSpec::new("shared.weight", [vocab(), embed()])];
+    let mut specs = vec![ParamSpec::new(EMBEDDING, [vocab(), embed()])];
 
     for (stack, blocks) in ["encoder", "decoder"].into_iter().zip(blocks) {
         for (block, here) in blocks.into_iter().enumerate() {
@@ -91,6 +94,20 @@ pub(crate) fn table_with_blocks(config: &T5Config, blocks: [Vec<Block>; 2]) -> R
         averaged.map(|spec| if config.scale_logits() { spec.averaged_tied() } else { spec.averaged() }),
     );
     Ok(ParamTable::new(specs)?)
+}
+
+/// The parameters of a T5 as one with a head of its own that sees the decoder's output unscaled. It computes the same.
+pub(crate) fn with_plain_head(table: &ParamTable, config: &T5Config) -> Result<ParamTable> {
+    let mut specs: Vec<ParamSpec> =
+        table.iter().map(|spec| ParamSpec { averaging: Averaging::None, ..spec.clone() }).collect();
+    if config.tied_head() {
+        let dims = [dim(Vocab, config.vocab_size), dim(Embed, config.d_model)];
+        let head = ParamSpec::new("lm_head.weight", dims).contracting(1);
+        specs.push(head.from_origin(Origin::Tensor(EMBEDDING.into())));
+    }
+    let scale = if config.scale_logits() { (config.d_model as f64).powf(-0.5) } else { 1.0 };
+    let head = specs.pop().map(|head| head.times(scale).averaged());
+    Ok(ParamTable::new(specs.into_iter().chain(head))?)
 }
 
 /// Floating-point operations of a training step, forward and backward, divided by its input and target tokens: three

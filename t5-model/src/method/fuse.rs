@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use fusion_core::{DirectSum, FusionPlan, Normalisation, Part, direct_sum};
 
 use super::depth::child_layers;
+use super::refusal::check_compatible;
+use crate::table::{EMBEDDING, with_plain_head};
 use crate::{DepthAlignment, Error, Result, T5Config};
 
 /// A model to fuse.
@@ -27,12 +29,14 @@ pub fn fusion_plan(
     options: &DirectSum,
     depth: DepthAlignment,
 ) -> Result<FusionPlan> {
-    for parent in parents.iter().skip(1) {
-        compatible(&parents[0], parent)?;
-    }
+    check_compatible(parents)?;
     let layers = child_layers(parents.iter().map(|parent| &parent.config));
-    let tables =
-        parents.iter().map(|parent| depth.table(&parent.config, layers)).collect::<Result<Vec<_>>>()?;
+    let mixed = heads_differ(parents);
+    let table = |parent: &FusionParent| {
+        let table = depth.table(&parent.config, layers)?;
+        if mixed { with_plain_head(&table, &parent.config) } else { Ok(table) }
+    };
+    let tables = parents.iter().map(table).collect::<Result<Vec<_>>>()?;
     let parts: Vec<_> = parents
         .iter()
         .zip(&tables)
@@ -43,7 +47,24 @@ pub fn fusion_plan(
             embed_groups: &parent.config.rms_norm_groups,
         })
         .collect();
-    Ok(direct_sum(&parts, options)?)
+    let mut plan = direct_sum(&parts, options)?;
+    if mixed {
+        // A tied embedding's derivative is the sum of two of the child's.
+        let places = plan.params.iter_mut().flat_map(|param| &mut param.placements);
+        let tied = places.filter(|place| {
+            let parent = parents.get(place.parent);
+            place.source == EMBEDDING && parent.is_some_and(|parent| parent.config.tied_head())
+        });
+        tied.for_each(|place| place.gradient = None);
+    }
+    Ok(plan)
+}
+
+/// Whether logits come about in more than one way: by the embedding or by a head of its own, from scaled outputs or not. The
+/// child then has a head of its own that sees the outputs as they are, which can compute what each of them does.
+fn heads_differ(parents: &[FusionParent]) -> bool {
+    let heads = || parents.iter().map(|parent| (parent.config.tied_head(), parent.config.scale_logits()));
+    heads().zip(heads().skip(1)).any(|(a, b)| a != b)
 }
 
 /// The configuration of the fused model: the first parent's with the sums of the widths, and the
@@ -58,6 +79,9 @@ pub fn child_config(parents: &[FusionParent], normalisation: Normalisation) -> R
     let [encoder, decoder] = child_layers(configs());
     child.num_layers = encoder;
     child.set_num_decoder_layers(decoder);
+    if heads_differ(parents) {
+        child = child.with_tied_and_scaled_head(false);
+    }
     child.rms_norm_groups = match normalisation {
         Normalisation::Property if parents.len() > 1 => configs().flat_map(T5Config::norm_groups).collect(),
         Normalisation::Property => child.rms_norm_groups,
@@ -65,43 +89,4 @@ pub fn child_config(parents: &[FusionParent], normalisation: Normalisation) -> R
     };
     child.validate()?;
     Ok(child)
-}
-
-/// Whatever a table of sizes does not show, and what it shows later or in less words.
-fn compatible(first: &FusionParent, other: &FusionParent) -> Result<()> {
-    let (a, b) = (&first.config, &other.config);
-    let checks: [(&str, String, String, &str); 7] = [
-        ("feed_forward_proj", format!("{:?}", a.feed_forward_proj), format!("{:?}", b.feed_forward_proj), ""),
-        (
-            "vocab_size",
-            a.vocab_size.to_string(),
-            b.vocab_size.to_string(),
-            "train both with the same tokenizer and padding",
-        ),
-        (
-            "relative_attention_num_buckets",
-            a.relative_attention_num_buckets.to_string(),
-            b.relative_attention_num_buckets.to_string(),
-            "",
-        ),
-        (
-            "relative_attention_max_distance",
-            a.relative_attention_max_distance.to_string(),
-            b.relative_attention_max_distance.to_string(),
-            "",
-        ),
-        ("layer_norm_epsilon", a.layer_norm_epsilon.to_string(), b.layer_norm_epsilon.to_string(), ""),
-        ("a tied output head", a.tied_head().to_string(), b.tied_head().to_string(), ""),
-        ("scaled logits", a.scale_logits().to_string(), b.scale_logits().to_string(), ""),
-    ];
-    for (key, ours, theirs, advice) in checks {
-        if ours != theirs {
-            let advice = if advice.is_empty() { String::new() } else { format!("; {advice}") };
-            return Err(Error::Fusion(format!(
-                "{key} is {ours} in {} and {theirs} in {}{advice}",
-                first.label, other.label
-            )));
-        }
-    }
-    Ok(())
 }

@@ -6,6 +6,7 @@ mod fuse;
 mod hyperclone;
 mod lemon;
 mod net2net;
+mod refusal;
 mod self_fusion;
 mod stack;
 
@@ -17,6 +18,7 @@ pub use fuse::{FusionParent, child_config, fusion_plan};
 pub use hyperclone::{HyperClone, hyperclone};
 pub use lemon::{Lemon, lemon};
 pub use net2net::{Net2Net, net2net};
+pub use refusal::Refusal;
 pub use self_fusion::self_fusion;
 pub use stack::{Arrangement, NewBlocks, Stack, stack};
 

@@ -64,6 +64,26 @@ fn change(parent: &FusionParent, seed: u64, grown: &Grown) -> f64 {
     difference(&predict(&grown.child, &child), &predict(&parent.config, &own))
 }
 
+/// How far a fused model's predictions are from the weighted average of its parents'.
+fn from_ensemble(
+    parents: &[FusionParent],
+    own: &[Weights],
+    shares: Option<Vec<f64>>,
+    depth: DepthAlignment,
+) -> f64 {
+    let options = DirectSum { weights: shares.clone(), ..DirectSum::default() };
+    let plan = fusion_plan(parents, &options, depth).unwrap();
+    let child = child_config(parents, Normalisation::Property).unwrap();
+    assert_eq!(shapes(&plan), shapes_of(&child), "the plan's child is the configuration's");
+    let fused = predict(&child, &Weights::fused(&plan, &own.iter().collect::<Vec<_>>()));
+    let shares = shares.unwrap_or(vec![1.0 / parents.len() as f64; parents.len()]);
+    let mut ensemble = vec![0.0; fused.len()];
+    for (share, (parent, own)) in shares.iter().zip(parents.iter().zip(own)) {
+        ensemble.iter_mut().zip(predict(&parent.config, own)).for_each(|(sum, logit)| *sum += share * logit);
+    }
+    difference(&fused, &ensemble)
+}
+
 fn shapes(plan: &FusionPlan) -> Vec<(String, Vec<usize>)> {
     plan.params.iter().map(|param| (param.name.clone(), param.shape())).collect()
 }
@@ -90,16 +110,27 @@ proptest! {
             let shares = &shares[..parents.len()];
             shares.iter().map(|share| share / shares.iter().sum::<f64>()).collect::<Vec<f64>>()
         });
-        let options = DirectSum { weights: shares.clone(), ..DirectSum::default() };
-        let plan = fusion_plan(&parents, &options, depth).unwrap();
-        let child = child_config(&parents, Normalisation::Property).unwrap();
-        let fused = predict(&child, &Weights::fused(&plan, &own.iter().collect::<Vec<_>>()));
-        let shares = shares.unwrap_or(vec![1.0 / parents.len() as f64; parents.len()]);
-        let mut ensemble = vec![0.0; fused.len()];
-        for (share, (parent, own)) in shares.iter().zip(parents.iter().zip(&own)) {
-            ensemble.iter_mut().zip(predict(&parent.config, own)).for_each(|(sum, logit)| *sum += share * logit);
-        }
-        let difference = difference(&fused, &ensemble);
+        let difference = from_ensemble(&parents, &own, shares, depth);
+        prop_assert!(difference < 1e-12, "off by {:e}", difference);
+    }
+
+    /// Logits by the embedding or by a head of its own, from scaled outputs or not.
+    #[test]
+    fn parents_with_different_heads_fuse(
+        gated: bool,
+        heads in prop::collection::vec((sizes(), any::<(bool, bool)>()), 2..4),
+        seed in 0..1000u64,
+    ) {
+        let with_head = |(sizes, (tied, scaled)): &([usize; 6], (bool, bool))| {
+            let mut parent = parent("p", (gated, *tied), *sizes);
+            let mut json = parent.config.to_json();
+            json.insert("scale_decoder_outputs".into(), (*scaled).into());
+            parent.config = T5Config::from_json(&json, "config.json".as_ref()).unwrap();
+            parent
+        };
+        let parents: Vec<_> = heads.iter().map(with_head).collect();
+        let own: Vec<_> = (seed..).zip(&parents).map(|(seed, parent)| weights(&parent.config, seed)).collect();
+        let difference = from_ensemble(&parents, &own, None, DepthAlignment::Top);
         prop_assert!(difference < 1e-12, "off by {:e}", difference);
     }
 

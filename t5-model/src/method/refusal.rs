@@ -1,0 +1,96 @@
+//! What no child can be exact for, why, and the nearest thing that works.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::FusionParent;
+use crate::{Error, Result, T5Config};
+
+/// A key of `config.json` in which parents differ and a child has one value for all of them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Refusal {
+    pub key: &'static str,
+    /// Every parent's label and value.
+    pub values: Vec<(String, Value)>,
+    pub reason: &'static str,
+    pub advice: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is", self.key)?;
+        for (index, (label, value)) in self.values.iter().enumerate() {
+            let last = index + 1 == self.values.len();
+            let separator = ["", ",", " and"][if index == 0 { 0 } else { 1 + usize::from(last) }];
+            let value = value.as_str().map_or(value.to_string(), str::to_owned);
+            write!(f, "{separator} {value} in {label}")?;
+        }
+        write!(f, ": {}; {}", self.reason, self.advice)
+    }
+}
+
+/// Everything that keeps these parents from being fused, or nothing.
+pub(super) fn check_compatible(parents: &[FusionParent]) -> Result<()> {
+    let refusals = refusals(parents);
+    if refusals.is_empty() { Ok(()) } else { Err(Error::Incompatible(refusals)) }
+}
+
+fn refusals(parents: &[FusionParent]) -> Vec<Refusal> {
+    let retrain = "pretrain one of them again with another's";
+    let one_is_wrong = "if one config.json is wrong, correct it";
+    let largest = parents.iter().map(|parent| parent.config.vocab_size).max().unwrap_or(0);
+    let vocabulary = format!(
+        "if they share a tokenizer and one has fewer rows of padding, give it the missing ones (in transformers: \
+         `resize_token_embeddings({largest})`); otherwise pretrain both with one tokenizer"
+    );
+    let epsilon = "write the same into each config.json, and see with `verify` what that changes";
+    let checks: [(&'static str, fn(&T5Config) -> Value, &'static str, &str); 8] = [
+        (
+            "feed_forward_proj",
+            |config| json!(config.feed_forward_proj),
+            "no weights make one kind of MLP compute what another does",
+            retrain,
+        ),
+        (
+            "vocab_size",
+            |config| json!(config.vocab_size),
+            "only logits of the same tokens average",
+            &vocabulary,
+        ),
+        (
+            "relative_attention_num_buckets",
+            |config| json!(config.relative_attention_num_buckets),
+            "all heads of a child sort distances into the same buckets",
+            retrain,
+        ),
+        (
+            "relative_attention_max_distance",
+            |config| json!(config.relative_attention_max_distance),
+            "all heads of a child sort distances into the same buckets",
+            retrain,
+        ),
+        ("layer_norm_epsilon", |config| json!(config.layer_norm_epsilon), "a child has one", epsilon),
+        (
+            "decoder_start_token_id",
+            |config| json!(config.decoder_start_token_id),
+            "a child's targets begin with one token",
+            one_is_wrong,
+        ),
+        ("pad_token_id", |config| json!(config.pad_token_id), "a child has one", one_is_wrong),
+        ("eos_token_id", |config| json!(config.eos_token_id), "a child has one", one_is_wrong),
+    ];
+    let differs = |value: fn(&T5Config) -> Value| {
+        let mut values = parents.iter().map(|parent| value(&parent.config));
+        let first = values.next();
+        values.any(|value| Some(value) != first)
+    };
+    let refused = checks.into_iter().filter(|(_, value, ..)| differs(*value));
+    refused
+        .map(|(key, value, reason, advice)| {
+            let values = parents.iter().map(|parent| (parent.label.clone(), value(&parent.config)));
+            Refusal { key, values: values.collect(), reason, advice: advice.to_owned() }
+        })
+        .collect()
+}
