@@ -1,15 +1,12 @@
-use std::path::{Path, PathBuf};
+//! What is fused and how, as options that `fuse` and `check` share.
 
-use anyhow::Result;
+use std::path::PathBuf;
+
 use clap::Args;
 use fusion_core::{Direction, Normalisation};
-use serde_json::json;
 use t5_model::{Arrangement, DepthAlignment, Method, NewBlocks};
 
-use crate::interrupt;
-use crate::model::check_replaceable;
-use crate::output::{print, print_json};
-use crate::stage::fuse::{Cross, FuseSettings, NamedModel, PlannedFusion, WeightType};
+use crate::stage::fuse::{Cross, FuseSettings, NamedModel, WeightType};
 
 /// The values of an option, for a type of another crate.
 macro_rules! named_values {
@@ -29,31 +26,8 @@ macro_rules! named_values {
     };
 }
 
-const EXAMPLES: &str = concat!(
-    "Examples:\n",
-    "  cargo xtask fuse small-a small-b --output fused\n",
-    "  cargo xtask fuse small-a --method self --norm rule --cross relative:0.01 --output grown\n",
-    "  cargo xtask fuse small-a --method hyperclone --cross db:40 --output cloned\n",
-    "  cargo xtask fuse small-a --method lemon --num-heads 9 --d-ff 1536 --output wider\n",
-    "  cargo xtask fuse small-a --method stack --new-blocks silent --output deeper",
-);
-
-/// Fuse checkpoints into one larger model, or grow one
-///
-/// The paper's method, `fuse`, places every parent's weights block-diagonally into a model as wide as all parents
-/// together, whose logits are the average of theirs; what connects the blocks is filled by `--cross`. The parents need the
-/// same tokenizer and kind of MLP; their widths, heads, d_ff and numbers of layers may differ. The other methods grow one
-/// model. Prints the plan, and writes a checkpoint in Hugging Face's layout with the first parent's tokenizer and a
-/// lineage.json.
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
-pub struct Arguments {
-    /// The checkpoints to fuse
-    #[arg(required = true, value_name = "PARENT")]
-    parents: Vec<PathBuf>,
-    /// Where to write the fused checkpoint
-    #[arg(long, value_name = "DIR", required_unless_present = "plan_only")]
-    output: Option<PathBuf>,
+pub struct Options {
     /// How the child is made
     #[arg(long, value_name = "NAME", value_enum, default_value = "fuse")]
     method: MethodName,
@@ -98,15 +72,6 @@ pub struct Arguments {
     /// Type of the fused weights [default: the parents']
     #[arg(long, value_enum)]
     dtype: Option<WeightType>,
-    /// Print the plan and write nothing
-    #[arg(long)]
-    plan_only: bool,
-    /// Replace a checkpoint that is already in DIR
-    #[arg(long)]
-    overwrite: bool,
-    /// Print the plan as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 named_values! {
@@ -178,13 +143,9 @@ named_values! {
     }
 }
 
-impl Arguments {
-    pub fn run(self) -> Result<()> {
-        if let Some(output) = self.output.as_deref().filter(|_| !self.plan_only) {
-            let parents: Vec<&Path> = self.parents.iter().map(PathBuf::as_path).collect();
-            check_replaceable(output, self.overwrite, &parents)?;
-        }
-        let settings = FuseSettings {
+impl Options {
+    pub fn settings(&self) -> FuseSettings {
+        FuseSettings {
             method: self.method.into(),
             norm: self.norm.map(Into::into),
             cross: self.cross,
@@ -199,30 +160,12 @@ impl Arguments {
             arrangement: self.arrangement.map(Into::into),
             new_blocks: self.new_blocks.map(Into::into),
             dtype: self.dtype,
-        };
-        let fusion = PlannedFusion::new(&named(&self.parents), &settings)?;
-        for warning in &fusion.warnings {
-            eprintln!("warning: {warning}");
-        }
-        if let Some(output) = self.output.as_deref().filter(|_| !self.plan_only) {
-            interrupt::listen()?;
-            fusion.write(output, "fuse")?;
-        }
-        if self.json {
-            return print_json(
-                &json!({ "plan": fusion.plan, "config": fusion.child.to_json(), "warnings": fusion.warnings }),
-            );
-        }
-        print(&fusion.plan.to_string())?;
-        match &self.output {
-            Some(output) if !self.plan_only => print(&format!("\nwritten to {}\n", output.display())),
-            _ => Ok(()),
         }
     }
 }
 
 /// Names the parents by their directories, or by their paths where two directories have the same name.
-fn named(parents: &[PathBuf]) -> Vec<NamedModel> {
+pub fn named(parents: &[PathBuf]) -> Vec<NamedModel> {
     let name = |path: &PathBuf| {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         name.unwrap_or_else(|| path.display().to_string())

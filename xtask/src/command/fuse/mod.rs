@@ -1,0 +1,78 @@
+pub mod options;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+
+use self::options::{Options, named};
+use crate::interrupt;
+use crate::model::check_replaceable;
+use crate::output::{print, print_json};
+use crate::stage::fuse::PlannedFusion;
+
+const EXAMPLES: &str = concat!(
+    "Examples:\n",
+    "  cargo xtask fuse small-a small-b --output fused\n",
+    "  cargo xtask fuse small-a --method self --norm rule --cross relative:0.01 --output grown\n",
+    "  cargo xtask fuse small-a --method hyperclone --cross db:40 --output cloned\n",
+    "  cargo xtask fuse small-a --method lemon --num-heads 9 --d-ff 1536 --output wider\n",
+    "  cargo xtask fuse small-a --method stack --new-blocks silent --output deeper",
+);
+
+/// Fuse checkpoints into one larger model, or grow one
+///
+/// The paper's method, `fuse`, places every parent's weights block-diagonally into a model as wide as all parents
+/// together, whose logits are the average of theirs; what connects the blocks is filled by `--cross`. The parents need the
+/// same tokenizer and kind of MLP; their widths, heads, d_ff and numbers of layers may differ. The other methods grow one
+/// model. Prints the plan, and writes a checkpoint in Hugging Face's layout with the first parent's tokenizer and a
+/// lineage.json.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// The checkpoints to fuse
+    #[arg(required = true, value_name = "PARENT")]
+    parents: Vec<PathBuf>,
+    /// Where to write the fused checkpoint
+    #[arg(long, value_name = "DIR", required_unless_present = "plan_only")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
+    /// Print the plan and write nothing
+    #[arg(long)]
+    plan_only: bool,
+    /// Replace a checkpoint that is already in DIR
+    #[arg(long)]
+    overwrite: bool,
+    /// Print the plan as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<()> {
+        if let Some(output) = self.output.as_deref().filter(|_| !self.plan_only) {
+            let parents: Vec<&Path> = self.parents.iter().map(PathBuf::as_path).collect();
+            check_replaceable(output, self.overwrite, &parents)?;
+        }
+        let fusion = PlannedFusion::new(&named(&self.parents), &self.options.settings())?;
+        for warning in &fusion.warnings {
+            eprintln!("warning: {warning}");
+        }
+        if let Some(output) = self.output.as_deref().filter(|_| !self.plan_only) {
+            interrupt::listen()?;
+            fusion.write(output, "fuse")?;
+        }
+        if self.json {
+            return print_json(
+                &json!({ "plan": fusion.plan, "config": fusion.child.to_json(), "warnings": fusion.warnings }),
+            );
+        }
+        print(&fusion.plan.to_string())?;
+        match &self.output {
+            Some(output) if !self.plan_only => print(&format!("\nwritten to {}\n", output.display())),
+            _ => Ok(()),
+        }
+    }
+}
