@@ -111,17 +111,17 @@ impl PartialFile {
 /// Fails if the file system of a path's directory says that it has less room than `needed` bytes.
 pub(crate) fn check_space(path: &Path, needed: u64) -> Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match statvfs(directory) {
-        // Some, not of disks, say that they have no blocks at all.
-        Ok(system) if system.f_blocks > 0 => {
-            let available = system.f_bavail.saturating_mul(system.f_frsize);
-            match available < needed {
-                true => Err(Error::NoSpace { path: path.into(), needed, available }),
-                false => Ok(()),
-            }
-        }
+    match free_space(directory) {
+        Some(available) if available < needed => Err(Error::NoSpace { path: path.into(), needed, available }),
         _ => Ok(()),
     }
+}
+
+/// Bytes that the file system of an existing path has room for. `None` if it does not say: some, not of disks, say that
+/// they have no blocks at all.
+pub fn free_space(path: &Path) -> Option<u64> {
+    let system = statvfs(path).ok().filter(|system| system.f_blocks > 0)?;
+    Some(system.f_bavail.saturating_mul(system.f_frsize))
 }
 
 /// Where something is to be written.

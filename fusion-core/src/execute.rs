@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use crate::checkpoint::{LazyTensor, PIECE, Producer, Progress, write_weights};
+use crate::checkpoint::{LazyTensor, PIECE, Producer, Progress, write_weights, writing_memory};
 use crate::plan::{FusionPlan, PlannedParam};
 use crate::produce::Production;
 use crate::tensor::{float_size, to_f32};
@@ -93,6 +93,11 @@ impl<'a> Executor<'a> {
             Ok((param.elements() as u64).saturating_mul(size as u64))
         });
         sizes.try_fold(0, |sum: u64, size: Result<u64>| Ok(sum.saturating_add(size?)))
+    }
+
+    /// Bytes of memory that [`Executor::write_weights`] takes, mapped pages of the parents not counted.
+    pub fn memory(&self) -> Result<u64> {
+        Ok(writing_memory(self.weights_size()?))
     }
 
     fn prepare(&self, param: &'a PlannedParam) -> Result<Production<'a>> {

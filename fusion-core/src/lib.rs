@@ -30,7 +30,7 @@ mod validate;
 mod warning;
 mod widen;
 
-pub use atomic::{write_directory_atomically, write_file_atomically};
+pub use atomic::{free_space, write_directory_atomically, write_file_atomically};
 pub use axis::{Axis, AxisRule};
 pub use checkpoint::{
     Checkpoint, DEFAULT_SHARD_SIZE, LazyTensor, Producer, Progress, TensorFile, write_tensor_file,

@@ -29,8 +29,8 @@ pub use deviation::{Comparison, Deviation};
 pub use error::{Error, Result};
 pub use initialize::initialize;
 pub use method::{
-    Arrangement, DepthAlignment, FusionParent, Grown, HyperClone, Lemon, Method, Net2Net, NewBlocks, Refusal,
-    Stack, Widths, child_config, fusion_plan, hyperclone, lemon, net2net, self_fusion, stack,
+    Arrangement, DepthAlignment, FusionParent, Grown, HyperClone, Lemon, Method, Net2Net, NewBlocks, Promise,
+    Refusal, Stack, Widths, child_config, fusion_plan, hyperclone, lemon, net2net, self_fusion, stack,
 };
 pub use model::T5;
 pub use model_session::ModelSession;

@@ -8,6 +8,7 @@ mod export;
 mod interrupt;
 mod model;
 mod output;
+mod problems;
 mod progress;
 mod recipe;
 mod report;

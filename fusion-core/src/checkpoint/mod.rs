@@ -20,6 +20,7 @@ pub(crate) use hash::PIECE;
 use hash::hash_source;
 pub use lazy::{LazyTensor, Producer};
 pub use pieces::Progress;
+pub(crate) use pieces::writing_memory;
 pub use write::{DEFAULT_SHARD_SIZE, write_tensor_file, write_tensors, write_weights};
 
 use crate::{Error, Lineage, Result, TensorSource};

@@ -69,6 +69,13 @@ pub(super) fn write_pieces(
     }
 }
 
+/// Bytes of memory that writing so many takes: a piece for each thread, and the place and hash of every piece.
+pub(crate) fn writing_memory(bytes: u64) -> u64 {
+    let kept = size_of::<(usize, usize)>() + size_of::<ChainingValue>();
+    let threads = rayon::current_num_threads() as u64;
+    threads * PIECE as u64 + bytes.div_ceil(PIECE as u64) * kept as u64
+}
+
 /// At least one, also of an empty tensor.
 fn pieces_of(tensor: &LazyTensor<'_>) -> usize {
     tensor.size().div_ceil(PIECE).max(1)

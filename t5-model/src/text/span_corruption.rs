@@ -28,6 +28,11 @@ pub struct SpanLengths {
 }
 
 impl SpanLengths {
+    /// Of T5's own corruption, see [`SpanCorruption::t5`], with a tokenizer that has so many sentinels.
+    pub fn t5(input_length: usize, sentinels: usize) -> Result<Self> {
+        Self::for_inputs(input_length, NOISE_DENSITY, MEAN_SPAN_LENGTH, sentinels)
+    }
+
     /// Of a chunk of `tokens` ≥ 2 tokens. Halves round to even, as in Python and numpy. (seqio's mask rounds in f32,
     /// its helper for the lengths in f64; they disagree on a few lengths, such as 190. This is f64 for both.)
     fn of_chunk(tokens: usize, noise_density: f64, mean_span_length: f64) -> Self {
@@ -45,6 +50,9 @@ impl SpanLengths {
         mean_span_length: f64,
         sentinels: usize,
     ) -> Result<Self> {
+        if input_length < 3 {
+            return Err(TextError::InputLength { input_length });
+        }
         let of_chunk = |tokens| Self::of_chunk(tokens, noise_density, mean_span_length);
         let mut lengths = of_chunk(input_length - 1);
         loop {
@@ -114,9 +122,6 @@ impl SpanCorruption {
         }
         if !(mean_span_length >= 1.0 && mean_span_length.is_finite()) {
             return Err(TextError::MeanSpanLength { value: mean_span_length });
-        }
-        if input_length < 3 {
-            return Err(TextError::InputLength { input_length });
         }
         let mut sentinels = tokenizer.sentinels().to_vec();
         let lengths =

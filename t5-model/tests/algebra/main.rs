@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use reference::{Weights, logits};
 use t5_model::{
     Arrangement, DepthAlignment, FeedForward, FusionParent, Grown, HyperClone, Lemon, Net2Net, NewBlocks,
-    Stack, T5Config, Widths, child_config, fusion_plan, hyperclone, initialize, lemon, net2net, self_fusion,
-    stack,
+    Promise, Stack, T5Config, Widths, child_config, fusion_plan, hyperclone, initialize, lemon, net2net,
+    self_fusion, stack,
 };
 
 const NOISE: Option<(StandardDeviation, u64)> = Some((StandardDeviation::Relative(0.3), 5));
@@ -61,7 +61,10 @@ fn change(parent: &FusionParent, seed: u64, grown: &Grown) -> f64 {
     let parents = vec![&own; grown.plan.parents.len()];
     let child = Weights::fused(&grown.plan, &parents);
     assert_eq!(shapes(&grown.plan), shapes_of(&grown.child), "the plan's child is the configuration's");
-    difference(&predict(&grown.child, &child), &predict(&parent.config, &own))
+    let change = difference(&predict(&grown.child, &child), &predict(&parent.config, &own));
+    let promised = Promise::of(&grown.plan).unwrap();
+    assert!(!promised.is_exact() || change < 1e-12, "{promised:?} is promised, but it is off by {change:e}");
+    change
 }
 
 /// How far a fused model's predictions are from the weighted average of its parents'.
@@ -73,6 +76,7 @@ fn from_ensemble(
 ) -> f64 {
     let options = DirectSum { weights: shares.clone(), ..DirectSum::default() };
     let plan = fusion_plan(parents, &options, depth).unwrap();
+    assert_eq!(Promise::of(&plan), Some(Promise::Ensemble));
     let child = child_config(parents, Normalisation::Property).unwrap();
     assert_eq!(shapes(&plan), shapes_of(&child), "the plan's child is the configuration's");
     let fused = predict(&child, &Weights::fused(&plan, &own.iter().collect::<Vec<_>>()));

@@ -2,6 +2,7 @@
 
 mod backends;
 mod bench;
+mod check;
 mod ci;
 mod evaluate;
 mod export;
@@ -39,6 +40,7 @@ enum Command {
     Run(run::Arguments),
     Pretrain(pretrain::Arguments),
     Fuse(fuse::Arguments),
+    Check(check::Arguments),
     Evaluate(evaluate::Arguments),
     Glue(glue::Arguments),
     Generate(generate::Arguments),
@@ -58,6 +60,7 @@ impl Cli {
             Command::Run(arguments) => arguments.run(),
             Command::Pretrain(arguments) => arguments.run(),
             Command::Fuse(arguments) => arguments.run(),
+            Command::Check(arguments) => arguments.run(),
             Command::Evaluate(arguments) => arguments.run(),
             Command::Glue(arguments) => arguments.run(),
             Command::Generate(arguments) => arguments.run(),

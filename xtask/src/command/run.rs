@@ -7,10 +7,13 @@ use fusion_core::write_file_atomically;
 
 use crate::compute::ComputeArguments;
 use crate::interrupt;
-use crate::output::print;
+use crate::output::{count, print, thousands};
 use crate::recipe::Recipe;
+use crate::report::table::Table;
 use crate::report::{Report, RunFile};
+use crate::stage::Stage;
 use crate::stage::execute::{Stages, State};
+use crate::stage::forecast::{Forecast, Forecasts};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -55,23 +58,9 @@ impl Arguments {
         let output = self.output.clone().unwrap_or_else(|| recipe.default_output());
         let stages = Stages::new(&recipe.stages, &output, self.glue.as_deref());
         let selected = stages.selected(&self.only)?;
+        let forecasts = Forecasts::of(selected.iter().copied())?;
         if self.dry_run {
-            let mut text = String::new();
-            for stage in selected {
-                let inputs: Vec<String> = stage.work.inputs().iter().map(ToString::to_string).collect();
-                let state = stages.state(stage)?;
-                text += &format!(
-                    "{:<24} {:<10} {:<28} {}\n",
-                    stage.name,
-                    stage.work.kind(),
-                    describe(&state),
-                    inputs.join(" ")
-                );
-                if let State::OutOfDate(changes) = state {
-                    text += &changes.iter().map(|change| format!("    {change}\n")).collect::<String>();
-                }
-            }
-            return print(&text);
+            return dry_run(&stages, selected.into_iter().zip(forecasts));
         }
         if let Some(glue) = &self.glue {
             fs::read_dir(glue).with_context(|| format!("cannot read GLUE's files in {}", glue.display()))?;
@@ -86,6 +75,32 @@ impl Arguments {
         }
         report(&output)
     }
+}
+
+/// What would run, and what it would make and take.
+fn dry_run<'a>(stages: &Stages<'_>, selected: impl Iterator<Item = (&'a Stage, Forecast)>) -> Result<()> {
+    let mut table = Table::new(["stage", "kind", "state", "parameters", "tokens", "FLOP", "from"]);
+    let mut notes = String::new();
+    let known = |number: Option<f64>| number.map_or(String::new(), count);
+    for (stage, forecast) in selected {
+        let state = stages.state(stage)?;
+        let inputs: Vec<String> = stage.work.inputs().iter().map(ToString::to_string).collect();
+        table.rows.push(vec![
+            stage.name.clone(),
+            stage.work.kind().to_owned(),
+            describe(&state).to_owned(),
+            forecast.parameters.map_or(String::new(), thousands),
+            known(forecast.tokens),
+            known(forecast.flops),
+            inputs.join(" "),
+        ]);
+        let changes = if let State::OutOfDate(changes) = state { changes } else { Vec::new() };
+        let changes = changes.iter().map(|change| format!("{}: {change}\n", stage.name));
+        let warnings =
+            forecast.warnings.iter().map(|warning| format!("{}: warning: {warning}\n", stage.name));
+        notes.extend(changes.chain(warnings));
+    }
+    print(&format!("{}{}{notes}", table.text(), if notes.is_empty() { "" } else { "\n" }))
 }
 
 fn describe(state: &State) -> &'static str {

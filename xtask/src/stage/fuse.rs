@@ -1,23 +1,25 @@
 //! Fusing checkpoints, or growing one.
 
+mod parents;
 mod settings;
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use fusion_core::{
     Checkpoint, DEFAULT_SHARD_SIZE, Dtype, Executor, FusionPlan, Lineage, TensorSource,
     write_directory_atomically, write_file_atomically,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
-use t5_model::{FusionParent, Grown, T5Config};
+use t5_model::T5Config;
 
 use super::Source;
 use crate::interrupt::{self, Interrupted};
-use crate::model::{copy_tokenizer, tokenizer_of};
+use crate::model::copy_tokenizer;
 use crate::progress::WritingProgress;
+pub use parents::{NamedModel, Parents};
 pub use settings::{Cross, FuseSettings};
 
 /// Models that are fused.
@@ -47,13 +49,6 @@ impl WeightType {
     }
 }
 
-/// A model to fuse: a name for texts, and its checkpoint.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NamedModel {
-    pub label: String,
-    pub directory: PathBuf,
-}
-
 /// A fusion that was checked and can be written.
 pub struct PlannedFusion {
     pub plan: FusionPlan,
@@ -72,51 +67,25 @@ pub struct PlannedFusion {
 impl PlannedFusion {
     /// Opens the parents and plans their fusion.
     pub fn new(parents: &[NamedModel], settings: &FuseSettings) -> Result<Self> {
-        settings.check(parents.len())?;
-        let mut warnings = Vec::new();
-        let mut checkpoints: Vec<Checkpoint> = Vec::new();
-        let mut models: Vec<FusionParent> = Vec::new();
-        let mut sources = Vec::new();
-        for parent in parents {
-            let opened = checkpoints.iter().position(|checkpoint| checkpoint.directory() == parent.directory);
-            let source = match opened {
-                Some(source) => source,
-                None => {
-                    let checkpoint = Checkpoint::open(&parent.directory)?;
-                    models.push(FusionParent {
-                        label: parent.label.clone(),
-                        config: T5Config::of_checkpoint(&checkpoint)?,
-                        blake3: Some(checkpoint.blake3()?),
-                        path: parent.directory.clone(),
-                    });
-                    checkpoints.push(checkpoint);
-                    checkpoints.len() - 1
-                }
-            };
-            sources.extend(std::iter::repeat_n(source, settings.parent_copies()));
-        }
-        check_tokenizers(&models, &mut warnings)?;
-        let lineages = checkpoints.iter().zip(&models).map(|(checkpoint, model)| {
-            let lineage = checkpoint.lineage()?;
-            let matches = |lineage: &Lineage| lineage.blake3.is_none() || lineage.blake3 == model.blake3;
-            if lineage.as_ref().is_some_and(|lineage| !matches(lineage)) {
-                warnings.push(format!(
-                    "the lineage.json of {} was written for other weights and is left out",
-                    model.label
-                ));
-            }
-            Ok(lineage.filter(matches))
-        });
-        let lineages = lineages.collect::<Result<Vec<_>>>()?;
+        Parents::open(parents, settings)?.plan(settings)
+    }
 
-        let all: Vec<FusionParent> = sources.iter().map(|source| models[*source].clone()).collect();
-        let Grown { plan, child } = settings.plan(&all)?;
-        warnings.extend(plan.warnings().iter().map(ToString::to_string));
-        let options = settings.recorded(plan.params.iter().any(|param| !param.absent.is_empty()))?;
-        let dtype = settings.dtype;
-        let fusion = PlannedFusion { plan, child, warnings, checkpoints, sources, lineages, options, dtype };
-        Executor::new(&fusion.plan, &fusion.tensor_sources())?; // compares the plan with the parents' headers
-        Ok(fusion)
+    /// The bytes of the child's weights.
+    pub fn weights_size(&self) -> Result<u64> {
+        Ok(self.executor(&self.tensor_sources())?.weights_size()?)
+    }
+
+    /// Bytes of memory that writing the child takes, mapped pages of its parents not counted.
+    pub fn memory(&self) -> Result<u64> {
+        Ok(self.executor(&self.tensor_sources())?.memory()?)
+    }
+
+    fn executor<'a>(&'a self, sources: &'a [&'a dyn TensorSource]) -> Result<Executor<'a>> {
+        let executor = Executor::new(&self.plan, sources)?;
+        Ok(match self.dtype {
+            Some(dtype) => executor.output_dtype(dtype.dtype())?,
+            None => executor,
+        })
     }
 
     fn tensor_sources(&self) -> Vec<&dyn TensorSource> {
@@ -126,10 +95,7 @@ impl PlannedFusion {
     /// Writes the child: all of the directory, or nothing. `name` is what the progress is called.
     pub fn write(&self, output: &Path, name: &str) -> Result<()> {
         let sources = self.tensor_sources();
-        let mut executor = Executor::new(&self.plan, &sources)?;
-        if let Some(dtype) = self.dtype {
-            executor = executor.output_dtype(dtype.dtype())?;
-        }
+        let executor = self.executor(&sources)?;
         let progress = WritingProgress::new(name, executor.weights_size()?);
         let wrote = |count| {
             progress.wrote(count);
@@ -161,28 +127,4 @@ impl PlannedFusion {
         }
         Ok(lineage.write(directory)?)
     }
-}
-
-/// The parents must speak of the same tokens.
-fn check_tokenizers(models: &[FusionParent], warnings: &mut Vec<String>) -> Result<()> {
-    let mut first: Option<(&str, String)> = None;
-    for model in models {
-        let Some(tokenizer) = tokenizer_of(&model.path)? else {
-            warnings.push(format!(
-                "{} comes without a tokenizer: whether its tokens are the other parents' was not checked",
-                model.label
-            ));
-            continue;
-        };
-        match &first {
-            None => first = Some((&model.label, tokenizer.fingerprint().to_owned())),
-            Some((_, fingerprint)) if fingerprint == tokenizer.fingerprint() => {}
-            Some((label, _)) => bail!(
-                "{label} and {} were trained with different tokenizers: their token ids mean different things, so \
-                 their logits cannot be averaged",
-                model.label
-            ),
-        }
-    }
-    Ok(())
 }

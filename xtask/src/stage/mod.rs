@@ -2,6 +2,7 @@
 
 pub mod evaluate;
 pub mod execute;
+pub mod forecast;
 pub mod fuse;
 pub mod glue;
 pub mod pretrain;

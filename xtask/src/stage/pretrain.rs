@@ -59,7 +59,8 @@ fn gated_gelu() -> FeedForward {
 }
 
 impl Dimensions {
-    fn config(&self, vocabulary: usize) -> Result<T5Config> {
+    /// A T5 of these dimensions with so many rows in its embedding.
+    pub fn config(&self, vocabulary: usize) -> Result<T5Config> {
         let mut config =
             T5Config::v1_1(vocabulary, self.d_model, self.num_heads, self.d_kv, self.d_ff, self.num_layers);
         config.set_num_decoder_layers(self.num_decoder_layers.unwrap_or(self.num_layers));

@@ -4,8 +4,8 @@ use crate::program::call;
 fn help() {
     insta::assert_snapshot!("xtask", call(&["--help"]).success());
     let commands = [
-        "run", "pretrain", "fuse", "evaluate", "glue", "generate", "verify", "inspect", "export", "forward",
-        "report", "backends", "ci",
+        "run", "pretrain", "fuse", "check", "evaluate", "glue", "generate", "verify", "inspect", "export",
+        "forward", "report", "backends", "ci",
     ];
     for command in commands {
         insta::assert_snapshot!(command, call(&[command, "--help"]).success());

@@ -1,6 +1,7 @@
 //! The program from the outside.
 
 mod arguments;
+mod check;
 mod checkpoints;
 mod dependencies;
 mod durable;

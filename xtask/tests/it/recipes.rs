@@ -99,10 +99,37 @@ fn the_recipes_of_the_project_are_sound() {
     };
     let quickstart = plan("quickstart.toml", &[]);
     insta::assert_snapshot!(quickstart);
-    assert_eq!(plan("quickstart-smoke.toml", &[]), quickstart);
-    let tokenizer = directory(&[("spiece.model", "")]);
-    let set = format!("data.tokenizer={}", text(&tokenizer.path().join("spiece.model")));
-    assert_eq!(plan("english.toml", &["--set", &set]).lines().count(), quickstart.lines().count() - 1);
+    let stages = |plan: &str| -> Vec<String> {
+        let lines = plan.lines().map_while(|line| line.split_whitespace().next());
+        lines.map(str::to_owned).collect()
+    };
+    assert_eq!(stages(&plan("quickstart-smoke.toml", &[])), stages(&quickstart));
+    let words = format!("{DATA}{WORDS}").replace("held_out_every = 5\n", "");
+    let folder = directory(&[("words.toml", &words), ("a.txt", &letters())]);
+    call_in(folder.path(), &["run", "words.toml", "--output", "out"]).success();
+    let set = format!("data.tokenizer={}", text(&folder.path().join("out/words/tokenizer")));
+    let english = plan("english.toml", &["--set", &set]);
+    assert_eq!(stages(&english).len(), stages(&quickstart).len() - 1);
+}
+
+/// A text of many words.
+fn letters() -> String {
+    let word = |a: char, b: char| format!("{a} {b}{a}x {a}{b}{b}{a}\n");
+    ('a'..='z').flat_map(|a| ('a'..='z').map(move |b| word(a, b))).collect()
+}
+
+/// Parents that cannot be fused are refused before they are trained.
+#[test]
+fn what_a_later_stage_will_refuse_is_said_before_the_first_one_runs() {
+    let relu = MODEL.replace("models.small", "models.relu") + "feed_forward_proj = \"relu\"\n";
+    let stages = "[stages.a]\nkind = \"pretrain\"\nmodel = \"small\"\n[stages.b]\nkind = \"pretrain\"\nmodel = \"relu\"\n\
+                  [stages.ab]\nkind = \"fuse\"\nparents = [\"a\", \"b\"]\n\
+                  [stages.aa]\nkind = \"fuse\"\nparents = [\"a\"]\nmethod = \"lemon\"\nd_model = 9\n";
+    let recipe = format!("{DATA}{MODEL}{relu}{WORDS}{TRAINING}{stages}");
+    let folder = directory(&[("recipe.toml", &recipe), ("a.txt", &letters())]);
+    let refused = call_in(folder.path(), &["run", "recipe.toml", "--output", "out"]).failure();
+    insta::assert_snapshot!(refused);
+    assert!(!folder.path().join("out").exists());
 }
 
 #[test]

@@ -1,0 +1,114 @@
+//! What stages will make, as far as it can be said before they run.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use fusion_core::Checkpoint;
+use t5_model::text::{SpanLengths, Tokenizer};
+use t5_model::{FusionParent, Grown, T5Config, parameter_table, training_flops_per_token};
+
+use super::fuse::Fuse;
+use super::pretrain::{Pretrain, Start};
+use super::{Source, Stage, Work};
+use crate::problems::Problems;
+
+/// Of one stage. What is not known has no value.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Forecast {
+    /// Of the model that the stage makes.
+    pub parameters: Option<u64>,
+    /// Input and target tokens it trains on.
+    pub tokens: Option<f64>,
+    /// Floating-point operations, forward and backward.
+    pub flops: Option<f64>,
+    pub warnings: Vec<String>,
+}
+
+/// Looks ahead, stage by stage. Stages' results need not exist.
+#[derive(Default)]
+pub struct Forecasts<'a> {
+    /// The vocabularies' sizes and sentinels.
+    tokenizers: HashMap<&'a str, (usize, usize)>,
+    models: HashMap<&'a str, T5Config>,
+}
+
+impl<'a> Forecasts<'a> {
+    /// Forecasts stages that stand behind their inputs, or says everything that will be refused.
+    pub fn of(stages: impl IntoIterator<Item = &'a Stage>) -> Result<Vec<Forecast>> {
+        let (mut forecasts, mut problems) = (Forecasts::default(), Problems::default());
+        let mut next = |stage: &'a Stage| {
+            let forecast = forecasts.next(stage).with_context(|| format!("stage {:?} will fail", stage.name));
+            problems.keep(forecast).unwrap_or_default()
+        };
+        let all = stages.into_iter().map(&mut next).collect();
+        problems.result()?;
+        Ok(all)
+    }
+
+    fn next(&mut self, stage: &'a Stage) -> Result<Forecast> {
+        let (model, forecast) = match &stage.work {
+            Work::Tokenizer(work) => {
+                self.tokenizers.insert(&stage.name, (work.vocabulary.next_multiple_of(128), work.sentinels));
+                return Ok(Forecast::default());
+            }
+            Work::Pretrain(work) => self.pretrain(work)?,
+            Work::Fuse(work) => self.fuse(work)?,
+            Work::Glue(_) | Work::Evaluate(_) => return Ok(Forecast::default()),
+        };
+        let Some(model) = model else { return Ok(forecast) };
+        let parameters = Some(parameter_table(&model)?.parameter_count());
+        self.models.insert(&stage.name, model);
+        Ok(Forecast { parameters, ..forecast })
+    }
+
+    fn pretrain(&self, work: &Pretrain) -> Result<(Option<T5Config>, Forecast)> {
+        let Some((vocabulary, sentinels)) = self.tokenizer(&work.data.tokenizer)? else {
+            return Ok((None, Forecast::default()));
+        };
+        let model = match &work.start {
+            Start::Random(dimensions) => Some(dimensions.config(vocabulary)?),
+            Start::Model(source) => self.model(source)?,
+        };
+        let lengths = SpanLengths::t5(work.data.input_length, sentinels)?;
+        let examples = work.settings.steps as f64 * work.settings.batch_size as f64;
+        let tokens = examples * (lengths.inputs + lengths.targets) as f64;
+        let each = |model| training_flops_per_token(model, lengths.inputs, lengths.targets);
+        let flops = model.as_ref().map(|model| each(model) * tokens);
+        Ok((model, Forecast { tokens: Some(tokens), flops, ..Forecast::default() }))
+    }
+
+    fn fuse(&self, work: &Fuse) -> Result<(Option<T5Config>, Forecast)> {
+        let mut parents = Vec::new();
+        for source in &work.parents {
+            let Some(config) = self.model(source)? else { return Ok((None, Forecast::default())) };
+            let path = match source {
+                Source::Path(path) => path.clone(),
+                Source::Stage(name) => PathBuf::from(name),
+            };
+            let parent = FusionParent { label: source.to_string(), config, blake3: None, path };
+            parents.extend(std::iter::repeat_n(parent, work.settings.parent_copies()));
+        }
+        let Grown { plan, child } = work.settings.plan(&parents)?;
+        let warnings = plan.warnings().iter().map(ToString::to_string).collect();
+        Ok((Some(child), Forecast { warnings, ..Forecast::default() }))
+    }
+
+    fn tokenizer(&self, source: &Source) -> Result<Option<(usize, usize)>> {
+        Ok(match source {
+            Source::Stage(name) => self.tokenizers.get(name.as_str()).copied(),
+            Source::Path(path) => {
+                let tokenizer = Tokenizer::load(path)?;
+                Some((tokenizer.model_vocab_size(), tokenizer.sentinels().len()))
+            }
+        })
+    }
+
+    fn model(&self, source: &Source) -> Result<Option<T5Config>> {
+        let open = |path: &Path| Ok(T5Config::of_checkpoint(&Checkpoint::open(path)?)?);
+        match source {
+            Source::Stage(name) => Ok(self.models.get(name.as_str()).cloned()),
+            Source::Path(path) => open(path).map(Some),
+        }
+    }
+}
