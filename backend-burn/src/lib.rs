@@ -5,10 +5,11 @@ mod allocator;
 mod flex;
 mod kernels;
 mod plain;
+mod plan;
 
 use burn::tensor::Device;
-use fusion_core::TensorSource;
-use t5_model::{Backend, DeviceInfo, Error, ModelSession, Session, SessionError, T5Config};
+use fusion_core::{PlanDevice, TensorSource};
+use t5_model::{Backend, DeviceInfo, ModelSession, Session, SessionError, T5Config};
 
 struct Burn;
 
@@ -41,18 +42,25 @@ impl Backend for Burn {
         weights: &dyn TensorSource,
     ) -> Result<Box<dyn Session>, SessionError> {
         allocator::keep_freed_memory();
-        let plain = match device {
-            "cpu" => return Ok(Box::new(ModelSession::new(flex::FlexOps::default(), config, weights)?)),
-            "cpu-plain" => Some(Device::flex()),
-            _ => accelerators().into_iter().find(|(info, _)| info.name == device).map(|(_, device)| device),
-        };
-        let Some(plain) = plain else {
-            let names: Vec<_> = self.devices().into_iter().map(|device| device.name).collect();
-            let (backend, device) = (self.name().into(), device.into());
-            return Err(Error::NoDevice { backend, device, available: names.join(", ") }.into());
-        };
-        Ok(Box::new(ModelSession::new(plain::PlainOps::new(plain), config, weights)?))
+        if device == "cpu" {
+            return Ok(Box::new(ModelSession::new(flex::FlexOps::default(), config, weights)?));
+        }
+        Ok(Box::new(ModelSession::new(plain::PlainOps::new(find(device)?), config, weights)?))
     }
+
+    fn plan_device(&self, device: &str) -> t5_model::Result<Box<dyn PlanDevice>> {
+        Ok(Box::new(plan::BurnPlans::new(find(device)?)))
+    }
+}
+
+/// The burn device of a name.
+fn find(name: &str) -> t5_model::Result<Device> {
+    if name == "cpu" || name == "cpu-plain" {
+        return Ok(Device::flex());
+    }
+    let mut accelerators = accelerators().into_iter();
+    let found = accelerators.find(|(info, _)| info.name == name).map(|(_, device)| device);
+    found.ok_or_else(|| (&Burn as &dyn Backend).no_device(name))
 }
 
 /// The GPUs of the compiled-in features.

@@ -154,6 +154,8 @@ pub enum Error {
         path.display()
     )]
     NoSpace { path: PathBuf, needed: u64, available: u64 },
+    #[error("parameter `{parameter}` cannot be produced on the device: {source}")]
+    Device { parameter: String, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("the writing was stopped")]
     Stopped,
     #[error("{} is not a directory; a checkpoint is one", path.display())]

@@ -5,6 +5,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use crate::checkpoint::{LazyTensor, PIECE, Producer, Progress, write_weights, writing_memory};
+use crate::device::{PlanDevice, produce_on};
 use crate::plan::{FusionPlan, PlannedParam};
 use crate::produce::Production;
 use crate::tensor::{float_size, to_f32};
@@ -17,6 +18,7 @@ pub struct Executor<'a> {
     sources: &'a [&'a dyn TensorSource],
     dtype: Option<Dtype>,
     progress: Option<&'a Progress<'a>>,
+    device: Option<&'a dyn PlanDevice>,
 }
 
 /// A tensor of the child.
@@ -33,7 +35,7 @@ impl<'a> Executor<'a> {
     pub fn new(plan: &'a FusionPlan, sources: &'a [&'a dyn TensorSource]) -> Result<Self> {
         plan.validate()?;
         plan.check_sources(sources)?;
-        Ok(Executor { plan, sources, dtype: None, progress: None })
+        Ok(Executor { plan, sources, dtype: None, progress: None, device: None })
     }
 
     /// The same with a type for all tensors of the child. Otherwise each has the type of its first placement's
@@ -48,19 +50,26 @@ impl<'a> Executor<'a> {
         Executor { progress: Some(progress), ..self }
     }
 
+    /// The same with a device that does what is not random, in f32. Parameters are then whole in memory. The result equals
+    /// the host's but for rounding, and to the bit where scales are powers of two and nothing overlaps.
+    pub fn on(self, device: &'a dyn PlanDevice) -> Self {
+        Executor { device: Some(device), ..self }
+    }
+
     /// Produces the parameter at an index of [`FusionPlan::params`]. Fails if a finite value is too large for the
     /// output type.
     pub fn param(&self, index: usize) -> Result<FusedTensor> {
         let param = self.planned(index)?;
-        let production = self.prepare(param)?;
-        let size = param.elements().saturating_mul(float_size(&param.name, production.dtype)?);
+        let dtype = self.param_dtype(param)?;
+        let produce = self.producer(param)?;
+        let size = param.elements().saturating_mul(float_size(&param.name, dtype)?);
         let mut bytes = Vec::new();
         let out_of_memory = |_| Error::OutOfMemory { parameter: param.name.clone(), bytes: size };
         bytes.try_reserve_exact(size).map_err(out_of_memory)?;
         bytes.resize(size, 0);
         let pieces = bytes.par_chunks_mut(PIECE).enumerate();
-        pieces.try_for_each(|(index, piece)| production.fill(index * PIECE, piece))?;
-        Ok(FusedTensor { dtype: production.dtype, shape: param.shape(), bytes })
+        pieces.try_for_each(|(index, piece)| produce(index * PIECE, piece))?;
+        Ok(FusedTensor { dtype, shape: param.shape(), bytes })
     }
 
     /// The whole child in memory, as f32.
@@ -77,10 +86,7 @@ impl<'a> Executor<'a> {
     pub fn write_weights(&self, directory: &Path, shard_size: u64) -> Result<String> {
         let mut tensors = Vec::with_capacity(self.plan.params.len());
         for param in &self.plan.params {
-            let prepare = move || {
-                let production = self.prepare(param)?;
-                Ok(Box::new(move |start, out: &mut [u8]| production.fill(start, out)) as Producer<'_>)
-            };
+            let prepare = move || self.producer(param);
             tensors.push(LazyTensor::new(&param.name, self.param_dtype(param)?, param.shape(), prepare));
         }
         write_weights(directory, tensors, shard_size, self.progress)
@@ -98,6 +104,19 @@ impl<'a> Executor<'a> {
     /// Bytes of memory that [`Executor::write_weights`] takes, mapped pages of the parents not counted.
     pub fn memory(&self) -> Result<u64> {
         Ok(writing_memory(self.weights_size()?))
+    }
+
+    /// What produces any piece of a parameter.
+    fn producer(&self, param: &'a PlannedParam) -> Result<Producer<'a>> {
+        let production = self.prepare(param)?;
+        let Some(device) = self.device else {
+            return Ok(Box::new(move |start, out: &mut [u8]| production.fill(start, out)));
+        };
+        let bytes = production.encode_all(&produce_on(device, &production)?.data)?;
+        Ok(Box::new(move |start, out: &mut [u8]| {
+            out.copy_from_slice(&bytes[start..][..out.len()]);
+            Ok(())
+        }))
     }
 
     fn prepare(&self, param: &'a PlannedParam) -> Result<Production<'a>> {

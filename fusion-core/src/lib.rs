@@ -15,6 +15,7 @@ mod axis;
 mod checkpoint;
 mod convert;
 pub mod dense;
+mod device;
 mod direct_sum;
 mod error;
 mod execute;
@@ -37,6 +38,7 @@ pub use checkpoint::{
     write_tensors, write_weights,
 };
 pub use convert::convert_tensor;
+pub use device::{PlacedBox, PlanDevice};
 pub use direct_sum::{DirectSum, Part, direct_sum};
 pub use error::{Error, Result};
 pub use execute::{Executor, FusedTensor};

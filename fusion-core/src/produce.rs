@@ -7,7 +7,7 @@ use safetensors::tensor::TensorView;
 
 use crate::geometry::{Geometry, Segment};
 use crate::plan::{Fill, Noise, PlannedParam, StandardDeviation};
-use crate::tensor::{Element, with_element};
+use crate::tensor::{Element, float_size, to_f32, with_element};
 use crate::{Dtype, Error, Philox, Result};
 
 /// What it takes to produce a parameter, worked out once.
@@ -80,14 +80,24 @@ impl<'a> Production<'a> {
         out: &mut [u8],
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let Scratch { row, sums } = scratch;
-        self.geometry.row(line, row);
-        self.place::<T>(row, &range, out, sums)?;
+        self.geometry.row(line, &mut scratch.row);
+        self.place::<T>(&scratch.row, &range, out, &mut scratch.sums)?;
+        self.fill_rest::<T>(line, &range, out, scratch)
+    }
+
+    /// Fills what no placement covers in a range of a line, whose row is known.
+    fn fill_rest<T: Element>(
+        &self,
+        line: usize,
+        range: &Range<usize>,
+        out: &mut [u8],
+        Scratch { row, sums }: &mut Scratch,
+    ) -> Result<()> {
         for (part, absence) in self.geometry.absent.iter().zip(&self.param.absent) {
             if absence.value == 0.0 || part.line(row).is_none() {
                 continue;
             }
-            for run in part.segments.iter().filter_map(|run| within(run, &range)) {
+            for run in part.segments.iter().filter_map(|run| within(run, range)) {
                 sums.clear();
                 sums.resize(run.len, absence.value);
                 self.encode::<T>(sums, &mut out[run.child * T::SIZE..])?;
@@ -105,6 +115,47 @@ impl<'a> Production<'a> {
             }
         }
         Ok(())
+    }
+
+    pub fn param(&self) -> &'a PlannedParam {
+        self.param
+    }
+
+    /// Whether anything that no placement covers is other than zero.
+    pub fn has_rest(&self) -> bool {
+        self.normal.is_some() || self.param.absent.iter().any(|absence| absence.value != 0.0)
+    }
+
+    /// The parameter without its placements.
+    pub fn rest(&self) -> Result<Vec<f32>> {
+        let line = self.geometry.line;
+        let mut bytes = vec![0; self.param.elements() * f32::SIZE];
+        let lines = bytes.par_chunks_mut(line * f32::SIZE).enumerate();
+        lines.try_for_each_init(Scratch::default, |scratch, (index, out)| {
+            self.geometry.row(index, &mut scratch.row);
+            self.fill_rest::<f32>(index, &(0..line), out, scratch)
+        })?;
+        Ok(to_f32(Dtype::F32, &bytes))
+    }
+
+    /// The values of a placement's source.
+    pub fn source(&self, placement: usize) -> Vec<f32> {
+        self.views.get(placement).map(|view| to_f32(view.dtype(), view.data())).unwrap_or_default()
+    }
+
+    /// The noise of a placement, for all of its source.
+    pub fn noise(&self, placement: usize) -> Option<Vec<f32>> {
+        let (std, stream) = self.noises.get(placement)?.as_ref()?;
+        let elements = self.views.get(placement)?.shape().iter().product();
+        Some(stream.normals(0).take(elements).map(|draw| (std * draw) as f32).collect())
+    }
+
+    /// Rounds all elements to the parameter's type.
+    pub fn encode_all(&self, values: &[f32]) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; values.len() * float_size(&self.param.name, self.dtype)?];
+        let values: Vec<f64> = values.iter().copied().map(f64::from).collect();
+        with_element!(self.dtype, T => self.encode::<T>(&values, &mut bytes), _ => Ok(()))?;
+        Ok(bytes)
     }
 
     /// What the placements put into a range of a line: copies, or sums and products that are rounded once.

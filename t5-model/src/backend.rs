@@ -1,7 +1,7 @@
 //! Backends register themselves: a crate that submits a [`Backend`] through `inventory` and is linked into the binary
 //! can be chosen by name.
 
-use fusion_core::TensorSource;
+use fusion_core::{PlanDevice, TensorSource};
 
 use crate::{Error, Result, Session, SessionError, T5Config};
 
@@ -29,6 +29,17 @@ pub trait Backend: Sync {
         config: &T5Config,
         weights: &dyn TensorSource,
     ) -> Result<Box<dyn Session>, SessionError>;
+    /// Executes plans on a device.
+    fn plan_device(&self, device: &str) -> Result<Box<dyn PlanDevice>>;
+}
+
+impl dyn Backend {
+    /// For a device that is not there.
+    pub fn no_device(&self, device: &str) -> Error {
+        let available: Vec<String> = self.devices().into_iter().map(|device| device.name).collect();
+        let (backend, available) = (self.name().into(), available.join(", "));
+        Error::NoDevice { backend, device: device.into(), available }
+    }
 }
 
 inventory::collect!(&'static dyn Backend);

@@ -6,6 +6,7 @@ mod backend;
 mod batch;
 mod buckets;
 mod config;
+pub mod conformance;
 mod deviation;
 mod error;
 mod generate;

@@ -33,8 +33,7 @@ impl ComputeArguments {
         let backend = t5_model::backend(&self.backend)?;
         let devices: Vec<_> = backend.devices().into_iter().map(|device| device.name).collect();
         if !devices.contains(&self.device) {
-            let (backend, available) = (self.backend.clone(), devices.join(", "));
-            return Err(t5_model::Error::NoDevice { backend, device: self.device.clone(), available }.into());
+            return Err(backend.no_device(&self.device).into());
         }
         Ok(Compute { backend, device: &self.device })
     }

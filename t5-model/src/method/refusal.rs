@@ -31,6 +31,9 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// A key, its value, the reason and the advice.
+type Check<'a> = (&'static str, fn(&T5Config) -> Value, &'static str, &'a str);
+
 /// Everything that keeps these parents from being fused, or nothing.
 pub(super) fn check_compatible(parents: &[FusionParent]) -> Result<()> {
     let refusals = refusals(parents);
@@ -46,7 +49,7 @@ fn refusals(parents: &[FusionParent]) -> Vec<Refusal> {
          `resize_token_embeddings({largest})`); otherwise pretrain both with one tokenizer"
     );
     let epsilon = "write the same into each config.json, and see with `verify` what that changes";
-    let checks: [(&'static str, fn(&T5Config) -> Value, &'static str, &str); 8] = [
+    let checks: [Check<'_>; 8] = [
         (
             "feed_forward_proj",
             |config| json!(config.feed_forward_proj),

@@ -197,7 +197,7 @@ impl<'a> Stages<'a> {
                 });
                 let fusion = PlannedFusion::new(&parents.collect::<Result<Vec<_>>>()?, &work.settings)?;
                 fusion.warnings.iter().for_each(|warning| eprintln!("{}: warning: {warning}", stage.name));
-                fusion.write(&output, &stage.name)?;
+                fusion.write(&output, &stage.name, None)?;
                 write_file_atomically(&directory.join("plan.txt"), fusion.plan.to_string().as_bytes())?;
                 Ok(json!({ "parameters": fusion.plan.parameter_count(), "warnings": fusion.warnings }))
             }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use fusion_core::{
-    Checkpoint, DEFAULT_SHARD_SIZE, Dtype, Executor, FusionPlan, Lineage, TensorSource,
+    Checkpoint, DEFAULT_SHARD_SIZE, Dtype, Executor, FusionPlan, Lineage, PlanDevice, TensorSource,
     write_directory_atomically, write_file_atomically,
 };
 use serde::Serialize;
@@ -92,10 +92,14 @@ impl PlannedFusion {
         self.sources.iter().map(|source| &self.checkpoints[*source] as &dyn TensorSource).collect()
     }
 
-    /// Writes the child: all of the directory, or nothing. `name` is what the progress is called.
-    pub fn write(&self, output: &Path, name: &str) -> Result<()> {
+    /// Writes the child: all of the directory, or nothing. `name` is what the progress is called. Without a device, the host
+    /// executes the plan.
+    pub fn write(&self, output: &Path, name: &str, device: Option<&dyn PlanDevice>) -> Result<()> {
         let sources = self.tensor_sources();
-        let executor = self.executor(&sources)?;
+        let mut executor = self.executor(&sources)?;
+        if let Some(device) = device {
+            executor = executor.on(device);
+        }
         let progress = WritingProgress::new(name, executor.weights_size()?);
         let wrote = |count| {
             progress.wrote(count);

@@ -28,6 +28,32 @@ fn a_fused_checkpoint_is_whole() {
 }
 
 #[test]
+fn a_device_makes_the_same_child() {
+    let (a, b) = (golden("fusion/untied/parent_0"), golden("fusion/untied/parent_1"));
+    let output = directory(&[]);
+    let hash = |device: &[&str], more: &[&str]| {
+        let child = output.path().join("child");
+        let arguments = ["fuse", text(&a), text(&b), "--overwrite", "--output", text(&child)];
+        call(&[&arguments, device, more].concat()).success();
+        let lineage = fs::read_to_string(child.join("lineage.json")).expect("written");
+        let lineage: serde_json::Value = serde_json::from_str(&lineage).expect("JSON");
+        lineage["blake3"].as_str().expect("a hash").to_owned()
+    };
+    // Scales of 1/2 and drawn numbers are the same to the bit.
+    for more in [&["--dtype", "bf16"][..], &["--cross", "db:40"]] {
+        let host = hash(&[], more);
+        assert_eq!(hash(&["--backend", "burn"], more), host);
+        assert_eq!(hash(&["--backend", "burn", "--device", "cpu-plain"], more), host);
+    }
+    let refused = |device: &[&str]| {
+        call(&[&["fuse", text(&a), text(&b), "--output", text(&output.path().join("none"))], device].concat())
+            .failure()
+    };
+    assert!(refused(&["--backend", "jax"]).contains("compiled in: burn"));
+    assert!(refused(&["--backend", "burn", "--device", "tpu"]).contains("cpu-plain"));
+}
+
+#[test]
 fn a_shallower_parent_passes_through_blocks() {
     let (deep, shallow) = (golden("fusion/untied/parent_0"), golden("fusion/untied/parent_unequal"));
     let output = directory(&[]);

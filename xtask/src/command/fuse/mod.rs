@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
+use fusion_core::PlanDevice;
 use serde_json::json;
 
 use self::options::{Options, named};
@@ -48,6 +49,13 @@ pub struct Arguments {
     /// Print the plan as JSON
     #[arg(long)]
     json: bool,
+    /// Execute the plan with this tensor framework, in f32, rather than in pieces on the host; the result is the same but for
+    /// rounding
+    #[arg(long, value_name = "NAME", conflicts_with = "plan_only")]
+    backend: Option<String>,
+    /// The backend's device [default: its first]
+    #[arg(long, value_name = "DEVICE", requires = "backend")]
+    device: Option<String>,
 }
 
 impl Arguments {
@@ -56,13 +64,14 @@ impl Arguments {
             let parents: Vec<&Path> = self.parents.iter().map(PathBuf::as_path).collect();
             check_replaceable(output, self.overwrite, &parents)?;
         }
+        let device = self.plan_device()?;
         let fusion = PlannedFusion::new(&named(&self.parents), &self.options.settings())?;
         for warning in &fusion.warnings {
             eprintln!("warning: {warning}");
         }
         if let Some(output) = self.output.as_deref().filter(|_| !self.plan_only) {
             interrupt::listen()?;
-            fusion.write(output, "fuse")?;
+            fusion.write(output, "fuse", device.as_deref())?;
         }
         if self.json {
             return print_json(
@@ -74,5 +83,13 @@ impl Arguments {
             Some(output) if !self.plan_only => print(&format!("\nwritten to {}\n", output.display())),
             _ => Ok(()),
         }
+    }
+
+    fn plan_device(&self) -> Result<Option<Box<dyn PlanDevice>>> {
+        let Some(backend) = &self.backend else { return Ok(None) };
+        let backend = t5_model::backend(backend)?;
+        let first = || backend.devices().into_iter().next().map(|device| device.name);
+        let device = self.device.clone().or_else(first).unwrap_or_default();
+        Ok(Some(backend.plan_device(&device)?))
     }
 }

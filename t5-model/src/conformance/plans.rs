@@ -1,0 +1,130 @@
+//! Executing plans on a device, against the host.
+
+use fusion_core::{
+    DirectSum, Direction, Executor, Fill, HostTensor, HostTensors, Normalisation, Philox, PlanDevice,
+    StandardDeviation, TensorSource,
+};
+
+use super::Check;
+use crate::{
+    Arrangement, DepthAlignment, FusionParent, Grown, HyperClone, Lemon, Net2Net, NewBlocks, Result, Stack,
+    T5Config, Widths, child_config, fusion_plan, hyperclone, initialize, lemon, net2net, self_fusion, stack,
+};
+
+/// Two roundings more than the host's one.
+const ALLOWED: f64 = 2e-7;
+
+/// A small fusion: its plan, and a source for each of its parents.
+pub struct FusionCase {
+    pub name: &'static str,
+    pub grown: Grown,
+    pub sources: Vec<HostTensors>,
+}
+
+impl FusionCase {
+    /// The child; the host's, if there is no device.
+    pub fn execute(&self, device: Option<&dyn PlanDevice>) -> Result<HostTensors> {
+        let sources: Vec<_> = self.sources.iter().map(|source| source as &dyn TensorSource).collect();
+        let executor = Executor::new(&self.grown.plan, &sources)?;
+        Ok(match device {
+            Some(device) => executor.on(device).in_memory()?,
+            None => executor.in_memory()?,
+        })
+    }
+}
+
+/// Executes small plans of every method on a device and on the host.
+pub fn plan_execution(device: &dyn PlanDevice) -> Result<Vec<Check>> {
+    let check = |case: FusionCase| {
+        let (expected, found) = (case.execute(None)?, case.execute(Some(device))?);
+        let worst = expected.0.iter().map(|(name, tensor)| deviation(found.0.get(name), tensor));
+        let worst = worst.fold(0.0, f64::max);
+        Ok(Check { name: format!("plan: {}", case.name), worst, allowed: ALLOWED })
+    };
+    fusion_cases()?.into_iter().map(check).collect()
+}
+
+/// Infinite if a tensor is missing or has another shape.
+fn deviation(found: Option<&HostTensor>, expected: &HostTensor) -> f64 {
+    let Some(found) = found.filter(|found| found.shape == expected.shape) else { return f64::INFINITY };
+    let largest = expected.data.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    let difference =
+        found.data.iter().zip(&expected.data).fold(0f32, |worst, (a, b)| worst.max((a - b).abs()));
+    if difference == 0.0 { 0.0 } else { f64::from(difference) / f64::from(largest) }
+}
+
+/// A tensor a line: its name, shape, mean and root mean square to five digits. What snapshots hold of a model.
+pub fn digest(model: &HostTensors) -> String {
+    let line = |(name, tensor): (&String, &HostTensor)| {
+        let mean = |power: i32| {
+            tensor.data.iter().map(|value| f64::from(*value).powi(power)).sum::<f64>()
+                / tensor.data.len() as f64
+        };
+        format!("{name} {:?} mean {:.4e} rms {:.4e}\n", tensor.shape, mean(1), mean(2).sqrt())
+    };
+    model.0.iter().map(line).collect()
+}
+
+/// Fusions of every method, of unequal parents, and with every kind of filling.
+pub fn fusion_cases() -> Result<Vec<FusionCase>> {
+    let small = parent("small", [6, 2, 3, 5, 1, 2]);
+    let large = parent("large", [8, 1, 4, 7, 2, 1]);
+    let pair = [small.clone(), large.clone()];
+    let noise = StandardDeviation::Relative(0.1);
+    let direct_sum = |cross, weights| DirectSum { normalisation: Normalisation::Property, cross, weights };
+    let joined = |parents: &[FusionParent], options: &DirectSum, depth| {
+        let plan = fusion_plan(parents, options, depth)?;
+        Ok::<_, crate::Error>(Grown { plan, child: child_config(parents, options.normalisation)? })
+    };
+    let one_way = |direction| Fill::Normal { std: noise, seed: 3, direction };
+    let widths = Widths { d_model: Some(12), num_heads: Some(5), d_ff: Some(13) };
+    let silent = Stack { times: 2, arrangement: Arrangement::Interleave, new_blocks: NewBlocks::Silent };
+    let grown = [
+        ("fuse", 2, joined(&pair, &DirectSum::default(), DepthAlignment::Bottom)?),
+        ("fuse, normal", 2, joined(&pair, &direct_sum(Fill::normal(noise, 7), None), DepthAlignment::Top)?),
+        (
+            "fuse, forward",
+            2,
+            joined(&pair, &direct_sum(one_way(Direction::Forward), None), DepthAlignment::Top)?,
+        ),
+        (
+            "fuse, backward",
+            2,
+            joined(&pair, &direct_sum(one_way(Direction::Backward), None), DepthAlignment::Top)?,
+        ),
+        (
+            "fuse, weighted",
+            2,
+            joined(&pair, &direct_sum(Fill::Zero, Some(vec![0.3, 0.7])), DepthAlignment::Spread)?,
+        ),
+        ("self", 1, self_fusion(&small, 3, &direct_sum(Fill::normal(noise, 1), None))?),
+        ("hyperclone", 1, hyperclone(&small, &HyperClone { times: 3, noise: Some((noise, 5)) })?),
+        ("net2net", 1, net2net(&small, &Net2Net { widths, seed: 2, noise: Some((noise, 6)) })?),
+        ("lemon", 1, lemon(&small, &Lemon { widths, seed: 2 })?),
+        ("stack", 1, stack(&small, &silent)?),
+    ];
+    let own = [weights(&small.config, 11)?, weights(&large.config, 12)?];
+    let case = |(name, models, grown): (&'static str, usize, Grown)| {
+        let parents = grown.plan.parents.len();
+        let sources = (0..parents).filter_map(|index| own.get(index.min(models - 1)).cloned()).collect();
+        FusionCase { name, grown, sources }
+    };
+    Ok(grown.into_iter().map(case).collect())
+}
+
+/// d_model, heads, d_kv, d_ff, encoder and decoder layers.
+fn parent(label: &str, [d_model, heads, d_kv, d_ff, encoder, decoder]: [usize; 6]) -> FusionParent {
+    let mut config = T5Config::v1_1(19, d_model, heads, d_kv, d_ff, encoder);
+    config.set_num_decoder_layers(decoder);
+    FusionParent { label: label.into(), config, blake3: None, path: label.into() }
+}
+
+/// Random weights, with gains that are not all 1.
+fn weights(config: &T5Config, seed: u64) -> Result<HostTensors> {
+    let mut weights = initialize(config, seed)?;
+    for (name, tensor) in weights.0.iter_mut().filter(|(name, _)| name.ends_with("layer_norm.weight")) {
+        let gains = Philox::new(seed, &format!("gains of {name}"));
+        (0..).zip(&mut tensor.data).for_each(|(index, gain)| *gain = 0.5 + gains.uniform(index));
+    }
+    Ok(weights)
+}
