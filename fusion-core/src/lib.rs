@@ -34,8 +34,8 @@ mod widen;
 pub use atomic::{free_space, write_directory_atomically, write_file_atomically};
 pub use axis::{Axis, AxisRule};
 pub use checkpoint::{
-    Checkpoint, DEFAULT_SHARD_SIZE, LazyTensor, Producer, Progress, TensorFile, write_tensor_file,
-    write_tensors, write_weights,
+    Checkpoint, DEFAULT_SHARD_SIZE, LazyTensor, Producer, Progress, ShardIndex, TensorFile,
+    write_tensor_file, write_tensors, write_weights,
 };
 pub use convert::convert_tensor;
 pub use device::{PlacedBox, PlanDevice};

@@ -1,44 +1,54 @@
-//! One safetensors file, mapped into memory.
+//! One file of tensors, mapped into memory.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
-use safetensors::tensor::{Metadata, TensorView};
+use safetensors::tensor::TensorView;
 
+use super::format;
 use super::hash::hash_source;
-use crate::{Error, Result, TensorSource};
+use crate::{Dtype, Error, Result, TensorSource};
 
-/// Bytes before the header: its length.
-pub(super) const LENGTH: usize = 8;
-/// The longest header that is read, as in the safetensors library.
-pub(super) const MAX_HEADER: u64 = 100_000_000;
-
-/// An opened safetensors file; its tensors are read when they are looked at.
+/// An opened file of tensors; they are read when they are looked at. What it begins with tells its format:
+/// safetensors, or a PyTorch state dict (`torch.save`, old or new).
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
     bytes: Mmap,
-    /// Where the first tensor begins.
-    start: usize,
-    metadata: Metadata,
+    tensors: BTreeMap<String, Extent>,
+}
+
+/// Where a tensor lies in its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Extent {
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    /// The first and the last byte but one, from the start of the file.
+    pub start: usize,
+    pub end: usize,
 }
 
 impl TensorFile {
-    /// Maps a file and checks its header: every tensor has the size that its shape and type say, they follow each
-    /// other without gaps, and they end where the file ends.
+    /// Maps a file and checks its header: every tensor has the size that its shape and type say, and lies inside of the
+    /// file. Nothing in the file is executed, pickles included.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("open", path))?;
         // SAFETY: the mapping is read-only. Checkpoints are replaced by renaming, which leaves a mapped file alone; that
         // nobody truncates it in place while it is open is the one thing to be trusted here, as everywhere in this format.
         let bytes = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
-        let (start, metadata) =
-            read_header(&bytes).map_err(|message| Error::Weights { path: path.into(), message })?;
-        Ok(TensorFile { path: path.into(), bytes, start, metadata })
+        let failed = |message| Error::Weights { path: path.into(), message };
+        let tensors = format::read(&bytes).map_err(failed)?;
+        for (name, extent) in &tensors {
+            let view = extent.view(&bytes);
+            view.ok_or_else(|| failed(format!("tensor `{name}` does not fit its shape and type")))?;
+        }
+        Ok(TensorFile { path: path.into(), bytes, tensors })
     }
 
     pub fn contains(&self, name: &str) -> bool {
-        self.metadata.info(name).is_some()
+        self.tensors.contains_key(name)
     }
 
     /// A hash of the tensors, as hexadecimal digits; that of [`Checkpoint::blake3`](crate::Checkpoint::blake3). Reads
@@ -48,48 +58,23 @@ impl TensorFile {
     }
 }
 
-impl TensorSource for TensorFile {
-    fn names(&self) -> Vec<String> {
-        let mut names = self.metadata.offset_keys();
-        names.sort_unstable();
-        names
-    }
-
-    fn view(&self, name: &str) -> Result<TensorView<'_>> {
-        let info = self.metadata.info(name).ok_or_else(|| Error::NoSuchTensor {
-            origin: self.path.display().to_string(),
-            tensor: name.into(),
-        })?;
-        let corrupt = || Error::Weights {
-            path: self.path.clone(),
-            message: format!("tensor `{name}` does not fit its shape and type"),
-        };
-        let (start, end) = info.data_offsets;
-        let data = self.bytes.get(self.start..).and_then(|data| data.get(start..end)).ok_or_else(corrupt)?;
-        TensorView::new(info.dtype, info.shape.clone(), data).map_err(|_| corrupt())
+impl Extent {
+    fn view<'a>(&self, bytes: &'a [u8]) -> Option<TensorView<'a>> {
+        let data = bytes.get(self.start..self.end)?;
+        TensorView::new(self.dtype, self.shape.clone(), data).ok()
     }
 }
 
-/// The start of the tensors, and the header; or what is wrong with the file.
-fn read_header(bytes: &[u8]) -> Result<(usize, Metadata), String> {
-    let Some((length, rest)) = bytes.split_first_chunk::<LENGTH>() else {
-        return Err(format!("truncated: {} bytes are too few for a safetensors file", bytes.len()));
-    };
-    let length = u64::from_le_bytes(*length);
-    if length > MAX_HEADER {
-        return Err(format!("not a safetensors file: it starts with a header length of {length} bytes"));
+impl TensorSource for TensorFile {
+    fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
     }
-    let Some((header, data)) = rest.split_at_checked(length as usize) else {
-        return Err(format!("truncated: the header takes {length} bytes, but only {} follow", rest.len()));
-    };
-    let metadata: Metadata =
-        serde_json::from_slice(header).map_err(|error| format!("invalid header: {error}"))?;
-    let (expected, found) = (metadata.data_len(), data.len());
-    if expected > found {
-        return Err(format!("truncated: the tensors take {expected} bytes, but only {found} are there"));
+
+    fn view(&self, name: &str) -> Result<TensorView<'_>> {
+        let view = self.tensors.get(name).and_then(|extent| extent.view(&self.bytes));
+        view.ok_or_else(|| Error::NoSuchTensor {
+            origin: self.path.display().to_string(),
+            tensor: name.into(),
+        })
     }
-    if expected < found {
-        return Err(format!("{} bytes follow the last tensor", found - expected));
-    }
-    Ok((LENGTH + header.len(), metadata))
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::file::{LENGTH, MAX_HEADER};
+use super::format::safetensors::{LENGTH, MAX_HEADER};
 use super::lazy::LazyTensor;
 use crate::{Error, Result};
 

@@ -1,8 +1,10 @@
-//! Checkpoints in Hugging Face's layout: `config.json`, `model.safetensors` or shards with an index, tokenizer files,
-//! and this project's `lineage.json`.
+//! Checkpoints in Hugging Face's layout: `config.json`, `model.safetensors` or shards with an index (or else
+//! `pytorch_model.bin`), tokenizer files, and this project's `lineage.json`.
 
 mod file;
+mod format;
 mod hash;
+mod index;
 mod layout;
 mod lazy;
 mod pieces;
@@ -10,7 +12,7 @@ mod write;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use safetensors::tensor::TensorView;
 use serde_json::{Map, Value};
@@ -18,6 +20,7 @@ use serde_json::{Map, Value};
 pub use file::TensorFile;
 pub(crate) use hash::PIECE;
 use hash::hash_source;
+pub use index::ShardIndex;
 pub use lazy::{LazyTensor, Producer};
 pub use pieces::Progress;
 pub(crate) use pieces::writing_memory;
@@ -90,55 +93,43 @@ impl TensorSource for Checkpoint {
     }
 }
 
+/// The names that weights go by, single and as an index of shards; earlier ones are preferred.
+const WEIGHT_FILES: [(&str, &str); 2] =
+    [(WEIGHTS, INDEX), ("pytorch_model.bin", "pytorch_model.bin.index.json")];
+
 /// The files of a checkpoint, and which of them holds each tensor. One file is preferred to an index.
 fn open_weights(directory: &Path) -> Result<(Vec<TensorFile>, BTreeMap<String, usize>)> {
-    let single = directory.join(WEIGHTS);
-    if single.exists() {
-        let file = TensorFile::open(&single)?;
-        let tensors = file.names().into_iter().map(|name| (name, 0)).collect();
-        return Ok((vec![file], tensors));
-    }
-    let index = directory.join(INDEX);
-    if !index.exists() {
-        return Err(Error::NoWeights {
-            path: directory.into(),
-            looked_for: "model.safetensors[.index.json]",
-        });
-    }
-    let invalid = |message: &str| Error::Json { path: index.clone(), message: message.into() };
-    let content = read_object(&index)?;
-    let map = content.get("weight_map").and_then(Value::as_object);
-    let map = map.ok_or_else(|| invalid("there is no object `weight_map`"))?;
-    let mut files: Vec<TensorFile> = Vec::new();
-    let mut opened: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut tensors = BTreeMap::new();
-    for (tensor, file) in map {
-        let file =
-            file.as_str().ok_or_else(|| invalid(&format!("`weight_map.{tensor}` is not a file name")))?;
-        let number = match opened.get(file) {
-            Some(&number) => number,
-            None => {
-                check_shard_name(&index, file)?;
-                files.push(TensorFile::open(&directory.join(file))?);
-                opened.insert(file, files.len() - 1);
-                files.len() - 1
-            }
-        };
-        if !files.get(number).is_some_and(|file| file.contains(tensor)) {
-            return Err(Error::NotInShard { path: index.clone(), tensor: tensor.clone(), file: file.into() });
+    for (single, index) in WEIGHT_FILES.map(|(single, index)| (directory.join(single), directory.join(index)))
+    {
+        if single.exists() {
+            let file = TensorFile::open(&single)?;
+            let tensors = file.names().into_iter().map(|name| (name, 0)).collect();
+            return Ok((vec![file], tensors));
         }
-        tensors.insert(tensor.clone(), number);
+        if index.exists() {
+            return open_shards(directory, &index);
+        }
     }
-    Ok((files, tensors))
+    Err(Error::NoWeights {
+        path: directory.into(),
+        looked_for: "model.safetensors[.index.json], pytorch_model.bin[.index.json]",
+    })
 }
 
-/// An index must not lead out of its directory.
-fn check_shard_name(index: &Path, file: &str) -> Result<()> {
-    let mut components = Path::new(file).components();
-    match (components.next(), components.next()) {
-        (Some(Component::Normal(name)), None) if name == file => Ok(()),
-        _ => Err(Error::ShardName { path: index.into(), file: file.into() }),
+fn open_shards(directory: &Path, path: &Path) -> Result<(Vec<TensorFile>, BTreeMap<String, usize>)> {
+    let index = ShardIndex::read(path)?;
+    let names: Vec<&str> = index.files().into_iter().collect();
+    let files =
+        names.iter().map(|name| TensorFile::open(&directory.join(name))).collect::<Result<Vec<_>>>()?;
+    let mut tensors = BTreeMap::new();
+    for (tensor, name) in index.tensors() {
+        let number = names.binary_search(&name).unwrap_or(names.len());
+        if !files.get(number).is_some_and(|file| file.contains(tensor)) {
+            return Err(Error::NotInShard { path: path.into(), tensor: tensor.into(), file: name.into() });
+        }
+        tensors.insert(tensor.into(), number);
     }
+    Ok((files, tensors))
 }
 
 /// Reads a JSON file that must hold an object.

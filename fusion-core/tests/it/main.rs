@@ -5,4 +5,5 @@ mod direct_sum;
 mod execute;
 mod lineage;
 mod plan;
+mod pytorch;
 mod support;
