@@ -1,4 +1,7 @@
-//! Models as directories.
+//! Models: where they are, and what lies with them.
+
+mod hub;
+mod place;
 
 use std::fs;
 use std::path::Path;
@@ -7,6 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 use fusion_core::{Checkpoint, TensorSource};
 use t5_model::T5Config;
 use t5_model::text::Tokenizer;
+
+pub use hub::HubModel;
+pub use place::ModelPlace;
 
 /// The tokenizer's files in a checkpoint.
 const TOKENIZER_FILES: [&str; 5] = [

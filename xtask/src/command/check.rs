@@ -7,7 +7,7 @@ use serde::Serialize;
 use t5_model::{Method, Promise, T5Config, parameter_table};
 
 use super::fuse::options::{Options, named};
-use crate::model::check_replaceable;
+use crate::model::{ModelPlace, check_replaceable};
 use crate::output::{bytes, causes, print, print_json, thousands};
 use crate::problems::Problems;
 use crate::report::table::Table;
@@ -26,9 +26,9 @@ const EXAMPLES: &str = concat!(
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The checkpoints to fuse
+    /// The checkpoints to fuse: directories, or hf:ORG/NAME[@REVISION]
     #[arg(required = true, value_name = "PARENT")]
-    parents: Vec<PathBuf>,
+    parents: Vec<ModelPlace>,
     /// Where the fused checkpoint would be written
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -79,7 +79,7 @@ impl Arguments {
         let settings = self.options.settings();
         let mut problems = Problems::default();
         if let Some(output) = &self.output {
-            let parents: Vec<&Path> = self.parents.iter().map(PathBuf::as_path).collect();
+            let parents: Vec<&Path> = self.parents.iter().filter_map(ModelPlace::path).collect();
             problems.keep(check_replaceable(output, self.overwrite, &parents));
         }
         let outlook = problems.keep(self.outlook(&settings));
@@ -94,7 +94,7 @@ impl Arguments {
     }
 
     fn outlook(&self, settings: &FuseSettings) -> Result<Outlook> {
-        let parents = Parents::open(&named(&self.parents), settings)?;
+        let parents = Parents::open(&named(&self.parents)?, settings)?;
         let models = parents.models.iter().map(|model| Model::new(&model.label, &model.config));
         let models = models.collect::<Result<Vec<_>>>()?;
         let fusion = parents.plan(settings)?;

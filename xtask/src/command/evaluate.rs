@@ -5,6 +5,7 @@ use clap::Args;
 
 use crate::compute::ComputeArguments;
 use crate::corpus;
+use crate::model::ModelPlace;
 use crate::output::{print, print_json};
 use crate::stage::Source;
 use crate::stage::evaluate::Evaluate;
@@ -20,9 +21,9 @@ const EXAMPLES: &str =
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The checkpoint, in Hugging Face's layout
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    /// The checkpoint, in Hugging Face's layout, or hf:ORG/NAME[@REVISION]
+    #[arg(long, value_name = "MODEL")]
+    model: ModelPlace,
     /// Files, folders or globs (.json, .jsonl, .txt, also .gz or .zst), or builtin:webster
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     text: Vec<String>,
@@ -49,9 +50,10 @@ impl Arguments {
     pub fn run(self) -> Result<()> {
         let text: Vec<String> =
             self.text.iter().map(|text| corpus::absolute(Path::new(""), text)).collect::<Result<_>>()?;
-        let tokenizer = self.tokenizer.clone().unwrap_or_else(|| self.model.clone());
+        let model = self.model.directory()?;
+        let tokenizer = self.tokenizer.clone().unwrap_or_else(|| model.clone());
         let work = Evaluate {
-            model: Source::Path(self.model.clone()),
+            model: self.model.into(),
             data: Data {
                 held_out: HeldOut::Text(text.clone()),
                 text,
@@ -62,7 +64,7 @@ impl Arguments {
             batch_size: self.batch_size,
             batches: self.batches,
         };
-        let score = work.run(&self.model, Some(&tokenizer), &self.compute.start()?)?;
+        let score = work.run(&model, Some(&tokenizer), &self.compute.start()?)?;
         if self.json {
             return print_json(&score);
         }

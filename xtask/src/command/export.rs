@@ -6,7 +6,7 @@ use clap::Args;
 use fusion_core::Checkpoint;
 
 use crate::export::{Export, ExportSettings};
-use crate::model::check_replaceable;
+use crate::model::{ModelPlace, check_replaceable};
 use crate::output::print;
 use crate::stage::fuse::WeightType;
 
@@ -24,9 +24,9 @@ const EXAMPLES: &str = concat!(
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The checkpoint, in Hugging Face's layout
+    /// The checkpoint, in Hugging Face's layout, or hf:ORG/NAME[@REVISION]
     #[arg(value_name = "CKPT")]
-    checkpoint: PathBuf,
+    checkpoint: ModelPlace,
     /// Where to write the export
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
@@ -56,7 +56,7 @@ pub struct Arguments {
 impl Arguments {
     pub fn run(self) -> Result<()> {
         ensure!(self.max_shard_size.as_u64() > 0, "--max-shard-size is 0; a file holds at least one tensor");
-        check_replaceable(&self.output, self.overwrite, &[&self.checkpoint])?;
+        check_replaceable(&self.output, self.overwrite, self.checkpoint.path().as_slice())?;
         let settings = ExportSettings {
             name: self.name.map_or_else(|| name_of(&self.output), Ok)?,
             dtype: self.dtype.map(WeightType::dtype),
@@ -65,7 +65,7 @@ impl Arguments {
             languages: self.language,
             base_models: self.base_model,
         };
-        let checkpoint = Checkpoint::open(&self.checkpoint)?;
+        let checkpoint = Checkpoint::open(&self.checkpoint.directory()?)?;
         let export = Export::new(&checkpoint, settings)?;
         for warning in &export.warnings {
             eprintln!("warning: {warning}");

@@ -6,6 +6,7 @@ use fusion_core::{Checkpoint, Dtype, HostTensor, HostTensors, LazyTensor, Tensor
 use t5_model::{Batch, Forward, IGNORED_LABEL};
 
 use crate::compute::ComputeArguments;
+use crate::model::ModelPlace;
 
 const EXAMPLES: &str = concat!(
     "Example:\n",
@@ -21,9 +22,9 @@ const EXAMPLES: &str = concat!(
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The checkpoint, in Hugging Face's layout
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    /// The checkpoint, in Hugging Face's layout, or hf:ORG/NAME[@REVISION]
+    #[arg(long, value_name = "MODEL")]
+    model: ModelPlace,
     /// The batch
     #[arg(long, value_name = "IN.safetensors")]
     input: PathBuf,
@@ -40,7 +41,7 @@ pub struct Arguments {
 impl Arguments {
     pub fn run(self) -> Result<()> {
         let batch = read_batch(&self.input)?;
-        let checkpoint = Checkpoint::open(&self.model)?;
+        let checkpoint = Checkpoint::open(&self.model.directory()?)?;
         let mut session = self.compute.start()?.open_checkpoint(&checkpoint)?;
         let forward = session.forward(&batch, self.grad)?;
         write(&self.output, forward)

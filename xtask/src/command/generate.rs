@@ -8,7 +8,7 @@ use serde_json::json;
 use t5_model::{Batch, T5Config};
 
 use crate::compute::ComputeArguments;
-use crate::model::tokenizer_for;
+use crate::model::{ModelPlace, tokenizer_for};
 use crate::output::{print, print_json};
 
 /// Rows that are continued at a time.
@@ -26,9 +26,9 @@ const EXAMPLES: &str = concat!(
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The checkpoint, in Hugging Face's layout, with its tokenizer
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    /// The checkpoint, in Hugging Face's layout and with its tokenizer, or hf:ORG/NAME[@REVISION]
+    #[arg(long, value_name = "MODEL")]
+    model: ModelPlace,
     /// The inputs [default: the lines of standard input]
     #[arg(value_name = "TEXT")]
     texts: Vec<String>,
@@ -47,9 +47,10 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
-        let checkpoint = Checkpoint::open(&self.model)?;
+        let model = self.model.directory()?;
+        let checkpoint = Checkpoint::open(&model)?;
         let config = T5Config::of_checkpoint(&checkpoint)?;
-        let tokenizer = tokenizer_for(&self.model, &config, self.tokenizer.as_deref())?;
+        let tokenizer = tokenizer_for(&model, &config, self.tokenizer.as_deref())?;
         let mut session = self.compute.start()?.open_checkpoint(&checkpoint)?;
         let texts = if self.texts.is_empty() {
             io::stdin()

@@ -7,6 +7,7 @@ use glue_eval::{FineTuneSettings, Task};
 
 use crate::compute::ComputeArguments;
 use crate::interrupt;
+use crate::model::ModelPlace;
 use crate::output::{print, print_json};
 use crate::stage::glue::fine_tune;
 
@@ -21,9 +22,9 @@ const EXAMPLES: &str =
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The checkpoint, in Hugging Face's layout
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    /// The checkpoint, in Hugging Face's layout, or hf:ORG/NAME[@REVISION]
+    #[arg(long, value_name = "MODEL")]
+    model: ModelPlace,
     /// GLUE's files
     #[arg(long, value_name = "DIR")]
     glue: PathBuf,
@@ -90,10 +91,10 @@ impl Arguments {
         };
         settings.check()?;
         let tasks = if self.tasks.is_empty() { Task::ALL.to_vec() } else { self.tasks };
+        let model = self.model.directory()?;
         let compute = self.compute.start()?;
         interrupt::listen()?;
-        let report =
-            fine_tune(&self.model, &tasks, &settings, &self.glue, self.tokenizer.as_deref(), &compute)?;
+        let report = fine_tune(&model, &tasks, &settings, &self.glue, self.tokenizer.as_deref(), &compute)?;
         if let Some(output) = &self.output {
             let text = format!("{}\n", serde_json::to_string_pretty(&report)?);
             write_file_atomically(output, text.as_bytes()).context("the results were not written")?;

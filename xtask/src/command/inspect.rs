@@ -1,4 +1,4 @@
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use clap::Args;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use t5_model::{T5Config, parameter_table};
 
 use crate::export::MODELING_FILE;
-use crate::model::parameter_count;
+use crate::model::{ModelPlace, parameter_count};
 use crate::output::{count, print, print_json, thousands};
 use health::Health;
 
@@ -23,9 +23,9 @@ const EXAMPLES: &str = concat!("Example:\n", "  cargo xtask inspect fused",);
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The checkpoint, in Hugging Face's layout
+    /// The checkpoint, in Hugging Face's layout, or hf:ORG/NAME[@REVISION]
     #[arg(value_name = "CKPT")]
-    checkpoint: PathBuf,
+    checkpoint: ModelPlace,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -33,7 +33,7 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
-        let checkpoint = Checkpoint::open(&self.checkpoint)?;
+        let checkpoint = Checkpoint::open(&self.checkpoint.directory()?)?;
         let config = T5Config::of_checkpoint(&checkpoint)?;
         let parameters = parameter_count(&checkpoint)?;
         let types = types(&checkpoint)?;
@@ -53,7 +53,7 @@ impl Arguments {
                 "health": health,
             }));
         }
-        let mut text = dimensions(&self.checkpoint, &config, parameters, &types);
+        let mut text = dimensions(checkpoint.directory(), &config, parameters, &types);
         text += "\nlineage\n";
         match &lineage {
             None => text += "  unknown (there is no lineage.json)\n",

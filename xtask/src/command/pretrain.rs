@@ -1,7 +1,7 @@
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use t5_model::train::Settings;
 use t5_model::{Decay, FeedForward, Optimizer, Schedule};
@@ -9,6 +9,7 @@ use t5_model::{Decay, FeedForward, Optimizer, Schedule};
 use crate::compute::ComputeArguments;
 use crate::corpus;
 use crate::interrupt;
+use crate::model::ModelPlace;
 use crate::output::print;
 use crate::stage::Source;
 use crate::stage::pretrain::{Dimensions, Pretrain, Start};
@@ -31,9 +32,9 @@ pub struct Arguments {
     /// Where the run lives
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// The checkpoint to start from
-    #[arg(long, value_name = "DIR", conflicts_with = "NewModel")]
-    from: Option<PathBuf>,
+    /// The checkpoint to start from, or hf:ORG/NAME[@REVISION]
+    #[arg(long, value_name = "MODEL", conflicts_with = "NewModel")]
+    from: Option<ModelPlace>,
     #[command(flatten)]
     new: Option<NewModel>,
     #[command(flatten)]
@@ -159,15 +160,12 @@ enum DecayName {
 impl Arguments {
     pub fn run(self) -> Result<()> {
         let stage = self.stage()?;
-        let tokenizer = match &stage.data.tokenizer {
-            Source::Path(path) => path.clone(),
-            Source::Stage(_) => bail!("a tokenizer is a path here"),
-        };
+        let from = self.from.as_ref().map(ModelPlace::directory).transpose()?;
+        let tokenizer = self.text.tokenizer.clone().or_else(|| from.clone()).context("give a --tokenizer")?;
         let compute = self.compute.start()?;
         interrupt::listen()?;
         let resume = "the same command goes on from there";
-        let trained =
-            stage.run(self.from.as_deref(), &tokenizer, &self.output, &compute, "pretrain", resume)?;
+        let trained = stage.run(from.as_deref(), &tokenizer, &self.output, &compute, "pretrain", resume)?;
         let (model, accuracy) = (self.output.join("model"), 100.0 * trained.accuracy);
         print(&format!(
             "{}: step {}, held-out loss {:.4}, accuracy {accuracy:.2} %\n",
@@ -183,23 +181,22 @@ impl Arguments {
             texts.iter().map(|text| corpus::absolute(Path::new(""), text)).collect()
         };
         let start = match (&self.from, &self.new) {
-            (Some(from), _) => Start::Model(Source::Path(from.clone())),
+            (Some(from), _) => Start::Model(from.clone().into()),
             (None, Some(new)) => Start::Random(new.dimensions()),
             (None, None) => {
                 bail!("give either --from or the dimensions of a new model (--d-model and so on)")
             }
         };
         let TextArguments { text, held_out_text, held_out_every, tokenizer, .. } = &self.text;
-        let Some(tokenizer) = tokenizer.clone().or_else(|| self.from.clone()) else {
-            bail!("give a --tokenizer");
-        };
+        let own = || self.from.clone().map(Source::from);
+        let tokenizer = tokenizer.clone().map(Source::Path).or_else(own).context("give a --tokenizer")?;
         let data = Data {
             text: here(text)?,
             held_out: match held_out_every {
                 Some(every) => HeldOut::Every(*every),
                 None => HeldOut::Text(here(held_out_text)?),
             },
-            tokenizer: Source::Path(tokenizer),
+            tokenizer,
             input_length: self.text.input_length,
             max_documents: self.text.max_documents,
         };

@@ -8,7 +8,7 @@ use t5_model::{Batch, Comparison, Deviation, Session, T5Config};
 
 use crate::compute::{Compute, ComputeArguments};
 use crate::corpus;
-use crate::model::{tokenizer_for, tokenizer_of};
+use crate::model::{ModelPlace, tokenizer_for, tokenizer_of};
 use crate::output::{print, print_json};
 use crate::report::table::Table;
 use crate::stage::Source;
@@ -30,10 +30,10 @@ const EXAMPLES: &str = concat!(
 pub struct Arguments {
     /// The fused or grown checkpoint
     #[arg(value_name = "CHILD")]
-    child: PathBuf,
-    /// What it was made from
+    child: ModelPlace,
+    /// What it was made from; models are directories, or hf:ORG/NAME[@REVISION]
     #[arg(value_name = "PARENT", required = true)]
-    parents: Vec<PathBuf>,
+    parents: Vec<ModelPlace>,
     /// The parents' weights in the average [default: the child's lineage, or else all equal]
     #[arg(long, value_name = "W,…", value_delimiter = ',')]
     weights: Option<Vec<f64>>,
@@ -73,10 +73,10 @@ struct Model {
 }
 
 impl Model {
-    fn open(path: &Path) -> Result<Self> {
-        let checkpoint = Checkpoint::open(path)?;
+    fn open(place: &ModelPlace) -> Result<Self> {
+        let checkpoint = Checkpoint::open(&place.directory()?)?;
         let config = T5Config::of_checkpoint(&checkpoint)?;
-        Ok(Model { name: path.display().to_string(), checkpoint, config })
+        Ok(Model { name: place.to_string(), checkpoint, config })
     }
 }
 
@@ -84,14 +84,14 @@ impl Arguments {
     pub fn run(self) -> Result<()> {
         ensure!(self.tolerance >= 0.0, "--tolerance is {}; it is at least 0", self.tolerance);
         let child = Model::open(&self.child)?;
-        let parents = self.parents.iter().map(|path| Model::open(path)).collect::<Result<Vec<_>>>()?;
+        let parents = self.parents.iter().map(Model::open).collect::<Result<Vec<_>>>()?;
         for parent in &parents {
             let (own, others) = (child.config.vocab_size, parent.config.vocab_size);
             ensure!(own == others, "{} has {own} tokens, but {} {others}", child.name, parent.name);
         }
         check_lineage(&child, &parents)?;
         let weights = self.weights(&child)?;
-        let batches = self.batches(&child)?;
+        let batches = self.batches(&child, &parents[0])?;
         ensure!(!batches.is_empty(), "the text is too short for a batch of {} inputs", self.batch_size);
         let compute = self.compute.start()?;
 
@@ -151,21 +151,22 @@ impl Arguments {
         Ok(weights)
     }
 
-    fn batches(&self, child: &Model) -> Result<Vec<Batch>> {
+    fn batches(&self, child: &Model, parent: &Model) -> Result<Vec<Batch>> {
         if self.text.is_empty() {
             let last = child.config.vocab_size as f64;
             return Ok((0..self.batches).map(|batch| self.random_batch(batch, last)).collect());
         }
-        let model = match tokenizer_of(&self.child)? {
-            None if self.tokenizer.is_none() => &self.parents[0],
-            _ => &self.child,
+        let (model, parent) = (child.checkpoint.directory(), parent.checkpoint.directory());
+        let model = match tokenizer_of(model)? {
+            None if self.tokenizer.is_none() => parent,
+            _ => model,
         };
         let text =
             self.text.iter().map(|text| corpus::absolute(Path::new(""), text)).collect::<Result<Vec<_>>>()?;
         let data = Data {
             held_out: HeldOut::Text(text.clone()),
             text,
-            tokenizer: Source::Path(self.tokenizer.clone().unwrap_or_else(|| model.clone())),
+            tokenizer: Source::Path(self.tokenizer.clone().unwrap_or_else(|| model.into())),
             input_length: self.input_length.into(),
             max_documents: None,
         };

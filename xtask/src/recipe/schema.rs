@@ -18,6 +18,7 @@ use super::merge::{Table, Value, merge};
 use super::source::Sources;
 use super::tables::{DataTable, EvaluateTable, Texts, TokenizerTable};
 use crate::corpus;
+use crate::model::HubModel;
 use crate::output::causes;
 use crate::stage::evaluate::Evaluate;
 use crate::stage::fuse::{Fuse, FuseSettings};
@@ -196,12 +197,16 @@ impl Shared<'_> {
         }
     }
 
-    /// A stage, or else a path as seen from the file that names it.
+    /// A stage, a model on the Hugging Face Hub, or else a path as seen from the file that names it.
     fn source(&self, name: Spanned<String>, inputs: &mut Vec<Spanned<String>>) -> Result<Source> {
         if self.stages.contains(name.get_ref()) {
             let source = Source::Stage(name.get_ref().clone());
             inputs.push(name);
             return Ok(source);
+        }
+        if let Some(model) = name.get_ref().strip_prefix(HubModel::PREFIX) {
+            let model = model.parse().map_err(|error: String| self.sources.error(name.span(), error))?;
+            return Ok(Source::Hub(model));
         }
         let path = self.sources.directory(name.span()).join(name.get_ref());
         if path.exists() {

@@ -82,10 +82,11 @@ impl<'a> Stages<'a> {
             .with_context(|| format!("there is no stage {name:?}"))
     }
 
-    /// Where a stage's input lies.
+    /// Where a stage's input lies, once it has been fetched.
     fn locate(&self, source: &Source) -> Result<PathBuf> {
         match source {
             Source::Path(path) => Ok(path.clone()),
+            Source::Hub(model) => model.fetch(),
             Source::Stage(name) => Ok(result_in(&self.stage(name)?.work, &self.directory(name))),
         }
     }
@@ -105,6 +106,7 @@ impl<'a> Stages<'a> {
                 Source::Path(path) if path.join("config.json").is_file() => {
                     Checkpoint::open(path)?.blake3()?
                 }
+                Source::Hub(model) => Checkpoint::open(&model.fetch()?)?.blake3()?,
                 Source::Path(path) => Tokenizer::load(path)?.fingerprint().to_owned(),
             };
             inputs.insert(source.to_string(), fingerprint);

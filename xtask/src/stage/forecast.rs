@@ -1,7 +1,7 @@
 //! What stages will make, as far as it can be said before they run.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use fusion_core::Checkpoint;
@@ -82,10 +82,7 @@ impl<'a> Forecasts<'a> {
         let mut parents = Vec::new();
         for source in &work.parents {
             let Some(config) = self.model(source)? else { return Ok((None, Forecast::default())) };
-            let path = match source {
-                Source::Path(path) => path.clone(),
-                Source::Stage(name) => PathBuf::from(name),
-            };
+            let path = source.path()?.unwrap_or_else(|| PathBuf::from(source.to_string()));
             let parent = FusionParent { label: source.to_string(), config, blake3: None, path };
             parents.extend(std::iter::repeat_n(parent, work.settings.parent_copies()));
         }
@@ -95,9 +92,9 @@ impl<'a> Forecasts<'a> {
     }
 
     fn tokenizer(&self, source: &Source) -> Result<Option<(usize, usize)>> {
-        Ok(match source {
-            Source::Stage(name) => self.tokenizers.get(name.as_str()).copied(),
-            Source::Path(path) => {
+        Ok(match source.path()? {
+            None => source.stage().and_then(|name| self.tokenizers.get(name).copied()),
+            Some(path) => {
                 let tokenizer = Tokenizer::load(path)?;
                 Some((tokenizer.model_vocab_size(), tokenizer.sentinels().len()))
             }
@@ -105,10 +102,9 @@ impl<'a> Forecasts<'a> {
     }
 
     fn model(&self, source: &Source) -> Result<Option<T5Config>> {
-        let open = |path: &Path| Ok(T5Config::of_checkpoint(&Checkpoint::open(path)?)?);
-        match source {
-            Source::Stage(name) => Ok(self.models.get(name.as_str()).cloned()),
-            Source::Path(path) => open(path).map(Some),
-        }
+        Ok(match source.path()? {
+            None => source.stage().and_then(|name| self.models.get(name).cloned()),
+            Some(path) => Some(T5Config::of_checkpoint(&Checkpoint::open(&path)?)?),
+        })
     }
 }

@@ -13,7 +13,10 @@ pub mod tokenizer;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use anyhow::Result;
 use serde::Serialize;
+
+use crate::model::{HubModel, ModelPlace};
 
 /// A step of a recipe.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,13 +44,33 @@ pub enum Source {
     Stage(String),
     /// A directory or file.
     Path(PathBuf),
+    /// A model on the Hugging Face Hub.
+    Hub(HubModel),
+}
+
+impl From<ModelPlace> for Source {
+    fn from(place: ModelPlace) -> Self {
+        match place {
+            ModelPlace::Directory(path) => Source::Path(path),
+            ModelPlace::Hub(model) => Source::Hub(model),
+        }
+    }
 }
 
 impl Source {
     pub fn stage(&self) -> Option<&str> {
         match self {
             Source::Stage(name) => Some(name),
-            Source::Path(_) => None,
+            Source::Path(_) | Source::Hub(_) => None,
+        }
+    }
+
+    /// Where it lies, once it has been fetched; a stage's result has its place in a run.
+    pub fn path(&self) -> Result<Option<PathBuf>> {
+        match self {
+            Source::Stage(_) => Ok(None),
+            Source::Path(path) => Ok(Some(path.clone())),
+            Source::Hub(model) => model.fetch().map(Some),
         }
     }
 }
@@ -57,6 +80,7 @@ impl fmt::Display for Source {
         match self {
             Source::Stage(name) => f.write_str(name),
             Source::Path(path) => write!(f, "{}", path.display()),
+            Source::Hub(model) => write!(f, "{model}"),
         }
     }
 }

@@ -8,6 +8,10 @@ mod durable;
 mod export;
 mod forward;
 mod help;
+#[cfg(feature = "hub")]
+mod hub;
+#[cfg(feature = "hub")]
+mod hub_server;
 #[cfg(all(feature = "burn", feature = "webster"))]
 mod kill;
 mod program;

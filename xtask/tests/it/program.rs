@@ -13,9 +13,14 @@ pub struct Called {
 
 /// Calls `cargo xtask` in a directory.
 pub fn call_in(directory: &Path, arguments: &[&str]) -> Called {
+    call_with(directory, arguments, &[])
+}
+
+/// The same with environment variables.
+pub fn call_with(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Called {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    let Output { status, stdout, stderr } =
-        command.args(arguments).current_dir(directory).output().expect("the program starts");
+    command.args(arguments).current_dir(directory).envs(environment.iter().copied());
+    let Output { status, stdout, stderr } = command.output().expect("the program starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     Called { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
 }

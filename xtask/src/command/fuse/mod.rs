@@ -9,7 +9,7 @@ use serde_json::json;
 
 use self::options::{Options, named};
 use crate::interrupt;
-use crate::model::check_replaceable;
+use crate::model::{ModelPlace, check_replaceable};
 use crate::output::{print, print_json};
 use crate::stage::fuse::PlannedFusion;
 
@@ -32,9 +32,9 @@ const EXAMPLES: &str = concat!(
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The checkpoints to fuse
+    /// The checkpoints to fuse: directories, or hf:ORG/NAME[@REVISION]
     #[arg(required = true, value_name = "PARENT")]
-    parents: Vec<PathBuf>,
+    parents: Vec<ModelPlace>,
     /// Where to write the fused checkpoint
     #[arg(long, value_name = "DIR", required_unless_present = "plan_only")]
     output: Option<PathBuf>,
@@ -61,11 +61,11 @@ pub struct Arguments {
 impl Arguments {
     pub fn run(self) -> Result<()> {
         if let Some(output) = self.output.as_deref().filter(|_| !self.plan_only) {
-            let parents: Vec<&Path> = self.parents.iter().map(PathBuf::as_path).collect();
+            let parents: Vec<&Path> = self.parents.iter().filter_map(ModelPlace::path).collect();
             check_replaceable(output, self.overwrite, &parents)?;
         }
         let device = self.plan_device()?;
-        let fusion = PlannedFusion::new(&named(&self.parents), &self.options.settings())?;
+        let fusion = PlannedFusion::new(&named(&self.parents)?, &self.options.settings())?;
         for warning in &fusion.warnings {
             eprintln!("warning: {warning}");
         }

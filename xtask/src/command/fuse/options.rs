@@ -1,11 +1,11 @@
 //! What is fused and how, as options that `fuse` and `check` share.
 
-use std::path::PathBuf;
-
+use anyhow::Result;
 use clap::Args;
 use fusion_core::{Direction, Normalisation};
 use t5_model::{Arrangement, DepthAlignment, Method, NewBlocks};
 
+use crate::model::ModelPlace;
 use crate::stage::fuse::{Cross, FuseSettings, NamedModel, WeightType};
 
 /// The values of an option, for a type of another crate.
@@ -164,13 +164,11 @@ impl Options {
     }
 }
 
-/// Names the parents by their directories, or by their paths where two directories have the same name.
-pub fn named(parents: &[PathBuf]) -> Vec<NamedModel> {
-    let name = |path: &PathBuf| {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        name.unwrap_or_else(|| path.display().to_string())
-    };
-    let unique = |path: &PathBuf| !parents.iter().any(|other| other != path && name(other) == name(path));
-    let label = |path: &PathBuf| if unique(path) { name(path) } else { path.display().to_string() };
-    parents.iter().map(|path| NamedModel { label: label(path), directory: path.clone() }).collect()
+/// Fetches the parents, and names them by their directories, or by their paths where two directories have the same name.
+pub fn named(parents: &[ModelPlace]) -> Result<Vec<NamedModel>> {
+    let unique =
+        |place: &ModelPlace| !parents.iter().any(|other| other != place && other.name() == place.name());
+    let label = |place: &ModelPlace| if unique(place) { place.name() } else { place.to_string() };
+    let model = |place: &ModelPlace| Ok(NamedModel { label: label(place), directory: place.directory()? });
+    parents.iter().map(model).collect()
 }
