@@ -128,6 +128,17 @@ pub enum Error {
     )]
     UnequalCopies { axis: Axis, parent: usize, child: usize },
 
+    // Gradients' moments.
+    #[error(
+        "parameter `{parameter}`: its gradient is no constant multiple of that in {parent}, so what an optimiser knows of \
+         the parent's cannot be carried over, only reset"
+    )]
+    NoGradient { parameter: String, parent: String },
+    #[error("parameter `{parameter}`: moments of {found} sources were given, but it has {expected}")]
+    MomentCount { parameter: String, expected: usize, found: usize },
+    #[error("parameter `{parameter}`: a moment of its gradient is {value}, which is not finite")]
+    NonFiniteMoment { parameter: String, value: f32 },
+
     // Plans and the parents' files.
     #[error("the plan has {parents} parents, but {sources} were given")]
     SourceCount { parents: usize, sources: usize },

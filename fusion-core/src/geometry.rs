@@ -71,6 +71,11 @@ impl Geometry {
         Geometry { leading: shape, line, parts, absent, live_rows, live, direction, contracts_last }
     }
 
+    /// The same with the cross-connections that the fill leaves zero.
+    pub fn with_all_cross(self) -> Self {
+        Geometry { direction: Direction::Both, ..self }
+    }
+
     /// The indices of a line in the dimensions but the last.
     pub fn row(&self, mut line: usize, row: &mut Vec<usize>) {
         row.clear();

@@ -12,6 +12,7 @@ compile_error!("safetensors files are little-endian; tensors are copied from and
 
 mod atomic;
 mod axis;
+mod carry;
 mod checkpoint;
 mod convert;
 pub mod dense;
@@ -33,6 +34,7 @@ mod widen;
 
 pub use atomic::{free_space, write_directory_atomically, write_file_atomically};
 pub use axis::{Axis, AxisRule};
+pub use carry::{Carry, CrossSquares, Squares};
 pub use checkpoint::{
     Checkpoint, DEFAULT_SHARD_SIZE, LazyTensor, Producer, Progress, ShardIndex, TensorFile,
     write_tensor_file, write_tensors, write_weights,

@@ -1,4 +1,5 @@
 mod atomic;
+mod carry;
 mod checkpoint;
 mod dense;
 mod direct_sum;

@@ -7,7 +7,7 @@ use fusion_core::{
 };
 
 /// T5 1.1's dimensions.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Sizes {
     pub vocab: usize,
     pub buckets: usize,
