@@ -56,6 +56,7 @@ fn training_step(criterion: &mut Criterion) {
                         optimizer: Optimizer::adamw(),
                         learning_rate: 1e-3,
                         step,
+                        optimizer_step: step,
                         clip_norm: None,
                         z_loss: 0.0,
                         dropout: Dropout::default(),

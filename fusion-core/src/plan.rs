@@ -228,8 +228,8 @@ impl Placement {
         self.from.as_ref().map_or(&self.extent, |from| &from.sizes)
     }
 
-    /// The shape of the source.
-    pub(crate) fn source_shape(&self, dims: &[Dim]) -> Vec<usize> {
+    /// The shape of the source, of a parameter with these dimensions.
+    pub fn source_shape(&self, dims: &[Dim]) -> Vec<usize> {
         shape(self.source_sizes(), dims)
     }
 }

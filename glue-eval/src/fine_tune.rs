@@ -114,6 +114,7 @@ fn update(settings: &FineTuneSettings, step: u64) -> Update {
         optimizer: settings.optimizer,
         learning_rate: settings.learning_rate,
         step,
+        optimizer_step: step,
         clip_norm: settings.clip_norm,
         z_loss: settings.z_loss,
         dropout: Dropout { rate: settings.dropout, seed: settings.seed },

@@ -18,6 +18,8 @@ pub enum Error {
     Fusion(String),
     #[error("these models cannot be fused: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  and: "))]
     Incompatible(Vec<Refusal>),
+    #[error("the optimiser's state in {}: {problem}", .directory.display())]
+    OptimizerState { directory: PathBuf, problem: String },
     #[error("no backend is called {name:?}; compiled in: {available}")]
     NoBackend { name: String, available: String },
     #[error("{backend} has no device {device:?}; available: {available}")]

@@ -86,7 +86,7 @@ impl<O: Ops> ModelSession<O> {
         let each = ParameterUpdate {
             optimizer: update.optimizer,
             learning_rate: update.learning_rate,
-            step: update.step,
+            step: update.optimizer_step,
             gradient_scale: clip as f32,
             decay: true,
         };

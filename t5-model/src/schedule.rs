@@ -39,6 +39,14 @@ pub struct Schedule {
     /// How many times warm-up and decay are gone through, in cycles of equal length.
     #[serde(default = "one")]
     pub cycles: u64,
+    /// Updates that count as made before the first, so that the schedule goes on from there: behind its warm-up, where the
+    /// rate has fallen already.
+    #[serde(default)]
+    pub offset: u64,
+    /// Updates from the first on during which the rate rises linearly from 0 to what the schedule says (Staged Training,
+    /// arXiv 2203.06211: 200).
+    #[serde(default)]
+    pub re_warm_up: u64,
 }
 
 fn one() -> u64 {
@@ -48,11 +56,28 @@ fn one() -> u64 {
 impl Schedule {
     /// A rate that never changes.
     pub fn constant(rate: f64) -> Self {
-        Schedule { peak: rate, warm_up: 0, warm_up_from: 0.0, decay: Decay::Constant, cycles: 1 }
+        Schedule {
+            peak: rate,
+            warm_up: 0,
+            warm_up_from: 0.0,
+            decay: Decay::Constant,
+            cycles: 1,
+            offset: 0,
+            re_warm_up: 0,
+        }
     }
 
     /// The rate of the update that follows `updates` others, of `total`; transformers' `lr_lambda(updates)`.
     pub fn rate(&self, updates: u64, total: u64) -> f64 {
+        let share = match updates < self.re_warm_up {
+            true => updates as f64 / self.re_warm_up as f64,
+            false => 1.0,
+        };
+        share * self.planned(updates.saturating_add(self.offset), total.saturating_add(self.offset))
+    }
+
+    /// The rate by warm-up, decay and cycles.
+    fn planned(&self, updates: u64, total: u64) -> f64 {
         let cycle = (total / self.cycles.max(1)).max(1);
         // The last cycle takes the rest that does not divide.
         let first = (updates / cycle).min(self.cycles.max(1) - 1) * cycle;

@@ -34,8 +34,10 @@ pub struct Dropout {
 pub struct Update {
     pub optimizer: Optimizer,
     pub learning_rate: f64,
-    /// Counts from 1; bias corrections and decays depend on it.
+    /// Counts from 1; dropout depends on it.
     pub step: u64,
+    /// Counts from 1 since the optimiser's state was empty; bias corrections and decays depend on it.
+    pub optimizer_step: u64,
     /// The norm that all gradients together are scaled down to.
     pub clip_norm: Option<f64>,
     pub z_loss: f64,

@@ -107,7 +107,7 @@ fn schedules() {
         let base = number(golden, "base");
         let warm_up = number(golden, "warmup") as u64;
         let minimum = number(golden, "minimum");
-        let once = |decay| Schedule { peak: base, warm_up, warm_up_from: 0.0, decay, cycles: 1 };
+        let once = |decay| Schedule { warm_up, decay, ..Schedule::constant(base) };
         let cosine = once(Decay::Cosine { minimum });
         let root = Decay::InverseSquareRoot { offset: warm_up };
         let schedule = match name.as_str() {
@@ -134,17 +134,35 @@ fn schedules() {
 
 #[test]
 fn cycles_repeat_warm_up_and_decay() {
-    let schedule = Schedule {
-        peak: 1.0,
-        warm_up: 10,
-        warm_up_from: 0.0,
-        decay: Decay::Linear { minimum: 0.0 },
-        cycles: 3,
-    };
+    let decay = Decay::Linear { minimum: 0.0 };
+    let schedule = Schedule { warm_up: 10, decay, cycles: 3, ..Schedule::constant(1.0) };
     let rates: Vec<f64> = [0, 10, 55, 99, 100, 110, 299].map(|step| schedule.rate(step, 300)).to_vec();
     let last = 1.0 - 89.0 / 90.0;
     let expected = [0.0, 1.0, 0.5, last, 0.0, 1.0, last];
     assert!(rates.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{rates:?}");
+}
+
+/// A training of 300 updates behind one of 100 has the rates of the last 300 of 400, but for a second warm-up.
+#[test]
+fn schedules_go_on() {
+    for decay in [
+        Decay::Constant,
+        Decay::InverseSquareRoot { offset: 50 },
+        Decay::Cosine { minimum: 0.1 },
+        Decay::Linear { minimum: 0.1 },
+    ] {
+        for (warm_up, cycles) in [(10, 1), (10, 4), (120, 1)] {
+            let whole = Schedule { warm_up, decay, cycles, ..Schedule::constant(1.0) };
+            let rest = Schedule { offset: 100, ..whole.clone() };
+            let warmed = Schedule { re_warm_up: 20, ..rest.clone() };
+            for updates in 0..300 {
+                let expected = whole.rate(100 + updates, 400);
+                assert_eq!(rest.rate(updates, 300), expected, "{whole:?} {updates}");
+                let share = (updates as f64 / 20.0).min(1.0);
+                assert_eq!(warmed.rate(updates, 300), share * expected, "{whole:?} {updates}");
+            }
+        }
+    }
 }
 
 /// The same bits on any number of threads.

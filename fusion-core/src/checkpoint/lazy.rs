@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::{Dtype, Error, Result, TensorSource};
+use crate::{Dtype, Error, HostTensor, Result, TensorSource};
 
 /// Fills a buffer with a tensor's little-endian bytes, row-major, from an offset in bytes on. Called from many threads.
 pub type Producer<'a> = Box<dyn Fn(usize, &mut [u8]) -> Result<()> + Send + Sync + 'a>;
@@ -30,6 +30,22 @@ impl<'a> LazyTensor<'a> {
     ) -> Self {
         let content = Content::Produced(Box::new(prepare));
         LazyTensor { name: name.into(), dtype, shape: shape.into(), content }
+    }
+
+    /// A tensor that is made as a whole when its first piece is written, and then in memory until its last one is.
+    pub fn made(
+        name: impl Into<String>,
+        shape: impl Into<Vec<usize>>,
+        make: impl Fn() -> Result<HostTensor> + Sync + 'a,
+    ) -> Self {
+        LazyTensor::new(name, Dtype::F32, shape, move || {
+            let tensor = make()?;
+            Ok(Box::new(move |start, out: &mut [u8]| {
+                let bytes: &[u8] = bytemuck::cast_slice(&tensor.data);
+                out.copy_from_slice(&bytes[start..][..out.len()]);
+                Ok(())
+            }) as Producer<'a>)
+        })
     }
 
     /// A tensor of little-endian bytes, row-major, that are in memory.

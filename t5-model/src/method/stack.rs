@@ -55,6 +55,20 @@ impl Stack {
             })
             .collect()
     }
+
+    /// The gradient of a parameter's places, in units of the parent's: none behind a silent output, the parent's own
+    /// elsewhere; unknown where copies at work change what the model computes.
+    fn gradient(&self, name: &str, [encoder, decoder]: [usize; 2]) -> Option<f64> {
+        if self.new_blocks == NewBlocks::Active && self.times > 1 {
+            return None;
+        }
+        let silent = |stack: &str, own: usize| {
+            let blocks = self.blocks(own).into_iter().enumerate();
+            let mut silent = blocks.filter(|(_, block)| matches!(block, Block::Silent(_)));
+            silent.any(|(index, _)| name.starts_with(&format!("{stack}.block.{index}.")))
+        };
+        Some(if silent("encoder", encoder) || silent("decoder", decoder) { 0.0 } else { 1.0 })
+    }
 }
 
 /// Stacks copies of a model's blocks.
@@ -69,6 +83,10 @@ pub fn stack(parent: &FusionParent, options: &Stack) -> Result<Grown> {
     let normalisation = if grouped { Normalisation::Property } else { Normalisation::Rule };
     let mut plan = direct_sum(&[part(parent, &table)], &DirectSum { normalisation, ..DirectSum::default() })?;
     plan.method = Method::Stack.name().into();
+    for param in &mut plan.params {
+        let gradient = options.gradient(&param.name, own);
+        param.placements.iter_mut().for_each(|place| place.gradient = gradient);
+    }
     Grown::new(plan, child)
 }
 

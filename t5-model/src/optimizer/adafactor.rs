@@ -14,6 +14,14 @@ pub(super) struct Settings {
 /// Added to squared gradients.
 const EPSILON: f32 = 1e-30;
 
+/// Whether the squares of a parameter's gradient are kept as factors.
+pub(super) fn is_factored(shape: &[usize], min_dim_size_to_factor: usize) -> bool {
+    match shape {
+        [rows, columns] => *rows.min(columns) >= min_dim_size_to_factor.max(1),
+        _ => false,
+    }
+}
+
 pub(super) fn apply(
     update: &ParameterUpdate,
     settings: Settings,
@@ -24,10 +32,7 @@ pub(super) fn apply(
 ) {
     let decay = (1.0 - (update.step.max(1) as f64).powf(-settings.decay_rate)) as f32;
     let scale = update.gradient_scale;
-    let factored = match shape {
-        [rows, columns] => *rows.min(columns) >= settings.min_dim_size_to_factor.max(1),
-        _ => false,
-    };
+    let factored = is_factored(shape, settings.min_dim_size_to_factor);
     let direction = match shape {
         [rows, columns] if factored => {
             let names = (("exp_avg_sq_row", &shape[..1]), ("exp_avg_sq_col", &shape[1..]));

@@ -2,12 +2,19 @@
 
 mod adafactor;
 mod adamw;
+mod carry;
 mod moments;
+mod state;
+
+use std::fmt;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+pub use carry::{CarriedState, CarryOptimizer};
+use moments::Moment;
 pub use moments::Moments;
+pub use state::{OptimizerState, write_optimizer_state};
 
 /// A rule to turn gradients into updates.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -111,6 +118,61 @@ impl Optimizer {
             Optimizer::Adafactor { decay_rate, clip_threshold, .. } => {
                 outside("decay_rate", decay_rate, f64::MIN_POSITIVE, 10.0)
                     .or_else(|| outside("clip_threshold", clip_threshold, f64::MIN_POSITIVE, f64::MAX))
+            }
+        }
+    }
+}
+
+impl Optimizer {
+    /// What it remembers of a parameter of that shape.
+    fn moments(&self, shape: &[usize]) -> &'static [Moment] {
+        match self {
+            Optimizer::Adamw { .. } | Optimizer::AdamwScale { .. } => &[Moment::Mean, Moment::Squares],
+            Optimizer::Adafactor { min_dim_size_to_factor, .. } => {
+                match adafactor::is_factored(shape, *min_dim_size_to_factor) {
+                    true => &[Moment::Rows, Moment::Columns],
+                    false => &[Moment::Squares],
+                }
+            }
+        }
+    }
+
+    /// Whether another's moments mean the same: whether both average alike.
+    pub fn averages_like(&self, other: &Optimizer) -> bool {
+        use Optimizer::{Adafactor, Adamw, AdamwScale};
+        match (self, other) {
+            (Adamw { beta1, beta2, .. }, Adamw { beta1: first, beta2: second, .. })
+            | (AdamwScale { beta1, beta2, .. }, AdamwScale { beta1: first, beta2: second, .. }) => {
+                (beta1, beta2) == (first, second)
+            }
+            (
+                Adafactor { decay_rate, min_dim_size_to_factor, .. },
+                Adafactor { decay_rate: rate, min_dim_size_to_factor: size, .. },
+            ) => (decay_rate, min_dim_size_to_factor) == (rate, size),
+            _ => false,
+        }
+    }
+
+    /// How much of a moment that began at zero is made of gradients after so many steps; bias corrections divide by it.
+    fn fullness(&self, moment: Moment, step: u64) -> f64 {
+        let steps = i32::try_from(step).unwrap_or(i32::MAX);
+        match self {
+            Optimizer::Adamw { beta1, beta2, .. } | Optimizer::AdamwScale { beta1, beta2, .. } => {
+                1.0 - if moment == Moment::Mean { beta1 } else { beta2 }.powi(steps)
+            }
+            Optimizer::Adafactor { .. } => 1.0, // the first step's decay is 0
+        }
+    }
+}
+
+impl fmt::Display for Optimizer {
+    /// Its name, and what its averages depend on.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Optimizer::Adamw { beta1, beta2, .. } => write!(f, "adamw (betas {beta1}, {beta2})"),
+            Optimizer::AdamwScale { beta1, beta2, .. } => write!(f, "adamw_scale (betas {beta1}, {beta2})"),
+            Optimizer::Adafactor { decay_rate, min_dim_size_to_factor, .. } => {
+                write!(f, "adafactor (decay rate {decay_rate}, factored from {min_dim_size_to_factor} on)")
             }
         }
     }

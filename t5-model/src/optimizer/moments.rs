@@ -9,7 +9,45 @@ use fusion_core::HostTensor;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Moments(BTreeMap<&'static str, HostTensor>);
 
-const NAMES: [&str; 4] = ["exp_avg", "exp_avg_sq", "exp_avg_sq_row", "exp_avg_sq_col"];
+/// A running average over updates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// Of the gradient.
+    Mean,
+    /// Of its squares.
+    Squares,
+    /// Of the means of its squares over each row of a matrix.
+    Rows,
+    /// The same over each column.
+    Columns,
+}
+
+impl Moment {
+    const ALL: [Moment; 4] = [Moment::Mean, Moment::Squares, Moment::Rows, Moment::Columns];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Moment::Mean => "exp_avg",
+            Moment::Squares => "exp_avg_sq",
+            Moment::Rows => "exp_avg_sq_row",
+            Moment::Columns => "exp_avg_sq_col",
+        }
+    }
+
+    /// The name of its tensor.
+    pub fn of(self, parameter: &str) -> String {
+        format!("{parameter}.{}", self.name())
+    }
+
+    /// The shape it has of a parameter.
+    pub fn shape(self, parameter: &[usize]) -> &[usize] {
+        match self {
+            Moment::Mean | Moment::Squares => parameter,
+            Moment::Rows => parameter.get(..1).unwrap_or_default(),
+            Moment::Columns => parameter.get(1..).unwrap_or_default(),
+        }
+    }
+}
 
 impl Moments {
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &HostTensor)> {
@@ -18,9 +56,10 @@ impl Moments {
 
     /// Sets a moment that was read from a file.
     pub fn insert(&mut self, name: &str, tensor: HostTensor) -> Result<(), String> {
-        let known = NAMES.into_iter().find(|known| *known == name);
+        let names = Moment::ALL.map(Moment::name);
+        let known = names.into_iter().find(|known| *known == name);
         let name = known
-            .ok_or_else(|| format!("no optimiser has a moment of that name; known: {}", NAMES.join(", ")))?;
+            .ok_or_else(|| format!("no optimiser has a moment of that name; known: {}", names.join(", ")))?;
         self.0.insert(name, tensor);
         Ok(())
     }

@@ -54,6 +54,8 @@ pub enum TrainError {
     #[error(transparent)]
     Text(Box<TextError>),
     #[error(transparent)]
+    Model(#[from] crate::Error),
+    #[error(transparent)]
     Files(#[from] fusion_core::Error),
 }
 

@@ -32,6 +32,10 @@ impl Identity {
         identity.insert("micro_batch_size".into(), run.settings.micro_batch_size().into());
         identity.insert("model".into(), Value::Object(run.config.to_json()));
         identity.insert("model.weights".into(), run.lineage.blake3.clone().into());
+        if let Some(carried) = run.carried() {
+            identity.insert("model.optimizer".into(), carried.blake3().into());
+            identity.insert("model.optimizer.step".into(), carried.step().into());
+        }
         identity.insert("tokenizer".into(), run.tokenizer.fingerprint().into());
         identity
     }

@@ -2,7 +2,7 @@
 //!
 //! A run owns a directory:
 //! - `checkpoints/step-00000500/`: a Hugging Face checkpoint with `lineage.json`, and beside it the optimiser's state
-//!   (`optimizer.safetensors`) and where the run stood (`training_state.json`). Only the newest are kept.
+//!   (`optimizer.safetensors`, `optimizer.json`) and where the run stood (`training_state.json`). Only the newest are kept.
 //! - `model/`: the same at the end, without the optimiser's state unless the settings ask for it.
 //! - `metrics.jsonl`: one [`Metrics`] a line. `tensorboard/`: the same as curves.
 //! - `lock`: held while a process works here.

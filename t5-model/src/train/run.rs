@@ -17,6 +17,7 @@ use super::settings::Settings;
 use super::snapshot::{Progress, Saved};
 use super::tensorboard::TensorBoard;
 use super::training::Training;
+use crate::optimizer::OptimizerState;
 use crate::text::{self, DataPosition, SpanCorruptionStream, Tokenizer};
 use crate::{Session, T5Config};
 
@@ -40,6 +41,8 @@ pub struct Run<'a> {
     pub config: &'a T5Config,
     /// Of the model to start from, with the hash of its weights unless they are random.
     pub lineage: &'a Lineage,
+    /// The optimiser's state that comes with the model to start from, for [`Settings::carry_optimizer`].
+    pub carried: Option<&'a OptimizerState>,
     /// Saved beside the weights.
     pub tokenizer: &'a Tokenizer,
     /// What else decides the result: names of the text's files and how they are cut, the seed of random weights. A run
@@ -82,6 +85,18 @@ pub enum Event<'a> {
     },
 }
 
+impl<'a> Run<'a> {
+    /// The optimiser's state that the run goes on from, if it shall.
+    pub(super) fn carried(&self) -> Option<&'a OptimizerState> {
+        self.carried.filter(|_| self.settings.carry_optimizer)
+    }
+
+    /// Updates behind the optimiser's state at the start.
+    pub(super) fn carried_steps(&self) -> u64 {
+        self.carried().map_or(0, OptimizerState::step)
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
@@ -116,6 +131,10 @@ pub fn train(
     stop: &AtomicBool,
 ) -> Result<Outcome, TrainError> {
     run.settings.validate()?;
+    if run.settings.carry_optimizer && run.carried.is_none() {
+        let problem = "the model to start from comes without an optimiser's state".into();
+        return Err(TrainError::Setting { key: "carry_optimizer", problem });
+    }
     let identity = Identity::of(&run);
     let directory = RunDirectory::open(run.directory)?;
     if let Some(outcome) = finished(&directory, &identity)? {
@@ -127,7 +146,12 @@ pub fn train(
     let metrics_lines = resumed.as_ref().map_or(0, |resumed| resumed.saved.metrics_lines);
     let (metrics, missing_metrics) = MetricsFile::open(directory.path(), metrics_lines)?;
     let saved = match resumed {
-        None => None,
+        None => {
+            if let Some(carried) = run.carried() {
+                session.load_optimizer_state(carried.load()?)?;
+            }
+            None
+        }
         Some(Resumed { checkpoint, saved: Saved { progress, .. }, optimizer }) => {
             session.load_optimizer_state(optimizer)?;
             observer(Event::Resumed { checkpoint: &checkpoint, step: progress.step, missing_metrics });

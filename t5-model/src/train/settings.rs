@@ -16,6 +16,8 @@ pub struct Settings {
     /// Examples on the device at a time, whose gradients are accumulated; divides `batch_size`, which it is if not given.
     pub micro_batch_size: Option<usize>,
     pub optimizer: Optimizer,
+    /// Whether to go on from the optimiser's state that comes with the model to start from.
+    pub carry_optimizer: bool,
     pub schedule: Schedule,
     /// The norm that all gradients together are scaled down to; 0 for none.
     pub clip_norm: Option<f64>,
@@ -47,6 +49,7 @@ impl Default for Settings {
             batch_size: 128,
             micro_batch_size: None,
             optimizer: Optimizer::adamw_scale(),
+            carry_optimizer: false,
             schedule: Schedule { warm_up: 10_000, warm_up_from: 0.5, decay, ..Schedule::constant(2e-2) },
             clip_norm: Some(1.0),
             z_loss: 0.0,
@@ -112,13 +115,18 @@ impl Settings {
         if let Some(problem) = self.schedule.problem() {
             return fail("schedule", problem);
         }
-        let cycle = self.steps / self.schedule.cycles;
+        let cycle = self.steps.saturating_add(self.schedule.offset) / self.schedule.cycles;
         if self.schedule.warm_up >= cycle.max(1) {
             let (warm_up, cycles) = (self.schedule.warm_up, self.schedule.cycles);
             let problem = match cycles {
-                1 => format!("warm_up is {warm_up}, but there are {} steps in all", self.steps),
+                1 => format!("warm_up is {warm_up}, but there are {cycle} steps in all"),
                 _ => format!("warm_up is {warm_up}, but each of {cycles} cycles has {cycle} steps"),
             };
+            return fail("schedule", problem);
+        }
+        let re_warm_up = self.schedule.re_warm_up;
+        if re_warm_up >= self.steps {
+            let problem = format!("re_warm_up is {re_warm_up}, but there are {} steps in all", self.steps);
             return fail("schedule", problem);
         }
         if self.clip_norm.is_some_and(|norm| !(norm >= 0.0 && norm.is_finite())) {

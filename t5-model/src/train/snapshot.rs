@@ -5,7 +5,7 @@ use std::path::Path;
 
 use fusion_core::{
     Checkpoint, DEFAULT_SHARD_SIZE, Error, HostTensors, LazyTensor, Lineage, TensorFile, TensorSource,
-    Training, write_directory_atomically, write_file_atomically, write_tensor_file, write_tensors,
+    Training, write_directory_atomically, write_file_atomically, write_tensors,
 };
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -15,8 +15,9 @@ use super::error::{Result, TrainError};
 use super::evaluate::EvaluationPoint;
 use super::identity::Identity;
 use super::metrics::Window;
-use crate::Session;
+use crate::optimizer::write_optimizer_state;
 use crate::text::{DataPosition, Tokenizer};
+use crate::{Optimizer, Session};
 
 const VERSION: u32 = 1;
 const STATE: &str = "training_state.json";
@@ -56,7 +57,8 @@ pub(super) struct Snapshot<'a> {
     /// Of the model the run started from.
     pub lineage: &'a Lineage,
     pub tokenizer: &'a Tokenizer,
-    pub with_optimizer: bool,
+    /// What the session's moments are of, with the updates behind them; `None` to leave them out.
+    pub optimizer: Option<(Optimizer, u64)>,
 }
 
 impl Snapshot<'_> {
@@ -68,12 +70,14 @@ impl Snapshot<'_> {
             write_json(directory, "config.json", &session.config().to_json())?;
             write_tensors(directory, &weights, DEFAULT_SHARD_SIZE)?;
             self.tokenizer.save(directory)?;
-            let optimizer_blake3 = match self.with_optimizer {
-                true => Some(write_optimizer(session, &directory.join(OPTIMIZER))?),
-                false => None,
-            };
             // Of what arrived in the file, not of what was sent there.
             let weights_blake3 = Checkpoint::open(directory)?.blake3()?;
+            let optimizer_blake3 = match self.optimizer {
+                Some((optimizer, step)) => {
+                    Some(write_optimizer(session, directory, optimizer, step, &weights_blake3)?)
+                }
+                None => None,
+            };
             self.lineage(&weights_blake3).write(directory)?;
             let state = State {
                 version: VERSION,
@@ -147,13 +151,17 @@ fn expect_hash(what: &str, found: &str, expected: Option<&String>, directory: &P
     Err(Error::Weights { path: directory.into(), message }.into())
 }
 
-/// Returns the hash of what arrived in the file.
-fn write_optimizer(session: &dyn Session, path: &Path) -> Result<String> {
+fn write_optimizer(
+    session: &dyn Session,
+    directory: &Path,
+    optimizer: Optimizer,
+    step: u64,
+    weights_blake3: &str,
+) -> Result<String> {
     let moments = session.optimizer_state()?;
     let tensors =
         moments.names().iter().map(|name| LazyTensor::of(&moments, name)).collect::<Result<_, _>>()?;
-    write_tensor_file(path, tensors)?;
-    Ok(TensorFile::open(path)?.blake3()?)
+    Ok(write_optimizer_state(directory, optimizer, step, weights_blake3, tensors)?)
 }
 
 fn write_json(directory: &Path, name: &str, value: &impl Serialize) -> Result<()> {

@@ -45,7 +45,7 @@ fn a_checkpoint_is_a_model_and_a_state() {
     let outcome = trial.train().unwrap();
     assert_snapshot!(trial.names("").join(" "), @"checkpoints lock metrics.jsonl model tensorboard");
     assert_eq!(trial.names("checkpoints"), ["step-00000006", "step-00000009"]);
-    assert_snapshot!(trial.names("checkpoints/step-00000009").join(" "), @"config.json lineage.json model.safetensors optimizer.safetensors special_tokens_map.json tokenizer.json tokenizer_config.json training_state.json");
+    assert_snapshot!(trial.names("checkpoints/step-00000009").join(" "), @"config.json lineage.json model.safetensors optimizer.json optimizer.safetensors special_tokens_map.json tokenizer.json tokenizer_config.json training_state.json");
     assert_snapshot!(trial.names("model").join(" "), @"config.json lineage.json model.safetensors special_tokens_map.json tokenizer.json tokenizer_config.json training_state.json");
 
     for (folder, steps) in [("checkpoints/step-00000009", 9), ("model", 10)] {

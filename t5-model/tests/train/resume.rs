@@ -5,6 +5,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 
+use insta::assert_snapshot;
 use t5_model::train::{Event, Metrics, Outcome, read_metrics};
 
 use crate::toy::{Fault, Trial, settings};
@@ -157,6 +158,60 @@ fn says_when_metrics_are_gone() {
     );
     assert_eq!(outcome.evaluations, UNINTERRUPTED.outcome.evaluations);
     assert_eq!(result(&trial, outcome).metrics, UNINTERRUPTED.metrics[2..]);
+}
+
+/// A run that goes on with another's optimiser state does so once, however often it is interrupted.
+#[test]
+fn stopped_after_any_update_with_a_carried_state() {
+    let mut earlier = trial();
+    earlier.train().unwrap();
+    let carrying = || {
+        let mut trial = trial();
+        trial.carry(&earlier);
+        trial
+    };
+    let mut whole = carrying();
+    let outcome = whole.train().unwrap();
+    let expected = result(&whole, outcome);
+    assert_ne!(expected.model["model.safetensors"], UNINTERRUPTED.model["model.safetensors"]);
+    let header: serde_json::Value = serde_json::from_slice(&expected.model["optimizer.json"]).unwrap();
+    assert_eq!(header["step"], 20);
+    for stop in [0, 1, 3, 7] {
+        let mut trial = carrying();
+        let at = |event: &Event<'_>| match event {
+            Event::Step { step, .. } => *step == stop,
+            Event::Evaluated { point, .. } => stop == 0 && point.step == 0,
+            _ => false,
+        };
+        assert_eq!(trial.train_until(at).unwrap().step, stop);
+        let outcome = trial.train().unwrap();
+        assert_eq!(result(&trial, outcome), expected, "stopped after {stop}");
+    }
+}
+
+#[test]
+fn a_carried_state_is_the_same_after_an_interruption() {
+    let [mut first, mut second] = [trial(), trial()];
+    second.settings.seed += 1;
+    first.train().unwrap();
+    second.train().unwrap();
+    let mut trial = trial();
+    trial.settings.carry_optimizer = true;
+    let none = trial.train();
+    let none = trial.message(none);
+    trial.carry(&first);
+    trial.train_until(|event| matches!(event, Event::Step { step: 4, .. })).unwrap();
+    trial.carry(&second);
+    let other = trial.train();
+    let hash = |text: &str| text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit());
+    let other = trial.message(other);
+    let other: Vec<_> = other.split('"').map(|part| if hash(part) { "HASH" } else { part }).collect();
+    assert_snapshot!(format!("{none}\n{}", other.join("\"")), @r#"
+    carry_optimizer: the model to start from comes without an optimiser's state
+    checkpoints/step-00000004 was trained with another `model.optimizer` ("HASH", now "HASH"), so it cannot be continued; restore the setting or choose another directory
+    "#);
+    trial.carry(&first);
+    trial.train().unwrap();
 }
 
 #[test]

@@ -20,13 +20,15 @@ fn unknown_keys_are_errors() {
 
 #[test]
 fn problems_name_the_key() {
-    let changes: [fn(&mut Settings); 14] = [
+    let changes: [fn(&mut Settings); 16] = [
         |settings| settings.steps = 0,
         |settings| settings.batch_size = 0,
         |settings| settings.micro_batch_size = Some(0),
         |settings| settings.micro_batch_size = Some(48),
         |settings| settings.steps = 100,
         |settings| settings.schedule.cycles = 8,
+        |settings| (settings.steps, settings.schedule.offset) = (1_000, 8_999),
+        |settings| settings.schedule.re_warm_up = 65_536,
         |settings| settings.schedule = Schedule::constant(-1.0),
         |settings| settings.clip_norm = Some(f64::NAN),
         |settings| settings.z_loss = -1e-4,
@@ -48,6 +50,8 @@ fn problems_name_the_key() {
     micro_batch_size: 48 does not divide batch_size 128
     schedule: warm_up is 10000, but there are 100 steps in all
     schedule: warm_up is 10000, but each of 8 cycles has 8192 steps
+    schedule: warm_up is 10000, but there are 9999 steps in all
+    schedule: re_warm_up is 65536, but there are 65536 steps in all
     schedule: peak is -1; a rate is at least 0
     clip_norm: it must be a positive number, or 0 for no clipping
     z_loss: -0.0001 is not a number of at least 0

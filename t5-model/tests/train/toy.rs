@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use fusion_core::{Checkpoint, HostTensor, HostTensors, Lineage, TensorSource};
 use serde_json::Value;
+use t5_model::optimizer::OptimizerState;
 use t5_model::text::{Corpus, DataPosition, Order, SpanCorruption, SpanCorruptionStream, StreamOptions};
 use t5_model::train::{Event, Outcome, Run, Settings, TrainError, train};
 use t5_model::{Batch, Evaluation, Forward, Schedule, Session, SessionError, T5Config, TrainStep, Update};
@@ -74,7 +75,7 @@ impl Session for Toy {
         let ids = micro_batches.iter().flat_map(|batch| &batch.input_ids).chain(&labels);
         let momentum = self.momentum.get_or_insert_with(|| vec![0.0; SIZE]);
         for (place, &id) in ids.enumerate() {
-            let noise = (step + place as u64 + update.dropout.seed) % 13;
+            let noise = (step + 5 * update.optimizer_step + place as u64 + update.dropout.seed) % 13;
             momentum[id as usize % SIZE] += (id % 7) as f32 * 1e-3 + noise as f32 * 1e-4;
         }
         let loss = labels.iter().map(|&label| self.loss(label)).sum::<f64>() / labels.len() as f64;
@@ -163,6 +164,7 @@ pub struct Trial {
     pub settings: Settings,
     pub config: T5Config,
     pub lineage: Lineage,
+    pub carried: Option<OptimizerState>,
     pub identity: BTreeMap<String, Value>,
     pub fault: Option<Fault>,
     /// Events so far, of all calls, without times and places.
@@ -178,6 +180,7 @@ impl Default for Trial {
             settings: settings(),
             config: config(),
             lineage: Lineage::default(),
+            carried: None,
             identity: BTreeMap::from([("text.files".into(), Value::from("sample"))]),
             fault: None,
             events: Vec::new(),
@@ -226,6 +229,7 @@ impl Trial {
             settings: &self.settings,
             config: &self.config,
             lineage: &self.lineage,
+            carried: self.carried.as_ref(),
             tokenizer: &tokenizer,
             identity: self.identity.clone(),
             open_session: &mut open_session,
@@ -235,6 +239,14 @@ impl Trial {
             open_evaluation_text: &mut || open(StreamOptions::evaluation(2), DataPosition::default()),
         };
         train(run, &mut observer, &flag)
+    }
+
+    /// Goes on from the optimiser's state of another run's finished model.
+    pub fn carry(&mut self, other: &Trial) {
+        let model = other.path("model");
+        let weights = Checkpoint::open(&model).unwrap().blake3().unwrap();
+        self.carried = Some(OptimizerState::open(&model, &weights).unwrap());
+        self.settings.carry_optimizer = true;
     }
 
     pub fn path(&self, path: &str) -> PathBuf {

@@ -104,6 +104,12 @@ struct TrainingArguments {
     /// The rule that turns gradients into updates
     #[arg(long, value_enum, default_value = "adamw-scale")]
     optimizer: OptimizerName,
+    /// Go on from the optimiser's state that lies beside the weights of --from, counting its updates on
+    #[arg(long, requires = "from")]
+    carry_optimizer: bool,
+    /// Save the optimiser's state with the finished model too, for `fuse --optimizer carry` or --carry-optimizer
+    #[arg(long)]
+    keep_optimizer: bool,
     /// The rate at the end of the warm-up
     #[arg(long, value_name = "RATE", default_value_t = 2e-2)]
     learning_rate: f64,
@@ -113,6 +119,12 @@ struct TrainingArguments {
     /// Updates during which the rate rises [default: a tenth of the steps]
     #[arg(long, value_name = "N")]
     warm_up: Option<u64>,
+    /// Updates that the schedule counts as made before the first
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    schedule_offset: u64,
+    /// Updates from the first on during which the rate rises from 0 to what the schedule says
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    re_warm_up: u64,
     /// The norm that all gradients together are scaled down to; 0 for none
     #[arg(long, value_name = "NORM", default_value_t = 1.0)]
     clip_norm: f64,
@@ -236,9 +248,13 @@ impl TrainingArguments {
                 OptimizerName::AdamwScale => Optimizer::adamw_scale(),
                 OptimizerName::Adafactor => Optimizer::adafactor(),
             },
+            carry_optimizer: self.carry_optimizer,
+            keep_optimizer: self.keep_optimizer,
             schedule: Schedule {
                 warm_up: self.warm_up.unwrap_or(self.steps / 10),
                 decay,
+                offset: self.schedule_offset,
+                re_warm_up: self.re_warm_up,
                 ..Schedule::constant(self.learning_rate)
             },
             clip_norm: Some(self.clip_norm),

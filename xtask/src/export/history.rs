@@ -163,7 +163,7 @@ fn fuse(fusion: &Fusion, parents: &[&str], output: &str) -> String {
 }
 
 /// What lineages say of a method's options.
-const OPTIONS: [&str; 10] = [
+const OPTIONS: [&str; 11] = [
     "depth",
     "weights",
     "times",
@@ -173,6 +173,7 @@ const OPTIONS: [&str; 10] = [
     "seed",
     "arrangement",
     "new_blocks",
+    "optimizer",
     "dtype",
 ];
 

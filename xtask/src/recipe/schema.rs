@@ -136,7 +136,12 @@ impl Shared<'_> {
         };
         let data = self.tokenized(&span, data, inputs)?;
         let settings: t5_model::train::Settings = self.rest(span.clone(), table)?;
-        settings.validate().map_err(|error| self.sources.error(span, error))?;
+        settings.validate().map_err(|error| self.sources.error(span.clone(), error))?;
+        if settings.carry_optimizer && matches!(start, Start::Random(_)) {
+            let message =
+                "`carry_optimizer` needs a model to start `from`; random weights have no optimiser's state";
+            return Err(self.sources.error(span, message));
+        }
         Ok(Work::Pretrain(Box::new(Pretrain { start, data, settings })))
     }
 

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
-use fusion_core::Checkpoint;
+use anyhow::{Context, Result, bail};
+use fusion_core::{Carry, Checkpoint};
+use t5_model::optimizer::{CarryOptimizer, Optimizer};
 use t5_model::text::{SpanLengths, Tokenizer};
 use t5_model::{FusionParent, Grown, T5Config, parameter_table, training_flops_per_token};
 
@@ -31,6 +32,8 @@ pub struct Forecasts<'a> {
     /// The vocabularies' sizes and sentinels.
     tokenizers: HashMap<&'a str, (usize, usize)>,
     models: HashMap<&'a str, T5Config>,
+    /// The optimisers whose states stages leave with their models.
+    optimizers: HashMap<&'a str, Optimizer>,
 }
 
 impl<'a> Forecasts<'a> {
@@ -52,8 +55,23 @@ impl<'a> Forecasts<'a> {
                 self.tokenizers.insert(&stage.name, (work.vocabulary.next_multiple_of(128), work.sentinels));
                 return Ok(Forecast::default());
             }
-            Work::Pretrain(work) => self.pretrain(work)?,
-            Work::Fuse(work) => self.fuse(work)?,
+            Work::Pretrain(work) => {
+                if let (true, Start::Model(source)) = (work.settings.carry_optimizer, &work.start) {
+                    self.check_carried(source, Some(work.settings.optimizer))?;
+                }
+                if work.settings.keep_optimizer {
+                    self.optimizers.insert(&stage.name, work.settings.optimizer);
+                }
+                self.pretrain(work)?
+            }
+            Work::Fuse(work) => {
+                if work.settings.optimizer != CarryOptimizer::Reset {
+                    let first = work.parents.first().and_then(|source| self.optimizer(source));
+                    work.parents.iter().try_for_each(|source| self.check_carried(source, first))?;
+                    self.optimizers.extend(first.map(|first| (stage.name.as_str(), first)));
+                }
+                self.fuse(work)?
+            }
             Work::Glue(_) | Work::Evaluate(_) => return Ok(Forecast::default()),
         };
         let Some(model) = model else { return Ok(forecast) };
@@ -87,8 +105,32 @@ impl<'a> Forecasts<'a> {
             parents.extend(std::iter::repeat_n(parent, work.settings.parent_copies()));
         }
         let Grown { plan, child } = work.settings.plan(&parents)?;
+        if work.settings.optimizer != CarryOptimizer::Reset {
+            plan.params.iter().try_for_each(|param| Carry::new(&plan, param).map(drop))?;
+        }
         let warnings = plan.warnings().iter().map(ToString::to_string).collect();
         Ok((Some(child), Forecast { warnings, ..Forecast::default() }))
+    }
+
+    fn optimizer(&self, source: &Source) -> Option<Optimizer> {
+        source.stage().and_then(|stage| self.optimizers.get(stage).copied())
+    }
+
+    /// A stage must leave an optimiser's state, and one that the wanted optimiser can go on from.
+    fn check_carried(&self, source: &Source, wanted: Option<Optimizer>) -> Result<()> {
+        let Some(stage) = source.stage() else { return Ok(()) };
+        let Some(own) = self.optimizer(source) else {
+            bail!(
+                "stage {stage:?} leaves no optimiser's state to carry over; a training does with `keep_optimizer = true`, a \
+                 fusion with `optimizer = \"carry\"`"
+            )
+        };
+        match wanted.filter(|wanted| !own.averages_like(wanted)) {
+            Some(wanted) => {
+                bail!("stage {stage:?} leaves the state of {own}, which is of no use for {wanted}")
+            }
+            None => Ok(()),
+        }
     }
 
     fn tokenizer(&self, source: &Source) -> Result<Option<(usize, usize)>> {

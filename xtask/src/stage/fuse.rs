@@ -14,6 +14,7 @@ use fusion_core::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 use t5_model::T5Config;
+use t5_model::optimizer::{CarriedState, CarryOptimizer, OptimizerState};
 
 use super::Source;
 use crate::interrupt::{self, Interrupted};
@@ -59,6 +60,9 @@ pub struct PlannedFusion {
     /// The checkpoint of each of the plan's parents.
     sources: Vec<usize>,
     lineages: Vec<Option<Lineage>>,
+    /// Of each checkpoint, if they are carried over.
+    optimizers: Vec<OptimizerState>,
+    carry: CarryOptimizer,
     /// What the lineage says of the method's options.
     options: Map<String, Value>,
     dtype: Option<WeightType>,
@@ -92,6 +96,12 @@ impl PlannedFusion {
         self.sources.iter().map(|source| &self.checkpoints[*source] as &dyn TensorSource).collect()
     }
 
+    /// The child's optimiser state, unless it starts without.
+    fn carried(&self) -> Result<Option<CarriedState<'_>>> {
+        let states = self.sources.iter().filter_map(|source| self.optimizers.get(*source)).collect();
+        Ok(CarriedState::new(&self.plan, states, self.carry)?)
+    }
+
     /// Writes the child: all of the directory, or nothing. `name` is what the progress is called. Without a device, the host
     /// executes the plan.
     pub fn write(&self, output: &Path, name: &str, device: Option<&dyn PlanDevice>) -> Result<()> {
@@ -122,6 +132,9 @@ impl PlannedFusion {
         let hash = executor.write_weights(directory, DEFAULT_SHARD_SIZE)?;
         if let Some(first) = self.checkpoints.first() {
             copy_tokenizer(first.directory(), directory)?;
+        }
+        if let Some(carried) = self.carried()? {
+            carried.write(directory, &hash)?;
         }
         let lineages = self.sources.iter().map(|source| self.lineages[*source].clone());
         let mut lineage = Lineage::of_fusion(&self.plan, lineages);

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use fusion_core::{Checkpoint, Lineage};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use t5_model::optimizer::OptimizerState;
 use t5_model::text::Tokenizer;
 use t5_model::train::{Outcome, Run, Settings, train};
 use t5_model::{FeedForward, T5Config, initialize, parameter_table};
@@ -92,6 +93,8 @@ struct Beginning {
     config: T5Config,
     lineage: Lineage,
     checkpoint: Option<Checkpoint>,
+    /// Beside the checkpoint, if training goes on with it.
+    optimizer: Option<OptimizerState>,
 }
 
 impl Pretrain {
@@ -123,6 +126,7 @@ impl Pretrain {
             settings: &self.settings,
             config: &beginning.config,
             lineage: &beginning.lineage,
+            carried: beginning.optimizer.as_ref(),
             tokenizer: text.tokenizer(),
             identity: BTreeMap::from([
                 ("text".to_owned(), json!(training)),
@@ -151,7 +155,8 @@ impl Pretrain {
         let (directory, checkpoint) = match (&self.start, from) {
             (Start::Random(dimensions), _) => {
                 let config = dimensions.config(tokenizer.model_vocab_size())?;
-                return Ok(Beginning { config, lineage: Lineage::default(), checkpoint: None });
+                let lineage = Lineage::default();
+                return Ok(Beginning { config, lineage, checkpoint: None, optimizer: None });
             }
             (Start::Model(Source::Path(path)), None) => (path.as_path(), Checkpoint::open(path)?),
             (Start::Model(source), None) => anyhow::bail!("the model of stage {source} is not known"),
@@ -171,11 +176,22 @@ impl Pretrain {
             tokenizer.vocab_size(),
             config.vocab_size
         );
-        let blake3 = Some(checkpoint.blake3()?);
+        let blake3 = checkpoint.blake3()?;
+        let optimizer = match self.settings.carry_optimizer {
+            true => Some(self.optimizer_state(directory, &blake3, &config)?),
+            false => None,
+        };
+        let blake3 = Some(blake3);
         let lineage = checkpoint.lineage().with_context(|| format!("{place}"))?;
         let own = lineage.filter(|lineage| lineage.blake3.is_none() || lineage.blake3 == blake3);
         let lineage = Lineage { blake3, ..own.unwrap_or_default() };
-        Ok(Beginning { config, lineage, checkpoint: Some(checkpoint) })
+        Ok(Beginning { config, lineage, checkpoint: Some(checkpoint), optimizer })
+    }
+
+    fn optimizer_state(&self, directory: &Path, weights: &str, config: &T5Config) -> Result<OptimizerState> {
+        let state = OptimizerState::open(directory, weights)?;
+        state.check(&self.settings.optimizer, &parameter_table(config)?)?;
+        Ok(state)
     }
 
     fn trained(&self, beginning: &Beginning, outcome: &Outcome) -> Result<Trained> {

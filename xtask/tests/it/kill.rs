@@ -41,23 +41,31 @@ vocabulary = 400
 kind = "pretrain"
 model = "small"
 optimizer = { name = "adamw_scale" }
+keep_optimizer = true
 
 [stages.grown]
 kind = "fuse"
 parents = ["small"]
 times = 2
 cross = "relative:0.1"
+optimizer = "carry"
 
 [stages.large]
 kind = "pretrain"
 from = "grown"
 optimizer = { name = "adafactor" }
+
+[stages.carried]
+kind = "pretrain"
+from = "grown"
+carry_optimizer = true
+schedule = { offset = 12, re_warm_up = 3 }
 "#;
 
-const MODELS: [&str; 3] = ["small", "grown", "large"];
+const MODELS: [&str; 4] = ["small", "grown", "large", "carried"];
 
 /// What is there when a process is killed: a path of the run, and how many lines it has at least.
-const POINTS: [(&str, usize); 10] = [
+const POINTS: [(&str, usize); 12] = [
     ("words/begun.json", 0),
     ("words/stage.json", 0),
     ("small/metrics.jsonl", 3), // before the first checkpoint
@@ -68,6 +76,8 @@ const POINTS: [(&str, usize); 10] = [
     ("large/begun.json", 0),
     ("large/checkpoints/step-00000006", 0),
     ("large/model", 0),
+    ("carried/metrics.jsonl", 3),
+    ("carried/checkpoints/step-00000003", 0),
 ];
 
 fn reached(run: &Path, (path, lines): (&str, usize)) -> bool {
@@ -145,7 +155,7 @@ fn a_run_killed_again_and_again_comes_to_the_same() {
             |run: &Path| fs::read_to_string(run.join(model).join("model/lineage.json")).expect("lineage");
         assert_eq!(lineage(&whole), lineage(&broken), "{model}");
     }
-    for model in ["small", "large"] {
+    for model in ["small", "large", "carried"] {
         assert_eq!(metrics(&whole, model), metrics(&broken, model), "{model}");
     }
     assert_eq!(leftovers(&broken), [""; 0]);

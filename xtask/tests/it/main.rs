@@ -14,6 +14,7 @@ mod hub;
 mod hub_server;
 #[cfg(all(feature = "burn", feature = "webster"))]
 mod kill;
+mod optimizer;
 mod program;
 mod recipes;
 mod report;

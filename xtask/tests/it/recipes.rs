@@ -33,6 +33,10 @@ fn errors_have_file_line_and_column() {
         ("a missing key", start.replace("d_ff = 16\n", "")),
         ("unknown model", with("[stages.a]\nkind = \"pretrain\"\nmodel = \"smal\"\n")),
         ("model and from", with("[stages.a]\nkind = \"pretrain\"\nmodel = \"small\"\nfrom = \"a\"\n")),
+        (
+            "an optimiser's state of random weights",
+            with("[stages.a]\nkind = \"pretrain\"\nmodel = \"small\"\ncarry_optimizer = true\n"),
+        ),
         ("a setting out of range", with("[stages.a]\nkind = \"pretrain\"\nmodel = \"small\"\nsteps = 0\n")),
         ("unknown stage", with("[stages.a]\nkind = \"fuse\"\nparents = [\"b\", \"c\"]\n")),
         ("a tokenizer as parent", with("[stages.a]\nkind = \"fuse\"\nparents = [\"words\"]\n")),
@@ -130,6 +134,31 @@ fn what_a_later_stage_will_refuse_is_said_before_the_first_one_runs() {
     let refused = call_in(folder.path(), &["run", "recipe.toml", "--output", "out"]).failure();
     insta::assert_snapshot!(refused);
     assert!(!folder.path().join("out").exists());
+}
+
+/// As are states of optimisers that nobody leaves or that nobody can go on from.
+#[test]
+fn states_that_will_be_missing_are_said_before_the_first_stage_runs() {
+    let stage = |name: &str, keys: &str| format!("[stages.{name}]\n{}\n", keys.replace("; ", "\n"));
+    let stages = [
+        stage("a", "kind = \"pretrain\"; model = \"small\"; keep_optimizer = true"),
+        stage("b", "kind = \"pretrain\"; model = \"small\""),
+        stage(
+            "c",
+            "kind = \"pretrain\"; model = \"small\"; keep_optimizer = true; optimizer = { name = \"adafactor\" }",
+        ),
+        stage("aa", "kind = \"fuse\"; parents = [\"a\", \"a\"]; optimizer = \"carry\""),
+        stage("ab", "kind = \"fuse\"; parents = [\"a\", \"b\"]; optimizer = \"carry\""),
+        stage("ac", "kind = \"fuse\"; parents = [\"a\", \"c\"]; optimizer = \"diagonal\""),
+        stage("same", "kind = \"pretrain\"; from = \"aa\"; carry_optimizer = true"),
+        stage(
+            "other",
+            "kind = \"pretrain\"; from = \"aa\"; carry_optimizer = true; optimizer = { name = \"adamw\" }",
+        ),
+    ];
+    let recipe = format!("{DATA}{MODEL}{WORDS}{TRAINING}{}", stages.concat());
+    let folder = directory(&[("recipe.toml", &recipe), ("a.txt", &letters())]);
+    insta::assert_snapshot!(call_in(folder.path(), &["run", "recipe.toml", "--dry-run"]).failure());
 }
 
 #[test]

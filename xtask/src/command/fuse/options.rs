@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 use fusion_core::{Direction, Normalisation};
+use t5_model::optimizer::CarryOptimizer;
 use t5_model::{Arrangement, DepthAlignment, Method, NewBlocks};
 
 use crate::model::ModelPlace;
@@ -69,6 +70,9 @@ pub struct Options {
     /// What copies of blocks do at first (stack) [default: active]
     #[arg(long, value_name = "WHAT", value_enum)]
     new_blocks: Option<NewBlocksName>,
+    /// What becomes of the optimisers' states beside the parents' weights
+    #[arg(long, value_name = "WHAT", value_enum, default_value = "reset")]
+    optimizer: OptimizerName,
     /// Type of the fused weights [default: the parents']
     #[arg(long, value_enum)]
     dtype: Option<WeightType>,
@@ -143,6 +147,17 @@ named_values! {
     }
 }
 
+named_values! {
+    OptimizerName for CarryOptimizer {
+        /// Nothing: the child starts without one
+        Reset => Reset,
+        /// It becomes the child's, so that its next updates are as large as the parents' would have been
+        Carry => Carry,
+        /// The same, but as if no gradient had been seen in what connects the parents
+        Diagonal => Diagonal,
+    }
+}
+
 impl Options {
     pub fn settings(&self) -> FuseSettings {
         FuseSettings {
@@ -159,6 +174,7 @@ impl Options {
             d_ff: self.d_ff,
             arrangement: self.arrangement.map(Into::into),
             new_blocks: self.new_blocks.map(Into::into),
+            optimizer: self.optimizer.into(),
             dtype: self.dtype,
         }
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use fusion_core::{Checkpoint, Lineage};
+use t5_model::optimizer::{CarryOptimizer, OptimizerState};
 use t5_model::{FusionParent, Grown, T5Config};
 
 use super::{FuseSettings, PlannedFusion};
@@ -68,16 +69,37 @@ impl Parents {
             .zip(&self.models)
             .map(|(checkpoint, model)| problems.keep(lineage(checkpoint, model, &mut warnings)).flatten())
             .collect();
+        let carry = settings.optimizer;
+        let carried = self.models.iter().filter(|_| carry != CarryOptimizer::Reset);
+        let optimizers = carried.filter_map(|model| problems.keep(optimizer_of(model))).collect();
         problems.result()?;
         let Grown { plan, child } = grown.context("the fusion has no plan")?;
         warnings.extend(plan.warnings().iter().map(ToString::to_string));
         let options = settings.recorded(plan.params.iter().any(|param| !param.absent.is_empty()))?;
         let Parents { checkpoints, sources, .. } = self;
         let dtype = settings.dtype;
-        let fusion = PlannedFusion { plan, child, warnings, checkpoints, sources, lineages, options, dtype };
-        fusion.executor(&fusion.tensor_sources())?; // compares the plan with the parents' headers
+        let fusion = PlannedFusion {
+            plan,
+            child,
+            warnings,
+            checkpoints,
+            sources,
+            lineages,
+            optimizers,
+            carry,
+            options,
+            dtype,
+        };
+        // These compare the plan with the parents' headers.
+        fusion.executor(&fusion.tensor_sources())?;
+        fusion.carried()?;
         Ok(fusion)
     }
+}
+
+/// The optimiser's state that a parent was left with.
+fn optimizer_of(model: &FusionParent) -> Result<OptimizerState> {
+    Ok(OptimizerState::open(&model.path, model.blake3.as_deref().unwrap_or_default())?)
 }
 
 /// A parent's lineage, if it is that of its weights.

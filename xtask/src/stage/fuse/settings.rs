@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use fusion_core::{DirectSum, Direction, Fill, Normalisation, StandardDeviation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use t5_model::optimizer::CarryOptimizer;
 use t5_model::{
     Arrangement, DepthAlignment, FusionParent, Grown, HyperClone, Lemon, Method, Net2Net, NewBlocks, Stack,
     Widths, child_config, fusion_plan, hyperclone, lemon, net2net, self_fusion, stack,
@@ -49,6 +50,9 @@ pub struct FuseSettings {
     pub arrangement: Option<Arrangement>,
     #[serde(default)]
     pub new_blocks: Option<NewBlocks>,
+    /// What becomes of the parents' optimisers' states.
+    #[serde(default)]
+    pub optimizer: CarryOptimizer,
     /// The parents' own types if there is none.
     #[serde(default)]
     pub dtype: Option<WeightType>,
@@ -62,7 +66,8 @@ impl FuseSettings {
     pub fn check(&self, parents: usize) -> Result<()> {
         use Method::{Fuse, HyperClone, Lemon, Net2Net, SelfFusion, Stack};
         let method = self.method.name();
-        let options: [(&str, bool, &[Method]); 11] = [
+        let carries = self.optimizer != CarryOptimizer::Reset;
+        let options: [(&str, bool, &[Method]); 12] = [
             ("norm", self.norm.is_some(), &[Fuse, SelfFusion]),
             ("cross", self.cross != Cross::Zero, &[Fuse, SelfFusion, HyperClone, Net2Net]),
             ("direction", self.direction != Direction::Both, &[Fuse, SelfFusion]),
@@ -74,6 +79,8 @@ impl FuseSettings {
             ("d_ff", self.d_ff.is_some(), &[Net2Net, Lemon]),
             ("arrangement", self.arrangement.is_some(), &[Stack]),
             ("new_blocks", self.new_blocks.is_some(), &[Stack]),
+            // Lemon's unequal shares are others in each of the sums that a gradient is made of.
+            ("optimizer", carries, &[Fuse, SelfFusion, HyperClone, Net2Net, Stack]),
         ];
         for (option, _, methods) in options.into_iter().filter(|(_, given, _)| *given) {
             let names: Vec<&str> = methods.iter().map(|method| method.name()).collect();
@@ -83,6 +90,10 @@ impl FuseSettings {
                 names.join(", ")
             );
         }
+        ensure!(
+            !carries || self.method != Stack || self.new_blocks == Some(NewBlocks::Silent),
+            "`optimizer`: stacked blocks change every gradient unless they are silent, so a state can only be reset"
+        );
         let times = self.times.unwrap_or(1);
         ensure!(
             (1..=MAX_TIMES).contains(&times),
@@ -166,6 +177,8 @@ impl FuseSettings {
         record("seed", chooses.then(|| self.seed.into()));
         record("arrangement", self.arrangement.map(serde_json::to_value).transpose()?);
         record("new_blocks", self.new_blocks.map(serde_json::to_value).transpose()?);
+        let carries = self.optimizer != CarryOptimizer::Reset;
+        record("optimizer", carries.then(|| serde_json::to_value(self.optimizer)).transpose()?);
         record("dtype", self.dtype.map(serde_json::to_value).transpose()?);
         Ok(options)
     }

@@ -1,0 +1,168 @@
+//! An optimiser's state through a fusion: the child's next update is as large as its parents' would have been.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::Path;
+
+use fusion_core::{
+    Carry, CrossSquares, FusionPlan, HostTensor, LazyTensor, Placement, PlannedParam, Squares, TensorSource,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Moment, Optimizer, OptimizerState, write_optimizer_state};
+use crate::{Error, Result};
+
+/// What becomes of the optimiser's state of the parents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CarryOptimizer {
+    /// Nothing: the child starts without.
+    #[default]
+    Reset,
+    /// It becomes the child's. The squares of what connects the parents are [estimated](CrossSquares::Estimated).
+    Carry,
+    /// The same without the estimate: squares of zero, as if no gradient had been seen there.
+    Diagonal,
+}
+
+/// A child's optimiser state, before it is written.
+pub struct CarriedState<'a> {
+    plan: &'a FusionPlan,
+    /// Of each of the plan's parents.
+    states: Vec<&'a OptimizerState>,
+    cross: CrossSquares,
+    optimizer: Optimizer,
+    step: u64,
+}
+
+impl<'a> CarriedState<'a> {
+    /// The state of a plan's child from those of its parents, one for each; `None` for a reset.
+    ///
+    /// Its step is the parents' smallest. Averages of parents with more steps are scaled so that, with bias corrections for
+    /// that step, they say what they said. Adafactor has none; there, the smallest step forgets the parents soonest.
+    ///
+    /// # Errors
+    /// [`Error::OptimizerState`] if the parents' optimisers average in different ways; an error of the plan if some gradient
+    /// of the child does not follow from the parents'.
+    pub fn new(
+        plan: &'a FusionPlan,
+        states: Vec<&'a OptimizerState>,
+        mode: CarryOptimizer,
+    ) -> Result<Option<Self>> {
+        let cross = match mode {
+            CarryOptimizer::Reset => return Ok(None),
+            CarryOptimizer::Carry => CrossSquares::Estimated,
+            CarryOptimizer::Diagonal => CrossSquares::Zero,
+        };
+        let (parents, sources) = (plan.parents.len(), states.len());
+        let (Some(first), Some(step)) = (states.first(), states.iter().map(|state| state.step).min()) else {
+            return Err(fusion_core::Error::SourceCount { parents, sources }.into());
+        };
+        if parents != sources {
+            return Err(fusion_core::Error::SourceCount { parents, sources }.into());
+        }
+        let optimizer = first.optimizer;
+        if let Some(other) = states.iter().find(|state| !state.optimizer.averages_like(&optimizer)) {
+            let (own, place) = (other.optimizer, first.directory.display());
+            let problem = format!(
+                "it is that of {own}, but {place} has that of {optimizer}; these cannot be joined, only reset"
+            );
+            return Err(Error::OptimizerState { directory: other.directory.clone(), problem });
+        }
+        let carried = CarriedState { plan, states, cross, optimizer, step };
+        for param in &plan.params {
+            Carry::new(plan, param)?;
+            for place in &param.placements {
+                carried.state(place)?.check_moments(
+                    &optimizer,
+                    &place.source,
+                    &place.source_shape(&param.dims),
+                )?;
+            }
+        }
+        Ok(Some(carried))
+    }
+
+    /// Writes the state beside the child's weights; for each thread, the moments of one parameter are in memory at a time.
+    pub fn write(&self, directory: &Path, weights_blake3: &str) -> Result<()> {
+        let mut tensors = Vec::new();
+        for param in &self.plan.params {
+            let shape = param.shape();
+            for &moment in self.optimizer.moments(&shape) {
+                let name = format!("{}.{}", param.name, moment.name());
+                tensors
+                    .push(LazyTensor::made(name, moment.shape(&shape), move || self.moment(param, moment)));
+            }
+        }
+        write_optimizer_state(directory, self.optimizer, self.step, weights_blake3, tensors)?;
+        Ok(())
+    }
+
+    /// A moment of the child's.
+    fn moment(&self, param: &PlannedParam, moment: Moment) -> fusion_core::Result<HostTensor> {
+        let carry = Carry::new(self.plan, param)?;
+        if moment == Moment::Mean {
+            let means = Sources::new(param, |place| self.load(place, Moment::Mean))?;
+            return carry.means(&means.of(param));
+        }
+        let squares = Sources::new(param, |place| self.squares(place, param))?;
+        let squares = squares.of(param);
+        match moment {
+            Moment::Rows => carry.factors(&squares, self.cross).map(|[rows, _]| rows),
+            Moment::Columns => carry.factors(&squares, self.cross).map(|[_, columns]| columns),
+            _ => carry.squares(&squares, self.cross),
+        }
+    }
+
+    /// What a place's parent knows of the squares. Where the child has factors, a smaller parent may have them all.
+    fn squares(&self, place: &Placement, param: &PlannedParam) -> fusion_core::Result<Squares> {
+        let of_parent = self.optimizer.moments(&place.source_shape(&param.dims));
+        if of_parent.contains(&Moment::Squares) {
+            return self.load(place, Moment::Squares).map(Squares::Elements);
+        }
+        let rows = self.load(place, Moment::Rows)?;
+        Ok(Squares::factors(rows.data, self.load(place, Moment::Columns)?.data))
+    }
+
+    /// A moment of a place's parent, as it would be with bias corrections for the child's step.
+    fn load(&self, place: &Placement, moment: Moment) -> fusion_core::Result<HostTensor> {
+        let state = self.state(place)?;
+        let mut tensor = state.moments.load_f32(&moment.of(&place.source))?;
+        let fullness = |step| self.optimizer.fullness(moment, step);
+        let factor = fullness(self.step) / fullness(state.step);
+        if factor != 1.0 {
+            tensor.data.iter_mut().for_each(|value| *value = (f64::from(*value) * factor) as f32);
+        }
+        Ok(tensor)
+    }
+
+    fn state(&self, place: &Placement) -> fusion_core::Result<&OptimizerState> {
+        let (parents, sources) = (self.plan.parents.len(), self.states.len());
+        let state = self.states.get(place.parent).copied();
+        state.ok_or(fusion_core::Error::SourceCount { parents, sources })
+    }
+}
+
+/// What the placements of a parameter read, each source once.
+struct Sources<'a, T>(BTreeMap<(usize, &'a str), T>);
+
+impl<'a, T> Sources<'a, T> {
+    fn new(
+        param: &'a PlannedParam,
+        load: impl Fn(&'a Placement) -> fusion_core::Result<T>,
+    ) -> fusion_core::Result<Self> {
+        let mut sources = BTreeMap::new();
+        for place in &param.placements {
+            if let Entry::Vacant(entry) = sources.entry((place.parent, place.source.as_str())) {
+                entry.insert(load(place)?);
+            }
+        }
+        Ok(Sources(sources))
+    }
+
+    /// The source of each placement.
+    fn of(&self, param: &'a PlannedParam) -> Vec<&T> {
+        let places = param.placements.iter();
+        places.filter_map(|place| self.0.get(&(place.parent, place.source.as_str()))).collect()
+    }
+}

@@ -1,0 +1,149 @@
+//! An optimiser's state beside a model's weights: `optimizer.safetensors`, and `optimizer.json` that says whose it is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fusion_core::{
+    HostTensors, LazyTensor, ParamTable, TensorFile, TensorSource, write_file_atomically, write_tensor_file,
+};
+use serde::{Deserialize, Serialize};
+
+use super::Optimizer;
+use crate::{Error, Result};
+
+const VERSION: u32 = 1;
+const HEADER: &str = "optimizer.json";
+const MOMENTS: &str = "optimizer.safetensors";
+
+/// `optimizer.json`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    version: u32,
+    optimizer: Optimizer,
+    step: u64,
+    blake3: String,
+    weights_blake3: String,
+}
+
+/// A state that can be loaded or carried to another model.
+#[derive(Debug)]
+pub struct OptimizerState {
+    pub(super) directory: PathBuf,
+    pub(super) optimizer: Optimizer,
+    pub(super) step: u64,
+    blake3: String,
+    pub(super) moments: TensorFile,
+}
+
+impl OptimizerState {
+    /// Opens the state beside weights with a hash. Reads all of it, to compare it with its own.
+    ///
+    /// # Errors
+    /// [`Error::OptimizerState`] if there is none, or none of these weights.
+    pub fn open(directory: &Path, weights_blake3: &str) -> Result<Self> {
+        let fail = |problem: String| Err(Error::OptimizerState { directory: directory.into(), problem });
+        let path = directory.join(HEADER);
+        if !path.exists() {
+            return fail(format!(
+                "there is no {HEADER}; a training leaves one beside its last model if it is told to \
+                 (keep_optimizer), and in each of its checkpoints/"
+            ));
+        }
+        let text = fs::read(&path).map_err(fusion_core::Error::io("read", &path))?;
+        let invalid = |error: serde_json::Error| fusion_core::Error::Json {
+            path: path.clone(),
+            message: error.to_string(),
+        };
+        let value: serde_json::Value = serde_json::from_slice(&text).map_err(invalid)?;
+        let version = value.get("version").and_then(serde_json::Value::as_u64);
+        if let Some(version) = version.filter(|version| *version > VERSION.into()) {
+            return fail(format!(
+                "{HEADER} is of version {version}, newer than the {VERSION} this program reads"
+            ));
+        }
+        let header: Header = serde_json::from_value(value).map_err(invalid)?;
+        let Header { optimizer, step, blake3, .. } = header;
+        if let Some(problem) = optimizer.problem() {
+            return fail(format!("{HEADER}: {problem}"));
+        }
+        if header.weights_blake3 != weights_blake3 {
+            return fail("it belongs to other weights than those beside it".into());
+        }
+        let moments = TensorFile::open(&directory.join(MOMENTS))?;
+        if moments.blake3()? != blake3 {
+            return fail(format!("the hash of {MOMENTS} is not the one in {HEADER}"));
+        }
+        if step == 0 {
+            return fail("no update was made yet, so there is nothing to go on from".into());
+        }
+        Ok(OptimizerState { directory: directory.into(), optimizer, step, blake3, moments })
+    }
+
+    /// Updates behind the moments; bias corrections and decays depend on it.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// The hash of the moments.
+    pub fn blake3(&self) -> &str {
+        &self.blake3
+    }
+
+    /// Whether an optimiser can go on from the state with a model of these parameters.
+    ///
+    /// # Errors
+    /// [`Error::OptimizerState`], or that of a moment which is missing or has another shape.
+    pub fn check(&self, optimizer: &Optimizer, table: &ParamTable) -> Result<()> {
+        if !self.optimizer.averages_like(optimizer) {
+            let problem = format!("it is that of {}, but the training is by {optimizer}", self.optimizer);
+            return Err(Error::OptimizerState { directory: self.directory.clone(), problem });
+        }
+        table.iter().try_for_each(|spec| self.check_moments(optimizer, &spec.name, &spec.shape()))
+    }
+
+    /// What an optimiser remembers of a parameter is there, in its shape.
+    pub(super) fn check_moments(
+        &self,
+        optimizer: &Optimizer,
+        parameter: &str,
+        shape: &[usize],
+    ) -> Result<()> {
+        for moment in optimizer.moments(shape) {
+            let tensor = moment.of(parameter);
+            let (found, expected) = (self.moments.view(&tensor)?.shape().to_vec(), moment.shape(shape));
+            if found != expected {
+                let problem = format!("`{tensor}` has shape {found:?} where {expected:?} is expected");
+                return Err(Error::OptimizerState { directory: self.directory.clone(), problem });
+            }
+        }
+        Ok(())
+    }
+
+    /// All moments, as [`Session::load_optimizer_state`](crate::Session::load_optimizer_state) takes them.
+    pub fn load(&self) -> Result<HostTensors> {
+        let load = |name: String| Ok((name.clone(), self.moments.load_f32(&name)?));
+        self.moments.names().into_iter().map(load).collect()
+    }
+}
+
+/// Writes a state beside weights with a hash. Returns the hash of the moments.
+pub fn write_optimizer_state(
+    directory: &Path,
+    optimizer: Optimizer,
+    step: u64,
+    weights_blake3: &str,
+    moments: Vec<LazyTensor<'_>>,
+) -> Result<String> {
+    let path = directory.join(MOMENTS);
+    write_tensor_file(&path, moments)?;
+    // Of what arrived in the file, not of what was sent there.
+    let blake3 = TensorFile::open(&path)?.blake3()?;
+    let weights_blake3 = weights_blake3.to_owned();
+    let header = Header { version: VERSION, optimizer, step, blake3: blake3.clone(), weights_blake3 };
+    let path = directory.join(HEADER);
+    let text = serde_json::to_string_pretty(&header)
+        .map_err(|error| fusion_core::Error::Json { path: path.clone(), message: error.to_string() })?;
+    write_file_atomically(&path, format!("{text}\n").as_bytes())?;
+    Ok(blake3)
+}
