@@ -30,7 +30,7 @@ impl BurnPlans {
             let part = self.tensor::<D>(source).slice(slices::<D>(&from, &extent));
             let part = if scale == 1.0 { part } else { part.mul_scalar(scale) };
             let place = slices::<D>(&at, &extent);
-            let there = sum.clone().slice(place.clone());
+            let there = sum.clone().slice(place);
             sum = sum.slice_assign(place, there + part);
         }
         let data = sum.into_data().iter::<f32>().collect();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fusion_core::write_file_atomically;
+use serde::de::IgnoredAny;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -54,6 +55,8 @@ impl Tokenizer {
         let inner = if file.extension().is_some_and(|extension| extension == "model") {
             sentencepiece::parse(&bytes).map_err(failed)?
         } else {
+            // The crate panics where what it parses is no JSON at all.
+            serde_json::from_slice::<IgnoredAny>(&bytes).map_err(|error| failed(error.to_string()))?;
             tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| failed(error.to_string()))?
         };
         Self::new(inner, &file.display().to_string())

@@ -2,6 +2,8 @@
 //! before anything runs.
 
 mod graph;
+#[cfg(test)]
+mod hostile;
 mod merge;
 mod schema;
 mod source;
