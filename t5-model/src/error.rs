@@ -12,6 +12,10 @@ pub enum Error {
     Config { path: PathBuf, problem: String },
     #[error("the model's configuration: {0}")]
     Configuration(String),
+    #[error("no configuration can be told from the weights: {0}")]
+    NoConfiguration(String),
+    #[error("array `{array}` is none of the parameters of a T5 by T5X's names, or one that is there already")]
+    T5xArray { array: String },
     #[error("the batch: {0}")]
     Batch(String),
     #[error("these models cannot be fused: {0}")]

@@ -3,6 +3,7 @@
 
 mod command;
 mod compute;
+mod convert;
 mod corpus;
 mod export;
 mod interrupt;

@@ -12,7 +12,8 @@ use super::hash::hash_source;
 use crate::{Dtype, Error, Result, TensorSource};
 
 /// An opened file of tensors; they are read when they are looked at. What it begins with tells its format:
-/// safetensors, or a PyTorch state dict (`torch.save`, old or new).
+/// safetensors, a PyTorch state dict (`torch.save`, old or new), or Flax's MessagePack, whose arrays are named by their path
+/// (`target/encoder/…`).
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,

@@ -97,6 +97,22 @@ proptest! {
         read_all(directory.path())?;
     }
 
+    /// In the formats of other programs.
+    #[test]
+    fn weights_of_others(
+        name in prop::sample::select(&[
+            "pytorch/archive.bin", "pytorch/protocol4.bin", "pytorch/legacy.bin", "flax/checkpoint",
+        ][..]),
+        damage in damage(),
+    ) {
+        let directory = checkpoint(false);
+        fs::remove_file(directory.path().join("model.safetensors")).unwrap();
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name);
+        let bytes = damage.apply(&fs::read(golden).unwrap());
+        fs::write(directory.path().join("pytorch_model.bin"), bytes).unwrap();
+        read_all(directory.path())?;
+    }
+
     #[test]
     fn headers_of_weights(first in replacement(), second in prop::option::of(replacement())) {
         let directory = checkpoint(false);

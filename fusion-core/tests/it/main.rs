@@ -4,6 +4,7 @@ mod checkpoint;
 mod dense;
 mod direct_sum;
 mod execute;
+mod flax;
 mod lineage;
 mod plan;
 mod pytorch;

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fusion_core::{Checkpoint, TensorFile, TensorSource};
-use proptest::prelude::*;
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/pytorch").join(name)
@@ -92,37 +91,4 @@ fn everything_else_is_refused() {
     }
     insta::assert_snapshot!(messages.join("\n"));
     assert!(!marker.exists());
-}
-
-proptest! {
-    /// Whatever is in a file, it is opened or refused, and what is opened can be read.
-    #[test]
-    fn damage_is_survived(
-        name in prop::sample::select(&["archive.bin", "protocol4.bin", "legacy.bin"][..]),
-        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
-        moved in prop::option::of((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 1..40usize)),
-        length in prop::option::of(any::<prop::sample::Index>()),
-    ) {
-        let mut bytes = fs::read(golden(name)).unwrap();
-        if let Some((from, to, length)) = moved {
-            let from = from.index(bytes.len() - length);
-            let piece = bytes[from..from + length].to_vec();
-            let to = to.index(bytes.len());
-            bytes.splice(to..to, piece);
-        }
-        for (at, byte) in changes {
-            let at = at.index(bytes.len());
-            bytes[at] = byte;
-        }
-        if let Some(length) = length {
-            bytes.truncate(length.index(bytes.len()));
-        }
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("damaged.bin");
-        fs::write(&path, bytes).unwrap();
-        match TensorFile::open(&path) {
-            Ok(file) => file.names().iter().for_each(|name| drop(file.view(name).unwrap())),
-            Err(error) => prop_assert!(error.to_string().contains("damaged.bin: ")),
-        }
-    }
 }

@@ -4,6 +4,7 @@ mod backends;
 mod bench;
 mod check;
 mod ci;
+mod convert;
 mod evaluate;
 mod export;
 mod forward;
@@ -47,6 +48,7 @@ enum Command {
     Verify(verify::Arguments),
     Inspect(inspect::Arguments),
     Export(export::Arguments),
+    Convert(convert::Arguments),
     Forward(forward::Arguments),
     Report(report::Arguments),
     Backends(backends::Arguments),
@@ -67,6 +69,7 @@ impl Cli {
             Command::Verify(arguments) => arguments.run(),
             Command::Inspect(arguments) => arguments.run(),
             Command::Export(arguments) => arguments.run(),
+            Command::Convert(arguments) => arguments.run(),
             Command::Forward(arguments) => arguments.run(),
             Command::Report(arguments) => arguments.run(),
             Command::Backends(arguments) => arguments.run(),

@@ -3,6 +3,7 @@
 mod arguments;
 mod check;
 mod checkpoints;
+mod convert;
 mod dependencies;
 mod durable;
 mod export;

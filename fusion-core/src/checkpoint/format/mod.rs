@@ -2,6 +2,7 @@
 //! it allocates is in proportion to the header, and nothing is executed. Errors say what is wrong with the file, whose
 //! name the caller adds.
 
+mod flax;
 mod pytorch;
 pub(super) mod safetensors;
 
@@ -18,6 +19,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Tensors, String> {
         [_, _, _, _, _, _, _, _, b'{', ..] => safetensors::read(bytes),
         [b'P', b'K', 3, 4, ..] => pytorch::read_archive(bytes),
         bytes if pytorch::is_legacy(bytes) => pytorch::read_legacy(bytes),
+        bytes if flax::is_checkpoint(bytes) => flax::read(bytes),
         _ => safetensors::read(bytes),
     }
 }
