@@ -35,7 +35,7 @@ impl Squares {
             Squares::Elements(tensor) => Box::new(tensor.data[first..][..len].iter().map(|v| f64::from(*v))),
             Squares::Factors { rows, columns, mean } => {
                 let row = f64::from(rows[first / columns.len()]);
-                let row = if *mean > 0.0 { row / mean } else { 0.0 };
+                let row = if *mean == 0.0 { 0.0 } else { row / mean };
                 Box::new(columns[first % columns.len()..][..len].iter().map(move |v| row * f64::from(*v)))
             }
         }

@@ -37,7 +37,7 @@ pub use axis::{Axis, AxisRule};
 pub use carry::{Carry, CrossSquares, Squares};
 pub use checkpoint::{
     Checkpoint, DEFAULT_SHARD_SIZE, LazyTensor, Producer, Progress, ShardIndex, TensorFile,
-    write_tensor_file, write_tensors, write_weights,
+    write_tensor_file, write_tensor_file_with_progress, write_tensors, write_weights,
 };
 pub use convert::convert_tensor;
 pub use device::{PlacedBox, PlanDevice};

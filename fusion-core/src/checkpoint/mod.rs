@@ -24,7 +24,9 @@ pub use index::ShardIndex;
 pub use lazy::{LazyTensor, Producer};
 pub use pieces::Progress;
 pub(crate) use pieces::writing_memory;
-pub use write::{DEFAULT_SHARD_SIZE, write_tensor_file, write_tensors, write_weights};
+pub use write::{
+    DEFAULT_SHARD_SIZE, write_tensor_file, write_tensor_file_with_progress, write_tensors, write_weights,
+};
 
 use crate::{Error, Lineage, Result, TensorSource};
 

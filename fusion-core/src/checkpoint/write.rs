@@ -67,7 +67,16 @@ pub fn write_weights(
 
 /// Writes one safetensors file, atomically. Returns the hash of its tensors, [`TensorFile::blake3`](crate::TensorFile::blake3).
 pub fn write_tensor_file(path: &Path, tensors: Vec<LazyTensor<'_>>) -> Result<String> {
-    write_files(vec![(path.into(), tensors)], None)
+    write_tensor_file_with_progress(path, tensors, None)
+}
+
+/// The same with somebody to tell of the bytes that are written, who may stop the writing.
+pub fn write_tensor_file_with_progress(
+    path: &Path,
+    tensors: Vec<LazyTensor<'_>>,
+    progress: Option<&Progress<'_>>,
+) -> Result<String> {
+    write_files(vec![(path.into(), tensors)], progress)
 }
 
 /// Writes safetensors files of one directory: each is given its name when all are complete.

@@ -5,7 +5,8 @@ use std::collections::btree_map::Entry;
 use std::path::Path;
 
 use fusion_core::{
-    Carry, CrossSquares, FusionPlan, HostTensor, LazyTensor, Placement, PlannedParam, Squares, TensorSource,
+    Carry, CrossSquares, FusionPlan, HostTensor, LazyTensor, Placement, PlannedParam, Progress, Squares,
+    TensorSource,
 };
 use serde::{Deserialize, Serialize};
 
@@ -55,13 +56,11 @@ impl<'a> CarriedState<'a> {
             CarryOptimizer::Diagonal => CrossSquares::Zero,
         };
         let (parents, sources) = (plan.parents.len(), states.len());
-        let (Some(first), Some(step)) = (states.first(), states.iter().map(|state| state.step).min()) else {
+        let Some(first) = states.first().filter(|_| parents == sources) else {
             return Err(fusion_core::Error::SourceCount { parents, sources }.into());
         };
-        if parents != sources {
-            return Err(fusion_core::Error::SourceCount { parents, sources }.into());
-        }
-        let optimizer = first.optimizer;
+        let (optimizer, step) =
+            (first.optimizer, states.iter().map(|state| state.step).fold(first.step, u64::min));
         if let Some(other) = states.iter().find(|state| !state.optimizer.averages_like(&optimizer)) {
             let (own, place) = (other.optimizer, first.directory.display());
             let problem = format!(
@@ -73,28 +72,40 @@ impl<'a> CarriedState<'a> {
         for param in &plan.params {
             Carry::new(plan, param)?;
             for place in &param.placements {
-                carried.state(place)?.check_moments(
-                    &optimizer,
-                    &place.source,
-                    &place.source_shape(&param.dims),
-                )?;
+                let shape = place.source_shape(&param.dims);
+                carried.state(place)?.check_moments(&optimizer, &place.source, &shape)?;
             }
         }
         Ok(Some(carried))
     }
 
-    /// Writes the state beside the child's weights; for each thread, the moments of one parameter are in memory at a time.
-    pub fn write(&self, directory: &Path, weights_blake3: &str) -> Result<()> {
+    /// The bytes of the moments.
+    pub fn size(&self) -> u64 {
+        let of = |shape: &[usize]| 4 * shape.iter().map(|size| *size as u64).product::<u64>();
+        let sizes = self.plan.params.iter().flat_map(|param| {
+            let shape = param.shape();
+            self.optimizer.moments(&shape).iter().map(move |moment| of(moment.shape(&shape)))
+        });
+        sizes.sum()
+    }
+
+    /// Writes the state beside the child's weights, with somebody to tell of the bytes. Few moments are in memory at a time,
+    /// each with those it comes from.
+    pub fn write(
+        &self,
+        directory: &Path,
+        weights_blake3: &str,
+        progress: Option<&Progress<'_>>,
+    ) -> Result<()> {
         let mut tensors = Vec::new();
         for param in &self.plan.params {
             let shape = param.shape();
             for &moment in self.optimizer.moments(&shape) {
-                let name = format!("{}.{}", param.name, moment.name());
-                tensors
-                    .push(LazyTensor::made(name, moment.shape(&shape), move || self.moment(param, moment)));
+                let (name, shape) = (moment.of(&param.name), moment.shape(&shape));
+                tensors.push(LazyTensor::made(name, shape, move || self.moment(param, moment)));
             }
         }
-        write_optimizer_state(directory, self.optimizer, self.step, weights_blake3, tensors)?;
+        write_optimizer_state(directory, self.optimizer, self.step, weights_blake3, tensors, progress)?;
         Ok(())
     }
 

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fusion_core::{
-    HostTensors, LazyTensor, ParamTable, TensorFile, TensorSource, write_file_atomically, write_tensor_file,
+    HostTensors, LazyTensor, ParamTable, Progress, TensorFile, TensorSource, write_file_atomically,
+    write_tensor_file_with_progress,
 };
 use serde::{Deserialize, Serialize};
 
@@ -127,16 +128,17 @@ impl OptimizerState {
     }
 }
 
-/// Writes a state beside weights with a hash. Returns the hash of the moments.
+/// Writes a state beside weights with a hash, with somebody to tell of the moments' bytes. Returns the moments' hash.
 pub fn write_optimizer_state(
     directory: &Path,
     optimizer: Optimizer,
     step: u64,
     weights_blake3: &str,
     moments: Vec<LazyTensor<'_>>,
+    progress: Option<&Progress<'_>>,
 ) -> Result<String> {
     let path = directory.join(MOMENTS);
-    write_tensor_file(&path, moments)?;
+    write_tensor_file_with_progress(&path, moments, progress)?;
     // Of what arrived in the file, not of what was sent there.
     let blake3 = TensorFile::open(&path)?.blake3()?;
     let weights_blake3 = weights_blake3.to_owned();

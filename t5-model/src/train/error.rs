@@ -54,9 +54,15 @@ pub enum TrainError {
     #[error(transparent)]
     Text(Box<TextError>),
     #[error(transparent)]
-    Model(#[from] crate::Error),
+    Model(Box<crate::Error>),
     #[error(transparent)]
     Files(#[from] fusion_core::Error),
+}
+
+impl From<crate::Error> for TrainError {
+    fn from(error: crate::Error) -> Self {
+        TrainError::Model(Box::new(error))
+    }
 }
 
 impl From<SessionError> for TrainError {

@@ -161,7 +161,7 @@ fn write_optimizer(
     let moments = session.optimizer_state()?;
     let tensors =
         moments.names().iter().map(|name| LazyTensor::of(&moments, name)).collect::<Result<_, _>>()?;
-    Ok(write_optimizer_state(directory, optimizer, step, weights_blake3, tensors)?)
+    Ok(write_optimizer_state(directory, optimizer, step, weights_blake3, tensors, None)?)
 }
 
 fn write_json(directory: &Path, name: &str, value: &impl Serialize) -> Result<()> {

@@ -67,7 +67,7 @@ impl Training<'_, '_> {
             optimizer: settings.optimizer,
             learning_rate: settings.schedule.rate(step - 1, settings.steps),
             step,
-            optimizer_step: self.run.carried_steps() + step,
+            optimizer_step: self.run.carried_steps().saturating_add(step),
             clip_norm: settings.clip_norm(),
             z_loss: settings.z_loss,
             dropout: Dropout { rate: settings.dropout, seed: settings.seed },
@@ -179,7 +179,8 @@ impl Training<'_, '_> {
             identity: &self.identity,
             lineage: self.run.lineage,
             tokenizer: self.run.tokenizer,
-            optimizer: with_optimizer.then(|| (self.run.settings.optimizer, self.run.carried_steps() + step)),
+            optimizer: with_optimizer
+                .then(|| (self.run.settings.optimizer, self.run.carried_steps().saturating_add(step))),
         };
         snapshot.write(self.session.as_ref(), path).map_err(|source| TrainError::Save {
             step,

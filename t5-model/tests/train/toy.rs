@@ -41,6 +41,8 @@ struct Toy {
     weights: Vec<f32>,
     momentum: Option<Vec<f32>>,
     step: u64,
+    /// Updates behind the optimiser's state before the first.
+    carried_steps: u64,
     micro_batches: usize,
     fault: Option<Fault>,
 }
@@ -71,11 +73,12 @@ impl Session for Toy {
             _ => {}
         }
         assert_eq!(micro_batches.len(), self.micro_batches);
+        assert_eq!(update.optimizer_step, self.carried_steps + step);
         let labels: Vec<i32> = micro_batches.iter().flat_map(|batch| batch.labels.clone()).collect();
         let ids = micro_batches.iter().flat_map(|batch| &batch.input_ids).chain(&labels);
         let momentum = self.momentum.get_or_insert_with(|| vec![0.0; SIZE]);
         for (place, &id) in ids.enumerate() {
-            let noise = (step + 5 * update.optimizer_step + place as u64 + update.dropout.seed) % 13;
+            let noise = (step + place as u64 + update.dropout.seed) % 13;
             momentum[id as usize % SIZE] += (id % 7) as f32 * 1e-3 + noise as f32 * 1e-4;
         }
         let loss = labels.iter().map(|&label| self.loss(label)).sum::<f64>() / labels.len() as f64;
@@ -207,6 +210,7 @@ impl Trial {
         let (micro_batch_size, seed) = (self.settings.micro_batch_size(), self.settings.seed);
         let micro_batches = self.settings.batch_size / micro_batch_size;
         let (config, fault, opened) = (self.config.clone(), self.fault, &mut self.opened);
+        let carried_steps = self.carried.as_ref().map_or(0, OptimizerState::step);
         let mut open_session = |checkpoint: Option<&Path>| {
             *opened += 1;
             let weights = match checkpoint {
@@ -214,7 +218,7 @@ impl Trial {
                 Some(directory) => Checkpoint::open(directory)?.load_f32("toy.weight")?.data,
             };
             let config = config.clone();
-            let toy = Toy { config, weights, momentum: None, step: 0, micro_batches, fault };
+            let toy = Toy { config, weights, momentum: None, step: 0, carried_steps, micro_batches, fault };
             Ok::<Box<dyn Session>, Box<dyn Error + Send + Sync>>(Box::new(toy))
         };
         let events = &mut self.events;

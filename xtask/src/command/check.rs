@@ -49,7 +49,7 @@ struct Outlook {
     parents: Vec<Model>,
     child: Model,
     promise: Option<Promise>,
-    /// Bytes of the child's weights.
+    /// Bytes of the child's weights and, if it is carried over, optimiser's state.
     weights: u64,
     /// Bytes that the output's file system has room for.
     free: Option<u64>,
@@ -110,7 +110,7 @@ impl Arguments {
             method,
             parents,
             promise: Promise::of(&fusion.plan),
-            weights: fusion.weights_size()?,
+            weights: fusion.size()?,
             free: existing.and_then(free_space),
             memory: fusion.memory()?,
             training_memory: child.parameters.saturating_mul(16),

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use fusion_core::{
-    Checkpoint, DEFAULT_SHARD_SIZE, Dtype, Executor, FusionPlan, Lineage, PlanDevice, TensorSource,
+    Checkpoint, DEFAULT_SHARD_SIZE, Dtype, Executor, FusionPlan, Lineage, PlanDevice, Progress, TensorSource,
     write_directory_atomically, write_file_atomically,
 };
 use serde::Serialize;
@@ -74,9 +74,10 @@ impl PlannedFusion {
         Parents::open(parents, settings)?.plan(settings)
     }
 
-    /// The bytes of the child's weights.
-    pub fn weights_size(&self) -> Result<u64> {
-        Ok(self.executor(&self.tensor_sources())?.weights_size()?)
+    /// The bytes of the child's weights and, where it is carried over, its optimiser's state.
+    pub fn size(&self) -> Result<u64> {
+        let state = self.carried()?.map_or(0, |carried| carried.size());
+        Ok(self.executor(&self.tensor_sources())?.weights_size()?.saturating_add(state))
     }
 
     /// Bytes of memory that writing the child takes, mapped pages of its parents not counted.
@@ -110,14 +111,14 @@ impl PlannedFusion {
         if let Some(device) = device {
             executor = executor.on(device);
         }
-        let progress = WritingProgress::new(name, executor.weights_size()?);
+        let progress = WritingProgress::new(name, self.size()?);
         let wrote = |count| {
             progress.wrote(count);
             if interrupt::wanted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let executor = executor.progress(&wrote);
         let _graceful = interrupt::let_finish();
-        let written = write_directory_atomically(output, |directory| self.fill(directory, &executor));
+        let written = write_directory_atomically(output, |directory| self.fill(directory, &executor, &wrote));
         written.map_err(|error| match error.downcast_ref() {
             Some(fusion_core::Error::Stopped) => {
                 Interrupted { advice: format!("nothing was written to {}", output.display()) }.into()
@@ -126,7 +127,7 @@ impl PlannedFusion {
         })
     }
 
-    fn fill(&self, directory: &Path, executor: &Executor<'_>) -> Result<()> {
+    fn fill(&self, directory: &Path, executor: &Executor<'_>, progress: &Progress<'_>) -> Result<()> {
         let config = format!("{:#}\n", Value::Object(self.child.to_json()));
         write_file_atomically(&directory.join("config.json"), config.as_bytes())?;
         let hash = executor.write_weights(directory, DEFAULT_SHARD_SIZE)?;
@@ -134,7 +135,7 @@ impl PlannedFusion {
             copy_tokenizer(first.directory(), directory)?;
         }
         if let Some(carried) = self.carried()? {
-            carried.write(directory, &hash)?;
+            carried.write(directory, &hash, Some(progress))?;
         }
         let lineages = self.sources.iter().map(|source| self.lineages[*source].clone());
         let mut lineage = Lineage::of_fusion(&self.plan, lineages);

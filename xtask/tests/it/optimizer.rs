@@ -32,7 +32,7 @@ fn with_state(folder: &Path, name: &str, optimizer: Optimizer, step: u64) -> Pat
 fn write(parent: &Path, optimizer: Optimizer, step: u64, moments: &HostTensors) {
     let tensors = moments.names().iter().map(|name| LazyTensor::of(moments, name).expect("there")).collect();
     let weights = Checkpoint::open(parent).and_then(|checkpoint| checkpoint.blake3()).expect("a hash");
-    write_optimizer_state(parent, optimizer, step, &weights, tensors).expect("written");
+    write_optimizer_state(parent, optimizer, step, &weights, tensors, None).expect("written");
 }
 
 fn json_in(directory: &Path, file: &str) -> Value {
