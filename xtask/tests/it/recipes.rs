@@ -101,6 +101,7 @@ fn the_recipes_of_the_project_are_sound() {
         call(&[&["run", text(&recipe), "--dry-run", "--output", "/no/such/run"], arguments].concat())
             .success()
     };
+    plan("optimizer-state.toml", &[]);
     let quickstart = plan("quickstart.toml", &[]);
     insta::assert_snapshot!(quickstart);
     let stages = |plan: &str| -> Vec<String> {
