@@ -19,6 +19,7 @@ pub struct Executor<'a> {
     dtype: Option<Dtype>,
     progress: Option<&'a Progress<'a>>,
     device: Option<&'a dyn PlanDevice>,
+    values: Option<&'a HostTensors>,
 }
 
 /// A tensor of the child.
@@ -35,7 +36,7 @@ impl<'a> Executor<'a> {
     pub fn new(plan: &'a FusionPlan, sources: &'a [&'a dyn TensorSource]) -> Result<Self> {
         plan.validate()?;
         plan.check_sources(sources)?;
-        Ok(Executor { plan, sources, dtype: None, progress: None, device: None })
+        Ok(Executor { plan, sources, dtype: None, progress: None, device: None, values: None })
     }
 
     /// The same with a type for all tensors of the child. Otherwise each has the type of its first placement's
@@ -54,6 +55,11 @@ impl<'a> Executor<'a> {
     /// the host's but for rounding, and to the bit where scales are powers of two and nothing overlaps.
     pub fn on(self, device: &'a dyn PlanDevice) -> Self {
         Executor { device: Some(device), ..self }
+    }
+
+    /// The same with other values for the parameters that these have: what was fitted after the plan was executed.
+    pub fn with_values(self, values: &'a HostTensors) -> Self {
+        Executor { values: Some(values), ..self }
     }
 
     /// Produces the parameter at an index of [`FusionPlan::params`]. Fails if a finite value is too large for the
@@ -109,10 +115,16 @@ impl<'a> Executor<'a> {
     /// What produces any piece of a parameter.
     fn producer(&self, param: &'a PlannedParam) -> Result<Producer<'a>> {
         let production = self.prepare(param)?;
-        let Some(device) = self.device else {
-            return Ok(Box::new(move |start, out: &mut [u8]| production.fill(start, out)));
+        let given = self.values.and_then(|values| values.0.get(&param.name));
+        let bytes = match (given, self.device) {
+            (Some(values), _) if values.data.len() != param.elements() => {
+                let (tensor, shape, elements) = (param.name.clone(), param.shape(), values.data.len());
+                return Err(Error::ShapeMismatch { tensor, shape, elements });
+            }
+            (Some(values), _) => production.encode_all(&values.data)?,
+            (None, Some(device)) => production.encode_all(&produce_on(device, &production)?.data)?,
+            (None, None) => return Ok(Box::new(move |start, out: &mut [u8]| production.fill(start, out))),
         };
-        let bytes = production.encode_all(&produce_on(device, &production)?.data)?;
         Ok(Box::new(move |start, out: &mut [u8]| {
             out.copy_from_slice(&bytes[start..][..out.len()]);
             Ok(())

@@ -5,6 +5,7 @@
 mod backend;
 mod batch;
 mod buckets;
+mod calibrate;
 mod config;
 pub mod conformance;
 mod deviation;
@@ -27,6 +28,7 @@ pub mod train;
 pub use backend::{Backend, DeviceInfo, backend, backends};
 pub use batch::{Batch, IGNORED_LABEL};
 pub use buckets::position_bucket;
+pub use calibrate::Calibration;
 pub use config::{FeedForward, T5Config};
 pub use deviation::{Comparison, Deviation};
 pub use error::{Error, Result};

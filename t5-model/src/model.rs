@@ -12,7 +12,12 @@ pub struct T5<'a, O: Ops> {
     pub config: &'a T5Config,
     pub parameters: &'a BTreeMap<String, O::Parameter>,
     dropout: Dropouts,
+    observer: Option<Observer<'a, O>>,
 }
+
+/// Sees activations by the places where they are: `PATH.input` and `PATH.output` of every norm and linear map, such as
+/// `decoder.block.0.layer.2.DenseReluDense.wo.input`.
+type Observer<'a, O> = &'a dyn Fn(&str, &<O as Ops>::Activation);
 
 /// The dropout of one forward pass: every place where T5 drops has a draw of its own.
 struct Dropouts {
@@ -62,7 +67,12 @@ impl<'a, O: Ops> T5<'a, O> {
         dropout: Dropout,
         pass: String,
     ) -> Self {
-        T5 { ops, config, parameters, dropout: Dropouts { dropout, pass } }
+        T5 { ops, config, parameters, dropout: Dropouts { dropout, pass }, observer: None }
+    }
+
+    /// The same with somebody who sees its activations.
+    pub fn observed(self, observer: Observer<'a, O>) -> Self {
+        T5 { observer: Some(observer), ..self }
     }
 
     /// The decoder's output for a batch's targets, ready for [`T5::head`].
@@ -236,11 +246,26 @@ impl<'a, O: Ops> T5<'a, O> {
 
     fn norm(&self, x: &O::Activation, path: &str) -> O::Activation {
         let gain = self.parameter(&format!("{path}.weight"));
-        self.ops.rms_norm(x, gain, &self.config.norm_groups(), self.config.layer_norm_epsilon as f32)
+        let (groups, epsilon) = (self.config.norm_groups(), self.config.layer_norm_epsilon as f32);
+        self.observe(path, x, |x| self.ops.rms_norm(x, gain, &groups, epsilon))
     }
 
     fn linear(&self, x: &O::Activation, path: &str) -> O::Activation {
-        self.ops.linear(x, self.parameter(&format!("{path}.weight")))
+        self.observe(path, x, |x| self.ops.linear(x, self.parameter(&format!("{path}.weight"))))
+    }
+
+    fn observe(
+        &self,
+        path: &str,
+        x: &O::Activation,
+        run: impl FnOnce(&O::Activation) -> O::Activation,
+    ) -> O::Activation {
+        let y = run(x);
+        if let Some(observer) = self.observer {
+            observer(&format!("{path}.input"), x);
+            observer(&format!("{path}.output"), &y);
+        }
+        y
     }
 
     /// The bias of queries `first..first + query` against keys `0..key`, shared by a stack's blocks.

@@ -1,5 +1,6 @@
 //! A session over any backend's operations.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -162,6 +163,24 @@ impl<O: Ops> Session for ModelSession<O> {
                 forward.gradients = session.parameters.keys().cloned().zip(read).collect();
             }
             Ok(forward)
+        })
+    }
+
+    fn activations(
+        &mut self,
+        batch: &Batch,
+        places: &[&str],
+    ) -> Result<BTreeMap<String, HostTensor>, SessionError> {
+        self.check(batch)?;
+        self.guarded(|session| {
+            let seen = RefCell::new(BTreeMap::new());
+            let observe = |place: &str, x: &O::Activation| {
+                if places.contains(&place) {
+                    seen.borrow_mut().insert(place.to_owned(), session.ops.read_activation(x));
+                }
+            };
+            T5::new(&session.ops, &session.config, &session.parameters).observed(&observe).forward(batch);
+            Ok(seen.into_inner())
         })
     }
 

@@ -106,6 +106,17 @@ pub trait Session {
 
     fn forward(&mut self, batch: &Batch, gradients: bool) -> Result<Forward, SessionError>;
 
+    /// What the norms and linear maps see of a batch at places such as `encoder.final_layer_norm.input` or
+    /// `decoder.block.0.layer.0.SelfAttention.o.output`, `[batch, length, width]` each. Places that there are not are left out.
+    fn activations(
+        &mut self,
+        batch: &Batch,
+        places: &[&str],
+    ) -> Result<BTreeMap<String, HostTensor>, SessionError> {
+        let _ = (batch, places);
+        Err(SessionError::Device("it does not show its activations".into()))
+    }
+
     /// Greedy decoding, row by row, up to and without the end of sequence token.
     fn generate(&mut self, batch: &Batch, max_new_tokens: usize) -> Result<Vec<Vec<i32>>, SessionError>;
 

@@ -127,6 +127,28 @@ impl TrainingProgress {
     }
 }
 
+/// The progress of what goes step by step and may tell of it from anywhere.
+pub struct StepProgress(Mutex<Display>);
+
+impl StepProgress {
+    pub fn new(name: &str) -> Self {
+        StepProgress(Mutex::new(Display::new(name, 1)))
+    }
+
+    pub fn at(&self, done: usize, steps: usize, message: &str) {
+        let mut display = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        display.total = steps as u64;
+        if let Some(bar) = &display.bar {
+            bar.set_length(steps as u64);
+        }
+        display.at(done as u64, message);
+    }
+
+    pub fn finish(&self) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).finish();
+    }
+}
+
 /// A fine-tuning's progress.
 #[derive(Default)]
 pub struct FineTuningProgress {

@@ -159,6 +159,11 @@ fn fuse(fusion: &Fusion, parents: &[&str], output: &str) -> String {
             options += &format!(" --{} {}", key.replace('_', "-"), quoted(&value));
         }
     }
+    if let Some(examples) =
+        fusion.other.get("calibration").and_then(|calibration| calibration.get("examples"))
+    {
+        options += &format!(" --calibrate TEXT --calibrate-examples {examples}");
+    }
     format!("cargo xtask fuse {parents} {options} --output {}\n", quoted(output))
 }
 

@@ -72,6 +72,7 @@ fn check_inputs(located: &Located, stages: &[Located], sources: &Sources) -> Res
     let tokenizer = match &located.stage.work {
         Work::Pretrain(work) => work.data.tokenizer.stage(),
         Work::Evaluate(work) => work.data.tokenizer.stage(),
+        Work::Fuse(work) => work.calibrate.as_ref().and_then(|calibrate| calibrate.data.tokenizer.stage()),
         _ => None,
     };
     for input in &located.inputs {

@@ -21,7 +21,7 @@ use crate::corpus;
 use crate::model::HubModel;
 use crate::output::causes;
 use crate::stage::evaluate::Evaluate;
-use crate::stage::fuse::{Fuse, FuseSettings};
+use crate::stage::fuse::{Calibrate, Fuse, FuseSettings};
 use crate::stage::glue::Glue;
 use crate::stage::pretrain::{Dimensions, Pretrain, Start};
 use crate::stage::text::{Data, HeldOut};
@@ -153,10 +153,20 @@ impl Shared<'_> {
         }
         let parents: Vec<Source> =
             parents.into_iter().map(|parent| self.source(parent, inputs)).collect::<Result<_>>()?;
+        let examples: Option<usize> = self.take(&mut table, "calibrate_examples")?;
+        let calibrate = match examples {
+            None => None,
+            Some(examples) => {
+                let data = self.data(&span, &mut table)?;
+                Some(Calibrate { data: self.tokenized(&span, data, inputs)?, examples })
+            }
+        };
         let settings: FuseSettings = self.rest(span.clone(), table)?;
+        let calibration = calibrate.iter().try_for_each(|calibrate| calibrate.check(&settings));
+        calibration.map_err(|error| self.sources.error(span.clone(), error))?;
         // Not when the stage's turn has come, perhaps hours later.
         settings.check(parents.len()).map_err(|error| self.sources.error(span, error))?;
-        Ok(Work::Fuse(Fuse { parents, settings }))
+        Ok(Work::Fuse(Fuse { parents, settings, calibrate }))
     }
 
     fn glue(&self, span: Range<usize>, own: Table, inputs: &mut Vec<Spanned<String>>) -> Result<Work> {

@@ -198,10 +198,25 @@ impl<'a> Stages<'a> {
                     Ok(NamedModel { label: source.to_string(), directory: self.locate(source)? })
                 });
                 let fusion = PlannedFusion::new(&parents.collect::<Result<Vec<_>>>()?, &work.settings)?;
+                let (fusion, calibration) = match &work.calibrate {
+                    None => (fusion, None),
+                    Some(calibrate) => {
+                        let tokenizer = self.locate(&calibrate.data.tokenizer)?;
+                        let (weights, outcome) =
+                            calibrate.run(&fusion, &work.settings, &tokenizer, compute, &stage.name)?;
+                        eprintln!("{}: {outcome}", stage.name);
+                        (fusion.calibrated(weights, &outcome)?, Some(outcome))
+                    }
+                };
                 fusion.warnings.iter().for_each(|warning| eprintln!("{}: warning: {warning}", stage.name));
                 fusion.write(&output, &stage.name, None)?;
                 write_file_atomically(&directory.join("plan.txt"), fusion.plan.to_string().as_bytes())?;
-                Ok(json!({ "parameters": fusion.plan.parameter_count(), "warnings": fusion.warnings }))
+                let (parameters, warnings) = (fusion.plan.parameter_count(), &fusion.warnings);
+                let mut result = json!({ "parameters": parameters, "warnings": warnings });
+                if let Some(calibration) = calibration {
+                    result["calibration"] = serde_json::to_value(calibration)?;
+                }
+                Ok(result)
             }
             Work::Glue(work) => {
                 let files = self.glue.context("GLUE's files were not given")?;

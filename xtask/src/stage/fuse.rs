@@ -1,5 +1,6 @@
 //! Fusing checkpoints, or growing one.
 
+mod calibrate;
 mod parents;
 mod settings;
 
@@ -8,18 +9,19 @@ use std::path::Path;
 
 use anyhow::Result;
 use fusion_core::{
-    Checkpoint, DEFAULT_SHARD_SIZE, Dtype, Executor, FusionPlan, Lineage, PlanDevice, Progress, TensorSource,
-    write_directory_atomically, write_file_atomically,
+    Checkpoint, DEFAULT_SHARD_SIZE, Dtype, Executor, FusionPlan, HostTensors, Lineage, PlanDevice, Progress,
+    TensorSource, write_directory_atomically, write_file_atomically,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
-use t5_model::T5Config;
 use t5_model::optimizer::{CarriedState, CarryOptimizer, OptimizerState};
+use t5_model::{FusionParent, T5Config};
 
 use super::Source;
 use crate::interrupt::{self, Interrupted};
 use crate::model::copy_tokenizer;
 use crate::progress::WritingProgress;
+pub use calibrate::{Calibrate, Calibrated};
 pub use parents::{NamedModel, Parents};
 pub use settings::{Cross, FuseSettings};
 
@@ -29,6 +31,8 @@ pub struct Fuse {
     pub parents: Vec<Source>,
     #[serde(flatten)]
     pub settings: FuseSettings,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibrate: Option<Calibrate>,
 }
 
 /// The type of a checkpoint's weights.
@@ -56,6 +60,8 @@ pub struct PlannedFusion {
     pub child: T5Config,
     /// What its author should know.
     pub warnings: Vec<String>,
+    /// The plan's.
+    parents: Vec<FusionParent>,
     checkpoints: Vec<Checkpoint>,
     /// The checkpoint of each of the plan's parents.
     sources: Vec<usize>,
@@ -66,6 +72,8 @@ pub struct PlannedFusion {
     /// What the lineage says of the method's options.
     options: Map<String, Value>,
     dtype: Option<WeightType>,
+    /// Other values than the plan's.
+    calibrated: Option<HostTensors>,
 }
 
 impl PlannedFusion {
@@ -85,8 +93,17 @@ impl PlannedFusion {
         Ok(self.executor(&self.tensor_sources())?.memory()?)
     }
 
+    /// The same with weights that were fitted.
+    pub fn calibrated(mut self, weights: HostTensors, outcome: &Calibrated) -> Result<Self> {
+        self.options.insert("calibration".to_owned(), serde_json::to_value(outcome)?);
+        Ok(PlannedFusion { calibrated: Some(weights), ..self })
+    }
+
     fn executor<'a>(&'a self, sources: &'a [&'a dyn TensorSource]) -> Result<Executor<'a>> {
-        let executor = Executor::new(&self.plan, sources)?;
+        let mut executor = Executor::new(&self.plan, sources)?;
+        if let Some(values) = &self.calibrated {
+            executor = executor.with_values(values);
+        }
         Ok(match self.dtype {
             Some(dtype) => executor.output_dtype(dtype.dtype())?,
             None => executor,

@@ -111,7 +111,10 @@ impl Work {
                 };
                 model.into_iter().chain([&work.data.tokenizer]).collect()
             }
-            Work::Fuse(work) => work.parents.iter().collect(),
+            Work::Fuse(work) => {
+                let tokenizer = work.calibrate.as_ref().map(|calibrate| &calibrate.data.tokenizer);
+                work.parents.iter().chain(tokenizer).collect()
+            }
             Work::Glue(work) => vec![&work.model],
             Work::Evaluate(work) => vec![&work.model, &work.data.tokenizer],
         }

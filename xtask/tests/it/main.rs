@@ -1,6 +1,7 @@
 //! The program from the outside.
 
 mod arguments;
+mod calibrate;
 mod check;
 mod checkpoints;
 mod convert;

@@ -118,7 +118,7 @@ fn the_recipes_of_the_project_are_sound() {
 }
 
 /// A text of many words.
-fn letters() -> String {
+pub fn letters() -> String {
     let word = |a: char, b: char| format!("{a} {b}{a}x {a}{b}{b}{a}\n");
     ('a'..='z').flat_map(|a| ('a'..='z').map(move |b| word(a, b))).collect()
 }

@@ -1,17 +1,23 @@
 pub mod options;
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
 use fusion_core::PlanDevice;
 use serde_json::json;
+use t5_model::Backend;
 
 use self::options::{Options, named};
+use crate::compute::ComputeArguments;
+use crate::corpus;
 use crate::interrupt;
 use crate::model::{ModelPlace, check_replaceable};
 use crate::output::{print, print_json};
-use crate::stage::fuse::PlannedFusion;
+use crate::stage::Source;
+use crate::stage::fuse::{Calibrate, PlannedFusion};
+use crate::stage::text::{Data, HeldOut};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -21,6 +27,9 @@ const EXAMPLES: &str = concat!(
     "  cargo xtask fuse small-a --method lemon --num-heads 9 --d-ff 1536 --output wider\n",
     "  cargo xtask fuse small-a --method stack --new-blocks silent --output deeper",
 );
+
+/// Documents of a calibration's text of which one is measured with and not fitted.
+const HELD_OUT_EVERY: NonZeroU64 = NonZeroU64::new(10).unwrap();
 
 /// Fuse checkpoints into one larger model, or grow one
 ///
@@ -49,8 +58,17 @@ pub struct Arguments {
     /// Print the plan as JSON
     #[arg(long)]
     json: bool,
-    /// Execute the plan with this tensor framework, in f32, rather than in pieces on the host; the result is the same but for
-    /// rounding
+    /// Fit a child under the rule to the ensemble on this text (files, folders, globs, or builtin:webster); it stays a stock T5
+    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "plan_only")]
+    calibrate: Vec<String>,
+    /// Examples to fit
+    #[arg(long, value_name = "N", default_value_t = 256, requires = "calibrate")]
+    calibrate_examples: usize,
+    /// Tokens of an example's input
+    #[arg(long, value_name = "N", default_value_t = 128, requires = "calibrate")]
+    calibrate_input_length: usize,
+    /// Execute the plan with this tensor framework, in f32, rather than in pieces on the host, and calibrate with it
+    /// [default: burn, to calibrate]; the result is the same but for rounding
     #[arg(long, value_name = "NAME", conflicts_with = "plan_only")]
     backend: Option<String>,
     /// The backend's device [default: its first]
@@ -65,12 +83,16 @@ impl Arguments {
             check_replaceable(output, self.overwrite, &parents)?;
         }
         let device = self.plan_device()?;
+        if !self.plan_only {
+            interrupt::listen()?;
+        }
+        let calibrate = self.calibration()?;
         let fusion = PlannedFusion::new(&named(&self.parents)?, &self.options.settings())?;
+        let fusion = self.calibrated(fusion, calibrate)?;
         for warning in &fusion.warnings {
             eprintln!("warning: {warning}");
         }
         if let Some(output) = self.output.as_deref().filter(|_| !self.plan_only) {
-            interrupt::listen()?;
             fusion.write(output, "fuse", device.as_deref())?;
         }
         if self.json {
@@ -85,11 +107,45 @@ impl Arguments {
         }
     }
 
+    /// Fits the child, if that is asked for.
+    fn calibrated(&self, fusion: PlannedFusion, calibrate: Option<Calibrate>) -> Result<PlannedFusion> {
+        let Some(calibrate) = calibrate else { return Ok(fusion) };
+        let backend = self.backend.clone().unwrap_or_else(|| "burn".to_owned());
+        let device = self.device_of(t5_model::backend(&backend)?);
+        let compute = ComputeArguments { backend, device, threads: None };
+        let Source::Path(tokenizer) = &calibrate.data.tokenizer else { return Ok(fusion) };
+        let settings = self.options.settings();
+        let (weights, outcome) = calibrate.run(&fusion, &settings, tokenizer, &compute.start()?, "fuse")?;
+        eprintln!("{outcome}");
+        fusion.calibrated(weights, &outcome)
+    }
+
+    fn calibration(&self) -> Result<Option<Calibrate>> {
+        let Some(first) = self.parents.first().filter(|_| !self.calibrate.is_empty()) else {
+            return Ok(None);
+        };
+        let text = self.calibrate.iter().map(|text| corpus::absolute(Path::new(""), text));
+        let data = Data {
+            text: text.collect::<Result<_>>()?,
+            held_out: HeldOut::Every(HELD_OUT_EVERY),
+            tokenizer: Source::Path(first.directory()?),
+            input_length: self.calibrate_input_length,
+            max_documents: None,
+        };
+        let calibrate = Calibrate { data, examples: self.calibrate_examples };
+        calibrate.check(&self.options.settings())?;
+        Ok(Some(calibrate))
+    }
+
     fn plan_device(&self) -> Result<Option<Box<dyn PlanDevice>>> {
         let Some(backend) = &self.backend else { return Ok(None) };
         let backend = t5_model::backend(backend)?;
+        Ok(Some(backend.plan_device(&self.device_of(backend))?))
+    }
+
+    /// The wanted device, or a backend's first.
+    fn device_of(&self, backend: &dyn Backend) -> String {
         let first = || backend.devices().into_iter().next().map(|device| device.name);
-        let device = self.device.clone().or_else(first).unwrap_or_default();
-        Ok(Some(backend.plan_device(&device)?))
+        self.device.clone().or_else(first).unwrap_or_default()
     }
 }

@@ -82,6 +82,7 @@ impl Parents {
             plan,
             child,
             warnings,
+            parents: all,
             checkpoints,
             sources,
             lineages,
@@ -89,6 +90,7 @@ impl Parents {
             carry,
             options,
             dtype,
+            calibrated: None,
         };
         // These compare the plan with the parents' headers.
         fusion.executor(&fusion.tensor_sources())?;

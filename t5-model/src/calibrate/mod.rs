@@ -1,0 +1,208 @@
+//! Calibration of the fusion rule. A stock RMSNorm takes the parents' slices as one vector, so a child under the rule misses
+//! the ensemble that it would be under the property. From the embedding on to the logits, each sublayer's output projection,
+//! the gains at a stack's end and an untied head are fitted by least squares to what the ensemble has there, behind what was
+//! fitted before.
+
+mod least_squares;
+
+use std::collections::BTreeMap;
+
+use fusion_core::{HostTensor, HostTensors};
+
+use self::least_squares::LeastSquares;
+use crate::{Batch, IGNORED_LABEL, Session, SessionError, T5Config};
+
+/// How strongly fitted weights are held to what they were: a share of the squares of what they are multiplied with.
+const RIDGE: f64 = 1e-2;
+
+/// Opens a model.
+pub type Open<'a> = dyn Fn(&T5Config, &HostTensors) -> Result<Box<dyn Session>, SessionError> + 'a;
+
+/// What a model is fitted with.
+pub struct Calibration<'a> {
+    /// Opens a model on the device.
+    pub open: &'a Open<'a>,
+    pub batches: &'a [Batch],
+    /// Told after every step how many of how many are done, and whether to go on.
+    pub progress: &'a dyn Fn(usize, usize) -> bool,
+}
+
+/// A norm, and the output projection at the end of the sublayer behind it; none behind a stack's last.
+struct Sublayer {
+    norm: String,
+    output: Option<String>,
+}
+
+/// An encoder or decoder, in the order in which it computes.
+fn sublayers(config: &T5Config, stack: &str) -> Vec<Sublayer> {
+    let (blocks, outputs): (usize, &[&str]) = match stack {
+        "encoder" => (config.num_layers, &["SelfAttention.o", "DenseReluDense.wo"]),
+        _ => (config.num_decoder_layers(), &["SelfAttention.o", "EncDecAttention.o", "DenseReluDense.wo"]),
+    };
+    let mut all = Vec::new();
+    for block in 0..blocks {
+        for (layer, output) in outputs.iter().enumerate() {
+            let path = format!("{stack}.block.{block}.layer.{layer}");
+            all.push(Sublayer {
+                norm: format!("{path}.layer_norm"),
+                output: Some(format!("{path}.{output}")),
+            });
+        }
+    }
+    all.push(Sublayer { norm: format!("{stack}.final_layer_norm"), output: None });
+    all
+}
+
+impl Calibration<'_> {
+    /// Fits the weights of a child under the rule to the ensemble, a model with the same features. Returns whether it was
+    /// let finish.
+    pub fn fit(
+        &self,
+        ensemble: &mut dyn Session,
+        config: &T5Config,
+        weights: &mut HostTensors,
+    ) -> Result<bool, SessionError> {
+        let stacks = ["encoder", "decoder"].map(|stack| sublayers(config, stack));
+        let steps = stacks.iter().map(Vec::len).sum();
+        let mut done = 0;
+        for sublayers in &stacks {
+            for (index, Sublayer { norm, output }) in sublayers.iter().enumerate() {
+                match (output, sublayers.get(index + 1)) {
+                    (Some(output), Some(next)) => {
+                        self.fit_output(ensemble, config, weights, (norm, output, &next.norm))?;
+                    }
+                    _ => self.fit_gains(ensemble, config, weights, norm)?,
+                }
+                done += 1;
+                if !(self.progress)(done, steps) {
+                    return Ok(false);
+                }
+            }
+        }
+        if !config.tied_head() {
+            self.fit_head(ensemble, config, weights)?;
+        }
+        Ok(true)
+    }
+
+    /// Each gain by itself, to the ensemble's feature behind the norm.
+    fn fit_gains(
+        &self,
+        ensemble: &mut dyn Session,
+        config: &T5Config,
+        weights: &mut HostTensors,
+        norm: &str,
+    ) -> Result<(), SessionError> {
+        let place = format!("{norm}.output");
+        let mut sums = vec![(0f64, 0f64); config.d_model];
+        self.visit(ensemble, config, weights, [&[&place], &[&place]], |expected, found| {
+            let (expected, found) = (&expected[0], &found[0]);
+            for (expected, found) in expected.chunks(config.d_model).zip(found.chunks(config.d_model)) {
+                for (sums, (y, x)) in sums.iter_mut().zip(expected.iter().zip(found)) {
+                    sums.0 += x * y;
+                    sums.1 += x * x;
+                }
+            }
+        })?;
+        if let Some(gains) = weights.0.get_mut(&format!("{norm}.weight")) {
+            for (gain, (xy, xx)) in gains.data.iter_mut().zip(sums) {
+                let factor = if xx > 0.0 { xy / xx } else { 1.0 };
+                *gain = (f64::from(*gain) * factor) as f32;
+            }
+        }
+        Ok(())
+    }
+
+    /// An output projection, so that the residual stream behind it is the ensemble's.
+    fn fit_output(
+        &self,
+        ensemble: &mut dyn Session,
+        config: &T5Config,
+        weights: &mut HostTensors,
+        (norm, output, next): (&str, &str, &str),
+    ) -> Result<(), SessionError> {
+        let behind = format!("{next}.input");
+        let (before, inner) = (format!("{norm}.input"), format!("{output}.input"));
+        let Some(shape) = weights.0.get(&format!("{output}.weight")).map(|weight| weight.shape.clone())
+        else {
+            return Ok(());
+        };
+        let mut squares = LeastSquares::new(shape[1], shape[0]);
+        self.visit(ensemble, config, weights, [&[&behind], &[&before, &inner]], |expected, found| {
+            let wanted: Vec<f64> = expected[0].iter().zip(&found[0]).map(|(y, x)| y - x).collect();
+            squares.add(&found[1], &wanted);
+        })?;
+        if let Some(weight) = weights.0.get_mut(&format!("{output}.weight")) {
+            squares.refit(weight, RIDGE);
+        }
+        Ok(())
+    }
+
+    /// The head, as if behind the linear map that comes closest to the ensemble's features before it.
+    fn fit_head(
+        &self,
+        ensemble: &mut dyn Session,
+        config: &T5Config,
+        weights: &mut HostTensors,
+    ) -> Result<(), SessionError> {
+        let place = "decoder.final_layer_norm.output";
+        let width = config.d_model;
+        let mut squares = LeastSquares::new(width, width);
+        self.visit(ensemble, config, weights, [&[place], &[place]], |expected, found| {
+            squares.add(&found[0], &expected[0]);
+        })?;
+        let Some(head) = weights.0.get_mut("lm_head.weight") else { return Ok(()) };
+        let mut map = HostTensor::zeros([width, width]);
+        map.data.iter_mut().step_by(width + 1).for_each(|diagonal| *diagonal = 1.0);
+        squares.refit(&mut map, RIDGE);
+        let map: Vec<f64> = map.data.iter().map(|value| f64::from(*value)).collect();
+        for row in head.data.chunks_mut(width) {
+            let old: Vec<f64> = row.iter().map(|value| f64::from(*value)).collect();
+            let mut new = vec![0.0; width];
+            for (factor, line) in old.iter().zip(map.chunks(width)) {
+                new.iter_mut().zip(line).for_each(|(new, value)| *new += factor * value);
+            }
+            row.iter_mut().zip(new).for_each(|(row, new)| *row = new as f32);
+        }
+        Ok(())
+    }
+
+    /// Runs both models on all batches and shows, batch by batch, the tokens' activations at the first places of the ensemble
+    /// and at the second ones of the child: `[token, width]` each. Padding is left out.
+    fn visit(
+        &self,
+        ensemble: &mut dyn Session,
+        config: &T5Config,
+        weights: &HostTensors,
+        [expected, found]: [&[&str]; 2],
+        mut see: impl FnMut(&[Vec<f64>], &[Vec<f64>]),
+    ) -> Result<(), SessionError> {
+        let mut child = (self.open)(config, weights)?;
+        for batch in self.batches {
+            let expected = tokens(batch, expected, ensemble.activations(batch, expected)?)?;
+            let found = tokens(batch, found, child.activations(batch, found)?)?;
+            see(&expected, &found);
+        }
+        Ok(())
+    }
+}
+
+/// The activations that belong to tokens, in the order of the places.
+fn tokens(
+    batch: &Batch,
+    places: &[&str],
+    mut seen: BTreeMap<String, HostTensor>,
+) -> Result<Vec<Vec<f64>>, SessionError> {
+    let of = |place: &&str| {
+        let missing = || SessionError::Device(format!("it does not show {place}"));
+        let HostTensor { shape, data } = seen.remove(*place).ok_or_else(missing)?;
+        let width = shape.last().copied().unwrap_or(1).max(1);
+        let is_token: Vec<bool> = match place.starts_with("encoder") {
+            true => batch.attention_mask.iter().map(|mask| *mask != 0).collect(),
+            false => batch.labels.iter().map(|label| *label != IGNORED_LABEL).collect(),
+        };
+        let rows = data.chunks(width).zip(is_token).filter(|(_, is_token)| *is_token);
+        Ok(rows.flat_map(|(row, _)| row).map(|value| f64::from(*value)).collect())
+    };
+    places.iter().map(of).collect()
+}
