@@ -131,7 +131,7 @@ fn errors() {
     let fails = |path| message(Tokenizer::load(path).unwrap_err(), folder.path());
     assert_snapshot!(fails(folder.path().to_owned()), @"no tokenizer in `FOLDER`: expected tokenizer.json or spiece.model");
     assert_snapshot!(fails(folder.path().join("none.json")), @"cannot read none.json: No such file or directory (os error 2)");
-    assert_snapshot!(fails(write("broken.json", b"{\"version\": \"1.0\",")), @"broken.json: not a usable tokenizer: EOF while parsing a value at line 1 column 18");
+    assert_snapshot!(fails(write("broken.json", b"{\"version\": \"1.0\",")), @"broken.json: not a usable tokenizer: EOF while parsing an object at line 1 column 18");
     assert_snapshot!(fails(write("text.model", b"not a protocol buffer")), @"text.model: not a usable tokenizer: not a SentencePiece model: failed to decode Protobuf message: invalid wire type value: 6");
     // Trainer field 3 is 2: byte pair encoding.
     assert_snapshot!(fails(write("bpe.model", b"\x12\x02\x18\x02")), @"bpe.model: not a usable tokenizer: SentencePiece model type 2, expected unigram (1)");
