@@ -102,6 +102,7 @@ fn the_recipes_of_the_project_are_sound() {
             .success()
     };
     plan("optimizer-state.toml", &[]);
+    plan("calibration.toml", &[]);
     let quickstart = plan("quickstart.toml", &[]);
     insta::assert_snapshot!(quickstart);
     let stages = |plan: &str| -> Vec<String> {
