@@ -26,7 +26,7 @@ const EXAMPLES: &str = concat!(
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The checkpoints to fuse: directories, or hf:ORG/NAME[@REVISION]
+    /// The checkpoints to fuse: directories, or `hf:ORG/NAME[@REVISION]`
     #[arg(required = true, value_name = "PARENT")]
     parents: Vec<ModelPlace>,
     /// Where the fused checkpoint would be written

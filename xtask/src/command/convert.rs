@@ -23,7 +23,7 @@ const EXAMPLES: &str = concat!(
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The weights: a directory or file, or hf:ORG/NAME[@REVISION]
+    /// The weights: a directory or file, or `hf:ORG/NAME[@REVISION]`
     #[arg(value_name = "INPUT")]
     input: ModelPlace,
     /// Where to write the checkpoint

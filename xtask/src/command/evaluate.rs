@@ -21,7 +21,7 @@ const EXAMPLES: &str =
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The checkpoint, in Hugging Face's layout, or hf:ORG/NAME[@REVISION]
+    /// The checkpoint, in Hugging Face's layout, or `hf:ORG/NAME[@REVISION]`
     #[arg(long, value_name = "MODEL")]
     model: ModelPlace,
     /// Files, folders or globs (.json, .jsonl, .txt, also .gz or .zst), or builtin:webster

@@ -24,7 +24,7 @@ const EXAMPLES: &str = concat!(
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The checkpoint, in Hugging Face's layout, or hf:ORG/NAME[@REVISION]
+    /// The checkpoint, in Hugging Face's layout, or `hf:ORG/NAME[@REVISION]`
     #[arg(value_name = "CKPT")]
     checkpoint: ModelPlace,
     /// Where to write the export

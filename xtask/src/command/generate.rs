@@ -26,7 +26,7 @@ const EXAMPLES: &str = concat!(
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The checkpoint, in Hugging Face's layout and with its tokenizer, or hf:ORG/NAME[@REVISION]
+    /// The checkpoint, in Hugging Face's layout and with its tokenizer, or `hf:ORG/NAME[@REVISION]`
     #[arg(long, value_name = "MODEL")]
     model: ModelPlace,
     /// The inputs [default: the lines of standard input]

@@ -23,7 +23,7 @@ const EXAMPLES: &str = concat!("Example:\n", "  cargo xtask inspect fused",);
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The checkpoint, in Hugging Face's layout, or hf:ORG/NAME[@REVISION]
+    /// The checkpoint, in Hugging Face's layout, or `hf:ORG/NAME[@REVISION]`
     #[arg(value_name = "CKPT")]
     checkpoint: ModelPlace,
     /// Print JSON

@@ -32,7 +32,7 @@ pub struct Arguments {
     /// Where the run lives
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// The checkpoint to start from, or hf:ORG/NAME[@REVISION]
+    /// The checkpoint to start from, or `hf:ORG/NAME[@REVISION]`
     #[arg(long, value_name = "MODEL", conflicts_with = "NewModel")]
     from: Option<ModelPlace>,
     #[command(flatten)]

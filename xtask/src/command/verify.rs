@@ -31,7 +31,7 @@ pub struct Arguments {
     /// The fused or grown checkpoint
     #[arg(value_name = "CHILD")]
     child: ModelPlace,
-    /// What it was made from; models are directories, or hf:ORG/NAME[@REVISION]
+    /// What it was made from; models are directories, or `hf:ORG/NAME[@REVISION]`
     #[arg(value_name = "PARENT", required = true)]
     parents: Vec<ModelPlace>,
     /// The parents' weights in the average [default: the child's lineage, or else all equal]

@@ -41,7 +41,7 @@ const HELD_OUT_EVERY: NonZeroU64 = NonZeroU64::new(10).unwrap();
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The checkpoints to fuse: directories, or hf:ORG/NAME[@REVISION]
+    /// The checkpoints to fuse: directories, or `hf:ORG/NAME[@REVISION]`
     #[arg(required = true, value_name = "PARENT")]
     parents: Vec<ModelPlace>,
     /// Where to write the fused checkpoint
