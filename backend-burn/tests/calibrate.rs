@@ -2,9 +2,10 @@
 
 use backend_burn as _;
 use fusion_core::{DirectSum, Executor, HostTensors, Normalisation, Philox, TensorSource};
+use t5_model::conformance::random_weights;
 use t5_model::{
     Batch, Calibration, Comparison, DepthAlignment, FeedForward, FusionParent, Session, SessionError,
-    T5Config, child_config, fusion_plan, initialize,
+    T5Config, child_config, fusion_plan,
 };
 
 const VOCABULARY: usize = 24;
@@ -15,16 +16,10 @@ fn open(config: &T5Config, weights: &HostTensors) -> Result<Box<dyn Session>, Se
 
 /// Random weights, the first parent's residual stream twice as large as the others'.
 fn weights(config: &T5Config, seed: u64) -> HostTensors {
-    let mut weights = initialize(config, seed).unwrap();
+    let mut weights = random_weights(config, seed).unwrap();
     let louder = if seed == 1 { 2.0 } else { 1.0 };
-    for (name, tensor) in &mut weights.0 {
-        if name.ends_with("layer_norm.weight") {
-            let gains = Philox::new(seed, &format!("gains of {name}"));
-            (0..).zip(&mut tensor.data).for_each(|(index, gain)| *gain = 0.5 + gains.uniform(index));
-        } else if name == "shared.weight" {
-            tensor.data.iter_mut().for_each(|value| *value *= louder);
-        }
-    }
+    let embedding = weights.0.get_mut("shared.weight").unwrap();
+    embedding.data.iter_mut().for_each(|value| *value *= louder);
     weights
 }
 

@@ -9,27 +9,18 @@ use fusion_core::{
     Axis, Carry, DirectSum, Executor, FusionPlan, HostTensor, HostTensors, LazyTensor, Normalisation, Philox,
     TensorFile, TensorSource,
 };
+use t5_model::conformance::random_weights;
 use t5_model::optimizer::{CarriedState, CarryOptimizer, OptimizerState, write_optimizer_state};
 use t5_model::{
     Arrangement, Batch, DepthAlignment, Dropout, FusionParent, Grown, HyperClone, Net2Net, NewBlocks,
-    Optimizer, Session, Stack, T5Config, Update, Widths, child_config, fusion_plan, hyperclone, initialize,
-    net2net, parameter_table, self_fusion, stack,
+    Optimizer, Session, Stack, T5Config, Update, Widths, child_config, fusion_plan, hyperclone, net2net,
+    parameter_table, self_fusion, stack,
 };
 
 type Gradients = BTreeMap<String, HostTensor>;
 
 fn open(config: &T5Config, weights: &HostTensors) -> Box<dyn Session> {
     t5_model::backend("burn").unwrap().open("cpu", config, weights).unwrap()
-}
-
-/// Random weights, with gains that are not all 1.
-fn weights(config: &T5Config, seed: u64) -> HostTensors {
-    let mut weights = initialize(config, seed).unwrap();
-    for (name, tensor) in weights.0.iter_mut().filter(|(name, _)| name.ends_with("layer_norm.weight")) {
-        let gains = Philox::new(seed, &format!("gains of {name}"));
-        (0..).zip(&mut tensor.data).for_each(|(index, gain)| *gain = 0.5 + gains.uniform(index));
-    }
-    weights
 }
 
 /// Two texts of the given length and their continuations.
@@ -133,7 +124,7 @@ fn gradients_are_the_parents() {
     for tied in [false, true] {
         let mut config = T5Config::v1_1(23, 12, 3, 4, 10, 2);
         config.tie_word_embeddings = tied;
-        let model = weights(&config, 1);
+        let model = random_weights(&config, 1).unwrap();
         let options = |normalisation| DirectSum { normalisation, ..DirectSum::default() };
         let widths = Widths { d_model: Some(24), num_heads: Some(4), d_ff: Some(27) };
         let deeper = Stack { times: 2, arrangement: Arrangement::Interleave, new_blocks: NewBlocks::Silent };
@@ -167,7 +158,7 @@ struct Trained {
 }
 
 fn trained(config: &T5Config, optimizer: Optimizer, seed: u64, steps: u64) -> Trained {
-    let mut session = open(config, &weights(config, seed));
+    let mut session = open(config, &random_weights(config, seed).unwrap());
     let (mut path, mut batches) = (Vec::new(), Vec::new());
     for step in 1..=steps {
         path.push(session.export().unwrap());

@@ -1,13 +1,10 @@
 //! Fusing random models of random sizes: under the property, the child is the ensemble of its parents.
 
 use backend_burn as _;
-use fusion_core::{
-    DirectSum, Executor, Fill, HostTensors, Normalisation, Philox, StandardDeviation, TensorSource,
-};
+use fusion_core::{DirectSum, Executor, Fill, HostTensors, Normalisation, StandardDeviation, TensorSource};
 use proptest::prelude::*;
-use t5_model::{
-    Batch, DepthAlignment, FeedForward, FusionParent, T5Config, child_config, fusion_plan, initialize,
-};
+use t5_model::conformance::random_weights;
+use t5_model::{Batch, DepthAlignment, FeedForward, FusionParent, T5Config, child_config, fusion_plan};
 
 const NOISE: Fill = Fill::normal(StandardDeviation::Relative(0.1), 7);
 
@@ -38,16 +35,6 @@ fn config(family: &Family, [d_model, heads, d_kv, d_ff, encoder, decoder]: [usiz
         config.feed_forward_proj = FeedForward::Relu;
     }
     config
-}
-
-/// Random weights, with gains that are not all 1.
-fn weights(config: &T5Config, seed: u64) -> HostTensors {
-    let mut weights = initialize(config, seed).unwrap();
-    for (name, tensor) in weights.0.iter_mut().filter(|(name, _)| name.ends_with("layer_norm.weight")) {
-        let gains = Philox::new(seed, &format!("gains of {name}"));
-        (0..).zip(&mut tensor.data).for_each(|(index, gain)| *gain = 0.5 + gains.uniform(index));
-    }
-    weights
 }
 
 fn batch() -> Batch {
@@ -97,7 +84,7 @@ proptest! {
         seed in 0..1000u64,
     ) {
         let configs: Vec<_> = sizes.iter().map(|sizes| config(&family, *sizes)).collect();
-        let models: Vec<_> = (seed..).zip(&configs).map(|(seed, config)| weights(config, seed)).collect();
+        let models: Vec<_> = (seed..).zip(&configs).map(|(seed, config)| random_weights(config, seed).unwrap()).collect();
         let rest = (configs.len() - 1) as f64;
         let weights = share.map(|share| {
             (0..configs.len()).map(|i| if i == 0 { share } else { (1.0 - share) / rest }).collect()
@@ -115,7 +102,7 @@ proptest! {
         seed in 0..1000u64,
     ) {
         let config = config(&family, sizes);
-        let model = weights(&config, seed);
+        let model = random_weights(&config, seed).unwrap();
         let options = DirectSum { normalisation: Normalisation::Rule, ..DirectSum::default() };
         let deviation = deviation(&vec![config; times], &vec![model; times], options, DepthAlignment::Bottom);
         prop_assert!(deviation < 1e-5, "off by {:e}", deviation);
@@ -129,7 +116,7 @@ fn fused_models_fuse() {
     let mut grouped = config(&family, [12, 2, 4, 9, 2, 1]);
     grouped.rms_norm_groups = vec![5, 7];
     let configs = [grouped, config(&family, [6, 1, 4, 5, 2, 1])];
-    let models = [weights(&configs[0], 1), weights(&configs[1], 2)];
+    let models = [random_weights(&configs[0], 1).unwrap(), random_weights(&configs[1], 2).unwrap()];
     let deviation = deviation(&configs, &models, DirectSum::default(), DepthAlignment::Bottom);
     assert!(deviation < 1e-5, "off by {deviation:e}");
 }
@@ -140,7 +127,7 @@ fn absent_features_learn_with_cross_connections() {
     let family = Family { gated: true, tied: false };
     let configs = [config(&family, [8, 2, 4, 6, 2, 1]), config(&family, [6, 1, 4, 5, 1, 1])];
     let parents: Vec<_> = ["deep", "shallow"].into_iter().zip(&configs).map(parent).collect();
-    let models = [weights(&configs[0], 1), weights(&configs[1], 2)];
+    let models = [random_weights(&configs[0], 1).unwrap(), random_weights(&configs[1], 2).unwrap()];
     for (cross, learns) in [(Fill::Zero, false), (NOISE, true)] {
         let options = DirectSum { cross, ..DirectSum::default() };
         let plan = fusion_plan(&parents, &options, DepthAlignment::Bottom).unwrap();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use crate::checkpoint::{LazyTensor, PIECE, Producer, Progress, write_weights, writing_memory};
+use crate::checkpoint::{LazyTensor, PIECE, Producer, Progress, whole, write_weights, writing_memory};
 use crate::device::{PlanDevice, produce_on};
 use crate::plan::{FusionPlan, PlannedParam};
 use crate::produce::Production;
@@ -125,10 +125,7 @@ impl<'a> Executor<'a> {
             (None, Some(device)) => production.encode_all(&produce_on(device, &production)?.data)?,
             (None, None) => return Ok(Box::new(move |start, out: &mut [u8]| production.fill(start, out))),
         };
-        Ok(Box::new(move |start, out: &mut [u8]| {
-            out.copy_from_slice(&bytes[start..][..out.len()]);
-            Ok(())
-        }))
+        Ok(whole(bytes))
     }
 
     fn prepare(&self, param: &'a PlannedParam) -> Result<Production<'a>> {

@@ -2,20 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use fusion_core::{
     Checkpoint, DEFAULT_SHARD_SIZE, Dtype, LazyTensor, Lineage, TensorFile, TensorSource, TensorView,
-    convert_tensor, write_directory_atomically, write_file_atomically, write_weights,
+    convert_tensor, write_file_atomically, write_weights,
 };
 use serde_json::Value;
 use t5_model::text::Tokenizer;
 use t5_model::{StoredParameter, T5Config, parameter_table, t5x_parameters};
 
 use crate::model::{copy_tokenizer, tokenizer_of};
-use crate::progress::WritingProgress;
+use crate::writing::write_directory;
 
 /// What T5X calls the file in a checkpoint's directory.
 const T5X_FILE: &str = "checkpoint";
@@ -135,7 +134,10 @@ impl Conversion {
     /// Writes the checkpoint: all of it, or nothing. `tokenizer` is a file or folder; without one, the
     /// checkpoint's own is taken, if it has one.
     pub fn write(&self, output: &Path, tokenizer: Option<&Path>, dtype: Option<Dtype>) -> Result<()> {
-        write_directory_atomically::<anyhow::Error>(output, |directory| {
+        let tensors = self.parameters.iter().map(|(name, stored)| self.tensor(name, stored, dtype));
+        let tensors = tensors.collect::<Result<Vec<_>>>()?;
+        let size = tensors.iter().map(LazyTensor::size).sum::<usize>() as u64;
+        write_directory(output, ("convert", "the model"), size, |directory, progress| {
             self.write_tokenizer(directory, tokenizer)?;
             let mut config = self.config.to_json();
             if dtype.is_some() {
@@ -143,20 +145,12 @@ impl Conversion {
             }
             let config = format!("{:#}\n", Value::Object(config));
             write_file_atomically(&directory.join("config.json"), config.as_bytes())?;
-            let tensors = self.parameters.iter().map(|(name, stored)| self.tensor(name, stored, dtype));
-            let tensors = tensors.collect::<Result<Vec<_>>>()?;
-            let progress = WritingProgress::new("convert", self.size(dtype)?);
-            let wrote = |count| {
-                progress.wrote(count);
-                ControlFlow::Continue(())
-            };
-            let hash = write_weights(directory, tensors, DEFAULT_SHARD_SIZE, Some(&wrote))?;
+            let hash = write_weights(directory, tensors, DEFAULT_SHARD_SIZE, Some(progress))?;
             match &self.lineage {
                 Some(lineage) => Ok(Lineage { blake3: Some(hash), ..lineage.clone() }.write(directory)?),
                 None => Ok(()),
             }
         })
-        .with_context(|| format!("the model was not written to {}", output.display()))
     }
 
     fn write_tokenizer(&self, directory: &Path, given: Option<&Path>) -> Result<()> {
@@ -169,17 +163,6 @@ impl Conversion {
         let (tokens, vocabulary) = (tokenizer.vocab_size(), self.config.vocab_size);
         ensure!(tokens <= vocabulary, "the tokenizer has {tokens} tokens, but the model only {vocabulary}");
         if path.is_dir() { copy_tokenizer(path, directory) } else { Ok(tokenizer.save(directory)?) }
-    }
-
-    /// Bytes of the weights.
-    fn size(&self, dtype: Option<Dtype>) -> Result<u64> {
-        let mut size = 0;
-        for stored in self.parameters.values() {
-            let view = self.weights.view(&stored.tensor)?;
-            let elements: usize = view.shape().iter().product();
-            size += (elements * dtype.unwrap_or(view.dtype()).bitsize() / 8) as u64;
-        }
-        Ok(size)
     }
 
     fn tensor<'a>(
@@ -195,15 +178,12 @@ impl Conversion {
         }
         let transposed = stored.transposed;
         let shape = shape_of(&view, transposed);
-        Ok(LazyTensor::new(name, dtype, shape, move || {
-            let mut bytes = convert_tensor(name, &view, dtype, 1.0)?;
-            if let ([rows, columns], true) = (view.shape(), transposed) {
-                bytes = transpose(&bytes, [*rows, *columns], dtype.bitsize() / 8);
-            }
-            Ok(Box::new(move |start, out: &mut [u8]| {
-                out.copy_from_slice(&bytes[start..][..out.len()]);
-                Ok(())
-            }))
+        Ok(LazyTensor::made(name, dtype, shape, move || {
+            let bytes = convert_tensor(name, &view, dtype, 1.0)?;
+            Ok(match (view.shape(), transposed) {
+                ([rows, columns], true) => transpose(&bytes, [*rows, *columns], dtype.bitsize() / 8),
+                _ => bytes,
+            })
         }))
     }
 }

@@ -16,6 +16,7 @@ mod report;
 mod stage;
 #[cfg(feature = "webster")]
 mod webster;
+mod writing;
 
 use std::process::ExitCode;
 

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::{Dtype, Error, HostTensor, Result, TensorSource};
+use bytemuck::NoUninit;
+
+use crate::{Dtype, Error, Result, TensorSource};
 
 /// Fills a buffer with a tensor's little-endian bytes, row-major, from an offset in bytes on. Called from many threads.
 pub type Producer<'a> = Box<dyn Fn(usize, &mut [u8]) -> Result<()> + Send + Sync + 'a>;
@@ -20,6 +22,15 @@ pub(super) enum Content<'a> {
     Produced(Box<dyn Fn() -> Result<Producer<'a>> + Sync + 'a>),
 }
 
+/// Hands out what is in memory.
+pub(crate) fn whole<'a, T: NoUninit + Send + Sync + 'a>(values: Vec<T>) -> Producer<'a> {
+    Box::new(move |start, out| {
+        let bytes: &[u8] = bytemuck::cast_slice(&values);
+        out.copy_from_slice(&bytes[start..][..out.len()]);
+        Ok(())
+    })
+}
+
 impl<'a> LazyTensor<'a> {
     /// `prepare` is called before the first piece of the tensor, what it returns is dropped after the last one.
     pub fn new(
@@ -32,20 +43,15 @@ impl<'a> LazyTensor<'a> {
         LazyTensor { name: name.into(), dtype, shape: shape.into(), content }
     }
 
-    /// A tensor that is made as a whole when its first piece is written, and then in memory until its last one is.
-    pub fn made(
+    /// A tensor that is made as a whole when its first piece is written, and then in memory until its last one is: its
+    /// elements, or their little-endian bytes.
+    pub fn made<T: NoUninit + Send + Sync + 'a>(
         name: impl Into<String>,
+        dtype: Dtype,
         shape: impl Into<Vec<usize>>,
-        make: impl Fn() -> Result<HostTensor> + Sync + 'a,
+        make: impl Fn() -> Result<Vec<T>> + Sync + 'a,
     ) -> Self {
-        LazyTensor::new(name, Dtype::F32, shape, move || {
-            let tensor = make()?;
-            Ok(Box::new(move |start, out: &mut [u8]| {
-                let bytes: &[u8] = bytemuck::cast_slice(&tensor.data);
-                out.copy_from_slice(&bytes[start..][..out.len()]);
-                Ok(())
-            }) as Producer<'a>)
-        })
+        LazyTensor::new(name, dtype, shape, move || Ok(whole(make()?)))
     }
 
     /// A tensor of little-endian bytes, row-major, that are in memory.
@@ -65,7 +71,7 @@ impl<'a> LazyTensor<'a> {
     }
 
     /// The number of bytes; saturates, to be refused when a file is laid out.
-    pub(super) fn size(&self) -> usize {
+    pub fn size(&self) -> usize {
         let bits = self.shape.iter().fold(self.dtype.bitsize(), |bits, size| bits.saturating_mul(*size));
         bits / 8
     }

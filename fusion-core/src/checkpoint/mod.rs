@@ -21,6 +21,7 @@ pub use file::TensorFile;
 pub(crate) use hash::PIECE;
 use hash::hash_source;
 pub use index::ShardIndex;
+pub(crate) use lazy::whole;
 pub use lazy::{LazyTensor, Producer};
 pub use pieces::Progress;
 pub(crate) use pieces::writing_memory;

@@ -63,7 +63,8 @@ impl Calibration<'_> {
         weights: &mut HostTensors,
     ) -> Result<bool, SessionError> {
         let stacks = ["encoder", "decoder"].map(|stack| sublayers(config, stack));
-        let steps = stacks.iter().map(Vec::len).sum();
+        let has_head = !config.tied_head();
+        let steps = stacks.iter().map(Vec::len).sum::<usize>() + usize::from(has_head);
         let mut done = 0;
         for sublayers in &stacks {
             for (index, Sublayer { norm, output }) in sublayers.iter().enumerate() {
@@ -79,8 +80,9 @@ impl Calibration<'_> {
                 }
             }
         }
-        if !config.tied_head() {
+        if has_head {
             self.fit_head(ensemble, config, weights)?;
+            return Ok((self.progress)(steps, steps));
         }
         Ok(true)
     }

@@ -1,14 +1,14 @@
 //! Executing plans on a device, against the host.
 
 use fusion_core::{
-    DirectSum, Direction, Executor, Fill, HostTensor, HostTensors, Normalisation, Philox, PlanDevice,
+    DirectSum, Direction, Executor, Fill, HostTensor, HostTensors, Normalisation, PlanDevice,
     StandardDeviation, TensorSource,
 };
 
-use super::Check;
+use super::{Check, random_weights};
 use crate::{
     Arrangement, DepthAlignment, FusionParent, Grown, HyperClone, Lemon, Net2Net, NewBlocks, Result, Stack,
-    T5Config, Widths, child_config, fusion_plan, hyperclone, initialize, lemon, net2net, self_fusion, stack,
+    T5Config, Widths, child_config, fusion_plan, hyperclone, lemon, net2net, self_fusion, stack,
 };
 
 /// Two roundings more than the host's one.
@@ -103,7 +103,7 @@ pub fn fusion_cases() -> Result<Vec<FusionCase>> {
         ("lemon", 1, lemon(&small, &Lemon { widths, seed: 2 })?),
         ("stack", 1, stack(&small, &silent)?),
     ];
-    let own = [weights(&small.config, 11)?, weights(&large.config, 12)?];
+    let own = [random_weights(&small.config, 11)?, random_weights(&large.config, 12)?];
     let case = |(name, models, grown): (&'static str, usize, Grown)| {
         let parents = grown.plan.parents.len();
         let sources = (0..parents).filter_map(|index| own.get(index.min(models - 1)).cloned()).collect();
@@ -117,14 +117,4 @@ fn parent(label: &str, [d_model, heads, d_kv, d_ff, encoder, decoder]: [usize; 6
     let mut config = T5Config::v1_1(19, d_model, heads, d_kv, d_ff, encoder);
     config.set_num_decoder_layers(decoder);
     FusionParent { label: label.into(), config, blake3: None, path: label.into() }
-}
-
-/// Random weights, with gains that are not all 1.
-fn weights(config: &T5Config, seed: u64) -> Result<HostTensors> {
-    let mut weights = initialize(config, seed)?;
-    for (name, tensor) in weights.0.iter_mut().filter(|(name, _)| name.ends_with("layer_norm.weight")) {
-        let gains = Philox::new(seed, &format!("gains of {name}"));
-        (0..).zip(&mut tensor.data).for_each(|(index, gain)| *gain = 0.5 + gains.uniform(index));
-    }
-    Ok(weights)
 }

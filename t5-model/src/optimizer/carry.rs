@@ -5,8 +5,8 @@ use std::collections::btree_map::Entry;
 use std::path::Path;
 
 use fusion_core::{
-    Carry, CrossSquares, FusionPlan, HostTensor, LazyTensor, Placement, PlannedParam, Progress, Squares,
-    TensorSource,
+    Carry, CrossSquares, Dtype, FusionPlan, HostTensor, LazyTensor, Placement, PlannedParam, Progress,
+    Squares, TensorSource,
 };
 use serde::{Deserialize, Serialize};
 
@@ -102,7 +102,9 @@ impl<'a> CarriedState<'a> {
             let shape = param.shape();
             for &moment in self.optimizer.moments(&shape) {
                 let (name, shape) = (moment.of(&param.name), moment.shape(&shape));
-                tensors.push(LazyTensor::made(name, shape, move || self.moment(param, moment)));
+                tensors.push(LazyTensor::made(name, Dtype::F32, shape, move || {
+                    self.moment(param, moment).map(|tensor| tensor.data)
+                }));
             }
         }
         write_optimizer_state(directory, self.optimizer, self.step, weights_blake3, tensors, progress)?;

@@ -3,13 +3,14 @@
 
 mod reference;
 
-use fusion_core::{DirectSum, Fill, FusionPlan, HostTensors, Normalisation, Philox, StandardDeviation};
+use fusion_core::{DirectSum, Fill, FusionPlan, Normalisation, StandardDeviation};
 use proptest::prelude::*;
 use reference::{Weights, logits};
+use t5_model::conformance::random_weights;
 use t5_model::{
     Arrangement, DepthAlignment, FeedForward, FusionParent, Grown, HyperClone, Lemon, Net2Net, NewBlocks,
-    Promise, Stack, T5Config, Widths, child_config, fusion_plan, hyperclone, initialize, lemon, net2net,
-    self_fusion, stack,
+    Promise, Stack, T5Config, Widths, child_config, fusion_plan, hyperclone, lemon, net2net, self_fusion,
+    stack,
 };
 
 const NOISE: Option<(StandardDeviation, u64)> = Some((StandardDeviation::Relative(0.3), 5));
@@ -35,14 +36,8 @@ fn parent(label: &str, (gated, tied): (bool, bool), sizes: [usize; 6]) -> Fusion
     FusionParent { label: label.into(), config, blake3: None, path: label.into() }
 }
 
-/// Random weights, with gains that are not all 1.
 fn weights(config: &T5Config, seed: u64) -> Weights {
-    let mut weights: HostTensors = initialize(config, seed).unwrap();
-    for (name, tensor) in weights.0.iter_mut().filter(|(name, _)| name.ends_with("layer_norm.weight")) {
-        let gains = Philox::new(seed, &format!("gains of {name}"));
-        (0..).zip(&mut tensor.data).for_each(|(index, gain)| *gain = 0.5 + gains.uniform(index));
-    }
-    Weights::new(&weights)
+    Weights::new(&random_weights(config, seed).unwrap())
 }
 
 fn predict(config: &T5Config, weights: &Weights) -> Vec<f64> {

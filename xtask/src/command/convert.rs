@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::convert::Conversion;
+use crate::interrupt;
 use crate::model::{ModelPlace, check_replaceable};
 use crate::output::print;
 use crate::stage::fuse::WeightType;
@@ -50,6 +51,7 @@ impl Arguments {
         for warning in &conversion.warnings {
             eprintln!("warning: {warning}");
         }
+        interrupt::listen()?;
         conversion.write(&self.output, self.tokenizer.as_deref(), self.dtype.map(WeightType::dtype))?;
         print(&format!("written to {}\n", self.output.display()))
     }

@@ -6,6 +6,7 @@ use clap::Args;
 use fusion_core::Checkpoint;
 
 use crate::export::{Export, ExportSettings};
+use crate::interrupt;
 use crate::model::{ModelPlace, check_replaceable};
 use crate::output::print;
 use crate::stage::fuse::WeightType;
@@ -70,6 +71,7 @@ impl Arguments {
         for warning in &export.warnings {
             eprintln!("warning: {warning}");
         }
+        interrupt::listen()?;
         export.write(&self.output)?;
         print(&format!("written to {}\n", self.output.display()))
     }

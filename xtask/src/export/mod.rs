@@ -9,13 +9,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use fusion_core::{
-    Checkpoint, Dtype, Lineage, write_directory_atomically, write_file_atomically, write_weights,
-};
+use fusion_core::{Checkpoint, Dtype, LazyTensor, Lineage, Progress, write_file_atomically, write_weights};
 use serde_json::{Map, Value, json};
 use t5_model::T5Config;
 
 use crate::model::{copy_tokenizer, parameter_count, tokenizer_of};
+use crate::writing::write_directory;
 use card::Card;
 
 pub use code::MODELING_FILE;
@@ -70,17 +69,19 @@ impl<'a> Export<'a> {
 
     /// Writes the directory: all of it, or nothing.
     pub fn write(&self, output: &Path) -> Result<()> {
-        let name = &self.settings.name;
-        write_directory_atomically::<anyhow::Error>(output, |directory| self.fill(directory))
-            .with_context(|| format!("the model {name} was not written to {}", output.display()))
+        let what = format!("the model {}", self.settings.name);
+        let tensors = weights::tensors(self.checkpoint, &self.config, self.settings.dtype)?;
+        let size = tensors.iter().map(LazyTensor::size).sum::<usize>() as u64;
+        write_directory(output, ("export", &what), size, |directory, progress| {
+            self.fill(directory, tensors, progress)
+        })
     }
 
-    fn fill(&self, directory: &Path) -> Result<()> {
+    fn fill(&self, directory: &Path, tensors: Vec<LazyTensor<'_>>, progress: &Progress<'_>) -> Result<()> {
         let from = self.checkpoint.directory();
         let config = weights::portable(&self.config);
         write_json(&directory.join("config.json"), self.config_json(&config)?)?;
-        let tensors = weights::tensors(self.checkpoint, &self.config, self.settings.dtype)?;
-        let blake3 = write_weights(directory, tensors, self.settings.max_shard_size, None)?;
+        let blake3 = write_weights(directory, tensors, self.settings.max_shard_size, Some(progress))?;
         let written = Checkpoint::open(directory)?;
         self.write_generation_config(directory, &config)?;
         let has_tokenizer = write_tokenizer(from, directory)?;

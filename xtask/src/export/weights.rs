@@ -71,13 +71,7 @@ fn tensor<'a>(
     if dtype == view.dtype() && scale == 1.0 {
         return Ok(LazyTensor::of_bytes(name, dtype, shape, view.data()));
     }
-    Ok(LazyTensor::new(name, dtype, shape, move || {
-        let bytes = convert_tensor(&parameter, &view, dtype, scale)?;
-        Ok(Box::new(move |start, out: &mut [u8]| {
-            out.copy_from_slice(&bytes[start..][..out.len()]);
-            Ok(())
-        }))
-    }))
+    Ok(LazyTensor::made(name, dtype, shape, move || convert_tensor(&parameter, &view, dtype, scale)))
 }
 
 /// transformers' name of the type that all exported tensors have, if they all have one.

@@ -4,13 +4,12 @@ mod calibrate;
 mod parents;
 mod settings;
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::Result;
 use fusion_core::{
     Checkpoint, DEFAULT_SHARD_SIZE, Dtype, Executor, FusionPlan, HostTensors, Lineage, PlanDevice, Progress,
-    TensorSource, write_directory_atomically, write_file_atomically,
+    TensorSource, write_file_atomically,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -18,9 +17,8 @@ use t5_model::optimizer::{CarriedState, CarryOptimizer, OptimizerState};
 use t5_model::{FusionParent, T5Config};
 
 use super::Source;
-use crate::interrupt::{self, Interrupted};
 use crate::model::copy_tokenizer;
-use crate::progress::WritingProgress;
+use crate::writing::write_directory;
 pub use calibrate::{Calibrate, Calibrated};
 pub use parents::{NamedModel, Parents};
 pub use settings::{Cross, FuseSettings};
@@ -128,23 +126,12 @@ impl PlannedFusion {
         if let Some(device) = device {
             executor = executor.on(device);
         }
-        let progress = WritingProgress::new(name, self.size()?);
-        let wrote = |count| {
-            progress.wrote(count);
-            if interrupt::wanted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        let executor = executor.progress(&wrote);
-        let _graceful = interrupt::let_finish();
-        let written = write_directory_atomically(output, |directory| self.fill(directory, &executor, &wrote));
-        written.map_err(|error| match error.downcast_ref() {
-            Some(fusion_core::Error::Stopped) => {
-                Interrupted { advice: format!("nothing was written to {}", output.display()) }.into()
-            }
-            _ => error.context(format!("the fused model was not written to {}", output.display())),
+        write_directory(output, (name, "the fused model"), self.size()?, |directory, progress| {
+            self.fill(directory, executor.progress(progress), progress)
         })
     }
 
-    fn fill(&self, directory: &Path, executor: &Executor<'_>, progress: &Progress<'_>) -> Result<()> {
+    fn fill(&self, directory: &Path, executor: Executor<'_>, progress: &Progress<'_>) -> Result<()> {
         let config = format!("{:#}\n", Value::Object(self.child.to_json()));
         write_file_atomically(&directory.join("config.json"), config.as_bytes())?;
         let hash = executor.write_weights(directory, DEFAULT_SHARD_SIZE)?;

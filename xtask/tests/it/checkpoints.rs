@@ -45,6 +45,9 @@ fn a_device_makes_the_same_child() {
         assert_eq!(hash(&["--backend", "burn"], more), host);
         assert_eq!(hash(&["--backend", "burn", "--device", "cpu-plain"], more), host);
     }
+    // Others are rounded more often, which shows that the device did it.
+    let weights = ["--weights", "0.3,0.7"];
+    assert_ne!(hash(&["--backend", "burn"], &weights), hash(&[], &weights));
     let refused = |device: &[&str]| {
         call(&[&["fuse", text(&a), text(&b), "--output", text(&output.path().join("none"))], device].concat())
             .failure()
