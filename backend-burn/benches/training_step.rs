@@ -47,7 +47,8 @@ fn training_step(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements((size * (input + target)) as u64)).sample_size(samples);
         for device in devices {
             let burn = backend("burn").expect("this crate registers it");
-            let mut session = burn.open(device, &config, &weights).expect("a session");
+            let mut session =
+                burn.open(&t5_model::Computation::on(device), &config, &weights).expect("a session");
             let mut step = 0;
             group.bench_function(*device, |bencher| {
                 bencher.iter(|| {

@@ -3,15 +3,31 @@
 
 mod allocator;
 mod flex;
-mod kernels;
 mod plain;
 mod plan;
 
 use burn::tensor::Device;
 use fusion_core::{PlanDevice, TensorSource};
-use t5_model::{Backend, DeviceInfo, ModelSession, Session, SessionError, T5Config};
+use t5_model::conformance::{Check, operations};
+use t5_model::{Backend, Computation, DeviceInfo, ModelSession, Precision, Session, SessionError, T5Config};
 
 struct Burn;
+
+/// What a session computes with.
+enum Operations {
+    Flex(flex::FlexOps),
+    Plain(plain::PlainOps),
+}
+
+impl Burn {
+    fn operations(&self, how: &Computation) -> t5_model::Result<Operations> {
+        let device = (self as &dyn Backend).device(how)?;
+        Ok(match device.name.as_str() {
+            "cpu" => Operations::Flex(flex::FlexOps::default()),
+            name => Operations::Plain(plain::PlainOps::new(find(name)?)),
+        })
+    }
+}
 
 inventory::submit!(&Burn as &'static dyn Backend);
 
@@ -28,7 +44,8 @@ impl Backend for Burn {
         let threads = rayon::current_num_threads();
         let cpu = |name: &str, what: &str| DeviceInfo {
             name: name.into(),
-            description: format!("flex with {what}, f32, {threads} threads"),
+            description: format!("flex with {what}, {threads} threads"),
+            precisions: vec![Precision::F32],
         };
         let devices =
             [cpu("cpu", "fused kernels"), cpu("cpu-plain", "burn's own operations, to compare with")];
@@ -37,15 +54,22 @@ impl Backend for Burn {
 
     fn open(
         &self,
-        device: &str,
+        how: &Computation,
         config: &T5Config,
         weights: &dyn TensorSource,
     ) -> Result<Box<dyn Session>, SessionError> {
         allocator::keep_freed_memory();
-        if device == "cpu" {
-            return Ok(Box::new(ModelSession::new(flex::FlexOps::default(), config, weights)?));
+        Ok(match self.operations(how)? {
+            Operations::Flex(ops) => Box::new(ModelSession::new(ops, config, weights)?),
+            Operations::Plain(ops) => Box::new(ModelSession::new(ops, config, weights)?),
+        })
+    }
+
+    fn check_operations(&self, how: &Computation) -> t5_model::Result<Vec<Check>> {
+        match self.operations(how)? {
+            Operations::Flex(ops) => operations(ops, how.precision),
+            Operations::Plain(ops) => operations(ops, how.precision),
         }
-        Ok(Box::new(ModelSession::new(plain::PlainOps::new(find(device)?), config, weights)?))
     }
 
     fn plan_device(&self, device: &str) -> t5_model::Result<Box<dyn PlanDevice>> {
@@ -79,7 +103,11 @@ fn enumerate(name: &str, kind: burn::tensor::DeviceType) -> impl Iterator<Item =
     // Without a driver, the runtimes panic rather than find nothing.
     let devices = std::panic::catch_unwind(|| Device::enumerate(kind).into_vec()).unwrap_or_default();
     devices.into_iter().enumerate().map(move |(index, device)| {
-        let info = DeviceInfo { name: format!("{name}:{index}"), description: format!("{device:?}, f32") };
+        let info = DeviceInfo {
+            name: format!("{name}:{index}"),
+            description: format!("{device:?}"),
+            precisions: vec![Precision::F32],
+        };
         (info, device)
     })
 }

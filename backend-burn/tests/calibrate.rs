@@ -11,7 +11,7 @@ use t5_model::{
 const VOCABULARY: usize = 24;
 
 fn open(config: &T5Config, weights: &HostTensors) -> Result<Box<dyn Session>, SessionError> {
-    t5_model::backend("burn").unwrap().open("cpu", config, weights)
+    t5_model::backend("burn").unwrap().open(&t5_model::Computation::on("cpu"), config, weights)
 }
 
 /// Random weights, the first parent's residual stream twice as large as the others'.

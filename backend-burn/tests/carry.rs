@@ -20,7 +20,7 @@ use t5_model::{
 type Gradients = BTreeMap<String, HostTensor>;
 
 fn open(config: &T5Config, weights: &HostTensors) -> Box<dyn Session> {
-    t5_model::backend("burn").unwrap().open("cpu", config, weights).unwrap()
+    t5_model::backend("burn").unwrap().open(&t5_model::Computation::on("cpu"), config, weights).unwrap()
 }
 
 /// Two texts of the given length and their continuations.

@@ -1,21 +1,28 @@
 //! burn against what every backend must agree in.
 
 use backend_burn as _;
-use t5_model::backend;
-use t5_model::conformance::{digest, fusion_cases, plan_execution};
+use t5_model::conformance::{digest, fusion_cases, suite};
+use t5_model::{Computation, backend};
 
 const DEVICES: [&str; 2] = ["cpu", "cpu-plain"];
 
 #[test]
-fn plans_execute_as_on_the_host() {
-    for name in DEVICES {
-        let device = backend("burn").unwrap().plan_device(name).unwrap();
-        for check in plan_execution(device.as_ref()).unwrap() {
-            assert!(check.passed(), "{name}: {check:?}");
-        }
+fn passes_the_suite() {
+    for device in DEVICES {
+        let checks = suite(backend("burn").unwrap(), &Computation::on(device)).unwrap();
+        let failed: Vec<_> = checks.iter().filter(|check| !check.passed()).collect();
+        assert!(checks.len() > 60 && failed.is_empty(), "{device}: {failed:#?}");
     }
-    let missing = backend("burn").unwrap().plan_device("tpu").err().map(|error| error.to_string());
+}
+
+#[test]
+fn what_there_is_not() {
+    let burn = backend("burn").unwrap();
+    let missing = burn.plan_device("tpu").err().map(|error| error.to_string());
     assert!(missing.is_some_and(|missing| missing.contains("cpu-plain")));
+    let half = Computation { precision: t5_model::Precision::Bf16, ..Computation::on("cpu") };
+    let missing = burn.check_operations(&half).err().map(|error| error.to_string());
+    assert_eq!(missing.as_deref(), Some("cpu does not compute in bf16; it does in f32"));
 }
 
 /// The same snapshot holds for the host and for every device.

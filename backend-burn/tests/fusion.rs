@@ -43,7 +43,8 @@ fn batch() -> Batch {
 }
 
 fn logits(config: &T5Config, weights: &HostTensors) -> Vec<f32> {
-    let mut session = t5_model::backend("burn").unwrap().open("cpu", config, weights).unwrap();
+    let mut session =
+        t5_model::backend("burn").unwrap().open(&t5_model::Computation::on("cpu"), config, weights).unwrap();
     session.forward(&batch(), false).unwrap().logits.data
 }
 
@@ -134,7 +135,10 @@ fn absent_features_learn_with_cross_connections() {
         assert_eq!(plan.warnings().is_empty(), learns);
         let child = Executor::new(&plan, &[&models[0], &models[1]]).unwrap().in_memory().unwrap();
         let config = child_config(&parents, options.normalisation).unwrap();
-        let mut session = t5_model::backend("burn").unwrap().open("cpu", &config, &child).unwrap();
+        let mut session = t5_model::backend("burn")
+            .unwrap()
+            .open(&t5_model::Computation::on("cpu"), &config, &child)
+            .unwrap();
         let gradients = session.forward(&batch(), true).unwrap().gradients;
         // The rows of the shallow parent's hidden features, [d_ff, d_model].
         let hidden = &gradients["encoder.block.1.layer.1.DenseReluDense.wi_0.weight"];

@@ -1,6 +1,5 @@
-//! Against transformers' T5: the goldens of t5-model, whose scripts stand beside them.
+//! Beyond the conformance suite: fusions against transformers wherever blocks go, fused against plain operations, threads.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use backend_burn as _;
@@ -14,7 +13,7 @@ fn goldens() -> PathBuf {
 }
 
 fn open_on(device: &str, config: &T5Config, weights: &dyn TensorSource) -> Box<dyn Session> {
-    t5_model::backend("burn").unwrap().open(device, config, weights).unwrap()
+    t5_model::backend("burn").unwrap().open(&t5_model::Computation::on(device), config, weights).unwrap()
 }
 
 fn open(config: &T5Config, weights: &dyn TensorSource) -> Box<dyn Session> {
@@ -47,46 +46,6 @@ fn relative_error(found: &HostTensor, expected: &HostTensor) -> f64 {
     let largest = |values: &mut dyn Iterator<Item = f32>| values.fold(0f32, |a, b| a.max(b.abs()));
     let difference = largest(&mut found.data.iter().zip(&expected.data).map(|(a, b)| a - b));
     f64::from(difference / largest(&mut expected.data.iter().copied()))
-}
-
-#[test]
-fn logits_loss_gradients_and_generation_equal_transformers() {
-    for device in ["cpu", "cpu-plain"] {
-        compare_with_transformers(device);
-    }
-}
-
-fn compare_with_transformers(device: &str) {
-    for variant in ["v1_1", "v1_0", "gated_tied", "relu_untied"] {
-        let directory = goldens().join(variant);
-        let checkpoint = Checkpoint::open(&directory).unwrap();
-        let config = T5Config::of_checkpoint(&checkpoint).unwrap();
-        let mut session = open_on(device, &config, &checkpoint);
-        let variant = format!("{variant} on {device}");
-        let reference = TensorFile::open(&directory.join("reference.safetensors")).unwrap();
-        let batch = batch(&reference);
-
-        let forward = session.forward(&batch, true).unwrap();
-        let error = relative_error(&forward.logits, &reference.load_f32("logits").unwrap());
-        assert!(error < 2e-5, "{variant}: logits are off by {error:e}");
-        let loss = f64::from(reference.load_f32("loss").unwrap().data[0]);
-        assert!((forward.loss - loss).abs() / loss < 2e-5, "{variant}: loss {} for {loss}", forward.loss);
-        let expected: Vec<_> = reference
-            .names()
-            .into_iter()
-            .filter_map(|name| name.strip_prefix("grad.").map(String::from))
-            .collect();
-        assert_eq!(forward.gradients.keys().cloned().collect::<Vec<_>>(), expected, "{variant}");
-        for (name, gradient) in &forward.gradients {
-            let error = relative_error(gradient, &reference.load_f32(&format!("grad.{name}")).unwrap());
-            assert!(error < 2e-4, "{variant}: the gradient of {name} is off by {error:e}");
-        }
-
-        let generation = std::fs::read_to_string(directory.join("generation.json")).unwrap();
-        let generation: serde_json::Value = serde_json::from_str(&generation).unwrap();
-        let tokens: Vec<Vec<i32>> = serde_json::from_value(generation["tokens"].clone()).unwrap();
-        assert_eq!(session.generate(&batch, 12).unwrap(), tokens, "{variant}");
-    }
 }
 
 /// Fuses goldens and returns the child's relative error against transformers' mean of the parents' logits.
@@ -125,17 +84,6 @@ fn aligned_fusion_error(
     relative_error(&logits, &reference.load_f32(&format!("logits.{}", distinct.join("+"))).unwrap())
 }
 
-#[test]
-fn fusion_under_the_property_is_the_ensemble() {
-    let pair = ["parent_0", "parent_1"];
-    for (family, parents) in
-        [("untied", &pair[..]), ("untied", &["parent_0", "parent_1", "parent_2"]), ("tied", &pair)]
-    {
-        let error = fusion_error(family, parents, Normalisation::Property);
-        assert!(error < 2e-5, "{family} {parents:?}: off by {error:e}");
-    }
-}
-
 /// The unequal parent has other widths, fewer encoder layers and another number of decoder layers.
 #[test]
 fn fusion_of_unequal_models_is_the_ensemble_wherever_their_blocks_go() {
@@ -162,45 +110,6 @@ fn self_fusion_changes_nothing_under_either_normalisation() {
 #[test]
 fn fusion_under_the_rule_is_inexact() {
     assert!(fusion_error("untied", &["parent_0", "parent_1"], Normalisation::Rule) > 1e-3);
-}
-
-#[test]
-fn micro_batches_add_up_to_the_batch() {
-    let directory = goldens().join("v1_1");
-    let checkpoint = Checkpoint::open(&directory).unwrap();
-    let config = T5Config::of_checkpoint(&checkpoint).unwrap();
-    let whole = batch(&TensorFile::open(&directory.join("reference.safetensors")).unwrap());
-    let row = |row: usize| Batch {
-        size: 1,
-        input_ids: whole.input_ids[row * 40..][..40].to_vec(),
-        attention_mask: whole.attention_mask[row * 40..][..40].to_vec(),
-        labels: whole.labels[row * 21..][..21].to_vec(),
-        ..whole.clone()
-    };
-    let update = t5_model::Update {
-        optimizer: t5_model::Optimizer::adamw(),
-        learning_rate: 1e-3,
-        step: 1,
-        optimizer_step: 1,
-        clip_norm: Some(0.5),
-        z_loss: 1e-4,
-        dropout: t5_model::Dropout::default(),
-    };
-    let train = |batches: &[Batch]| {
-        let mut session = open(&config, &checkpoint);
-        let step = session.train_step(batches, &update).unwrap();
-        (step, session.optimizer_state().unwrap().0)
-    };
-    let (one, one_state) = train(std::slice::from_ref(&whole));
-    let (many, many_state) = train(&[row(0), row(1), row(2)]);
-    assert!((one.loss - many.loss).abs() < 1e-6 && one.correct == many.correct && one.tokens == many.tokens);
-    assert!((one.gradient_norm / many.gradient_norm - 1.0).abs() < 1e-5);
-    let compare = |state: &BTreeMap<String, HostTensor>| state.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(compare(&one_state), compare(&many_state));
-    for (name, moment) in &one_state {
-        let error = relative_error(&many_state[name], moment);
-        assert!(error < 1e-4, "{name} is off by {error:e}");
-    }
 }
 
 /// Two updates with dropout, gradient accumulation, clipping and z-loss, in groups of unequal width: the fused kernels

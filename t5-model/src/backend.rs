@@ -1,9 +1,48 @@
 //! Backends register themselves: a crate that submits a [`Backend`] through `inventory` and is linked into the binary
 //! can be chosen by name.
 
+use std::fmt;
+
 use fusion_core::{PlanDevice, TensorSource};
 
+use serde::{Deserialize, Serialize};
+
+use crate::conformance::Check;
 use crate::{Error, Result, Session, SessionError, T5Config};
+
+/// What activations and matrix products are computed in. Parameters, their gradients, the optimiser's state, norms, softmax
+/// and loss are f32 in either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    #[default]
+    F32,
+    /// bfloat16: f32's range with 8 bits of precision.
+    Bf16,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        })
+    }
+}
+
+/// Where and how a model is computed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Computation {
+    pub device: String,
+    pub precision: Precision,
+}
+
+impl Computation {
+    /// In f32 on a device.
+    pub fn on(device: impl Into<String>) -> Self {
+        Computation { device: device.into(), precision: Precision::F32 }
+    }
+}
 
 /// A device that a backend can use.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -12,6 +51,8 @@ pub struct DeviceInfo {
     pub name: String,
     /// The hardware, for people.
     pub description: String,
+    /// What it computes in; the default first.
+    pub precisions: Vec<Precision>,
 }
 
 /// A tensor framework that can run T5.
@@ -25,15 +66,29 @@ pub trait Backend: Sync {
     /// Puts a model on a device. `weights` holds every parameter of the configuration's table, with its shape.
     fn open(
         &self,
-        device: &str,
+        how: &Computation,
         config: &T5Config,
         weights: &dyn TensorSource,
     ) -> Result<Box<dyn Session>, SessionError>;
     /// Executes plans on a device.
     fn plan_device(&self, device: &str) -> Result<Box<dyn PlanDevice>>;
+    /// [`conformance::operations`](crate::conformance::operations) of what its sessions compute with.
+    fn check_operations(&self, how: &Computation) -> Result<Vec<Check>>;
 }
 
 impl dyn Backend {
+    /// The device of a computation, which must be there and know the precision.
+    pub fn device(&self, how: &Computation) -> Result<DeviceInfo> {
+        let found = self.devices().into_iter().find(|device| device.name == how.device);
+        let device = found.ok_or_else(|| self.no_device(&how.device))?;
+        if !device.precisions.contains(&how.precision) {
+            let available: Vec<_> = device.precisions.iter().map(Precision::to_string).collect();
+            let (precision, available) = (how.precision, available.join(", "));
+            return Err(Error::NoPrecision { device: device.name, precision, available });
+        }
+        Ok(device)
+    }
+
     /// For a device that is not there.
     pub fn no_device(&self, device: &str) -> Error {
         let available: Vec<String> = self.devices().into_iter().map(|device| device.name).collect();

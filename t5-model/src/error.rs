@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::Refusal;
+use crate::{Precision, Refusal};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -28,6 +28,10 @@ pub enum Error {
     NoBackend { name: String, available: String },
     #[error("{backend} has no device {device:?}; available: {available}")]
     NoDevice { backend: String, device: String, available: String },
+    #[error("{device} does not compute in {precision}; it does in {available}")]
+    NoPrecision { device: String, precision: Precision, available: String },
+    #[error("the references of the conformance suite: {0}")]
+    References(String),
     #[error(transparent)]
     Core(#[from] fusion_core::Error),
 }

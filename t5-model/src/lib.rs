@@ -13,6 +13,7 @@ mod error;
 mod generate;
 mod infer;
 mod initialize;
+pub mod kernels;
 mod method;
 mod model;
 mod model_session;
@@ -25,7 +26,7 @@ mod table;
 pub mod text;
 pub mod train;
 
-pub use backend::{Backend, DeviceInfo, backend, backends};
+pub use backend::{Backend, Computation, DeviceInfo, Precision, backend, backends};
 pub use batch::{Batch, IGNORED_LABEL};
 pub use buckets::position_bucket;
 pub use calibrate::Calibration;

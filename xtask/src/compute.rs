@@ -1,9 +1,9 @@
 //! Which backend, device and threads a command computes with.
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use fusion_core::{Checkpoint, TensorSource};
-use t5_model::{Session, SessionError, T5Config};
+use t5_model::{Computation, Precision, Session, SessionError, T5Config};
 
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Computing")]
@@ -14,28 +14,44 @@ pub struct ComputeArguments {
     /// The backend's device
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
+    /// What activations and matrix products are computed in; parameters and the optimiser's state are f32 in either
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: PrecisionName,
     /// Threads to compute with [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 }
 
-/// A backend on a device.
-#[derive(Clone, Copy)]
-pub struct Compute<'a> {
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub enum PrecisionName {
+    F32,
+    Bf16,
+}
+
+impl From<PrecisionName> for Precision {
+    fn from(name: PrecisionName) -> Self {
+        match name {
+            PrecisionName::F32 => Precision::F32,
+            PrecisionName::Bf16 => Precision::Bf16,
+        }
+    }
+}
+
+/// A backend, and how it computes.
+#[derive(Clone)]
+pub struct Compute {
     backend: &'static dyn t5_model::Backend,
-    device: &'a str,
+    how: Computation,
 }
 
 impl ComputeArguments {
     /// Finds the backend and the device, and sets the threads. Comes before any parallel work.
-    pub fn start(&self) -> Result<Compute<'_>> {
+    pub fn start(&self) -> Result<Compute> {
         self.start_threads()?;
         let backend = t5_model::backend(&self.backend)?;
-        let devices: Vec<_> = backend.devices().into_iter().map(|device| device.name).collect();
-        if !devices.contains(&self.device) {
-            return Err(backend.no_device(&self.device).into());
-        }
-        Ok(Compute { backend, device: &self.device })
+        let how = Computation { device: self.device.clone(), precision: self.precision.into() };
+        backend.device(&how)?;
+        Ok(Compute { backend, how })
     }
 
     /// Sets the threads only.
@@ -46,13 +62,21 @@ impl ComputeArguments {
     }
 }
 
-impl Compute<'_> {
+impl Compute {
+    pub fn backend(&self) -> &'static dyn t5_model::Backend {
+        self.backend
+    }
+
+    pub fn how(&self) -> &Computation {
+        &self.how
+    }
+
     pub fn open(
         &self,
         config: &T5Config,
         weights: &dyn TensorSource,
     ) -> Result<Box<dyn Session>, SessionError> {
-        self.backend.open(self.device, config, weights)
+        self.backend.open(&self.how, config, weights)
     }
 
     /// Puts a checkpoint on the device.
@@ -60,6 +84,6 @@ impl Compute<'_> {
         let config = T5Config::of_checkpoint(checkpoint)?;
         let place = checkpoint.directory().display();
         self.open(&config, checkpoint)
-            .with_context(|| format!("{place}: cannot put the model on {}", self.device))
+            .with_context(|| format!("{place}: cannot put the model on {}", self.how.device))
     }
 }

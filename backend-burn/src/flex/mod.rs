@@ -5,11 +5,11 @@ mod tape;
 use burn::tensor::{DType, Shape, TensorData};
 use burn_flex::FlexTensor;
 use fusion_core::HostTensor;
+use t5_model::kernels::attention::{self, attention, attention_gradient};
+use t5_model::kernels::{activation, cross_entropy, elementwise, embedding, matmul, norm};
 use t5_model::optimizer::{Moments, ParameterUpdate, sum_of_squares};
 use t5_model::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, TokenIds};
 
-use crate::kernels::attention::{self, attention, attention_gradient};
-use crate::kernels::{activation, cross_entropy, elementwise, embedding, matmul, norm};
 use tape::{Node, record};
 
 /// The operations; holds whether they are recorded.

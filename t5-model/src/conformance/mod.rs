@@ -1,12 +1,44 @@
-//! What every backend must agree in.
+//! What every backend must agree in: [`suite`] runs all of it. References come from PyTorch and transformers, in files that
+//! lie in this crate's sources, beside the scripts that made them.
 
+mod models;
+mod operations;
 mod plans;
+mod references;
+mod training;
 
+pub use operations::operations;
 pub use plans::{FusionCase, digest, fusion_cases, plan_execution};
 
-use fusion_core::{HostTensors, Philox};
+use fusion_core::{HostTensors, Philox, TensorSource};
 
-use crate::{Result, T5Config, initialize};
+use crate::{Backend, Computation, Result, Session, SessionError, T5Config, initialize};
+
+/// Everything: operations, whole models, fused models, training, and, as plans are f32 in any case, executing these.
+///
+/// # Errors
+/// What keeps the suite from going on; a check that does not pass is no error.
+pub fn suite(backend: &dyn Backend, how: &Computation) -> Result<Vec<Check>, SessionError> {
+    let suite = Suite { backend, how };
+    let mut checks = backend.check_operations(how)?;
+    checks.extend(suite.models()?);
+    checks.extend(suite.fusions()?);
+    checks.extend(suite.training()?);
+    checks.extend(plan_execution(backend.plan_device(&how.device)?.as_ref())?);
+    Ok(checks)
+}
+
+/// A backend that is checked.
+struct Suite<'a> {
+    backend: &'a dyn Backend,
+    how: &'a Computation,
+}
+
+impl Suite<'_> {
+    fn open(&self, config: &T5Config, weights: &dyn TensorSource) -> Result<Box<dyn Session>, SessionError> {
+        self.backend.open(self.how, config, weights)
+    }
+}
 
 /// Random weights, with gains that are not all 1, as they are before a training.
 pub fn random_weights(config: &T5Config, seed: u64) -> Result<HostTensors> {

@@ -5,6 +5,7 @@ use fusion_core::{
     StandardDeviation, TensorSource,
 };
 
+use super::references::deviation;
 use super::{Check, random_weights};
 use crate::{
     Arrangement, DepthAlignment, FusionParent, Grown, HyperClone, Lemon, Net2Net, NewBlocks, Result, Stack,
@@ -42,15 +43,6 @@ pub fn plan_execution(device: &dyn PlanDevice) -> Result<Vec<Check>> {
         Ok(Check { name: format!("plan: {}", case.name), worst, allowed: ALLOWED })
     };
     fusion_cases()?.into_iter().map(check).collect()
-}
-
-/// Infinite if a tensor is missing or has another shape.
-fn deviation(found: Option<&HostTensor>, expected: &HostTensor) -> f64 {
-    let Some(found) = found.filter(|found| found.shape == expected.shape) else { return f64::INFINITY };
-    let largest = expected.data.iter().fold(0f32, |largest, value| largest.max(value.abs()));
-    let difference =
-        found.data.iter().zip(&expected.data).fold(0f32, |worst, (a, b)| worst.max((a - b).abs()));
-    if difference == 0.0 { 0.0 } else { f64::from(difference) / f64::from(largest) }
 }
 
 /// A tensor a line: its name, shape, mean and root mean square to five digits. What snapshots hold of a model.

@@ -28,7 +28,10 @@ impl Arguments {
         for backend in backends {
             text += &format!("{}  {}\n", backend.name(), backend.description());
             for device in backend.devices() {
-                text += &format!("    --device {:<10}  {}\n", device.name, device.description);
+                let precisions: Vec<_> = device.precisions.iter().map(ToString::to_string).collect();
+                let (name, description, precisions) =
+                    (device.name, device.description, precisions.join(", "));
+                text += &format!("    --device {name:<10}  {description}, {precisions}\n");
             }
         }
         print(&text)

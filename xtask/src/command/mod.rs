@@ -4,6 +4,7 @@ mod backends;
 mod bench;
 mod check;
 mod ci;
+mod conformance;
 mod convert;
 mod evaluate;
 mod export;
@@ -52,6 +53,7 @@ enum Command {
     Forward(forward::Arguments),
     Report(report::Arguments),
     Backends(backends::Arguments),
+    Conformance(conformance::Arguments),
     Bench(bench::Arguments),
     Ci(ci::Arguments),
 }
@@ -73,6 +75,7 @@ impl Cli {
             Command::Forward(arguments) => arguments.run(),
             Command::Report(arguments) => arguments.run(),
             Command::Backends(arguments) => arguments.run(),
+            Command::Conformance(arguments) => arguments.run(),
             Command::Bench(arguments) => arguments.run(),
             Command::Ci(arguments) => arguments.run(),
         }

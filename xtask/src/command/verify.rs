@@ -214,7 +214,7 @@ fn ensemble(
     parents: &[Model],
     weights: &[f64],
     batches: &[Batch],
-    compute: &Compute<'_>,
+    compute: &Compute,
 ) -> Result<Vec<HostTensor>> {
     let mut sums: Vec<Option<HostTensor>> = vec![None; batches.len()];
     for (parent, &weight) in parents.iter().zip(weights) {

@@ -36,7 +36,7 @@ pub struct TextScore {
 
 impl Evaluate {
     /// `tokenizer` lies in the model's directory if not given.
-    pub fn run(&self, model: &Path, tokenizer: Option<&Path>, compute: &Compute<'_>) -> Result<TextScore> {
+    pub fn run(&self, model: &Path, tokenizer: Option<&Path>, compute: &Compute) -> Result<TextScore> {
         let checkpoint = Checkpoint::open(model)?;
         let config = T5Config::of_checkpoint(&checkpoint)?;
         let tokenizer: Tokenizer = tokenizer_for(model, &config, tokenizer)?;

@@ -136,7 +136,7 @@ impl<'a> Stages<'a> {
     }
 
     /// Runs a stage if it is not finished; all of its inputs are. With `redo`, a result that is out of date is replaced.
-    pub fn run(&self, stage: &Stage, redo: bool, compute: &Compute<'_>, resume: &str) -> Result<()> {
+    pub fn run(&self, stage: &Stage, redo: bool, compute: &Compute, resume: &str) -> Result<()> {
         let (name, directory) = (&stage.name, self.directory(&stage.name));
         // Reading needs no lock; who is to write looks again with it.
         let _lock = match self.state(stage)? {
@@ -179,7 +179,7 @@ impl<'a> Stages<'a> {
         Ok(())
     }
 
-    fn work(&self, stage: &Stage, directory: &Path, compute: &Compute<'_>, resume: &str) -> Result<Value> {
+    fn work(&self, stage: &Stage, directory: &Path, compute: &Compute, resume: &str) -> Result<Value> {
         let output = result_in(&stage.work, directory);
         match &stage.work {
             Work::Tokenizer(work) => work.run(&output),

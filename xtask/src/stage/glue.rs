@@ -29,7 +29,7 @@ pub fn fine_tune(
     settings: &FineTuneSettings,
     files: &Path,
     tokenizer: Option<&Path>,
-    compute: &Compute<'_>,
+    compute: &Compute,
 ) -> Result<GlueReport> {
     let checkpoint = Checkpoint::open(model)?;
     let config = T5Config::of_checkpoint(&checkpoint)?;

@@ -105,7 +105,7 @@ impl Pretrain {
         from: Option<&Path>,
         tokenizer: &Path,
         directory: &Path,
-        compute: &Compute<'_>,
+        compute: &Compute,
         name: &str,
         resume: &str,
     ) -> Result<Trained> {

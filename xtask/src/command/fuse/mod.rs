@@ -10,7 +10,7 @@ use serde_json::json;
 use t5_model::Backend;
 
 use self::options::{Options, named};
-use crate::compute::ComputeArguments;
+use crate::compute::{ComputeArguments, PrecisionName};
 use crate::corpus;
 use crate::interrupt;
 use crate::model::{ModelPlace, check_replaceable};
@@ -112,7 +112,7 @@ impl Arguments {
         let Some(calibrate) = calibrate else { return Ok(fusion) };
         let backend = self.backend.clone().unwrap_or_else(|| "burn".to_owned());
         let device = self.device_of(t5_model::backend(&backend)?);
-        let compute = ComputeArguments { backend, device, threads: None };
+        let compute = ComputeArguments { backend, device, precision: PrecisionName::F32, threads: None };
         let Source::Path(tokenizer) = &calibrate.data.tokenizer else { return Ok(fusion) };
         let settings = self.options.settings();
         let (weights, outcome) = calibrate.run(&fusion, &settings, tokenizer, &compute.start()?, "fuse")?;

@@ -59,7 +59,7 @@ impl Calibrate {
         fusion: &PlannedFusion,
         settings: &FuseSettings,
         tokenizer: &Path,
-        compute: &Compute<'_>,
+        compute: &Compute,
         name: &str,
     ) -> Result<(HostTensors, Calibrated)> {
         let exact =

@@ -1,8 +1,8 @@
 //! Attention without stored probabilities: forward keeps each query's log-sum-exp, backward computes the
 //! probabilities again from it (as FlashAttention does; Dao et al., arXiv 2205.14135).
 
+use crate::DropoutDraw;
 use rayon::prelude::*;
-use t5_model::DropoutDraw;
 
 use super::buffer;
 use super::elementwise;

@@ -1,7 +1,7 @@
 //! Element-wise operations.
 
+use crate::DropoutDraw;
 use rayon::prelude::*;
-use t5_model::DropoutDraw;
 
 use super::{PIECE, buffer};
 

@@ -1,4 +1,4 @@
-//! T5's operations on f32 slices, forward and backward, for the CPU.
+//! T5's operations on f32 slices, forward and backward, for backends whose tensors lie in the host's memory.
 //!
 //! Rows are split among threads in pieces of fixed size and partial sums are added in order, so results do not depend
 //! on the number of threads.

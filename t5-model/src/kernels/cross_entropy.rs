@@ -1,7 +1,7 @@
 //! The output head and the loss in one operation: logits exist for a few rows at a time only.
 
+use crate::{CrossEntropy, LossSums};
 use rayon::prelude::*;
-use t5_model::{CrossEntropy, LossSums};
 
 use super::matmul::{Into, Matrix, Threads, matmul};
 use super::vector::{exp, max, sum};

@@ -1,0 +1,118 @@
+//! Whole models against transformers: `t5_goldens.py` and `fusion_goldens.py`.
+
+use fusion_core::{
+    Checkpoint, DirectSum, Executor, Fill, HostTensor, Normalisation, TensorFile, TensorSource,
+};
+use serde::Deserialize;
+
+use super::references::{self, batch, deviation};
+use super::{Check, Suite};
+use crate::{
+    DepthAlignment, Error, FusionParent, Precision, SessionError, T5Config, child_config, fusion_plan,
+};
+
+/// The published combinations of activation and head, and the two others.
+const VARIANTS: [&str; 4] = ["v1_1", "v1_0", "gated_tied", "relu_untied"];
+
+#[derive(Deserialize)]
+struct Generation {
+    tokens: Vec<Vec<i32>>,
+}
+
+impl Suite<'_> {
+    /// Logits, loss, gradients and greedy decoding, with padding, labels of three lengths and unequal depths.
+    pub(super) fn models(&self) -> Result<Vec<Check>, SessionError> {
+        let mut checks = vec![];
+        for variant in VARIANTS {
+            checks.extend(self.model(variant)?);
+        }
+        Ok(checks)
+    }
+
+    fn model(&self, variant: &str) -> Result<Vec<Check>, SessionError> {
+        let checkpoint = Checkpoint::open(&references::path(variant)).map_err(Error::from)?;
+        let config = T5Config::of_checkpoint(&checkpoint)?;
+        let mut session = self.open(&config, &checkpoint)?;
+        let reference = references::file(&format!("{variant}/reference.safetensors"))?;
+        let load = |name: &str| reference.load_f32(name).map_err(Error::from);
+        let batch = batch(&reference)?;
+        let forward = session.forward(&batch, true)?;
+
+        let loss = HostTensor { shape: vec![], data: vec![forward.loss as f32] };
+        let values =
+            deviation(Some(&forward.logits), &load("logits")?).max(deviation(Some(&loss), &load("loss")?));
+        let mut gradients: f64 = 0.0;
+        for name in reference.names() {
+            let Some(parameter) = name.strip_prefix("grad.") else { continue };
+            gradients = gradients.max(deviation(forward.gradients.get(parameter), &load(&name)?));
+        }
+        let evaluation = session.evaluate(&batch)?;
+        let evaluated = (evaluation.loss() / forward.loss - 1.0).abs();
+        let check =
+            |what: &str, worst, allowed| Check { name: format!("model: {variant}, {what}"), worst, allowed };
+        let (value, gradient) = match self.how.precision {
+            Precision::F32 => (2e-5, 2e-4),
+            Precision::Bf16 => (3e-2, 1e-1),
+        };
+        let mut checks =
+            vec![check("values", values.max(evaluated), value), check("gradients", gradients, gradient)];
+        // Rounding to bf16 may decide another way.
+        if self.how.precision == Precision::F32 {
+            let expected = references::path(&format!("{variant}/generation.json"));
+            let expected = std::fs::read(&expected).ok().and_then(|text| serde_json::from_slice(&text).ok());
+            let Some(Generation { tokens }) = expected else {
+                return Err(Error::References(format!("{variant}/generation.json cannot be read")).into());
+            };
+            let wrong = session.generate(&batch, 12)?.iter().zip(&tokens).filter(|(a, b)| a != b).count();
+            checks.push(check("greedy decoding", wrong as f64, 0.0));
+        }
+        Ok(checks)
+    }
+
+    /// Fused models under the property predict the mean of their parents' logits, which transformers computed.
+    pub(super) fn fusions(&self) -> Result<Vec<Check>, SessionError> {
+        let parents: [&[&str]; 4] = [
+            &["parent_0", "parent_1"],
+            &["parent_0", "parent_1", "parent_2"],
+            &["parent_0", "parent_unequal"],
+            &["parent_0", "parent_0"],
+        ];
+        let mut checks = vec![];
+        for family in ["untied", "tied"] {
+            for parents in parents.iter().filter(|parents| family == "untied" || parents.len() < 3) {
+                checks.push(self.fusion(family, parents)?);
+            }
+        }
+        Ok(checks)
+    }
+
+    fn fusion(&self, family: &str, names: &[&str]) -> Result<Check, SessionError> {
+        let directory = references::path("fusion").join(family);
+        let open = |name: &&str| Ok(Checkpoint::open(&directory.join(name)).map_err(Error::from)?);
+        let checkpoints: Vec<Checkpoint> = names.iter().map(open).collect::<Result<_, SessionError>>()?;
+        let parent = |checkpoint: &Checkpoint| {
+            let path = checkpoint.directory().to_owned();
+            let label = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            Ok(FusionParent { label, config: T5Config::of_checkpoint(checkpoint)?, blake3: None, path })
+        };
+        let parents: Vec<FusionParent> = checkpoints.iter().map(parent).collect::<Result<_, Error>>()?;
+        let options = DirectSum { normalisation: Normalisation::Property, cross: Fill::Zero, weights: None };
+        let plan = fusion_plan(&parents, &options, DepthAlignment::Spread)?;
+        let sources: Vec<&dyn TensorSource> = checkpoints.iter().map(|source| source as _).collect();
+        let child = Executor::new(&plan, &sources).and_then(|executor| executor.in_memory());
+        let child = child.map_err(Error::from)?;
+        let mut session = self.open(&child_config(&parents, Normalisation::Property)?, &child)?;
+        let reference: TensorFile = references::file(&format!("fusion/{family}/reference.safetensors"))?;
+        let logits = session.forward(&batch(&reference)?, false)?.logits;
+        let mut distinct = names.to_vec();
+        distinct.dedup();
+        let name = format!("logits.{}", distinct.join("+"));
+        let expected = reference.load_f32(&name).map_err(Error::from)?;
+        let allowed = match self.how.precision {
+            Precision::F32 => 2e-5,
+            Precision::Bf16 => 3e-2,
+        };
+        let name = format!("fusion: {family}, {}", names.join(" + "));
+        Ok(Check { name, worst: deviation(Some(&logits), &expected), allowed })
+    }
+}

@@ -1,0 +1,340 @@
+//! Every operation, forward and backward, against PyTorch's; `operation_goldens.py` says what the cases hold.
+
+use std::collections::BTreeMap;
+
+use fusion_core::{HostTensor, TensorFile, TensorSource};
+
+use super::Check;
+use super::references::{self, deviation, integers, shape};
+use crate::optimizer::{Moments, ParameterUpdate};
+use crate::{
+    Attention, Buckets, CrossEntropy, DropoutDraw, Error, LossSums, Ops, Optimizer, Precision, Result,
+    TokenIds,
+};
+
+/// As in the script.
+const LOSS: CrossEntropy = CrossEntropy { scale: 0.1, z_loss: 0.01 };
+const DROPOUT_RATE: f64 = 0.25;
+
+/// Runs a backend's operations on stored inputs and compares values, losses and gradients with stored references.
+pub fn operations<O: Ops>(mut ops: O, precision: Precision) -> Result<Vec<Check>> {
+    let file = references::file("operations.safetensors")?;
+    let names: Vec<String> =
+        file.names().iter().filter_map(|name| name.strip_suffix("|out.y")).map(String::from).collect();
+    let mut checks = vec![];
+    for name in &names {
+        let case = Case::read(&file, name)?;
+        let worst = case.run(&mut ops)?;
+        checks.push(Check { name: name.clone(), worst, allowed: allowed(precision) });
+    }
+    checks.push(appended(&mut ops));
+    checks.push(accumulated(&mut ops));
+    checks.extend(updates(&mut ops));
+    Ok(checks)
+}
+
+/// Of the largest value. bf16 keeps 8 bits, and an operation rounds its inputs, its result and their gradients.
+fn allowed(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 2e-5,
+        Precision::Bf16 => 2e-2,
+    }
+}
+
+/// Inputs of an operation, and what it should make of them.
+struct Case<'a> {
+    name: &'a str,
+    inputs: BTreeMap<String, HostTensor>,
+    integers: BTreeMap<String, (Vec<usize>, Vec<i64>)>,
+    y: HostTensor,
+    loss: f64,
+    sums: [i64; 2],
+    gradients: BTreeMap<String, HostTensor>,
+}
+
+/// A case's inputs on the device. A parameter's gradient is what a backend gives, so an activation comes from a parameter
+/// as well: as the rows of an embedding, in order.
+struct Inputs<'a, O: Ops> {
+    ops: &'a O,
+    case: &'a Case<'a>,
+    parameters: &'a BTreeMap<String, O::Parameter>,
+}
+
+impl<'a> Case<'a> {
+    fn read(file: &TensorFile, name: &'a str) -> Result<Self> {
+        let (mut inputs, mut gradients, mut whole) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for key in file.names() {
+            let Some(role) = key.strip_prefix(name).and_then(|rest| rest.strip_prefix('|')) else { continue };
+            if let Some(input) = role.strip_prefix("in.") {
+                inputs.insert(input.to_owned(), file.load_f32(&key)?);
+            } else if let Some(input) = role.strip_prefix("grad.") {
+                gradients.insert(input.to_owned(), file.load_f32(&key)?);
+            } else if let Some(of) = role.strip_prefix("int.") {
+                whole.insert(of.to_owned(), integers(file, &key)?);
+            }
+        }
+        let of = |what: &str| format!("{name}|out.{what}");
+        let count = |what: &str| Ok::<_, Error>(integers(file, &of(what))?.1.first().copied().unwrap_or(-1));
+        Ok(Case {
+            name,
+            inputs,
+            integers: whole,
+            y: file.load_f32(&of("y"))?,
+            loss: file.load_f32(&of("loss"))?.data.first().copied().map_or(f64::NAN, f64::from),
+            sums: [count("correct")?, count("tokens")?],
+            gradients,
+        })
+    }
+
+    /// The worst deviation of the result, the loss and all gradients.
+    fn run<O: Ops>(&self, ops: &mut O) -> Result<f64> {
+        let parameters: BTreeMap<String, O::Parameter> =
+            self.inputs.iter().map(|(name, tensor)| (name.clone(), ops.parameter(matrix(tensor)))).collect();
+        // Something that the loss does not depend on has a gradient of zeros.
+        let unused = HostTensor { shape: vec![2, 3], data: vec![1.0; 6] };
+        let unused_parameter = ops.parameter(unused.clone());
+        let labels = self.labels()?;
+
+        let silent = self.apply(&Inputs { ops, case: self, parameters: &parameters })?;
+        let silent = ops.read_activation(&silent);
+        ops.record(true);
+        let y = self.apply(&Inputs { ops, case: self, parameters: &parameters })?;
+        let recorded = ops.read_activation(&y);
+        let head = parameters.get("head").ok_or_else(|| self.lacks("head"))?;
+        let (loss, sums) = ops.cross_entropy(&y, head, &labels, LOSS);
+        drop(y);
+        let wanted: Vec<&O::Parameter> = parameters.values().chain([&unused_parameter]).collect();
+        let gradients = ops.backward(loss, &wanted);
+        ops.record(false);
+
+        let mut worst = deviation(Some(&silent), &self.y).max(deviation(Some(&recorded), &self.y));
+        worst = worst.max(self.loss_deviation(sums));
+        let mut found = gradients.iter().map(|gradient| ops.read_gradient(gradient));
+        for (name, found) in parameters.keys().zip(&mut found) {
+            let expected = self.gradients.get(name).ok_or_else(|| self.lacks(name))?;
+            let expected = matrix(expected);
+            worst = worst.max(deviation(Some(&found), &expected));
+        }
+        let zeros = HostTensor::zeros(unused.shape);
+        Ok(worst.max(deviation(found.next().as_ref(), &zeros)))
+    }
+
+    fn loss_deviation(&self, sums: LossSums) -> f64 {
+        let [correct, tokens] = self.sums;
+        let counts = [sums.correct as i64, sums.tokens as i64];
+        if counts != [correct, tokens] {
+            return f64::INFINITY;
+        }
+        (sums.loss - self.loss).abs() / self.loss
+    }
+
+    fn lacks(&self, what: &str) -> Error {
+        Error::References(format!("case {:?} has no {what}", self.name))
+    }
+
+    fn labels(&self) -> Result<Vec<i32>> {
+        Ok(self.integers("labels")?.1.iter().map(|label| *label as i32).collect())
+    }
+
+    fn integers(&self, name: &str) -> Result<&(Vec<usize>, Vec<i64>)> {
+        self.integers.get(name).ok_or_else(|| self.lacks(name))
+    }
+
+    /// The operation that the case's name begins with.
+    fn apply<O: Ops>(&self, inputs: &Inputs<'_, O>) -> Result<O::Activation> {
+        let ops = inputs.ops;
+        let (operation, detail) = self.name.split_once(", ").unwrap_or((self.name, ""));
+        Ok(match operation {
+            "embedding" => inputs.embedding("table")?,
+            "tied embedding" => inputs.embedding("head")?,
+            "linear" => ops.linear(&inputs.activation("x")?, inputs.parameter("w")?),
+            "rms norm" => {
+                let groups: &[usize] = match detail {
+                    "groups" => &[1, 3, 2],
+                    "near epsilon" => &[5],
+                    _ => &[6],
+                };
+                ops.rms_norm(&inputs.activation("x")?, inputs.parameter("gain")?, groups, 1e-6)
+            }
+            "attention" => inputs.attention(detail)?,
+            "gated GELU" if detail == "one operand" => {
+                let x = inputs.activation("x")?;
+                ops.gated_gelu(&x, &x)
+            }
+            "gated GELU" => ops.gated_gelu(&inputs.activation("gate")?, &inputs.activation("value")?),
+            "relu" => ops.relu(&inputs.activation("x")?),
+            "add" if detail == "one operand" => {
+                let x = inputs.activation("x")?;
+                ops.add(&x, &x)
+            }
+            "add" => ops.add(&inputs.activation("x")?, &inputs.activation("y")?),
+            "scale" => ops.scale(&inputs.activation("x")?, 0.375),
+            "dropout" => ops.dropout(&inputs.activation("x")?, draw()),
+            "cross-entropy" => inputs.activation("x")?,
+            other => return Err(Error::References(format!("no operation is called {other:?}"))),
+        })
+    }
+}
+
+impl<O: Ops> Inputs<'_, O> {
+    fn parameter(&self, name: &str) -> Result<&O::Parameter> {
+        self.parameters.get(name).ok_or_else(|| self.case.lacks(name))
+    }
+
+    fn activation(&self, name: &str) -> Result<O::Activation> {
+        let dimensions = self.case.inputs.get(name).ok_or_else(|| self.case.lacks(name))?;
+        let [batch, length, _] = shape(&dimensions.shape, name)?;
+        let ids: Vec<i32> = (0..(batch * length) as i32).collect();
+        Ok(self.ops.embedding(self.parameter(name)?, TokenIds { ids: &ids, batch, length }))
+    }
+
+    fn embedding(&self, table: &str) -> Result<O::Activation> {
+        let (dimensions, ids) = self.case.integers("ids")?;
+        let [batch, length] = shape(dimensions, "ids")?;
+        let ids: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+        Ok(self.ops.embedding(self.parameter(table)?, TokenIds { ids: &ids, batch, length }))
+    }
+
+    fn attention(&self, detail: &str) -> Result<O::Activation> {
+        let bias = match self.case.integers.get("buckets") {
+            None => None,
+            Some((dimensions, ids)) => {
+                let [query, key] = shape(dimensions, "buckets")?;
+                let buckets = Buckets { ids: ids.iter().map(|id| *id as u32).collect(), query, key };
+                Some(self.ops.position_bias(self.parameter("table")?, &buckets))
+            }
+        };
+        let mask: Option<Vec<u8>> =
+            self.case.integers.get("mask").map(|(_, mask)| mask.iter().map(|mask| *mask as u8).collect());
+        let how = Attention {
+            heads: 2,
+            bias: bias.as_ref(),
+            causal: detail.starts_with("causal"),
+            key_mask: mask.as_deref(),
+            dropout: (detail == "dropout").then(draw),
+        };
+        if detail == "one operand" {
+            let x = self.activation("x")?;
+            return Ok(self.ops.attention(&x, &x, &x, how));
+        }
+        let [q, k, v] = ["q", "k", "v"].map(|name| self.activation(name));
+        Ok(self.ops.attention(&q?, &k?, &v?, how))
+    }
+}
+
+/// The draw whose first elements the script knows.
+fn draw() -> DropoutDraw {
+    DropoutDraw::new(DROPOUT_RATE, 7, "conformance")
+}
+
+/// An activation's rows.
+fn matrix(HostTensor { shape, data }: &HostTensor) -> HostTensor {
+    let shape = match shape.as_slice() {
+        [batch, length, features] => vec![batch * length, *features],
+        other => other.to_vec(),
+    };
+    HostTensor { shape, data: data.clone() }
+}
+
+/// A tensor of numbers that repeat after a while.
+fn pattern(shape: &[usize], first: usize) -> HostTensor {
+    let value = |index: usize| ((index * 7 + first * 5) % 23) as f32 / 11.0 - 0.9;
+    HostTensor { shape: shape.to_vec(), data: (0..shape.iter().product()).map(value).collect() }
+}
+
+/// Exact even in bf16, for its numbers have few bits.
+fn appended<O: Ops>(ops: &mut O) -> Check {
+    let tensor = |length: usize, first: i32| {
+        let data = (0..2 * length as i32 * 3).map(|index| (first + index) as f32).collect();
+        HostTensor { shape: vec![2 * length, 3], data }
+    };
+    let activation = |tensor: &HostTensor, length: usize| {
+        let ids: Vec<i32> = (0..2 * length as i32).collect();
+        ops.embedding(&ops.parameter(tensor.clone()), TokenIds { ids: &ids, batch: 2, length })
+    };
+    let (x, y) = (tensor(2, 0), tensor(1, 50));
+    let found = ops.read_activation(&ops.append(&activation(&x, 2), &activation(&y, 1)));
+    let row = |row: usize| [&x.data[row * 6..][..6], &y.data[row * 3..][..3]].concat();
+    let expected = HostTensor { shape: vec![2, 3, 3], data: [row(0), row(1)].concat() };
+    Check { name: "append".into(), worst: deviation(Some(&found), &expected), allowed: 0.0 }
+}
+
+/// Twice a gradient, and its norm: of `linear`, summed by the loss over labels.
+fn accumulated<O: Ops>(ops: &mut O) -> Check {
+    let (table, head) = (ops.parameter(pattern(&[5, 4], 1)), ops.parameter(pattern(&[3, 4], 2)));
+    ops.record(true);
+    let gradient = || {
+        let x = ops.embedding(&table, TokenIds { ids: &[0, 1, 2, 4], batch: 2, length: 2 });
+        let (loss, _) = ops.cross_entropy(&x, &head, &[0, 1, 2, 0], LOSS);
+        ops.backward(loss, &[&table]).into_iter().next()
+    };
+    let (first, second) = (gradient(), gradient());
+    ops.record(false);
+    let (Some(mut total), Some(second)) = (first, second) else {
+        return Check { name: "accumulate".into(), worst: f64::INFINITY, allowed: 0.0 };
+    };
+    let one = ops.read_gradient(&total);
+    ops.accumulate(&mut total, second);
+    let twice = HostTensor { shape: one.shape, data: one.data.iter().map(|value| 2.0 * value).collect() };
+    let squares: f64 = twice.data.iter().map(|value| f64::from(*value).powi(2)).sum();
+    let norm = (ops.squared_norm(&total) - squares).abs() / squares;
+    let worst = deviation(Some(&ops.read_gradient(&total)), &twice).max(norm);
+    Check { name: "accumulate".into(), worst, allowed: 1e-6 }
+}
+
+/// Five steps of each optimiser, against the host's; with gradients of the device's own and a rate that moves the weights far.
+fn updates<O: Ops>(ops: &mut O) -> Vec<Check> {
+    let decayed = Optimizer::Adamw { beta1: 0.8, beta2: 0.95, epsilon: 1e-7, weight_decay: 0.1 };
+    let factored = Optimizer::Adafactor { decay_rate: 0.8, clip_threshold: 1.0, min_dim_size_to_factor: 4 };
+    let optimizers = [
+        ("adamw", Optimizer::adamw()),
+        ("adamw, weight decay", decayed),
+        ("adamw_scale", Optimizer::adamw_scale()),
+        ("adafactor", Optimizer::adafactor()),
+        ("adafactor, factored", factored),
+    ];
+    let check = |(name, optimizer)| {
+        let name = format!("update: {name}");
+        Check { name, worst: update(ops, optimizer), allowed: 1e-5 }
+    };
+    optimizers.into_iter().map(check).collect()
+}
+
+fn update<O: Ops>(ops: &mut O, optimizer: Optimizer) -> f64 {
+    let mut expected = pattern(&[6, 5], 3);
+    let mut parameter = ops.parameter(expected.clone());
+    let mut moments = (Moments::default(), Moments::default());
+    let head = ops.parameter(pattern(&[4, 5], 4));
+    let mut worst: f64 = 0.0;
+    for step in 1..=5 {
+        ops.record(true);
+        let ids = [0, 2, 3, step as i32];
+        let x = ops.embedding(&parameter, TokenIds { ids: &ids, batch: 1, length: 4 });
+        let (loss, _) = ops.cross_entropy(&x, &head, &[0, 1, 2, 3], LOSS);
+        let gradient = ops.backward(loss, &[&parameter]).into_iter().next();
+        ops.record(false);
+        let Some(gradient) = gradient else { return f64::INFINITY };
+        let update =
+            ParameterUpdate { optimizer, learning_rate: 0.03, step, gradient_scale: 0.7, decay: true };
+        let on_host = ops.read_gradient(&gradient);
+        update.apply(&expected.shape, &mut expected.data, &on_host.data, &mut moments.0);
+        ops.update(&mut parameter, gradient, &mut moments.1, &update);
+        worst = worst.max(deviation(Some(&ops.read_parameter(&parameter)), &expected));
+    }
+    worst
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The script's constant.
+    #[test]
+    fn what_the_script_knows_of_the_draw() {
+        let mut factors = [0.0; 48];
+        draw().factors(0, &mut factors);
+        let kept: String = factors.iter().map(|factor| if *factor > 0.0 { '1' } else { '0' }).collect();
+        let script = std::fs::read_to_string(references::path("operation_goldens.py")).unwrap();
+        assert!(script.contains(&format!("KEPT = \"{kept}\"")), "{kept}");
+    }
+}

@@ -1,0 +1,62 @@
+//! What others computed; the scripts that made the files stand beside them.
+
+use std::path::{Path, PathBuf};
+
+use fusion_core::{HostTensor, TensorFile, TensorSource};
+
+use crate::{Batch, Error, Result};
+
+/// The suite's files lie in the sources: it is for who builds backends.
+pub(super) fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
+}
+
+pub(super) fn file(name: &str) -> Result<TensorFile> {
+    Ok(TensorFile::open(&path(name))?)
+}
+
+/// A tensor of i64 with its shape.
+pub(super) fn integers(file: &TensorFile, name: &str) -> Result<(Vec<usize>, Vec<i64>)> {
+    let view = file.view(name)?;
+    let whole: Option<Vec<i64>> =
+        view.data().chunks(8).map(|bytes| Some(i64::from_le_bytes(bytes.try_into().ok()?))).collect();
+    let values = whole.filter(|values| values.len() == view.shape().iter().product::<usize>());
+    let values = values.ok_or_else(|| Error::References(format!("{name} is not of 64-bit integers")))?;
+    Ok((view.shape().to_vec(), values))
+}
+
+/// The batch `input_ids`, `attention_mask`, `labels` of a file.
+pub(super) fn batch(file: &TensorFile) -> Result<Batch> {
+    let (inputs, input_ids) = integers(file, "input_ids")?;
+    let (_, mask) = integers(file, "attention_mask")?;
+    let (targets, labels) = integers(file, "labels")?;
+    let [size, input_length] = shape(&inputs, "input_ids")?;
+    let [_, target_length] = shape(&targets, "labels")?;
+    Ok(Batch {
+        size,
+        input_length,
+        target_length,
+        input_ids: input_ids.into_iter().map(|id| id as i32).collect(),
+        attention_mask: mask.into_iter().map(|mask| mask as u8).collect(),
+        labels: labels.into_iter().map(|id| id as i32).collect(),
+    })
+}
+
+/// A shape that must have so many dimensions.
+pub(super) fn shape<const N: usize>(shape: &[usize], name: &str) -> Result<[usize; N]> {
+    shape.try_into().map_err(|_| Error::References(format!("{name} has {} dimensions", shape.len())))
+}
+
+/// The largest difference relative to the largest expected value; infinite if a tensor is missing, has another shape or
+/// something that is no number.
+pub(super) fn deviation(found: Option<&HostTensor>, expected: &HostTensor) -> f64 {
+    let Some(found) = found.filter(|found| found.shape == expected.shape) else { return f64::INFINITY };
+    let largest = expected.data.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    let larger = |worst: f32, difference: f32| if difference > worst { difference } else { worst };
+    let difference = found.data.iter().zip(&expected.data).map(|(found, expected)| (found - expected).abs());
+    if found.data.iter().any(|value| !value.is_finite()) {
+        return f64::INFINITY;
+    }
+    let difference = difference.fold(0f32, larger);
+    if difference == 0.0 { 0.0 } else { f64::from(difference) / f64::from(largest) }
+}

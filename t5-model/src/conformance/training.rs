@@ -1,0 +1,161 @@
+//! Updates of whole models.
+
+use fusion_core::{Checkpoint, HostTensor, HostTensors, TensorFile, TensorSource};
+
+use super::references::{self, batch, deviation};
+use super::{Check, Suite, random_weights};
+use crate::{
+    Batch, Dropout, Error, Optimizer, Precision, Session, SessionError, T5Config, TrainStep, Update,
+};
+
+impl Suite<'_> {
+    pub(super) fn training(&self) -> Result<Vec<Check>, SessionError> {
+        Ok(vec![self.trajectory()?, self.micro_batches()?, self.repeated()?, self.continued()?])
+    }
+
+    fn check(&self, what: &str, worst: f64, f32: f64, bf16: f64) -> Check {
+        let allowed = match self.how.precision {
+            Precision::F32 => f32,
+            Precision::Bf16 => bf16,
+        };
+        Check { name: format!("training: {what}"), worst, allowed }
+    }
+
+    /// Ten updates with clipping, weight decay and z-loss: losses, norms of gradients and the weights in the end. As in
+    /// `trajectory_goldens.py`.
+    fn trajectory(&self) -> Result<Check, SessionError> {
+        let (mut session, reference) = self.golden()?;
+        let expected = references::file("trajectory.safetensors")?;
+        let load = |name: &str| expected.load_f32(name).map_err(Error::from);
+        let whole = batch(&reference)?;
+        let mut steps: Vec<TrainStep> = vec![];
+        for step in 1..=10 {
+            let rows = (0..3).filter(|row| *row != step % 3);
+            let update = Update {
+                optimizer: Optimizer::Adamw { beta1: 0.9, beta2: 0.999, epsilon: 1e-4, weight_decay: 0.01 },
+                learning_rate: 3e-3,
+                clip_norm: Some(0.5),
+                z_loss: 1e-3,
+                dropout: Dropout::default(),
+                ..update(step as u64)
+            };
+            steps.push(session.train_step(&[select(&whole, rows)], &update)?);
+        }
+        let column = |of: fn(&TrainStep) -> f64| HostTensor {
+            shape: vec![steps.len()],
+            data: steps.iter().map(|step| of(step) as f32).collect(),
+        };
+        let mut worst = deviation(Some(&column(|step| step.loss)), &load("loss")?);
+        worst = worst.max(deviation(Some(&column(|step| step.gradient_norm)), &load("gradient_norm")?));
+        let weights = session.export()?;
+        for name in expected.names() {
+            let Some(parameter) = name.strip_prefix("final.") else { continue };
+            worst = worst.max(deviation(weights.0.get(parameter), &load(&name)?));
+        }
+        Ok(self.check("ten updates", worst, 1e-4, 5e-2))
+    }
+
+    /// Rows one after the other add up to the batch.
+    fn micro_batches(&self) -> Result<Check, SessionError> {
+        let whole = batch(&self.golden()?.1)?;
+        let train = |batches: &[Batch]| -> Result<_, SessionError> {
+            let mut session = self.golden()?.0;
+            let update = Update { dropout: Dropout::default(), ..update(1) };
+            Ok((session.train_step(batches, &update)?, session.optimizer_state()?))
+        };
+        let rows: Vec<Batch> = (0..whole.size).map(|row| select(&whole, [row])).collect();
+        let (one, expected) = train(std::slice::from_ref(&whole))?;
+        let (many, found) = train(&rows)?;
+        let mut worst =
+            (many.loss / one.loss - 1.0).abs().max((many.gradient_norm / one.gradient_norm - 1.0).abs());
+        if (one.correct, one.tokens) != (many.correct, many.tokens) && self.how.precision == Precision::F32 {
+            worst = f64::INFINITY;
+        }
+        for (name, expected) in &expected.0 {
+            worst = worst.max(deviation(found.0.get(name), expected));
+        }
+        Ok(self.check("micro-batches", worst, 1e-4, 1e-1))
+    }
+
+    /// The same to the bit, with dropout.
+    fn repeated(&self) -> Result<Check, SessionError> {
+        let train = || {
+            let mut session = self.random()?;
+            train(session.as_mut(), 1..=4)?;
+            session.export()
+        };
+        let worst = worst(&train()?, &train()?);
+        Ok(self.check("repeated", worst, 0.0, 0.0))
+    }
+
+    /// Two updates, and two more in a session opened from what the first one gave: as four, to the bit.
+    fn continued(&self) -> Result<Check, SessionError> {
+        let mut straight = self.random()?;
+        train(straight.as_mut(), 1..=4)?;
+        let mut first = self.random()?;
+        train(first.as_mut(), 1..=2)?;
+        let mut second = self.open(first.config(), &first.export()?)?;
+        second.load_optimizer_state(first.optimizer_state()?)?;
+        train(second.as_mut(), 3..=4)?;
+        let weights = worst(&second.export()?, &straight.export()?);
+        let state = worst(&second.optimizer_state()?, &straight.optimizer_state()?);
+        Ok(self.check("save, load, continue", weights.max(state), 0.0, 0.0))
+    }
+
+    fn golden(&self) -> Result<(Box<dyn Session>, TensorFile), SessionError> {
+        let checkpoint = Checkpoint::open(&references::path("v1_1")).map_err(Error::from)?;
+        let session = self.open(&T5Config::of_checkpoint(&checkpoint)?, &checkpoint)?;
+        Ok((session, references::file("v1_1/reference.safetensors")?))
+    }
+
+    /// In groups of unequal width, large enough for several threads.
+    fn random(&self) -> Result<Box<dyn Session>, SessionError> {
+        let mut config = T5Config::v1_1(512, 48, 2, 24, 128, 2);
+        config.rms_norm_groups = vec![32, 16];
+        self.open(&config, &random_weights(&config, 1)?)
+    }
+}
+
+/// With dropout; Adafactor, whose factored moments are the most to carry over.
+fn update(step: u64) -> Update {
+    Update {
+        optimizer: Optimizer::Adafactor { decay_rate: 0.8, clip_threshold: 1.0, min_dim_size_to_factor: 32 },
+        learning_rate: 1e-2,
+        step,
+        optimizer_step: step,
+        clip_norm: Some(1.0),
+        z_loss: 1e-4,
+        dropout: Dropout { rate: 0.1, seed: 5 },
+    }
+}
+
+fn train(session: &mut dyn Session, steps: std::ops::RangeInclusive<u64>) -> Result<(), SessionError> {
+    let ids: Vec<i32> = (0..8 * 64).map(|i| 2 + (i * 37) % 500).collect();
+    let rows: Vec<(&[i32], &[i32])> =
+        ids.chunks(64).zip(20..).map(|(row, length)| (&row[..length + 30], &row[..length])).collect();
+    let batches = [Batch::padded(rows[..4].iter().copied(), 0), Batch::padded(rows[4..].iter().copied(), 0)];
+    for step in steps {
+        session.train_step(&batches, &update(step))?;
+    }
+    Ok(())
+}
+
+/// Some rows of a batch.
+fn select(batch: &Batch, rows: impl IntoIterator<Item = usize>) -> Batch {
+    let rows: Vec<usize> = rows.into_iter().collect();
+    fn take<T: Copy>(values: &[T], length: usize, rows: &[usize]) -> Vec<T> {
+        rows.iter().flat_map(|row| values.iter().skip(row * length).take(length).copied()).collect()
+    }
+    Batch {
+        size: rows.len(),
+        input_ids: take(&batch.input_ids, batch.input_length, &rows),
+        attention_mask: take(&batch.attention_mask, batch.input_length, &rows),
+        labels: take(&batch.labels, batch.target_length, &rows),
+        ..*batch
+    }
+}
+
+fn worst(found: &HostTensors, expected: &HostTensors) -> f64 {
+    let each = expected.0.iter().map(|(name, tensor)| deviation(found.0.get(name), tensor));
+    each.fold(0.0, f64::max)
+}

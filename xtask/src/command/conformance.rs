@@ -1,0 +1,61 @@
+use anyhow::{Result, bail};
+use clap::Args;
+use serde_json::json;
+use t5_model::conformance::{Check, suite};
+
+use crate::compute::ComputeArguments;
+use crate::output::{print, print_json};
+
+const EXAMPLES: &str = concat!(
+    "Examples:\n",
+    "  cargo xtask conformance\n",
+    "  cargo xtask conformance --backend tch --precision bf16",
+);
+
+/// Check a backend: operations, models, training, plans
+///
+/// Compares values and gradients of every operation and of whole models with PyTorch's and transformers', fused models with
+/// their parents' ensemble, ten updates with PyTorch's AdamW, and plans with the host's execution. Repeated and continued
+/// trainings must be equal to the bit. A deviation is relative to the largest expected value.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(flatten)]
+    compute: ComputeArguments,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<()> {
+        let compute = self.compute.start()?;
+        let checks = suite(compute.backend(), compute.how())?;
+        if self.json {
+            print_json(&json!({
+                "backend": self.compute.backend,
+                "device": self.compute.device,
+                "precision": compute.how().precision,
+                "checks": checks,
+            }))?;
+        } else {
+            let title =
+                format!("{} on {}, {}", self.compute.backend, self.compute.device, compute.how().precision);
+            print(&table(&title, &checks))?;
+        }
+        match checks.iter().filter(|check| !check.passed()).count() {
+            0 => Ok(()),
+            failed => bail!("{failed} of {} checks failed", checks.len()),
+        }
+    }
+}
+
+fn table(title: &str, checks: &[Check]) -> String {
+    let width = checks.iter().map(|check| check.name.len()).max().unwrap_or(0).max(title.len());
+    let mut text = format!("{title:<width$}  {:>9}  {:>9}\n", "worst", "allowed");
+    for Check { name, worst, allowed } in checks {
+        let verdict = if worst <= allowed { "" } else { "  FAILED" };
+        text += &format!("{name:<width$}  {worst:>9.1e}  {allowed:>9.1e}{verdict}\n");
+    }
+    text
+}
