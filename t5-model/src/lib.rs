@@ -23,6 +23,7 @@ mod schedule;
 mod session;
 mod t5x;
 mod table;
+mod tape;
 pub mod text;
 pub mod train;
 
@@ -46,3 +47,4 @@ pub use schedule::{Decay, Schedule};
 pub use session::{Dropout, Evaluation, Forward, Session, SessionError, TrainStep, Update};
 pub use t5x::{StoredParameter, t5x_parameters};
 pub use table::{parameter_table, training_flops_per_token};
+pub use tape::{Place, Tape};

@@ -5,6 +5,8 @@ use clap::{Args, ValueEnum};
 use fusion_core::{Checkpoint, TensorSource};
 use t5_model::{Computation, Precision, Session, SessionError, T5Config};
 
+use crate::build;
+
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Computing")]
 pub struct ComputeArguments {
@@ -48,7 +50,7 @@ impl ComputeArguments {
     /// Finds the backend and the device, and sets the threads. Comes before any parallel work.
     pub fn start(&self) -> Result<Compute> {
         self.start_threads()?;
-        let backend = t5_model::backend(&self.backend)?;
+        let backend = build::backend(&self.backend)?;
         let how = Computation { device: self.device.clone(), precision: self.precision.into() };
         backend.device(&how)?;
         Ok(Compute { backend, how })

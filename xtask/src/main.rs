@@ -1,12 +1,14 @@
 //! `cargo xtask`: the command line. Parses, wires the crates together, and reports; the only place that links
 //! backends.
 
+mod build;
 mod command;
 mod compute;
 mod convert;
 mod corpus;
 mod export;
 mod interrupt;
+mod libtorch;
 mod model;
 mod output;
 mod problems;
@@ -23,6 +25,8 @@ use std::process::ExitCode;
 // A dependency alone registers nothing: the linker must see a use of it.
 #[cfg(feature = "burn")]
 use backend_burn as _;
+#[cfg(feature = "tch")]
+use backend_tch as _;
 use clap::Parser;
 
 use crate::interrupt::Interrupted;

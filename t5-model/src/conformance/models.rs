@@ -52,7 +52,9 @@ impl Suite<'_> {
             |what: &str, worst, allowed| Check { name: format!("model: {variant}, {what}"), worst, allowed };
         let (value, gradient) = match self.how.precision {
             Precision::F32 => (2e-5, 2e-4),
-            Precision::Bf16 => (3e-2, 1e-1),
+            // PyTorch's own autocast is off by 0.035 and 0.22 here: the models are tiny, and a gradient's largest deviation is
+            // compared with its largest value.
+            Precision::Bf16 => (6e-2, 4e-1),
         };
         let mut checks =
             vec![check("values", values.max(evaluated), value), check("gradients", gradients, gradient)];
@@ -110,7 +112,7 @@ impl Suite<'_> {
         let expected = reference.load_f32(&name).map_err(Error::from)?;
         let allowed = match self.how.precision {
             Precision::F32 => 2e-5,
-            Precision::Bf16 => 3e-2,
+            Precision::Bf16 => 6e-2,
         };
         let name = format!("fusion: {family}, {}", names.join(" + "));
         Ok(Check { name, worst: deviation(Some(&logits), &expected), allowed })

@@ -37,7 +37,7 @@ pub fn operations<O: Ops>(mut ops: O, precision: Precision) -> Result<Vec<Check>
 fn allowed(precision: Precision) -> f64 {
     match precision {
         Precision::F32 => 2e-5,
-        Precision::Bf16 => 2e-2,
+        Precision::Bf16 => 4e-2,
     }
 }
 

@@ -2,6 +2,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
+use crate::build::{Missing, missing_backends};
 use crate::output::{print, print_json};
 
 /// List the compiled-in backends and their devices
@@ -21,9 +22,6 @@ impl Arguments {
             let backend = |backend: &&'static dyn t5_model::Backend| json!({ "name": backend.name(), "description": backend.description(), "devices": backend.devices() });
             return print_json(&backends.iter().map(backend).collect::<Vec<_>>());
         }
-        if backends.is_empty() {
-            return print("no backend is compiled in; build with `--features burn`\n");
-        }
         let mut text = String::new();
         for backend in backends {
             text += &format!("{}  {}\n", backend.name(), backend.description());
@@ -33,6 +31,9 @@ impl Arguments {
                     (device.name, device.description, precisions.join(", "));
                 text += &format!("    --device {name:<10}  {description}, {precisions}\n");
             }
+        }
+        for Missing { name, needs } in missing_backends() {
+            text += &format!("{name}  not compiled in; `--backend {name}` builds it, and it needs {needs}\n");
         }
         print(&text)
     }

@@ -1,4 +1,3 @@
-use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -6,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::progress::duration;
+use crate::{build, libtorch};
 
 const EXAMPLES: &str = concat!("Example:\n", "  cargo xtask ci --only clippy",);
 
@@ -24,6 +24,8 @@ pub struct Arguments {
 enum Step {
     /// cargo fmt --check
     Format,
+    /// Fetch libtorch if there is none: `cargo xtask setup tch`
+    Libtorch,
     /// cargo clippy with warnings denied
     Clippy,
     /// cargo test
@@ -36,14 +38,12 @@ enum Step {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
-        let workspace =
-            Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
         let wanted = |step: &Step| self.only.is_empty() || self.only.contains(step);
         for step in Step::value_variants().iter().filter(|step| wanted(step)) {
             let name = step.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
             eprintln!("==> {name}");
             let start = Instant::now();
-            step.run(workspace).with_context(|| format!("ci: step {name} failed"))?;
+            step.run().with_context(|| format!("ci: step {name} failed"))?;
             eprintln!("==> {name} passed in {}", duration(start.elapsed().as_secs_f64()));
         }
         Ok(())
@@ -51,38 +51,38 @@ impl Arguments {
 }
 
 impl Step {
-    fn run(self, workspace: &Path) -> Result<()> {
-        let cargo = |arguments: &[&str]| {
-            // `cargo run` tells which cargo runs it; built by hand, the one on the path will do.
-            let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-            command.args(arguments).current_dir(workspace);
-            command
+    fn run(self) -> Result<()> {
+        let cargo = |command: &str, arguments: &[&str]| {
+            let mut cargo = build::cargo(command);
+            cargo.args(arguments).current_dir(build::workspace());
+            if let Ok(Some(libtorch)) = libtorch::find() {
+                cargo.envs(libtorch.variables());
+            }
+            cargo
         };
         match self {
-            Step::Format => succeed(&mut cargo(&["fmt", "--all", "--check"])),
+            Step::Format => {
+                let mut format = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+                succeed(format.args(["fmt", "--all", "--check"]).current_dir(build::workspace()))
+            }
+            Step::Libtorch => libtorch::install().map(drop),
             // The profile of the product and of the tests, so that nothing is built twice.
-            Step::Clippy => succeed(&mut cargo(&[
+            Step::Clippy => succeed(&mut cargo(
                 "clippy",
-                "--release",
-                "--workspace",
-                "--all-targets",
-                "--locked",
-                "--",
-                "--deny",
-                "warnings",
-            ])),
+                &["--release", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"],
+            )),
             Step::Test => {
-                succeed(cargo(&["test", "--release", "--workspace", "--locked"]).env("INSTA_UPDATE", "no"))
+                succeed(cargo("test", &["--release", "--workspace", "--locked"]).env("INSTA_UPDATE", "no"))
             }
             Step::Doc => {
-                let mut doc = cargo(&["doc", "--release", "--workspace", "--no-deps", "--locked"]);
+                let mut doc = cargo("doc", &["--release", "--workspace", "--no-deps", "--locked"]);
                 succeed(doc.env("RUSTDOCFLAGS", "--deny warnings"))
             }
             Step::Smoke => {
                 let output = tempfile::tempdir().context("cannot create a temporary directory")?;
                 // Not this program's own file: building the tests has replaced it.
                 let mut run =
-                    cargo(&["run", "--quiet", "--release", "--locked", "--package", "xtask", "--", "run"]);
+                    cargo("run", &["--quiet", "--release", "--locked", "--package", "xtask", "--", "run"]);
                 run.arg("recipes/quickstart-smoke.toml");
                 succeed(run.arg("--output").arg(output.path().join("run")))
             }

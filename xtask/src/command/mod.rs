@@ -16,6 +16,7 @@ mod inspect;
 mod pretrain;
 mod report;
 mod run;
+mod setup;
 mod verify;
 
 use anyhow::Result;
@@ -53,6 +54,7 @@ enum Command {
     Forward(forward::Arguments),
     Report(report::Arguments),
     Backends(backends::Arguments),
+    Setup(setup::Arguments),
     Conformance(conformance::Arguments),
     Bench(bench::Arguments),
     Ci(ci::Arguments),
@@ -74,6 +76,7 @@ impl Cli {
             Command::Convert(arguments) => arguments.run(),
             Command::Forward(arguments) => arguments.run(),
             Command::Report(arguments) => arguments.run(),
+            Command::Setup(arguments) => arguments.run(),
             Command::Backends(arguments) => arguments.run(),
             Command::Conformance(arguments) => arguments.run(),
             Command::Bench(arguments) => arguments.run(),

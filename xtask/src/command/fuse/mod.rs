@@ -10,6 +10,7 @@ use serde_json::json;
 use t5_model::Backend;
 
 use self::options::{Options, named};
+use crate::build;
 use crate::compute::{ComputeArguments, PrecisionName};
 use crate::corpus;
 use crate::interrupt;
@@ -111,7 +112,7 @@ impl Arguments {
     fn calibrated(&self, fusion: PlannedFusion, calibrate: Option<Calibrate>) -> Result<PlannedFusion> {
         let Some(calibrate) = calibrate else { return Ok(fusion) };
         let backend = self.backend.clone().unwrap_or_else(|| "burn".to_owned());
-        let device = self.device_of(t5_model::backend(&backend)?);
+        let device = self.device_of(build::backend(&backend)?);
         let compute = ComputeArguments { backend, device, precision: PrecisionName::F32, threads: None };
         let Source::Path(tokenizer) = &calibrate.data.tokenizer else { return Ok(fusion) };
         let settings = self.options.settings();
@@ -139,7 +140,7 @@ impl Arguments {
 
     fn plan_device(&self) -> Result<Option<Box<dyn PlanDevice>>> {
         let Some(backend) = &self.backend else { return Ok(None) };
-        let backend = t5_model::backend(backend)?;
+        let backend = build::backend(backend)?;
         Ok(Some(backend.plan_device(&self.device_of(backend))?))
     }
 

@@ -1,0 +1,67 @@
+//! Head and loss, a few rows at a time, differentiated on the way.
+
+use t5_model::{CrossEntropy, LossSums};
+use tch::{Kind, Tensor};
+
+use crate::operations::{TchOps, rows};
+use crate::tensor::{integers, matmul};
+
+/// Logits that exist at once.
+const LOGITS: usize = 1 << 23;
+
+/// The sums over rows, and the gradients of `x` (in its shape) and of `head`; empty ones if they are not `wanted`.
+pub fn cross_entropy(
+    ops: &TchOps,
+    x: &Tensor,
+    head: &Tensor,
+    labels: &[i32],
+    how: CrossEntropy,
+    wanted: bool,
+) -> (LossSums, [Tensor; 2]) {
+    let vocabulary = head.size()[0] as usize;
+    let step = (LOGITS / vocabulary.max(1)).max(16);
+    let (x_rows, weight) = (rows(&x.to_kind(ops.kind)), head.to_kind(ops.kind));
+    let transposed = weight.tr();
+    let mut sums = LossSums::default();
+    let mut dx = vec![];
+    let mut dhead: Option<Tensor> = None;
+    let mut totals: Vec<[Tensor; 2]> = vec![];
+    for (index, labels) in labels.chunks(step).enumerate() {
+        sums.tokens += labels.iter().filter(|label| **label >= 0).count() as u64;
+        let counts: Vec<f32> = labels.iter().map(|label| if *label < 0 { 0.0 } else { 1.0 }).collect();
+        let counts = Tensor::from_slice(&counts).to_device(ops.device).unsqueeze(1); // [rows, 1]
+        let labels = integers(labels.iter().map(|label| i64::from(*label).max(0)), ops.device).unsqueeze(1);
+        let x = x_rows.narrow(0, (index * step) as i64, labels.size()[0]);
+        let logits = matmul(&x, &transposed).to_kind(Kind::Float); // [rows, vocabulary]
+        let right = logits.argmax(1, true).eq_tensor(&labels).to_kind(Kind::Float);
+        let target = logits.gather(1, &labels, false);
+        let mut logs = logits.log_softmax(1, Kind::Float);
+        drop(logits);
+        let target_log = logs.gather(1, &labels, false);
+        totals.push([(&target_log * &counts).sum(Kind::Double).neg(), (right * &counts).sum(Kind::Double)]);
+        if !wanted {
+            continue;
+        }
+        // d/dlogit = scale · (p · (1 + 2 · z_loss · log Z) - [label])
+        let log_z = target - target_log; // [rows, 1]
+        let scale = counts * f64::from(how.scale);
+        let factor = (log_z * (2.0 * f64::from(how.z_loss)) + 1.0) * &scale;
+        let mut dlogits = logs.exp_();
+        let _ = dlogits.g_mul_(&factor);
+        let dlogits = dlogits.scatter_add_(1, &labels, &scale.neg()).to_kind(ops.kind);
+        dx.push(matmul(&dlogits, &weight));
+        let part = matmul(&dlogits.tr(), &x).to_kind(Kind::Float);
+        dhead = Some(match dhead {
+            Some(mut sum) => sum.g_add_(&part),
+            None => part,
+        });
+    }
+    // Read last, so that a GPU is not waited for in between.
+    for [loss, correct] in totals {
+        sums.loss += loss.double_value(&[]);
+        sums.correct += correct.double_value(&[]) as u64;
+    }
+    let none = || Tensor::zeros([0], (Kind::Float, ops.device));
+    let dx = if dx.is_empty() { none() } else { Tensor::cat(&dx, 0).view_as(x).to_kind(x.kind()) };
+    (sums, [dx, dhead.unwrap_or_else(none)])
+}

@@ -1,0 +1,38 @@
+//! The CPU and the CUDA GPUs that libtorch sees.
+
+use std::sync::Once;
+
+use t5_model::{DeviceInfo, Precision};
+use tch::{Cuda, Device};
+
+/// The CPU first.
+pub fn all() -> Vec<(DeviceInfo, Device)> {
+    let info = |name: String, description: String| DeviceInfo {
+        name,
+        description,
+        precisions: vec![Precision::F32, Precision::Bf16],
+    };
+    let threads = rayon::current_num_threads();
+    let cpu = (info("cpu".into(), format!("libtorch, {threads} threads")), Device::Cpu);
+    let gpu = |index| (info(format!("cuda:{index}"), "libtorch, NVIDIA GPU".into()), Device::Cuda(index));
+    std::iter::once(cpu).chain((0..gpus()).map(gpu)).collect()
+}
+
+pub fn find(name: &str) -> Option<Device> {
+    all().into_iter().find(|(info, _)| info.name == name).map(|(_, device)| device)
+}
+
+fn gpus() -> usize {
+    static LOADED: Once = Once::new();
+    LOADED.call_once(load_cuda);
+    usize::try_from(Cuda::device_count()).unwrap_or(0)
+}
+
+/// The linker drops libtorch's CUDA half, to which nothing refers by name; loaded, it registers itself.
+fn load_cuda() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the name ends with a zero; where there is no such library, nothing happens.
+    unsafe {
+        libc::dlopen(c"libtorch_cuda.so".as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL);
+    }
+}

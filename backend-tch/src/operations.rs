@@ -1,0 +1,342 @@
+//! T5's operations in libtorch's. The residual stream and all norms are f32; between them activations have the type that is
+//! computed in.
+
+use fusion_core::HostTensor;
+use rayon::prelude::*;
+use t5_model::optimizer::{Moments, ParameterUpdate, sum_of_squares};
+use t5_model::{
+    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Place, Precision, Tape, TokenIds,
+};
+use tch::{Device, Kind, Tensor};
+
+use crate::attention::{Heads, Scores, attention};
+use crate::cross_entropy::cross_entropy;
+use crate::tensor::{elements, elements_mut, host, integers, matmul, sizes, upload};
+
+/// The operations on a device, and what they recorded.
+pub struct TchOps {
+    pub device: Device,
+    /// What products are computed in.
+    pub kind: Kind,
+    tape: Tape<Tensor>,
+}
+
+/// An activation or a bias.
+pub struct Node {
+    pub value: Tensor,
+    place: Option<Place>,
+}
+
+impl Clone for Node {
+    fn clone(&self) -> Self {
+        Node { value: self.value.shallow_clone(), place: self.place }
+    }
+}
+
+/// A trainable tensor, in f32.
+pub struct Parameter {
+    value: Tensor,
+    place: Place,
+}
+
+/// A loss that was differentiated as it was computed.
+pub struct Loss {
+    /// The decoder's output and its gradient.
+    x: (Option<Place>, Tensor),
+    /// The head's.
+    head: (Option<Place>, Tensor),
+}
+
+impl TchOps {
+    pub fn new(device: Device, precision: Precision) -> Self {
+        let kind = match precision {
+            Precision::F32 => Kind::Float,
+            Precision::Bf16 => Kind::BFloat16,
+        };
+        TchOps { device, kind, tape: Tape::default() }
+    }
+
+    fn place(&self, parameter: &Parameter) -> Option<Place> {
+        self.tape.is_recording().then_some(parameter.place)
+    }
+
+    /// The result of an operation. Gradients come back in the types of its inputs.
+    fn node<const N: usize>(
+        &self,
+        value: Tensor,
+        inputs: [(Option<Place>, Kind); N],
+        backward: impl FnOnce(Tensor, [bool; N]) -> [Option<Tensor>; N] + 'static,
+    ) -> Node {
+        let kinds = inputs.map(|(_, kind)| kind);
+        let place = self.tape.step(inputs.map(|(place, _)| place), move |gradient, wanted| {
+            let mut kinds = kinds.into_iter();
+            backward(gradient, wanted).map(|gradient| {
+                let kind = kinds.next().unwrap_or(Kind::Float);
+                gradient.map(|gradient| gradient.to_kind(kind))
+            })
+        });
+        Node { value, place }
+    }
+
+    fn factors(&self, draw: DropoutDraw, shape: &[i64]) -> Tensor {
+        /// Elements a thread draws at a time.
+        const PIECE: usize = 1 << 14;
+        let mut factors = vec![0.0; shape.iter().product::<i64>() as usize];
+        let pieces = factors.par_chunks_mut(PIECE).enumerate();
+        pieces.for_each(|(index, factors)| draw.factors(index * PIECE, factors));
+        upload(&factors, shape, self.device)
+    }
+}
+
+impl Node {
+    pub fn input(&self) -> (Option<Place>, Kind) {
+        (self.place, self.value.kind())
+    }
+}
+
+/// `[batch · length, features]`.
+pub fn rows(x: &Tensor) -> Tensor {
+    x.reshape([-1, x.size().last().copied().unwrap_or(1)])
+}
+
+impl Ops for TchOps {
+    type Parameter = Parameter;
+    type Activation = Node;
+    type Bias = Node;
+    type Loss = Loss;
+    type Gradient = Tensor;
+
+    fn parameter(&self, HostTensor { shape, data }: HostTensor) -> Parameter {
+        Parameter { value: upload(&data, &sizes(&shape), self.device), place: self.tape.place() }
+    }
+
+    fn read_parameter(&self, parameter: &Parameter) -> HostTensor {
+        host(&parameter.value)
+    }
+
+    fn read_activation(&self, activation: &Node) -> HostTensor {
+        host(&activation.value)
+    }
+
+    fn read_gradient(&self, gradient: &Tensor) -> HostTensor {
+        host(gradient)
+    }
+
+    fn record(&mut self, on: bool) {
+        self.tape.record(on);
+    }
+
+    fn embedding(&self, table: &Parameter, TokenIds { ids, batch, length }: TokenIds<'_>) -> Node {
+        let ids = integers(ids.iter().map(|id| i64::from(*id)), self.device);
+        let size = table.value.size();
+        let (rows, features) = (size[0], size[1]);
+        let y = table.value.index_select(0, &ids).view([batch as i64, length as i64, features]);
+        self.node(y, [(self.place(table), Kind::Float)], move |dy, _| {
+            let dy = dy.to_kind(Kind::Float).view([-1, features]);
+            [Some(Tensor::embedding_dense_backward(&dy, &ids, rows, -1, false))]
+        })
+    }
+
+    fn linear(&self, x: &Node, weight: &Parameter) -> Node {
+        let saved_x = x.value.to_kind(self.kind);
+        let saved_weight = weight.value.to_kind(self.kind);
+        let size = x.value.size();
+        let y = matmul(&rows(&saved_x), &saved_weight.tr()).view([size[0], size[1], -1]);
+        let inputs = [x.input(), (self.place(weight), Kind::Float)];
+        self.node(y, inputs, move |dy, [want_x, want_weight]| {
+            let dy = dy.contiguous();
+            let dx = want_x.then(|| matmul(&rows(&dy), &saved_weight).view(size.as_slice()));
+            let dweight = want_weight.then(|| matmul(&rows(&dy).tr(), &rows(&saved_x)));
+            [dx, dweight]
+        })
+    }
+
+    fn rms_norm(&self, x: &Node, gain: &Parameter, groups: &[usize], epsilon: f32) -> Node {
+        let saved_x = x.value.to_kind(Kind::Float);
+        let saved_gain = gain.value.shallow_clone();
+        let groups = sizes(groups);
+        let inverse_rms = |x: &Tensor| {
+            (x.square().mean_dim(-1, true, Kind::Float) + f64::from(epsilon)).rsqrt() // [batch, length, 1]
+        };
+        let scales: Vec<Tensor> = split(&saved_x, &groups).iter().map(inverse_rms).collect();
+        let parts = split(&saved_x, &groups).into_iter().zip(&scales).map(|(x, scale)| x * scale);
+        let y = (join(parts) * &saved_gain).to_kind(self.kind);
+        self.node(y, [x.input(), (self.place(gain), Kind::Float)], move |dy, _| {
+            let dy = dy.to_kind(Kind::Float);
+            let scaled = &dy * &saved_gain;
+            let (mut dx, mut normed) = (vec![], vec![]);
+            for ((x, dy), scale) in
+                split(&saved_x, &groups).into_iter().zip(split(&scaled, &groups)).zip(&scales)
+            {
+                let x = x * scale;
+                let projection = (&x * &dy).mean_dim(-1, true, Kind::Float); // [batch, length, 1]
+                dx.push((dy - &x * projection) * scale);
+                normed.push(x);
+            }
+            let dgain =
+                (dy * join(normed.into_iter())).sum_dim_intlist([0, 1].as_slice(), false, Kind::Float);
+            [Some(join(dx.into_iter())), Some(dgain)]
+        })
+    }
+
+    fn position_bias(&self, table: &Parameter, buckets: &Buckets) -> Node {
+        let size = table.value.size();
+        let (rows, heads) = (size[0], size[1]);
+        let ids = integers(buckets.ids.iter().map(|id| i64::from(*id)), self.device);
+        let selected = table.value.index_select(0, &ids); // [query · key, heads]
+        let bias = selected.tr().contiguous().view([heads, buckets.query as i64, buckets.key as i64]);
+        self.node(bias, [(self.place(table), Kind::Float)], move |dbias, _| {
+            let dbias = dbias.view([heads, -1]).tr().contiguous(); // [query · key, heads]
+            [Some(Tensor::embedding_dense_backward(&dbias, &ids, rows, -1, false))]
+        })
+    }
+
+    fn attention(&self, q: &Node, k: &Node, v: &Node, how: Attention<'_, Node>) -> Node {
+        let heads = Heads { heads: how.heads as i64, kind: self.kind };
+        let [split_q, split_k, split_v] = [q, k, v].map(|x| heads.split(&x.value)); // [batch · heads, length, d_kv]
+        let (query, key) = (split_q.size()[1], split_k.size()[1]);
+        let batch = q.value.size()[0];
+        let hidden = self.hidden(how.causal, how.key_mask, [batch, query, key]);
+        let factors = how.dropout.map(|draw| self.factors(draw, &[batch * heads.heads, query, key]));
+        let bias = how.bias.map(|bias| bias.value.shallow_clone());
+        let scores = Scores { heads, bias, hidden, factors };
+        let saved = attention(&scores, split_q, split_k, split_v);
+        let y = heads.join(&saved.output, batch);
+        let no_bias = (None, Kind::Float);
+        let inputs = [q.input(), k.input(), v.input(), how.bias.map_or(no_bias, Node::input)];
+        self.node(y, inputs, move |dy, [.., want_bias]| {
+            let [dq, dk, dv, dscores] = saved.backward(&scores, &heads.split(&dy));
+            let dbias = want_bias.then(|| scores.bias_gradient(&dscores, batch));
+            [Some(heads.join(&dq, batch)), Some(heads.join(&dk, batch)), Some(heads.join(&dv, batch)), dbias]
+        })
+    }
+
+    fn gated_gelu(&self, gate: &Node, value: &Node) -> Node {
+        let (saved_gate, saved_value) = (gate.value.to_kind(self.kind), value.value.to_kind(self.kind));
+        let y = saved_gate.gelu("tanh") * &saved_value;
+        self.node(y, [gate.input(), value.input()], move |dy, _| {
+            let dvalue = &dy * saved_gate.gelu("tanh");
+            let dgate = saved_gate.gelu_backward(&(dy * saved_value), "tanh");
+            [Some(dgate), Some(dvalue)]
+        })
+    }
+
+    fn relu(&self, x: &Node) -> Node {
+        let y = x.value.relu();
+        let saved_y = y.shallow_clone();
+        self.node(y, [x.input()], move |dy, _| [Some(saved_y.threshold_backward(&dy, 0))])
+    }
+
+    fn add(&self, x: &Node, y: &Node) -> Node {
+        let sum = &x.value + &y.value;
+        self.node(sum, [x.input(), y.input()], |dy, _| [Some(dy.shallow_clone()), Some(dy)])
+    }
+
+    fn scale(&self, x: &Node, factor: f32) -> Node {
+        let scaled = &x.value * f64::from(factor);
+        self.node(scaled, [x.input()], move |dy, _| [Some(dy * f64::from(factor))])
+    }
+
+    fn dropout(&self, x: &Node, draw: DropoutDraw) -> Node {
+        let factors = self.factors(draw, &x.value.size()).to_kind(x.value.kind());
+        let dropped = &x.value * &factors;
+        self.node(dropped, [x.input()], move |dy, _| [Some(dy * factors)])
+    }
+
+    fn append(&self, x: &Node, y: &Node) -> Node {
+        Node { value: Tensor::cat(&[&x.value, &y.value], 1), place: None }
+    }
+
+    fn cross_entropy(
+        &self,
+        x: &Node,
+        head: &Parameter,
+        labels: &[i32],
+        how: CrossEntropy,
+    ) -> (Loss, LossSums) {
+        let (place, head_place) = (x.place, self.place(head));
+        let tracked = self.tape.is_recording();
+        let (sums, [dx, dhead]) = cross_entropy(self, &x.value, &head.value, labels, how, tracked);
+        (Loss { x: (place, dx), head: (head_place, dhead) }, sums)
+    }
+
+    fn backward(&self, Loss { x, head }: Loss, parameters: &[&Parameter]) -> Vec<Tensor> {
+        let add = |a: Tensor, b: Tensor| a + b;
+        let mut gradients = match x.0 {
+            Some(place) => self.tape.backward(place, x.1, add),
+            None => Default::default(),
+        };
+        if let Some(place) = head.0 {
+            let gradient = match gradients.remove(&place) {
+                Some(before) => before + head.1,
+                None => head.1,
+            };
+            gradients.insert(place, gradient);
+        }
+        let mut take = |parameter: &&Parameter| {
+            let gradient = gradients.remove(&parameter.place);
+            gradient.map_or_else(|| parameter.value.zeros_like(), |gradient| gradient.contiguous())
+        };
+        parameters.iter().map(&mut take).collect()
+    }
+
+    fn accumulate(&self, total: &mut Tensor, gradient: Tensor) {
+        let _ = total.g_add_(&gradient);
+    }
+
+    fn squared_norm(&self, gradient: &Tensor) -> f64 {
+        match elements(gradient) {
+            Some(elements) => sum_of_squares(elements),
+            None => gradient.square().sum(Kind::Double).double_value(&[]),
+        }
+    }
+
+    fn update(
+        &self,
+        parameter: &mut Parameter,
+        gradient: Tensor,
+        moments: &mut Moments,
+        update: &ParameterUpdate,
+    ) {
+        let shape: Vec<usize> = parameter.value.size().into_iter().map(|size| size as usize).collect();
+        if let (Some(weights), Some(gradient)) = (elements_mut(&mut parameter.value), elements(&gradient)) {
+            return update.apply(&shape, weights, gradient, moments);
+        }
+        let mut weights = host(&parameter.value);
+        update.apply(&shape, &mut weights.data, &host(&gradient).data, moments);
+        parameter.value = upload(&weights.data, &sizes(&shape), self.device);
+    }
+}
+
+impl TchOps {
+    /// True where a query does not see a key, broadcast to `[batch, heads, query, key]`.
+    fn hidden(&self, causal: bool, key_mask: Option<&[u8]>, [batch, query, key]: [i64; 3]) -> Option<Tensor> {
+        let causal = causal.then(|| {
+            let all = Tensor::ones([1, 1, query, key], (Kind::Bool, self.device));
+            all.triu(key - query + 1)
+        });
+        let padding = key_mask.map(|mask| {
+            let mask = Tensor::from_slice(mask).view([batch, 1, 1, key]).to_device(self.device);
+            mask.eq(0)
+        });
+        match (causal, padding) {
+            (Some(causal), Some(padding)) => Some(causal.logical_or(&padding)),
+            (causal, padding) => causal.or(padding),
+        }
+    }
+}
+
+/// The groups of features.
+fn split(x: &Tensor, groups: &[i64]) -> Vec<Tensor> {
+    match groups {
+        [_] => vec![x.shallow_clone()],
+        groups => x.split_with_sizes(groups, -1),
+    }
+}
+
+fn join(mut parts: impl ExactSizeIterator<Item = Tensor>) -> Tensor {
+    match (parts.len(), parts.next()) {
+        (1, Some(part)) => part,
+        (_, first) => Tensor::cat(&first.into_iter().chain(parts).collect::<Vec<_>>(), -1),
+    }
+}

@@ -1,0 +1,62 @@
+//! Tensors between host and device.
+
+use fusion_core::HostTensor;
+use tch::{Device, Kind, Tensor};
+
+pub fn sizes(shape: &[usize]) -> Vec<i64> {
+    shape.iter().map(|size| *size as i64).collect()
+}
+
+pub fn upload(values: &[f32], shape: &[i64], device: Device) -> Tensor {
+    Tensor::from_slice(values).view(shape).to_device(device)
+}
+
+pub fn integers(values: impl IntoIterator<Item = i64>, device: Device) -> Tensor {
+    let values: Vec<i64> = values.into_iter().collect();
+    Tensor::from_slice(&values).to_device(device)
+}
+
+/// In f32, whatever the tensor is.
+pub fn host(tensor: &Tensor) -> HostTensor {
+    let shape: Vec<usize> = tensor.size().into_iter().map(|size| size as usize).collect();
+    let tensor = tensor.to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
+    let mut data = vec![0.0; shape.iter().product()];
+    tensor.copy_data(&mut data, tensor.numel());
+    HostTensor { shape, data }
+}
+
+/// The elements of a tensor that lies in the host's memory, in f32, without gaps.
+pub fn elements(tensor: &Tensor) -> Option<&[f32]> {
+    let here = tensor.device() == Device::Cpu && tensor.kind() == Kind::Float && tensor.is_contiguous();
+    // SAFETY: these are the tensor's elements, of that type, and they live as long as it does. Nothing here writes to a
+    // tensor that it has lent.
+    here.then(|| unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<f32>(), tensor.numel()) })
+}
+
+/// The same to write to.
+pub fn elements_mut(tensor: &mut Tensor) -> Option<&mut [f32]> {
+    let here = tensor.device() == Device::Cpu && tensor.kind() == Kind::Float && tensor.is_contiguous();
+    // SAFETY: as in `elements`; the caller's is the only handle of a parameter outside of a recording.
+    here.then(|| unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), tensor.numel()) })
+}
+
+/// The matrix product of the last two dimensions, in the type of both.
+///
+/// libtorch multiplies bf16 by oneDNN on CPUs that have the instructions, and by naive loops, a hundred times slower, on
+/// others; there the same product, rounded once, comes from f32.
+pub fn matmul(a: &Tensor, b: &Tensor) -> Tensor {
+    if a.kind() == Kind::BFloat16 && a.device() == Device::Cpu && !cpu_multiplies_bf16() {
+        return a.to_kind(Kind::Float).matmul(&b.to_kind(Kind::Float)).to_kind(Kind::BFloat16);
+    }
+    a.matmul(b)
+}
+
+/// What oneDNN asks for.
+fn cpu_multiplies_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}

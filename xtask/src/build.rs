@@ -1,0 +1,88 @@
+//! This program, built again: with a backend that it was built without, or by its checks.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::libtorch;
+
+/// The sources that this program was built from. It is always built where it runs.
+pub fn workspace() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package)
+}
+
+/// Cargo on the workspace. It reads the flags of the workspace's builds wherever the user stands.
+pub fn cargo(command: &str) -> Command {
+    // `cargo run` tells which cargo runs it; built by hand, the one on the path will do.
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.arg(command).arg("--manifest-path").arg(workspace().join("Cargo.toml"));
+    cargo.arg("--config").arg(workspace().join(".cargo/config.toml"));
+    cargo
+}
+
+/// A backend that this program can have, but was built without.
+pub struct Missing {
+    pub name: &'static str,
+    /// What it needs besides, for people.
+    pub needs: &'static str,
+}
+
+/// Those that the workspace has and this program has not.
+pub fn missing_backends() -> Vec<Missing> {
+    let all = [
+        Missing { name: "burn", needs: "nothing else" },
+        Missing { name: "dfdx", needs: "nothing else" },
+        Missing { name: "tch", needs: "libtorch 2.11.0, see `cargo xtask setup tch`" },
+    ];
+    let built: Vec<&str> = t5_model::backends().iter().map(|backend| backend.name()).collect();
+    all.into_iter().filter(|backend| !built.contains(&backend.name)).collect()
+}
+
+/// The backend of that name. One that this program was built without is built, and then does what this process was asked
+/// to do, in its place.
+pub fn backend(name: &str) -> Result<&'static dyn t5_model::Backend> {
+    let missing = missing_backends();
+    let Some(wanted) = missing.iter().find(|backend| backend.name == name) else {
+        return Ok(t5_model::backend(name)?);
+    };
+    // Set for the process that takes this one's place: if it has not got the backend either, something is wrong.
+    const BUILT_FOR: &str = "DEEP_FUSION_BUILT_FOR";
+    let again = std::env::var_os(BUILT_FOR).is_some();
+    ensure!(!again, "the program was built with the feature `{name}` and has no such backend");
+    let mut run = cargo("run");
+    run.args(["--quiet", "--release", "--package", "xtask", "--features", wanted.name]);
+    if name == "tch" {
+        let libraries = libtorch::find()?.with_context(|| {
+            "the backend tch needs libtorch 2.11.0, and there is none: `cargo xtask setup tch` fetches it; where one is \
+             installed, LIBTORCH=DIR names it, and LIBTORCH_USE_PYTORCH=1 takes that of the Python on the path"
+        })?;
+        run.envs(libraries.variables());
+    }
+    eprintln!("building with the backend {name} where that has not been done (the first time takes minutes)");
+    run.env(BUILT_FOR, name).arg("--").args(std::env::args_os().skip(1));
+    Err(replace(run))
+}
+
+/// Ends this process in favour of another; returns if that cannot be started.
+#[cfg(unix)]
+fn replace(mut command: Command) -> anyhow::Error {
+    use std::os::unix::process::CommandExt;
+    anyhow::Error::new(command.exec()).context("cannot start cargo")
+}
+
+#[cfg(not(unix))]
+fn replace(mut command: Command) -> anyhow::Error {
+    match command.status() {
+        Ok(status) => std::process::exit(status.code().unwrap_or(1)),
+        Err(error) => anyhow::Error::new(error).context("cannot start cargo"),
+    }
+}
+
+/// Where builds and what is fetched for them go; no part of the sources.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| workspace().join("target"), |dir: OsString| dir.into())
+}

@@ -1,0 +1,88 @@
+//! libtorch for the backend tch: found, or fetched through pip, whose builds for Linux are the ones that need no GPU.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::build::target;
+
+const VERSION: &str = "2.11.0";
+
+/// Where libtorch is.
+pub enum Libtorch {
+    /// The user said so, in the environment.
+    Environment,
+    /// [`install`]ed here.
+    Installed(PathBuf),
+}
+
+impl Libtorch {
+    /// What the build needs to know.
+    pub fn variables(&self) -> Vec<(&'static str, PathBuf)> {
+        match self {
+            Libtorch::Environment => vec![],
+            Libtorch::Installed(directory) => vec![("LIBTORCH", directory.join("torch"))],
+        }
+    }
+}
+
+/// The user's libtorch, or that which was fetched.
+pub fn find() -> Result<Option<Libtorch>> {
+    if let Some(directory) = std::env::var_os("LIBTORCH") {
+        let directory = PathBuf::from(directory);
+        let place = directory.display();
+        ensure!(directory.join("lib").is_dir(), "LIBTORCH is {place}, but there is no {place}/lib");
+        return Ok(Some(Libtorch::Environment));
+    }
+    if std::env::var_os("LIBTORCH_USE_PYTORCH").is_some() {
+        return Ok(Some(Libtorch::Environment));
+    }
+    let directory = directory();
+    Ok(directory.join("torch/lib").is_dir().then_some(Libtorch::Installed(directory)))
+}
+
+fn directory() -> PathBuf {
+    target().join("libtorch")
+}
+
+/// Fetches libtorch, if there is none.
+pub fn install() -> Result<Libtorch> {
+    if let Some(found) = find()? {
+        return Ok(found);
+    }
+    let directory = directory();
+    let parent = directory.parent().context("the target directory has a place")?;
+    fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
+    // Beside its place and renamed, so that a broken download is never taken for libtorch.
+    let partial = tempfile::Builder::new().prefix("libtorch-").tempdir_in(parent);
+    let partial = partial.with_context(|| format!("cannot create a directory in {}", parent.display()))?;
+    eprintln!("fetching libtorch {VERSION} into {} (half a gigabyte; 1.5 on disk)", directory.display());
+    pip(partial.path())?;
+    ensure!(partial.path().join("torch/lib").is_dir(), "pip ended well, but installed no torch/lib");
+    // pip creates private directories.
+    let partial = partial.keep();
+    fs::rename(&partial, &directory)
+        .with_context(|| format!("cannot rename {} to {}", partial.display(), directory.display()))?;
+    Ok(Libtorch::Installed(directory))
+}
+
+fn pip(target: &Path) -> Result<()> {
+    let python = std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into());
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]);
+    pip.arg("--target").arg(target).arg(format!("torch=={VERSION}"));
+    if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        // libtorch links these two even where there is no GPU; what it loads only for one is left out.
+        pip.args(["nvidia-cuda-cupti==13.0.85", "nvidia-cuda-runtime==13.0.96"]);
+    }
+    let python = python.to_string_lossy();
+    let status = pip.status().with_context(|| {
+        format!("cannot start {python}: fetching libtorch takes Python 3 with pip (PYTHON names another one)")
+    })?;
+    if !status.success() {
+        bail!("`{python} -m pip install torch=={VERSION}` ended with {status}; nothing was left behind");
+    }
+    Ok(())
+}
