@@ -14,13 +14,21 @@ pub fn workspace() -> &'static Path {
     package.parent().unwrap_or(package)
 }
 
-/// Cargo on the workspace. It reads the flags of the workspace's builds wherever the user stands.
+/// Cargo, in the workspace: from there it reads the flags of the workspace's builds.
 pub fn cargo(command: &str) -> Command {
     // `cargo run` tells which cargo runs it; built by hand, the one on the path will do.
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.arg(command).arg("--manifest-path").arg(workspace().join("Cargo.toml"));
-    cargo.arg("--config").arg(workspace().join(".cargo/config.toml"));
+    cargo.arg(command).current_dir(workspace());
     cargo
+}
+
+/// The same, for what builds all crates; it finds libtorch where that was fetched.
+pub fn cargo_with_libtorch(command: &str) -> Result<Command> {
+    let mut cargo = cargo(command);
+    if let Some(libtorch) = libtorch::find()? {
+        cargo.envs(libtorch.variables());
+    }
+    Ok(cargo)
 }
 
 /// A backend that this program can have, but was built without.
@@ -44,40 +52,42 @@ pub fn missing_backends() -> Vec<Missing> {
 /// The backend of that name. One that this program was built without is built, and then does what this process was asked
 /// to do, in its place.
 pub fn backend(name: &str) -> Result<&'static dyn t5_model::Backend> {
-    let missing = missing_backends();
-    let Some(wanted) = missing.iter().find(|backend| backend.name == name) else {
+    if !missing_backends().iter().any(|missing| missing.name == name) {
         return Ok(t5_model::backend(name)?);
-    };
+    }
     // Set for the process that takes this one's place: if it has not got the backend either, something is wrong.
     const BUILT_FOR: &str = "DEEP_FUSION_BUILT_FOR";
     let again = std::env::var_os(BUILT_FOR).is_some();
     ensure!(!again, "the program was built with the feature `{name}` and has no such backend");
-    let mut run = cargo("run");
-    run.args(["--quiet", "--release", "--package", "xtask", "--features", wanted.name]);
     if name == "tch" {
-        let libraries = libtorch::find()?.with_context(|| {
+        libtorch::find()?.with_context(|| {
             "the backend tch needs libtorch 2.11.0, and there is none: `cargo xtask setup tch` fetches it; where one is \
              installed, LIBTORCH=DIR names it, and LIBTORCH_USE_PYTORCH=1 takes that of the Python on the path"
         })?;
-        run.envs(libraries.variables());
     }
     eprintln!("building with the backend {name} where that has not been done (the first time takes minutes)");
-    run.env(BUILT_FOR, name).arg("--").args(std::env::args_os().skip(1));
-    Err(replace(run))
+    let mut build = cargo_with_libtorch("build")?;
+    build.args(["--quiet", "--release", "--package", "xtask", "--features", name]);
+    let status = build.status().context("cannot start cargo")?;
+    ensure!(status.success(), "building with the backend {name} failed");
+    let mut program =
+        Command::new(target().join("release").join(format!("xtask{}", std::env::consts::EXE_SUFFIX)));
+    program.env(BUILT_FOR, name).args(std::env::args_os().skip(1));
+    Err(replace(program))
 }
 
 /// Ends this process in favour of another; returns if that cannot be started.
 #[cfg(unix)]
 fn replace(mut command: Command) -> anyhow::Error {
     use std::os::unix::process::CommandExt;
-    anyhow::Error::new(command.exec()).context("cannot start cargo")
+    anyhow::Error::new(command.exec()).context("cannot start what was built")
 }
 
 #[cfg(not(unix))]
 fn replace(mut command: Command) -> anyhow::Error {
     match command.status() {
         Ok(status) => std::process::exit(status.code().unwrap_or(1)),
-        Err(error) => anyhow::Error::new(error).context("cannot start cargo"),
+        Err(error) => anyhow::Error::new(error).context("cannot start what was built"),
     }
 }
 

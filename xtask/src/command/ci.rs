@@ -52,42 +52,43 @@ impl Arguments {
 
 impl Step {
     fn run(self) -> Result<()> {
-        let cargo = |command: &str, arguments: &[&str]| {
-            let mut cargo = build::cargo(command);
-            cargo.args(arguments).current_dir(build::workspace());
-            if let Ok(Some(libtorch)) = libtorch::find() {
-                cargo.envs(libtorch.variables());
-            }
-            cargo
-        };
+        let cargo = build::cargo_with_libtorch;
         match self {
-            Step::Format => {
-                let mut format = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-                succeed(format.args(["fmt", "--all", "--check"]).current_dir(build::workspace()))
-            }
+            Step::Format => succeed(cargo("fmt")?.args(["--all", "--check"])),
             Step::Libtorch => libtorch::install().map(drop),
             // The profile of the product and of the tests, so that nothing is built twice.
-            Step::Clippy => succeed(&mut cargo(
-                "clippy",
-                &["--release", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"],
-            )),
-            Step::Test => {
-                succeed(cargo("test", &["--release", "--workspace", "--locked"]).env("INSTA_UPDATE", "no"))
+            Step::Clippy => {
+                succeed(cargo("clippy")?.args(EVERYTHING).args(["--all-targets", "--", "--deny", "warnings"]))
             }
+            Step::Test => succeed(cargo("test")?.args(EVERYTHING).env("INSTA_UPDATE", "no")),
             Step::Doc => {
-                let mut doc = cargo("doc", &["--release", "--workspace", "--no-deps", "--locked"]);
-                succeed(doc.env("RUSTDOCFLAGS", "--deny warnings"))
+                let mut doc = cargo("doc")?;
+                succeed(doc.args(EVERYTHING).arg("--no-deps").env("RUSTDOCFLAGS", "--deny warnings"))
             }
-            Step::Smoke => {
-                let output = tempfile::tempdir().context("cannot create a temporary directory")?;
-                // Not this program's own file: building the tests has replaced it.
-                let mut run =
-                    cargo("run", &["--quiet", "--release", "--locked", "--package", "xtask", "--", "run"]);
-                run.arg("recipes/quickstart-smoke.toml");
-                succeed(run.arg("--output").arg(output.path().join("run")))
-            }
+            Step::Smoke => ["burn", "dfdx", "tch"].into_iter().try_for_each(smoke),
         }
     }
+}
+
+/// All crates, tch's too, which are not among the default ones.
+const EVERYTHING: [&str; 3] = ["--release", "--workspace", "--locked"];
+
+/// Runs the small quickstart as a user would. Not this program's own file: building the tests has replaced it.
+fn smoke(backend: &str) -> Result<()> {
+    let output = tempfile::tempdir().context("cannot create a temporary directory")?;
+    let mut run = build::cargo("run");
+    run.args([
+        "--quiet",
+        "--release",
+        "--locked",
+        "--package",
+        "xtask",
+        "--",
+        "run",
+        "recipes/quickstart-smoke.toml",
+    ]);
+    run.args(["--backend", backend, "--output"]).arg(output.path().join("run"));
+    succeed(&mut run).with_context(|| format!("the quickstart on {backend}"))
 }
 
 fn succeed(command: &mut Command) -> Result<()> {
