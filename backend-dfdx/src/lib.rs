@@ -1,4 +1,4 @@
-//! The dfdx framework as a backend: its tensors, its tape and its matrix products, on the CPU.
+//! The dfdx framework as a backend: its tensors, gradients and tape, with T5's operations as fused kernels, on the CPU.
 
 mod operations;
 mod plan;
@@ -34,7 +34,7 @@ impl Backend for Dfdx {
         let threads = rayon::current_num_threads();
         vec![DeviceInfo {
             name: "cpu".into(),
-            description: format!("dfdx's tape and products with fused kernels, {threads} threads"),
+            description: format!("fused kernels, {threads} threads"),
             precisions: vec![Precision::F32],
         }]
     }

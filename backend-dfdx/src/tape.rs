@@ -1,13 +1,12 @@
 //! Records operations on dfdx's tape.
 //!
 //! In dfdx a tape belongs to one tensor and moves on with it, which suits a chain of layers. T5 branches everywhere:
-//! residuals, queries, keys and values of one input, an encoder that each block of the decoder sees. So there is one tape,
-//! tensors carry none, and each operation takes the tape, appends its backward and puts it back. Every parent is then
-//! recorded before its children, whichever way the graph branches.
+//! residuals, queries, keys and values of one input, an encoder that each block of the decoder sees. So tensors carry no tape,
+//! and every operation appends its backward to the one that is here: parents come before their children, whichever way the
+//! graph branches, and nothing needs to be merged.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::RefCell;
 use std::mem::take;
-use std::rc::Rc;
 
 use dfdx::prelude::*;
 use t5_model::kernels::elementwise;
@@ -17,20 +16,17 @@ use crate::tensor::{Flat, Matrix};
 /// The tape of what was recorded so far, if operations are to be recorded.
 #[derive(Default)]
 pub struct Recorder {
-    tape: Cell<Option<OwnedTape<f32, Cpu>>>,
+    tape: RefCell<Option<OwnedTape<f32, Cpu>>>,
 }
 
 impl Recorder {
     /// Forgets what was recorded and starts again, or stops.
     pub fn record(&self, on: bool) {
-        self.tape.set(on.then(OwnedTape::default));
+        self.tape.replace(on.then(OwnedTape::default));
     }
 
     pub fn is_recording(&self) -> bool {
-        let tape = self.tape.take();
-        let recording = tape.is_some();
-        self.tape.set(tape);
-        recording
+        self.tape.borrow().is_some()
     }
 
     /// Records that `y` was computed from `parents`, whose gradients `backward` makes of `y`'s. They add up, also where two
@@ -41,7 +37,7 @@ impl Recorder {
         y: &Tensor<S, f32, Cpu>,
         backward: impl FnOnce(Vec<f32>) -> [Vec<f32>; N] + 'static,
     ) {
-        let Some(mut tape) = self.tape.take() else { return };
+        let Some(tape) = &mut *self.tape.borrow_mut() else { return };
         // Ghosts keep no values.
         let (parents, y) = (parents.map(|parent| parent.ghost()), y.ghost());
         tape.add_backward_op(move |gradients| {
@@ -51,23 +47,6 @@ impl Recorder {
             }
             Ok(())
         });
-        self.tape.set(Some(tape));
-    }
-
-    /// `x · weightᵀ` for `x` `[rows, in]` and `weight` `[out, in]`, as dfdx computes, records and differentiates it.
-    pub fn product(&self, x: Matrix, weight: Matrix) -> Matrix {
-        let transposed = weight.permute::<(usize, usize), Axes2<1, 0>>(); // [in, out]
-        let Some(mut tape) = self.tape.take() else { return x.matmul(transposed) };
-        // Recorded before the product, so executed after its backward: the last that needs the gradient of its result.
-        let result = Rc::new(OnceCell::<Matrix>::new());
-        let done = result.clone();
-        tape.add_backward_op(move |gradients| {
-            done.get().map_or(Ok(()), |y| gradients.get_or_alloc_mut(y).map(|dy| drop(take::<Vec<f32>>(dy))))
-        });
-        let (y, tape) = x.put_tape(tape).matmul(transposed).split_tape();
-        self.tape.set(Some(tape));
-        result.set(y.clone()).expect("it is set once");
-        y
     }
 
     /// The gradients of all that was recorded. Forgets it.
