@@ -9,7 +9,10 @@ use t5_model::optimizer::{Moments, ParameterUpdate, sum_of_squares};
 use t5_model::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, TokenIds};
 
 use crate::tape::{Recorder, take_gradient};
-use crate::tensor::{Activation, Flat, Matrix, flat, host, tensor, values, values_mut};
+use crate::tensor::{Matrix, Node, Slot, host, tensor, values, values_mut};
+
+/// `[batch, length, features]`, or `[heads, query, key]`.
+type Activation = Node<(usize, usize, usize)>;
 
 /// The operations; holds what was recorded.
 #[derive(Default)]
@@ -18,23 +21,29 @@ pub struct DfdxOps {
     tape: Recorder,
 }
 
-/// A parameter or its gradient as a matrix; a gain has one row.
+/// A parameter as a matrix; a gain has one row.
 pub struct Parameter {
+    matrix: Node<(usize, usize)>,
+    shape: Vec<usize>,
+}
+
+/// A gradient as a matrix.
+pub struct Gradient {
     matrix: Matrix,
     shape: Vec<usize>,
 }
 
 impl DfdxOps {
-    /// The result of an operation with kernels, see [`Recorder::append`].
-    fn record<S: Shape, const N: usize>(
+    /// The result of an operation, see [`Recorder::append`].
+    fn record<const N: usize>(
         &self,
-        parents: [&Flat; N],
+        parents: [&Slot; N],
         y: Vec<f32>,
-        shape: S,
+        shape: (usize, usize, usize),
         backward: impl FnOnce(Vec<f32>) -> [Vec<f32>; N] + 'static,
-    ) -> Tensor<S, f32, Cpu> {
-        let y = tensor(&self.device, y, shape);
-        self.tape.append(parents, &y, backward);
+    ) -> Activation {
+        let y = Node::new(tensor(&self.device, y, shape));
+        self.tape.append(parents, &y.gradient, backward);
         y
     }
 }
@@ -44,23 +53,23 @@ impl Ops for DfdxOps {
     type Activation = Activation;
     type Bias = Activation;
     type Loss = Tensor<Rank0, f32, Cpu>;
-    type Gradient = Parameter;
+    type Gradient = Gradient;
 
     fn parameter(&self, HostTensor { shape, data }: HostTensor) -> Parameter {
         let columns = shape.last().copied().unwrap_or(1);
         let rows = data.len() / columns;
-        Parameter { matrix: tensor(&self.device, data, (rows, columns)), shape }
+        Parameter { matrix: Node::new(tensor(&self.device, data, (rows, columns))), shape }
     }
 
     fn read_parameter(&self, Parameter { matrix, shape }: &Parameter) -> HostTensor {
-        host(matrix, shape)
+        host(&matrix.tensor, shape)
     }
 
-    fn read_activation(&self, activation: &Activation) -> HostTensor {
-        host(activation, &activation.shape().concrete())
+    fn read_activation(&self, Node { tensor, .. }: &Activation) -> HostTensor {
+        host(tensor, &tensor.shape().concrete())
     }
 
-    fn read_gradient(&self, Parameter { matrix, shape }: &Parameter) -> HostTensor {
+    fn read_gradient(&self, Gradient { matrix, shape }: &Gradient) -> HostTensor {
         host(matrix, shape)
     }
 
@@ -68,40 +77,48 @@ impl Ops for DfdxOps {
         self.tape.record(on);
     }
 
-    fn embedding(&self, table: &Parameter, TokenIds { ids, batch, length }: TokenIds<'_>) -> Activation {
-        let (rows, features) = *table.matrix.shape();
-        let y = embedding::embedding(values(&table.matrix), features, ids);
+    fn embedding(
+        &self,
+        Parameter { matrix: table, .. }: &Parameter,
+        TokenIds { ids, batch, length }: TokenIds<'_>,
+    ) -> Activation {
+        let (rows, features) = *table.tensor.shape();
+        let y = embedding::embedding(values(&table.tensor), features, ids);
         let ids = ids.to_vec();
-        self.record([&flat(&table.matrix)], y, (batch, length, features), move |dy| {
+        self.record([&table.gradient], y, (batch, length, features), move |dy| {
             [embedding::embedding_gradient(&dy, rows, features, &ids)]
         })
     }
 
-    fn linear(&self, x: &Activation, weight: &Parameter) -> Activation {
-        let ((batch, length, inputs), (outputs, _)) = (*x.shape(), *weight.matrix.shape());
-        let (x, weight) = (flat(x), flat(&weight.matrix));
-        let y = matmul::linear(values(&x), values(&weight), inputs);
-        let (saved_x, saved_weight) = (x.clone(), weight.clone());
-        self.record([&x, &weight], y, (batch, length, outputs), move |dy| {
+    fn linear(&self, x: &Activation, Parameter { matrix: weight, .. }: &Parameter) -> Activation {
+        let ((batch, length, inputs), (outputs, _)) = (*x.tensor.shape(), *weight.tensor.shape());
+        let y = matmul::linear(values(&x.tensor), values(&weight.tensor), inputs);
+        let (saved_x, saved_weight) = (x.tensor.clone(), weight.tensor.clone());
+        self.record([&x.gradient, &weight.gradient], y, (batch, length, outputs), move |dy| {
             let dx = matmul::linear_input_gradient(&dy, values(&saved_weight), inputs);
             [dx, matmul::linear_weight_gradient(&dy, values(&saved_x), inputs)]
         })
     }
 
-    fn rms_norm(&self, x: &Activation, gain: &Parameter, groups: &[usize], epsilon: f32) -> Activation {
-        let (shape, x, gain) = (*x.shape(), flat(x), flat(&gain.matrix));
-        let y = norm::rms_norm(values(&x), values(&gain), groups, epsilon);
-        let (saved_x, saved_gain, groups) = (x.clone(), gain.clone(), groups.to_vec());
-        self.record([&x, &gain], y, shape, move |dy| {
+    fn rms_norm(
+        &self,
+        x: &Activation,
+        Parameter { matrix: gain, .. }: &Parameter,
+        groups: &[usize],
+        epsilon: f32,
+    ) -> Activation {
+        let y = norm::rms_norm(values(&x.tensor), values(&gain.tensor), groups, epsilon);
+        let (saved_x, saved_gain, groups) = (x.tensor.clone(), gain.tensor.clone(), groups.to_vec());
+        self.record([&x.gradient, &gain.gradient], y, *x.tensor.shape(), move |dy| {
             norm::rms_norm_gradient(values(&saved_x), values(&saved_gain), &groups, epsilon, &dy).into()
         })
     }
 
-    fn position_bias(&self, table: &Parameter, buckets: &Buckets) -> Activation {
-        let (rows, heads) = *table.matrix.shape();
-        let bias = embedding::position_bias(values(&table.matrix), heads, &buckets.ids);
+    fn position_bias(&self, Parameter { matrix: table, .. }: &Parameter, buckets: &Buckets) -> Activation {
+        let (rows, heads) = *table.tensor.shape();
+        let bias = embedding::position_bias(values(&table.tensor), heads, &buckets.ids);
         let ids = buckets.ids.clone();
-        self.record([&flat(&table.matrix)], bias, (heads, buckets.query, buckets.key), move |dbias| {
+        self.record([&table.gradient], bias, (heads, buckets.query, buckets.key), move |dbias| {
             [embedding::position_bias_gradient(&dbias, rows, &ids)]
         })
     }
@@ -113,7 +130,7 @@ impl Ops for DfdxOps {
         v: &Activation,
         how: Attention<'_, Activation>,
     ) -> Activation {
-        let ((batch, query, inner), (_, key, _)) = (*q.shape(), *k.shape());
+        let ((batch, query, inner), (_, key, _)) = (*q.tensor.shape(), *k.tensor.shape());
         let shape = attention::Shape {
             batch,
             heads: how.heads,
@@ -124,21 +141,19 @@ impl Ops for DfdxOps {
             key_mask: how.key_mask.map(<[u8]>::to_vec),
             dropout: how.dropout,
         };
-        let ([q, k, v], bias) = ([q, k, v].map(flat), how.bias.map(flat));
-        let saved = [q.clone(), k.clone(), v.clone()];
-        let saved_bias = bias.clone();
-        let (y, log_sums) = attention(&shape, attention_inputs(&saved, saved_bias.as_ref()));
-        let gradients = move |dy: Vec<f32>| {
-            let inputs = attention_inputs(&saved, saved_bias.as_ref());
-            attention_gradient(&shape, inputs, &log_sums, &dy)
+        let saved = Saved {
+            qkv: [q, k, v].map(|parent| parent.tensor.clone()),
+            bias: how.bias.map(|bias| bias.tensor.clone()),
         };
-        let shape = (batch, query, inner);
-        match &bias {
-            None => self.record([&q, &k, &v], y, shape, move |dy| {
+        let (y, log_sums) = attention(&shape, saved.inputs());
+        let gradients = move |dy: Vec<f32>| attention_gradient(&shape, saved.inputs(), &log_sums, &dy);
+        let ([q, k, v], shape) = ([q, k, v].map(|parent| &parent.gradient), (batch, query, inner));
+        match how.bias {
+            None => self.record([q, k, v], y, shape, move |dy| {
                 let attention::Gradients { q, k, v, .. } = gradients(dy);
                 [q, k, v]
             }),
-            Some(bias) => self.record([&q, &k, &v, bias], y, shape, move |dy| {
+            Some(bias) => self.record([q, k, v, &bias.gradient], y, shape, move |dy| {
                 let attention::Gradients { q, k, v, bias } = gradients(dy);
                 [q, k, v, bias.expect("attention with a bias has its gradient")]
             }),
@@ -146,58 +161,56 @@ impl Ops for DfdxOps {
     }
 
     fn gated_gelu(&self, gate: &Activation, value: &Activation) -> Activation {
-        let (shape, gate, value) = (*gate.shape(), flat(gate), flat(value));
-        let y = activation::gated_gelu(values(&gate), values(&value));
-        let (saved_gate, saved_value) = (gate.clone(), value.clone());
-        self.record([&gate, &value], y, shape, move |dy| {
+        let y = activation::gated_gelu(values(&gate.tensor), values(&value.tensor));
+        let (saved_gate, saved_value) = (gate.tensor.clone(), value.tensor.clone());
+        self.record([&gate.gradient, &value.gradient], y, *gate.tensor.shape(), move |dy| {
             activation::gated_gelu_gradient(values(&saved_gate), values(&saved_value), &dy).into()
         })
     }
 
     fn relu(&self, x: &Activation) -> Activation {
-        let (shape, x) = (*x.shape(), flat(x));
-        let y = elementwise::map(values(&x), |x| x.max(0.0));
-        let saved = x.clone();
-        self.record([&x], y, shape, move |dy| {
+        let y = elementwise::map(values(&x.tensor), |x| x.max(0.0));
+        let saved = x.tensor.clone();
+        self.record([&x.gradient], y, *x.tensor.shape(), move |dy| {
             [elementwise::zip(values(&saved), &dy, |x, dy| if x > 0.0 { dy } else { 0.0 })]
         })
     }
 
     fn add(&self, x: &Activation, y: &Activation) -> Activation {
-        let sum = elementwise::zip(values(x), values(y), |x, y| x + y);
-        self.record([&flat(x), &flat(y)], sum, *x.shape(), |dy| [dy.clone(), dy])
+        let sum = elementwise::zip(values(&x.tensor), values(&y.tensor), |x, y| x + y);
+        self.record([&x.gradient, &y.gradient], sum, *x.tensor.shape(), |dy| [dy.clone(), dy])
     }
 
     fn scale(&self, x: &Activation, factor: f32) -> Activation {
         let scaled = move |x: &[f32]| elementwise::map(x, |x| x * factor);
-        self.record([&flat(x)], scaled(values(x)), *x.shape(), move |dy| [scaled(&dy)])
+        self.record([&x.gradient], scaled(values(&x.tensor)), *x.tensor.shape(), move |dy| [scaled(&dy)])
     }
 
     fn dropout(&self, x: &Activation, draw: DropoutDraw) -> Activation {
         let dropped = move |x: &[f32]| elementwise::dropout(x, &draw);
-        self.record([&flat(x)], dropped(values(x)), *x.shape(), move |dy| [dropped(&dy)])
+        self.record([&x.gradient], dropped(values(&x.tensor)), *x.tensor.shape(), move |dy| [dropped(&dy)])
     }
 
-    fn append(&self, x: &Activation, y: &Activation) -> Activation {
+    fn append(&self, Node { tensor: x, .. }: &Activation, Node { tensor: y, .. }: &Activation) -> Activation {
         let ((batch, first, features), (_, second, _)) = (*x.shape(), *y.shape());
         let rows = values(x).chunks(first * features).zip(values(y).chunks(second * features));
         let data = rows.flat_map(|(x, y)| [x, y]).flatten().copied().collect();
-        tensor(&self.device, data, (batch, first + second, features))
+        Node::new(tensor(&self.device, data, (batch, first + second, features)))
     }
 
     fn cross_entropy(
         &self,
         x: &Activation,
-        head: &Parameter,
+        Parameter { matrix: head, .. }: &Parameter,
         labels: &[i32],
         how: CrossEntropy,
     ) -> (Tensor<Rank0, f32, Cpu>, LossSums) {
-        let (_, _, features) = *x.shape();
-        let (x, head) = (flat(x), flat(&head.matrix));
-        let recording = self.tape.is_recording();
+        let (_, _, features) = *x.tensor.shape();
+        let (inputs, weight, recording) = (values(&x.tensor), values(&head.tensor), self.tape.is_recording());
         let (loss, sums, gradients) =
-            cross_entropy::cross_entropy(values(&x), values(&head), features, labels, how, recording);
-        let loss = self.record([&x, &head], vec![loss as f32], (), move |dy| {
+            cross_entropy::cross_entropy(inputs, weight, features, labels, how, recording);
+        let loss = tensor(&self.device, vec![loss as f32], ());
+        self.tape.append([&x.gradient, &head.gradient], &loss, move |dy| {
             let gradients = gradients.expect("what is recorded has gradients");
             let cross_entropy::HeadGradients { x, head } = gradients.scaled(dy[0]);
             [x, head]
@@ -205,35 +218,43 @@ impl Ops for DfdxOps {
         (loss, sums)
     }
 
-    fn backward(&self, loss: Tensor<Rank0, f32, Cpu>, parameters: &[&Parameter]) -> Vec<Parameter> {
+    fn backward(&self, loss: Tensor<Rank0, f32, Cpu>, parameters: &[&Parameter]) -> Vec<Gradient> {
         let mut gradients = self.tape.backward(loss);
-        let take = |Parameter { matrix, shape }: &&Parameter| {
-            let gradient = take_gradient(&mut gradients, matrix);
-            Parameter { matrix: gradient, shape: shape.clone() }
+        let take = |Parameter { matrix, shape }: &&Parameter| Gradient {
+            matrix: take_gradient(&mut gradients, matrix),
+            shape: shape.clone(),
         };
         parameters.iter().map(take).collect()
     }
 
-    fn accumulate(&self, total: &mut Parameter, gradient: Parameter) {
+    fn accumulate(&self, total: &mut Gradient, gradient: Gradient) {
         elementwise::add_to(values_mut(&mut total.matrix), values(&gradient.matrix));
     }
 
-    fn squared_norm(&self, gradient: &Parameter) -> f64 {
+    fn squared_norm(&self, gradient: &Gradient) -> f64 {
         sum_of_squares(values(&gradient.matrix))
     }
 
     fn update(
         &self,
-        parameter: &mut Parameter,
-        gradient: Parameter,
+        Parameter { matrix, shape }: &mut Parameter,
+        gradient: Gradient,
         moments: &mut Moments,
         update: &ParameterUpdate,
     ) {
-        let weights = values_mut(&mut parameter.matrix);
-        update.apply(&parameter.shape, weights, values(&gradient.matrix), moments);
+        update.apply(shape, values_mut(&mut matrix.tensor), values(&gradient.matrix), moments);
     }
 }
 
-fn attention_inputs<'a>([q, k, v]: &'a [Flat; 3], bias: Option<&'a Flat>) -> attention::Inputs<'a> {
-    attention::Inputs { q: values(q), k: values(k), v: values(v), bias: bias.map(values) }
+/// What attention needs again for its gradients.
+struct Saved {
+    qkv: [Tensor<(usize, usize, usize), f32, Cpu>; 3],
+    bias: Option<Tensor<(usize, usize, usize), f32, Cpu>>,
+}
+
+impl Saved {
+    fn inputs(&self) -> attention::Inputs<'_> {
+        let [q, k, v] = self.qkv.each_ref().map(values);
+        attention::Inputs { q, k, v, bias: self.bias.as_ref().map(values) }
+    }
 }

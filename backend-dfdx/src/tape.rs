@@ -11,7 +11,7 @@ use std::mem::take;
 use dfdx::prelude::*;
 use t5_model::kernels::elementwise;
 
-use crate::tensor::{Flat, Matrix};
+use crate::tensor::{Matrix, Node, Slot};
 
 /// The tape of what was recorded so far, if operations are to be recorded.
 #[derive(Default)]
@@ -29,21 +29,27 @@ impl Recorder {
         self.tape.borrow().is_some()
     }
 
-    /// Records that `y` was computed from `parents`, whose gradients `backward` makes of `y`'s. They add up, also where two
-    /// parents are the same tensor. Does nothing when not recording.
+    /// Records that something was computed from `parents`, whose gradients `backward` makes of the result's. They add up, also
+    /// where two parents are the same tensor. Does nothing when not recording.
     pub fn append<S: Shape, const N: usize>(
         &self,
-        parents: [&Flat; N],
-        y: &Tensor<S, f32, Cpu>,
+        parents: [&Slot; N],
+        result: &Tensor<S, f32, Cpu>,
         backward: impl FnOnce(Vec<f32>) -> [Vec<f32>; N] + 'static,
     ) {
         let Some(tape) = &mut *self.tape.borrow_mut() else { return };
-        // Ghosts keep no values.
-        let (parents, y) = (parents.map(|parent| parent.ghost()), y.ghost());
+        let (parents, result) = (parents.map(|parent| parent.ghost()), result.ghost());
         tape.add_backward_op(move |gradients| {
-            let dy = take::<Vec<f32>>(gradients.get_or_alloc_mut(&y)?);
+            let dy = take::<Vec<f32>>(gradients.get_or_alloc_mut(&result)?);
+            if dy.is_empty() {
+                return Ok(()); // the loss does not depend on it
+            }
             for (parent, gradient) in parents.iter().zip(backward(dy)) {
-                elementwise::add_to(gradients.get_or_alloc_mut(parent)?, &gradient);
+                let total: &mut Vec<f32> = gradients.get_or_alloc_mut(parent)?;
+                match total.is_empty() {
+                    true => *total = gradient,
+                    false => elementwise::add_to(total, &gradient),
+                }
             }
             Ok(())
         });
@@ -57,7 +63,13 @@ impl Recorder {
 }
 
 /// Takes a parameter's gradient out of all gradients; zeros, if there is none.
-pub fn take_gradient(gradients: &mut Gradients<f32, Cpu>, parameter: &Matrix) -> Matrix {
-    let gradient = gradients.get_or_alloc_mut(parameter).expect("memory for a gradient");
-    parameter.device().tensor_from_vec(take::<Vec<f32>>(gradient), *parameter.shape())
+pub fn take_gradient(
+    gradients: &mut Gradients<f32, Cpu>,
+    Node { tensor, gradient }: &Node<(usize, usize)>,
+) -> Matrix {
+    let gradient: &mut Vec<f32> = gradients.get_or_alloc_mut(gradient).expect("memory for no elements");
+    match gradient.is_empty() {
+        true => tensor.device().zeros_like(tensor),
+        false => tensor.device().tensor_from_vec(take(gradient), *tensor.shape()),
+    }
 }

@@ -3,12 +3,26 @@
 use dfdx::prelude::*;
 use fusion_core::HostTensor;
 
-/// `[batch, length, features]`, or `[heads, query, key]`.
-pub type Activation = Tensor<(usize, usize, usize), f32, Cpu>;
 /// A parameter or its gradient.
 pub type Matrix = Tensor<(usize, usize), f32, Cpu>;
-/// Another tensor's elements and gradient, whatever its shape.
-pub type Flat = Tensor<(usize,), f32, Cpu>;
+/// A tensor without elements.
+pub type Slot = Tensor<(usize,), f32, Cpu>;
+
+/// A tensor of an operation.
+#[derive(Clone)]
+pub struct Node<S: Shape> {
+    pub tensor: Tensor<S, f32, Cpu>,
+    /// Whose gradient is this tensor's. Under `tensor` itself, dfdx would file zeros of its size to add gradients to; where
+    /// there are none, the first gradient that comes is filed as it is.
+    pub gradient: Slot,
+}
+
+impl<S: Shape> Node<S> {
+    pub fn new(tensor: Tensor<S, f32, Cpu>) -> Self {
+        let gradient = tensor.device().tensor_from_vec(Vec::new(), (0,));
+        Node { tensor, gradient }
+    }
+}
 
 /// A tensor of these elements.
 ///
@@ -16,11 +30,6 @@ pub type Flat = Tensor<(usize,), f32, Cpu>;
 /// If their number is not the shape's.
 pub fn tensor<S: Shape>(device: &Cpu, data: Vec<f32>, shape: S) -> Tensor<S, f32, Cpu> {
     device.tensor_from_vec(data, shape)
-}
-
-/// The same buffer and the same gradient.
-pub fn flat<S: Shape>(tensor: &Tensor<S, f32, Cpu>) -> Flat {
-    tensor.clone().reshape_like(&(tensor.shape().num_elements(),))
 }
 
 /// A tensor's elements in order, without a copy.
