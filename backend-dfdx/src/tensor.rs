@@ -33,20 +33,34 @@ pub fn tensor<S: Shape>(device: &Cpu, data: Vec<f32>, shape: S) -> Tensor<S, f32
 }
 
 /// A tensor's elements in order, without a copy.
+///
+/// # Panics
+/// For a view that has fewer elements in memory than its shape says.
 pub fn values<S: Shape>(tensor: &Tensor<S, f32, Cpu>) -> &[f32] {
-    let len = tensor.shape().num_elements();
+    let len = checked_len(tensor);
     let first: *const f32 = &tensor[Default::default()];
-    // SAFETY: dfdx lends single elements of its buffer only. A contiguous tensor's buffer is one `Vec` that begins with the
-    // first element and has as many as the shape; nothing changes it while the tensor is borrowed.
+    // SAFETY: dfdx lends single elements of its buffer only. The buffer is one `Vec`, the last of `len` elements from the first
+    // on lies in it, and nothing changes it while the tensor is borrowed.
     unsafe { std::slice::from_raw_parts(first, len) }
 }
 
 /// The same to write to. In place, if no other tensor shares the buffer.
 pub fn values_mut<S: Shape>(tensor: &mut Tensor<S, f32, Cpu>) -> &mut [f32] {
-    let len = tensor.shape().num_elements();
+    let len = checked_len(tensor);
     let first: *mut f32 = &mut tensor[Default::default()];
     // SAFETY: as in `values`; dfdx has made the buffer this tensor's own, and it is borrowed exclusively.
     unsafe { std::slice::from_raw_parts_mut(first, len) }
+}
+
+/// The number of elements, the last of which lies where it should.
+fn checked_len<S: Shape>(tensor: &Tensor<S, f32, Cpu>) -> usize {
+    let mut last = tensor.shape().concrete();
+    (0..S::NUM_DIMS).for_each(|axis| last[axis] = last[axis].saturating_sub(1));
+    let address = |index| (&raw const tensor[index]).addr();
+    let distance = address(last) - address(Default::default());
+    let len = tensor.shape().num_elements();
+    assert_eq!(distance, (len - 1) * size_of::<f32>(), "a view of dfdx is taken for a whole tensor");
+    len
 }
 
 pub fn host<S: Shape>(tensor: &Tensor<S, f32, Cpu>, shape: &[usize]) -> HostTensor {
