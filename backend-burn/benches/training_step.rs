@@ -48,7 +48,7 @@ fn training_step(criterion: &mut Criterion) {
         for device in devices {
             let burn = backend("burn").expect("this crate registers it");
             let mut session =
-                burn.open(&t5_model::Computation::on(device), &config, &weights).expect("a session");
+                burn.open(&t5_model::Computation::on(*device), &config, &weights).expect("a session");
             let mut step = 0;
             group.bench_function(*device, |bencher| {
                 bencher.iter(|| {

@@ -1,7 +1,6 @@
 //! The burn framework as a backend: flex on the CPU with T5's operations as fused kernels, and burn's own operations on
 //! every other device.
 
-mod allocator;
 mod flex;
 mod plain;
 mod plan;
@@ -9,6 +8,7 @@ mod plan;
 use burn::tensor::Device;
 use fusion_core::{PlanDevice, TensorSource};
 use t5_model::conformance::{Check, operations};
+use t5_model::kernels::keep_freed_memory;
 use t5_model::{Backend, Computation, DeviceInfo, ModelSession, Precision, Session, SessionError, T5Config};
 
 struct Burn;
@@ -58,7 +58,7 @@ impl Backend for Burn {
         config: &T5Config,
         weights: &dyn TensorSource,
     ) -> Result<Box<dyn Session>, SessionError> {
-        allocator::keep_freed_memory();
+        keep_freed_memory();
         Ok(match self.operations(how)? {
             Operations::Flex(ops) => Box::new(ModelSession::new(ops, config, weights)?),
             Operations::Plain(ops) => Box::new(ModelSession::new(ops, config, weights)?),

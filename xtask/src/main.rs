@@ -25,6 +25,8 @@ use std::process::ExitCode;
 // A dependency alone registers nothing: the linker must see a use of it.
 #[cfg(feature = "burn")]
 use backend_burn as _;
+#[cfg(feature = "dfdx")]
+use backend_dfdx as _;
 #[cfg(feature = "tch")]
 use backend_tch as _;
 use clap::Parser;

@@ -8,7 +8,7 @@ mod references;
 mod training;
 
 pub use operations::operations;
-pub use plans::{FusionCase, digest, fusion_cases, plan_execution};
+pub use plans::{fused_models, plan_execution};
 
 use fusion_core::{HostTensors, Philox, TensorSource};
 

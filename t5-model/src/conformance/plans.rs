@@ -16,15 +16,15 @@ use crate::{
 const ALLOWED: f64 = 2e-7;
 
 /// A small fusion: its plan, and a source for each of its parents.
-pub struct FusionCase {
-    pub name: &'static str,
-    pub grown: Grown,
-    pub sources: Vec<HostTensors>,
+struct FusionCase {
+    name: &'static str,
+    grown: Grown,
+    sources: Vec<HostTensors>,
 }
 
 impl FusionCase {
     /// The child; the host's, if there is no device.
-    pub fn execute(&self, device: Option<&dyn PlanDevice>) -> Result<HostTensors> {
+    fn execute(&self, device: Option<&dyn PlanDevice>) -> Result<HostTensors> {
         let sources: Vec<_> = self.sources.iter().map(|source| source as &dyn TensorSource).collect();
         let executor = Executor::new(&self.grown.plan, &sources)?;
         Ok(match device {
@@ -45,8 +45,16 @@ pub fn plan_execution(device: &dyn PlanDevice) -> Result<Vec<Check>> {
     fusion_cases()?.into_iter().map(check).collect()
 }
 
-/// A tensor a line: its name, shape, mean and root mean square to five digits. What snapshots hold of a model.
-pub fn digest(model: &HostTensors) -> String {
+/// What snapshots hold of these plans and their children; the same for the host, which is no device, and every device.
+pub fn fused_models(device: Option<&dyn PlanDevice>) -> Result<String> {
+    let model = |case: FusionCase| {
+        Ok(format!("# {}\n\n{}\n{}\n", case.name, case.grown.plan, digest(&case.execute(device)?)))
+    };
+    fusion_cases()?.into_iter().map(model).collect()
+}
+
+/// A tensor a line: its name, shape, mean and root mean square to five digits.
+fn digest(model: &HostTensors) -> String {
     let line = |(name, tensor): (&String, &HostTensor)| {
         let mean = |power: i32| {
             tensor.data.iter().map(|value| f64::from(*value).powi(power)).sum::<f64>()
@@ -58,7 +66,7 @@ pub fn digest(model: &HostTensors) -> String {
 }
 
 /// Fusions of every method, of unequal parents, and with every kind of filling.
-pub fn fusion_cases() -> Result<Vec<FusionCase>> {
+fn fusion_cases() -> Result<Vec<FusionCase>> {
     let small = parent("small", [6, 2, 3, 5, 1, 2]);
     let large = parent("large", [8, 1, 4, 7, 2, 1]);
     let pair = [small.clone(), large.clone()];

@@ -4,6 +4,7 @@
 //! on the number of threads.
 
 pub mod activation;
+mod allocator;
 pub mod attention;
 pub mod cross_entropy;
 pub mod elementwise;
@@ -11,6 +12,8 @@ pub mod embedding;
 pub mod matmul;
 pub mod norm;
 mod vector;
+
+pub use allocator::keep_freed_memory;
 
 /// A buffer to be written in full before it is read.
 ///

@@ -1,6 +1,8 @@
 //! The program from the outside.
 
 mod arguments;
+#[cfg(feature = "webster")]
+mod backends;
 mod calibrate;
 mod check;
 mod checkpoints;

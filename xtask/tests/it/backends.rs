@@ -1,0 +1,84 @@
+//! The compiled-in backends side by side.
+
+use serde_json::Value;
+
+use crate::program::{call, call_in, directory};
+
+const RECIPE: &str = r#"
+[data]
+text = "builtin:webster"
+held_out_every = 20
+tokenizer = "words"
+input_length = 48
+max_documents = 400
+
+[models.small]
+d_model = 32
+num_heads = 2
+d_kv = 16
+d_ff = 64
+num_layers = 2
+
+[stages.words]
+kind = "tokenizer"
+vocabulary = 400
+
+[stages.small]
+kind = "pretrain"
+model = "small"
+steps = 20
+batch_size = 8
+micro_batch_size = 4
+dropout = 0.1
+z_loss = 1e-4
+schedule = { peak = 0.01, warm_up = 2, decay = { kind = "constant" } }
+evaluation_batches = 1
+log_every = 1
+"#;
+
+/// What `cargo xtask backends` lists, as `--backend` and `--device` take it.
+fn devices() -> Vec<[String; 2]> {
+    let listed = call(&["backends", "--json"]).success();
+    let listed: Vec<Value> = serde_json::from_str(&listed).expect("JSON");
+    let name = |named: &Value| named["name"].as_str().expect("a name").to_owned();
+    let devices = |backend: &Value| {
+        let devices = backend["devices"].as_array().expect("devices");
+        devices.iter().map(|device| [name(backend), name(device)]).collect::<Vec<_>>()
+    };
+    listed.iter().flat_map(devices).collect()
+}
+
+#[test]
+fn all_pass_the_suite_on_one_thread() {
+    for [backend, device] in devices() {
+        let on = ["conformance", "--backend", &backend, "--device", &device, "--threads", "1"];
+        call(&on).success();
+    }
+}
+
+/// Batches, dropout and initial weights come from the host, so the losses of a training differ by rounding only.
+#[test]
+fn all_train_alike() {
+    let folder = directory(&[("recipe.toml", RECIPE)]);
+    let losses = |[backend, device]: &[String; 2]| {
+        let output = format!("{backend}-{device}");
+        let run = ["run", "recipe.toml", "--backend", backend, "--device", device, "--output", &output];
+        call_in(folder.path(), &run).success();
+        let metrics = folder.path().join(output).join("small/metrics.jsonl");
+        let lines = std::fs::read_to_string(metrics).expect("metrics");
+        let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let steps = lines.filter(|line| line["kind"] == "train");
+        steps.map(|line| line["loss"].as_f64().expect("a loss")).collect::<Vec<f64>>()
+    };
+    let devices = devices();
+    let expected = losses(&devices[0]);
+    assert!(expected.len() == 20 && expected[19] < expected[0], "{expected:?}");
+    for device in &devices[1..] {
+        let found = losses(device);
+        assert_eq!(found.len(), expected.len(), "{device:?}");
+        for (step, (found, expected)) in (1..).zip(found.iter().zip(&expected)) {
+            let error = (found / expected - 1.0).abs();
+            assert!(error < 1e-4, "{device:?}, step {step}: {found} instead of {expected}");
+        }
+    }
+}
