@@ -13,6 +13,7 @@ mod tensor;
 
 use fusion_core::{PlanDevice, TensorSource};
 use t5_model::conformance::{Check, operations};
+use t5_model::kernels::allocator::keep_freed_memory;
 use t5_model::{Backend, Computation, DeviceInfo, ModelSession, Session, SessionError, T5Config};
 
 use operations::TchOps;
@@ -26,6 +27,7 @@ impl Tch {
         let found = (self as &dyn Backend).device(how)?;
         let device =
             device::find(&found.name).ok_or_else(|| (self as &dyn Backend).no_device(&how.device))?;
+        keep_freed_memory();
         tch::set_num_threads(i32::try_from(rayon::current_num_threads()).unwrap_or(i32::MAX));
         Ok(TchOps::new(device, how.precision))
     }
