@@ -60,8 +60,8 @@ impl Backend for Burn {
     ) -> Result<Box<dyn Session>, SessionError> {
         keep_freed_memory();
         Ok(match self.operations(how)? {
-            Operations::Flex(ops) => Box::new(ModelSession::new(ops, config, weights)?),
-            Operations::Plain(ops) => Box::new(ModelSession::new(ops, config, weights)?),
+            Operations::Flex(ops) => Box::new(ModelSession::new(ops, how, config, weights)?),
+            Operations::Plain(ops) => Box::new(ModelSession::new(ops, how, config, weights)?),
         })
     }
 

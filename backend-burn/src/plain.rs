@@ -225,14 +225,31 @@ impl Ops for PlainOps {
         (loss, sums)
     }
 
-    fn backward(&self, loss: Tensor<1>, parameters: &[&PlainParameter]) -> Vec<PlainGradient> {
+    fn leaf(&self, x: &Tensor<3>) -> Tensor<3> {
+        x.clone().autodiff().require_grad()
+    }
+
+    fn product(&self, y: &Tensor<3>, dy: &Tensor<3>) -> Tensor<1> {
+        (y.clone() * dy.clone().autodiff()).sum()
+    }
+
+    fn backward(
+        &self,
+        loss: Tensor<1>,
+        leaves: &[&Tensor<3>],
+        parameters: &[&PlainParameter],
+    ) -> (Vec<Tensor<3>>, Vec<PlainGradient>) {
         let mut gradients: Gradients = loss.backward();
+        let leaf = |leaf: &&Tensor<3>| {
+            leaf.grad_remove(&mut gradients).unwrap_or_else(|| (*leaf).clone().inner().zeros_like())
+        };
+        let leaves = leaves.iter().map(leaf).collect();
         let take = |parameter: &&PlainParameter| {
             let gradient = parameter.tensor.grad_remove(&mut gradients);
             let tensor = gradient.unwrap_or_else(|| parameter.tensor.clone().inner().zeros_like());
             PlainGradient { tensor, shape: parameter.shape.clone() }
         };
-        parameters.iter().map(take).collect()
+        (leaves, parameters.iter().map(take).collect())
     }
 
     fn accumulate(&self, total: &mut PlainGradient, gradient: PlainGradient) {

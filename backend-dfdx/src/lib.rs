@@ -46,7 +46,7 @@ impl Backend for Dfdx {
         weights: &dyn TensorSource,
     ) -> Result<Box<dyn Session>, SessionError> {
         keep_freed_memory();
-        Ok(Box::new(ModelSession::new(self.operations(how)?, config, weights)?))
+        Ok(Box::new(ModelSession::new(self.operations(how)?, how, config, weights)?))
     }
 
     fn check_operations(&self, how: &Computation) -> t5_model::Result<Vec<Check>> {

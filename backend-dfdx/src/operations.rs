@@ -218,13 +218,30 @@ impl Ops for DfdxOps {
         (loss, sums)
     }
 
-    fn backward(&self, loss: Tensor<Rank0, f32, Cpu>, parameters: &[&Parameter]) -> Vec<Gradient> {
+    fn leaf(&self, x: &Activation) -> Activation {
+        Node::new(x.tensor.clone())
+    }
+
+    fn product(&self, y: &Activation, dy: &Activation) -> Tensor<Rank0, f32, Cpu> {
+        let loss = tensor(&self.device, vec![0.0], ());
+        let dy = dy.tensor.clone();
+        self.tape.append([&y.gradient], &loss, move |_| [values(&dy).to_vec()]);
+        loss
+    }
+
+    fn backward(
+        &self,
+        loss: Tensor<Rank0, f32, Cpu>,
+        leaves: &[&Activation],
+        parameters: &[&Parameter],
+    ) -> (Vec<Activation>, Vec<Gradient>) {
         let mut gradients = self.tape.backward(loss);
+        let leaves = leaves.iter().map(|leaf| Node::new(take_gradient(&mut gradients, leaf))).collect();
         let take = |Parameter { matrix, shape }: &&Parameter| Gradient {
             matrix: take_gradient(&mut gradients, matrix),
             shape: shape.clone(),
         };
-        parameters.iter().map(take).collect()
+        (leaves, parameters.iter().map(take).collect())
     }
 
     fn accumulate(&self, total: &mut Gradient, gradient: Gradient) {

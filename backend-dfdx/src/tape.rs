@@ -11,7 +11,7 @@ use std::mem::take;
 use dfdx::prelude::*;
 use t5_model::kernels::elementwise;
 
-use crate::tensor::{Matrix, Node, Slot};
+use crate::tensor::{Node, Slot};
 
 /// The tape of what was recorded so far, if operations are to be recorded.
 #[derive(Default)]
@@ -62,11 +62,11 @@ impl Recorder {
     }
 }
 
-/// Takes a parameter's gradient out of all gradients; zeros, if there is none.
-pub fn take_gradient(
+/// Takes a tensor's gradient out of all gradients; zeros, if there is none.
+pub fn take_gradient<S: Shape>(
     gradients: &mut Gradients<f32, Cpu>,
-    Node { tensor, gradient }: &Node<(usize, usize)>,
-) -> Matrix {
+    Node { tensor, gradient }: &Node<S>,
+) -> Tensor<S, f32, Cpu> {
     let gradient: &mut Vec<f32> = gradients.get_or_alloc_mut(gradient).expect("memory for no elements");
     match gradient.is_empty() {
         true => tensor.device().zeros_like(tensor),

@@ -13,7 +13,7 @@ mod tensor;
 
 use fusion_core::{PlanDevice, TensorSource};
 use t5_model::conformance::{Check, operations};
-use t5_model::kernels::allocator::keep_freed_memory;
+use t5_model::kernels::keep_freed_memory;
 use t5_model::{Backend, Computation, DeviceInfo, ModelSession, Session, SessionError, T5Config};
 
 use operations::TchOps;
@@ -52,7 +52,7 @@ impl Backend for Tch {
         config: &T5Config,
         weights: &dyn TensorSource,
     ) -> Result<Box<dyn Session>, SessionError> {
-        Ok(Box::new(ModelSession::new(self.operations(how)?, config, weights)?))
+        Ok(Box::new(ModelSession::new(self.operations(how)?, how, config, weights)?))
     }
 
     fn plan_device(&self, device: &str) -> t5_model::Result<Box<dyn PlanDevice>> {

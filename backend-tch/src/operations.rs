@@ -44,7 +44,7 @@ pub struct Loss {
     /// The decoder's output and its gradient.
     x: (Option<Place>, Tensor),
     /// The head's.
-    head: (Option<Place>, Tensor),
+    head: Option<(Place, Tensor)>,
 }
 
 impl TchOps {
@@ -257,27 +257,42 @@ impl Ops for TchOps {
         let (place, head_place) = (x.place, self.place(head));
         let tracked = self.tape.is_recording();
         let (sums, [dx, dhead]) = cross_entropy(self, &x.value, &head.value, labels, how, tracked);
-        (Loss { x: (place, dx), head: (head_place, dhead) }, sums)
+        (Loss { x: (place, dx), head: head_place.map(|place| (place, dhead)) }, sums)
     }
 
-    fn backward(&self, Loss { x, head }: Loss, parameters: &[&Parameter]) -> Vec<Tensor> {
+    fn leaf(&self, x: &Node) -> Node {
+        Node { value: x.value.shallow_clone(), place: Some(self.tape.place()) }
+    }
+
+    fn product(&self, y: &Node, dy: &Node) -> Loss {
+        Loss { x: (y.place, dy.value.to_kind(y.value.kind())), head: None }
+    }
+
+    fn backward(
+        &self,
+        Loss { x, head }: Loss,
+        leaves: &[&Node],
+        parameters: &[&Parameter],
+    ) -> (Vec<Node>, Vec<Tensor>) {
         let add = |a: Tensor, b: Tensor| a + b;
         let mut gradients = match x.0 {
             Some(place) => self.tape.backward(place, x.1, add),
             None => Default::default(),
         };
-        if let Some(place) = head.0 {
+        if let Some((place, dhead)) = head {
             let gradient = match gradients.remove(&place) {
-                Some(before) => before + head.1,
-                None => head.1,
+                Some(before) => before + dhead,
+                None => dhead,
             };
             gradients.insert(place, gradient);
         }
-        let mut take = |parameter: &&Parameter| {
-            let gradient = gradients.remove(&parameter.place);
-            gradient.map_or_else(|| parameter.value.zeros_like(), |gradient| gradient.contiguous())
+        let mut take = |place: Option<Place>, value: &Tensor| {
+            let gradient = place.and_then(|place| gradients.remove(&place));
+            gradient.map_or_else(|| value.zeros_like(), |gradient| gradient.contiguous())
         };
-        parameters.iter().map(&mut take).collect()
+        let leaf = |leaf: &&Node| Node { value: take(leaf.place, &leaf.value), place: None };
+        let leaves = leaves.iter().map(leaf).collect();
+        (leaves, parameters.iter().map(|parameter| take(Some(parameter.place), &parameter.value)).collect())
     }
 
     fn accumulate(&self, total: &mut Tensor, gradient: Tensor) {

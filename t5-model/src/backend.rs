@@ -35,12 +35,14 @@ impl fmt::Display for Precision {
 pub struct Computation {
     pub device: String,
     pub precision: Precision,
+    /// Keep less for the backward pass and compute it again: less memory, a third more computation.
+    pub checkpoint_activations: bool,
 }
 
 impl Computation {
     /// In f32 on a device.
     pub fn on(device: impl Into<String>) -> Self {
-        Computation { device: device.into(), precision: Precision::F32 }
+        Computation { device: device.into(), precision: Precision::F32, checkpoint_activations: false }
     }
 }
 

@@ -2,6 +2,7 @@
 //! text to batches, optimisers, and the [`Session`] that trains it. Frameworks register themselves as a [`Backend`];
 //! this crate names none of them.
 
+mod activation_checkpoints;
 mod backend;
 mod batch;
 mod buckets;

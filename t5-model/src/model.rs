@@ -78,39 +78,74 @@ impl<'a, O: Ops> T5<'a, O> {
     /// The decoder's output for a batch's targets, ready for [`T5::head`].
     pub fn forward(&self, batch: &Batch) -> O::Activation {
         let memory = self.encode(batch); // [batch, input, d_model]
-        let ids = batch.decoder_input_ids(self.config);
-        let length = batch.target_length;
-        let mut x = self.embed(&ids, batch.size, length, "decoder"); // [batch, target, d_model]
-        let bias = self.position_bias("decoder", 0, length, length);
-        for block in 0..self.config.num_decoder_layers() {
-            let path = format!("decoder.block.{block}");
-            let own = View { bias: Some(&bias), causal: true, key_mask: None };
-            x = self.self_attention(&path, x, own);
-            let (normed, attention) = self.cross_attention_input(&path, &x);
-            let encoder = self.key_value(&attention, &memory);
-            let y = self.attend(&attention, &normed, &encoder, self.encoder_view(batch));
-            x = self.residual(x, y, &attention);
-            x = self.feed_forward(&format!("{path}.layer.2"), x);
-        }
+        let bias = self.decoder_bias(batch);
+        let blocks = 0..self.config.num_decoder_layers();
+        let x = blocks.fold(self.embed_targets(batch), |x, block| {
+            self.decoder_block(block, x, &memory, &bias, batch) // [batch, target, d_model]
+        });
         self.finish("decoder", x)
     }
 
     /// The output head's weights, `[vocabulary, d_model]`.
     pub fn head(&self) -> &'a O::Parameter {
-        self.parameter(if self.config.tied_head() { "shared.weight" } else { "lm_head.weight" })
+        self.parameter(head_name(self.config))
     }
 
     fn encode(&self, batch: &Batch) -> O::Activation {
-        let length = batch.input_length;
-        let mut x = self.embed(&batch.input_ids, batch.size, length, "encoder"); // [batch, input, d_model]
-        let bias = self.position_bias("encoder", 0, length, length);
-        for block in 0..self.config.num_layers {
-            let path = format!("encoder.block.{block}");
-            let view = View { bias: Some(&bias), causal: false, key_mask: batch.padding() };
-            x = self.self_attention(&path, x, view);
-            x = self.feed_forward(&format!("{path}.layer.1"), x);
-        }
+        let bias = self.encoder_bias(batch);
+        let blocks = 0..self.config.num_layers;
+        let x = blocks.fold(self.embed_inputs(batch), |x, block| {
+            self.encoder_block(block, x, &bias, batch) // [batch, input, d_model]
+        });
         self.finish("encoder", x)
+    }
+
+    pub(crate) fn embed_inputs(&self, batch: &Batch) -> O::Activation {
+        self.embed(&batch.input_ids, batch.size, batch.input_length, "encoder")
+    }
+
+    pub(crate) fn embed_targets(&self, batch: &Batch) -> O::Activation {
+        let ids = batch.decoder_input_ids(self.config);
+        self.embed(&ids, batch.size, batch.target_length, "decoder")
+    }
+
+    pub(crate) fn encoder_bias(&self, batch: &Batch) -> O::Bias {
+        self.position_bias("encoder", 0, batch.input_length, batch.input_length)
+    }
+
+    pub(crate) fn decoder_bias(&self, batch: &Batch) -> O::Bias {
+        self.position_bias("decoder", 0, batch.target_length, batch.target_length)
+    }
+
+    pub(crate) fn encoder_block(
+        &self,
+        block: usize,
+        x: O::Activation,
+        bias: &O::Bias,
+        batch: &Batch,
+    ) -> O::Activation {
+        let path = format!("encoder.block.{block}");
+        let view = View { bias: Some(bias), causal: false, key_mask: batch.padding() };
+        let x = self.self_attention(&path, x, view);
+        self.feed_forward(&format!("{path}.layer.1"), x)
+    }
+
+    pub(crate) fn decoder_block(
+        &self,
+        block: usize,
+        x: O::Activation,
+        memory: &O::Activation,
+        bias: &O::Bias,
+        batch: &Batch,
+    ) -> O::Activation {
+        let path = format!("decoder.block.{block}");
+        let own = View { bias: Some(bias), causal: true, key_mask: None };
+        let x = self.self_attention(&path, x, own);
+        let (normed, attention) = self.cross_attention_input(&path, &x);
+        let encoder = self.key_value(&attention, memory);
+        let y = self.attend(&attention, &normed, &encoder, self.encoder_view(batch));
+        let x = self.residual(x, y, &attention);
+        self.feed_forward(&format!("{path}.layer.2"), x)
     }
 
     /// The cache to start generating for a batch's inputs.
@@ -228,7 +263,7 @@ impl<'a, O: Ops> T5<'a, O> {
     }
 
     /// A stack's last steps; the decoder's include the logits' scaling.
-    fn finish(&self, stack: &str, x: O::Activation) -> O::Activation {
+    pub(crate) fn finish(&self, stack: &str, x: O::Activation) -> O::Activation {
         let x = self.norm(&x, &format!("{stack}.final_layer_norm"));
         let x = self.dropped(x, &format!("{stack}.final"));
         if stack == "decoder" && self.config.scale_logits() {
@@ -277,13 +312,20 @@ impl<'a, O: Ops> T5<'a, O> {
             position_bucket(key as i64 - query as i64, stack == "encoder", buckets, distance) as u32
         };
         let ids = (first..first + query).flat_map(|q| (0..key).map(move |k| bucket(q, k))).collect();
-        let table =
-            self.parameter(&format!("{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"));
-        self.ops.position_bias(table, &Buckets { ids, query, key })
+        self.ops.position_bias(self.parameter(&bias_table(stack)), &Buckets { ids, query, key })
     }
 
     fn parameter(&self, name: &str) -> &'a O::Parameter {
         // A session holds every parameter of its configuration's table.
         &self.parameters[name]
     }
+}
+
+/// The name of a stack's table of position biases.
+pub(crate) fn bias_table(stack: &str) -> String {
+    format!("{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight")
+}
+
+pub(crate) fn head_name(config: &T5Config) -> &'static str {
+    if config.tied_head() { "shared.weight" } else { "lm_head.weight" }
 }

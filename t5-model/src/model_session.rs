@@ -6,11 +6,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fusion_core::{HostTensor, HostTensors, TensorSource};
 
+use crate::activation_checkpoints::Checkpointed;
 use crate::generate::generate;
 use crate::optimizer::{Moments, ParameterUpdate};
 use crate::{
-    Batch, CrossEntropy, Error, Evaluation, Forward, LossSums, Ops, Result, Session, SessionError, T5,
-    T5Config, TrainStep, Update, parameter_table,
+    Batch, Computation, CrossEntropy, Error, Evaluation, Forward, LossSums, Ops, Result, Session,
+    SessionError, T5, T5Config, TrainStep, Update, parameter_table,
 };
 
 /// A T5 on the device of its operations. Backends hand it out as their [`Session`].
@@ -19,11 +20,12 @@ pub struct ModelSession<O: Ops> {
     config: T5Config,
     parameters: BTreeMap<String, O::Parameter>,
     moments: BTreeMap<String, Moments>,
+    checkpoint_activations: bool,
 }
 
 impl<O: Ops> ModelSession<O> {
     /// Puts the weights on the device, after comparing their shapes with the configuration's table.
-    pub fn new(ops: O, config: &T5Config, weights: &dyn TensorSource) -> Result<Self> {
+    pub fn new(ops: O, how: &Computation, config: &T5Config, weights: &dyn TensorSource) -> Result<Self> {
         let table = parameter_table(config)?;
         let mut parameters = BTreeMap::new();
         for spec in &table {
@@ -38,7 +40,13 @@ impl<O: Ops> ModelSession<O> {
             }
             parameters.insert(spec.name.clone(), ops.parameter(tensor));
         }
-        Ok(ModelSession { ops, config: config.clone(), parameters, moments: BTreeMap::new() })
+        Ok(ModelSession {
+            ops,
+            config: config.clone(),
+            parameters,
+            moments: BTreeMap::new(),
+            checkpoint_activations: how.checkpoint_activations,
+        })
     }
 
     /// Runs on the device; a framework's panic (out of memory, a lost device) becomes an error.
@@ -63,13 +71,18 @@ impl<O: Ops> ModelSession<O> {
         pass: String,
         how: CrossEntropy,
     ) -> (LossSums, Vec<O::Gradient>) {
+        if self.checkpoint_activations {
+            let ModelSession { ops, config, parameters, .. } = self;
+            let gradients = BTreeMap::new();
+            return Checkpointed { ops, config, parameters, batch, dropout, pass, gradients }.run(how);
+        }
         self.ops.record(true);
         let model = T5::with_dropout(&self.ops, &self.config, &self.parameters, dropout, pass);
         let x = model.forward(batch); // [batch, target, d_model]
         let (loss, sums) = self.ops.cross_entropy(&x, model.head(), &batch.labels, how);
         drop(x);
         let parameters: Vec<_> = self.parameters.values().collect();
-        let gradients = self.ops.backward(loss, &parameters);
+        let (_, gradients) = self.ops.backward(loss, &[], &parameters);
         self.ops.record(false);
         (sums, gradients)
     }

@@ -151,8 +151,18 @@ pub trait Ops {
         how: CrossEntropy,
     ) -> (Self::Loss, LossSums);
 
-    /// The gradients of `parameters`, zeros for one that the loss does not depend on. Forgets what was recorded.
-    fn backward(&self, loss: Self::Loss, parameters: &[&Self::Parameter]) -> Vec<Self::Gradient>;
+    /// `x` again, as something to differentiate by; what it was computed from gets no gradient through it.
+    fn leaf(&self, x: &Self::Activation) -> Self::Activation;
+    /// Something whose gradient with respect to `y` is `dy`.
+    fn product(&self, y: &Self::Activation, dy: &Self::Activation) -> Self::Loss;
+    /// The gradients of `leaves` and of `parameters`, zeros for one that the loss does not depend on. Forgets what was
+    /// recorded.
+    fn backward(
+        &self,
+        loss: Self::Loss,
+        leaves: &[&Self::Activation],
+        parameters: &[&Self::Parameter],
+    ) -> (Vec<Self::Activation>, Vec<Self::Gradient>);
     fn accumulate(&self, total: &mut Self::Gradient, gradient: Self::Gradient);
     /// The sum of squares.
     fn squared_norm(&self, gradient: &Self::Gradient) -> f64;

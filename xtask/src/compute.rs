@@ -19,6 +19,10 @@ pub struct ComputeArguments {
     /// What activations and matrix products are computed in; parameters and the optimiser's state are f32 in either
     #[arg(long, value_enum, default_value = "f32")]
     pub precision: PrecisionName,
+    /// When training, keep only what enters each block and compute the rest again on the way back: less memory, a third
+    /// more computation
+    #[arg(long)]
+    pub checkpoint_activations: bool,
     /// Threads to compute with [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -51,7 +55,11 @@ impl ComputeArguments {
     pub fn start(&self) -> Result<Compute> {
         self.start_threads()?;
         let backend = build::backend(&self.backend)?;
-        let how = Computation { device: self.device.clone(), precision: self.precision.into() };
+        let how = Computation {
+            device: self.device.clone(),
+            precision: self.precision.into(),
+            checkpoint_activations: self.checkpoint_activations,
+        };
         backend.device(&how)?;
         Ok(Compute { backend, how })
     }

@@ -239,13 +239,23 @@ impl Ops for FlexOps {
         (loss, sums)
     }
 
-    fn backward(&self, loss: Node, parameters: &[&Node]) -> Vec<FlexTensor> {
+    fn leaf(&self, x: &Node) -> Node {
+        Node::new(x.primitive().clone()).require_grad()
+    }
+
+    fn product(&self, y: &Node, dy: &Node) -> Node {
+        let dy = dy.primitive().clone();
+        record([y], tensor(vec![0.0], [1]), move |_, _| [Some(dy)])
+    }
+
+    fn backward(&self, loss: Node, leaves: &[&Node], parameters: &[&Node]) -> (Vec<Node>, Vec<FlexTensor>) {
         let mut gradients = loss.backward();
-        let take = |parameter: &&Node| {
-            let zeros = || FlexTensor::zeros(parameter.primitive().layout().shape().clone(), DType::F32);
-            parameter.grad_remove(&mut gradients).unwrap_or_else(zeros)
+        let mut take = |node: &Node| {
+            let zeros = || FlexTensor::zeros(node.primitive().layout().shape().clone(), DType::F32);
+            node.grad_remove(&mut gradients).unwrap_or_else(zeros)
         };
-        parameters.iter().map(take).collect()
+        let leaves = leaves.iter().map(|leaf| Node::new(take(leaf))).collect();
+        (leaves, parameters.iter().map(|parameter| take(parameter)).collect())
     }
 
     fn accumulate(&self, total: &mut FlexTensor, gradient: FlexTensor) {

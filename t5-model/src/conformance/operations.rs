@@ -104,7 +104,7 @@ impl<'a> Case<'a> {
         let (loss, sums) = ops.cross_entropy(&y, head, &labels, LOSS);
         drop(y);
         let wanted: Vec<&O::Parameter> = parameters.values().chain([&unused_parameter]).collect();
-        let gradients = ops.backward(loss, &wanted);
+        let (_, gradients) = ops.backward(loss, &[], &wanted);
         ops.record(false);
 
         let mut worst = deviation(Some(&silent), &self.y).max(deviation(Some(&recorded), &self.y));
@@ -266,7 +266,7 @@ fn accumulated<O: Ops>(ops: &mut O) -> Check {
     let gradient = || {
         let x = ops.embedding(&table, TokenIds { ids: &[0, 1, 2, 4], batch: 2, length: 2 });
         let (loss, _) = ops.cross_entropy(&x, &head, &[0, 1, 2, 0], LOSS);
-        ops.backward(loss, &[&table]).into_iter().next()
+        ops.backward(loss, &[], &[&table]).1.into_iter().next()
     };
     let (first, second) = (gradient(), gradient());
     ops.record(false);
@@ -311,7 +311,7 @@ fn update<O: Ops>(ops: &mut O, optimizer: Optimizer) -> f64 {
         let ids = [0, 2, 3, step as i32];
         let x = ops.embedding(&parameter, TokenIds { ids: &ids, batch: 1, length: 4 });
         let (loss, _) = ops.cross_entropy(&x, &head, &[0, 1, 2, 3], LOSS);
-        let gradient = ops.backward(loss, &[&parameter]).into_iter().next();
+        let gradient = ops.backward(loss, &[], &[&parameter]).1.into_iter().next();
         ops.record(false);
         let Some(gradient) = gradient else { return f64::INFINITY };
         let update =

@@ -5,12 +5,19 @@ use fusion_core::{Checkpoint, HostTensor, HostTensors, TensorFile, TensorSource}
 use super::references::{self, batch, deviation};
 use super::{Check, Suite, random_weights};
 use crate::{
-    Batch, Dropout, Error, Optimizer, Precision, Session, SessionError, T5Config, TrainStep, Update,
+    Batch, Computation, Dropout, Error, Optimizer, Precision, Session, SessionError, T5Config, TrainStep,
+    Update,
 };
 
 impl Suite<'_> {
     pub(super) fn training(&self) -> Result<Vec<Check>, SessionError> {
-        Ok(vec![self.trajectory()?, self.micro_batches()?, self.repeated()?, self.continued()?])
+        Ok(vec![
+            self.trajectory()?,
+            self.micro_batches()?,
+            self.checkpointed()?,
+            self.repeated()?,
+            self.continued()?,
+        ])
     }
 
     fn check(&self, what: &str, worst: f64, f32: f64, bf16: f64) -> Check {
@@ -75,6 +82,17 @@ impl Suite<'_> {
             worst = worst.max(deviation(found.0.get(name), expected));
         }
         Ok(self.check("micro-batches", worst, 1e-4, 1e-1))
+    }
+
+    /// Computing blocks again gives the same gradients, with dropout: by the optimiser's state after an update.
+    fn checkpointed(&self) -> Result<Check, SessionError> {
+        let train = |checkpoint_activations| {
+            let how = Computation { checkpoint_activations, ..self.how.clone() };
+            let mut session = Suite { how: &how, ..*self }.random()?;
+            train(session.as_mut(), 1..=1)?;
+            session.optimizer_state()
+        };
+        Ok(self.check("activation checkpointing", worst(&train(true)?, &train(false)?), 1e-5, 5e-2))
     }
 
     /// The same to the bit, with dropout.

@@ -113,7 +113,13 @@ impl Arguments {
         let Some(calibrate) = calibrate else { return Ok(fusion) };
         let backend = self.backend.clone().unwrap_or_else(|| "burn".to_owned());
         let device = self.device_of(build::backend(&backend)?);
-        let compute = ComputeArguments { backend, device, precision: PrecisionName::F32, threads: None };
+        let compute = ComputeArguments {
+            backend,
+            device,
+            precision: PrecisionName::F32,
+            checkpoint_activations: false,
+            threads: None,
+        };
         let Source::Path(tokenizer) = &calibrate.data.tokenizer else { return Ok(fusion) };
         let settings = self.options.settings();
         let (weights, outcome) = calibrate.run(&fusion, &settings, tokenizer, &compute.start()?, "fuse")?;
