@@ -9,9 +9,9 @@ standard output is a JSON object. Driven, it first prints `{"ready": true, ...}`
     step N      ->  {"ms": [...]}               the milliseconds of each of N further steps
     quit (EOF)  ->  {"summary": true, ...}      and ends
 
-so that another program, `cargo xtask bench train`, can run others' steps in turn with these, and a noisy machine disturbs
-both alike. With --steps each step prints `{"ms": 604.1}`. The summary has the median, least and greatest time of all steps but the
-warm-up's, the loss of the last one, and the largest resident set of this process.
+so that another program, `cargo xtask bench train`, can run others' steps in turn with these, and a noisy machine
+disturbs both alike. With --steps each step prints `{"ms": 604.1}`. The summary has the median, least and greatest time
+of all steps but the warm-up's, the loss of the last one, and the largest resident set of this process.
 """
 
 import argparse

@@ -47,7 +47,7 @@ impl Worker {
         let sent = self.requests.as_mut().map(|requests| writeln!(requests, "{request}"));
         match sent {
             Some(Ok(())) => self.hear(),
-            _ => Err(self.end()),
+            _ => Err(self.ended()),
         }
     }
 
@@ -58,13 +58,13 @@ impl Worker {
             match self.answers.recv_timeout(PATIENCE) {
                 Ok(line) => return parse(&line),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Err(self.end()),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.ended()),
             }
         }
     }
 
     /// How a worker that no longer speaks ended.
-    fn end(&mut self) -> anyhow::Error {
+    fn ended(&mut self) -> anyhow::Error {
         let _ = self.process.kill(); // it has ended already, or does not keep to the protocol
         let status = match self.process.wait() {
             Ok(status) => format!("ended with {status}"),

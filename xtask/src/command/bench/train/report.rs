@@ -126,12 +126,12 @@ impl Report {
             text.extend(error.as_ref().map(|error| format!("{name}  failed: {error}\n")));
         }
         if let Some(reference) = &self.reference {
+            let (step, size) = (count(self.step_flops), self.product_size);
+            let product = count(self.product_flops_per_second);
             text += &format!(
-                "\nratio: the time over that of {reference}, median of the rounds. FLOP/s: a step's {}FLOP of matrix products, forward \
-                 and backward,\nattention's included. share: of the fastest f32 product of {n} x {n} matrices, {}FLOP/s.\n",
-                count(self.step_flops),
-                count(self.product_flops_per_second),
-                n = self.product_size,
+                "\nratio: the time over that of {reference}, median of the rounds\n\
+                 FLOP/s: of a step's {step}FLOP, the matrix products of forward and backward with attention's\n\
+                 share: of the fastest f32 product of {size} x {size} matrices, {product}FLOP/s\n"
             );
         }
         text
