@@ -1,6 +1,6 @@
 //! A training step on the CPU: forward, backward and AdamW, f32.
 //!
-//! `t5-model/tests/python/bench_transformers.py` times the same step of transformers' T5 under PyTorch.
+//! This finds small changes; `cargo xtask bench train` compares the backends with each other and with transformers.
 
 use std::slice::from_ref;
 

@@ -53,7 +53,7 @@ pub struct Compute {
 impl ComputeArguments {
     /// Finds the backend and the device, and sets the threads. Comes before any parallel work.
     pub fn start(&self) -> Result<Compute> {
-        self.start_threads()?;
+        start_threads(self.threads)?;
         let backend = build::backend(&self.backend)?;
         let how = Computation {
             device: self.device.clone(),
@@ -63,13 +63,13 @@ impl ComputeArguments {
         backend.device(&how)?;
         Ok(Compute { backend, how })
     }
+}
 
-    /// Sets the threads only.
-    pub fn start_threads(&self) -> Result<()> {
-        let Some(threads) = self.threads else { return Ok(()) };
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
-        pool.build_global().context("cannot start the threads")
-    }
+/// Sets the threads of this process. Comes before any parallel work.
+pub fn start_threads(threads: Option<u16>) -> Result<()> {
+    let Some(threads) = threads else { return Ok(()) };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
+    pool.build_global().context("cannot start the threads")
 }
 
 impl Compute {

@@ -1,4 +1,4 @@
-"""Times training steps of Hugging Face's T5 in PyTorch on the CPU, for comparison with another implementation.
+"""Times training steps of Hugging Face's T5 in PyTorch, for comparison with another implementation.
 
     python bench_transformers.py --steps 20     # 20 steps, a line each, then a summary
     python bench_transformers.py                # driven through standard input
@@ -9,9 +9,9 @@ standard output is a JSON object. Driven, it first prints `{"ready": true, ...}`
     step N      ->  {"ms": [...]}               the milliseconds of each of N further steps
     quit (EOF)  ->  {"summary": true, ...}      and ends
 
-so that another program can run its own steps in turn with these, and a noisy machine disturbs both alike. With
---steps each step prints `{"ms": 604.1}`. The summary has the median, least and greatest time of all steps but the
-warm-up's, the loss of the last one, and the largest resident set of this process.
+so that another program, `cargo xtask bench train`, can run others' steps in turn with these, and a noisy machine
+disturbs both alike. With --steps each step prints `{"ms": 604.1}`. The summary has the median, least and greatest time
+of all steps but the warm-up's, the loss of the last one, and the largest resident set of this process.
 """
 
 import argparse
@@ -34,6 +34,8 @@ def arguments():
     ]:  # fmt: skip
         parser.add_argument("--" + flag, type=int, default=default, help="default: %(default)s")
     parser.add_argument("--steps", type=int, help="run this many steps and stop; without it, read standard input")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda:0; default: %(default)s")
+    parser.add_argument("--compile", action="store_true", help="compute under torch.compile")
     parser.add_argument("--bf16", action="store_true", help="compute under bfloat16 autocast")
     parser.add_argument("--optimizer", choices=["default", "fused"], default="default", help="AdamW's implementation")
     return parser.parse_args()
@@ -42,6 +44,7 @@ def arguments():
 def stepper(options):
     """A function that trains for one step and returns its milliseconds and loss."""
     torch.manual_seed(0)
+    device = torch.device(options.device)
     config = T5Config(
         vocab_size=options.vocabulary, d_model=options.d_model, d_kv=options.d_kv, num_heads=options.heads,
         d_ff=options.d_ff, num_layers=options.layers, num_decoder_layers=options.decoder_layers,
@@ -51,25 +54,40 @@ def stepper(options):
     model = T5ForConditionalGeneration(config).train()
     # The constructor ties the head; T5 1.1 does not.
     model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.shared.weight) * config.d_model**-0.5)
+    model.to(device)
     kind = {"fused": True} if options.optimizer == "fused" else {}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01, **kind)
     batch = dict(
-        input_ids=torch.randint(2, options.vocabulary, (options.batch, options.input_length)),
-        attention_mask=torch.ones(options.batch, options.input_length, dtype=torch.long),
-        labels=torch.randint(2, options.vocabulary, (options.batch, options.target_length)),
+        input_ids=torch.randint(2, options.vocabulary, (options.batch, options.input_length), device=device),
+        attention_mask=torch.ones(options.batch, options.input_length, dtype=torch.long, device=device),
+        labels=torch.randint(2, options.vocabulary, (options.batch, options.target_length), device=device),
     )
+    forward = torch.compile(model) if options.compile else model
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
     def step():
+        synchronize()
         start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bf16):
-            loss = model(**batch).loss
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=options.bf16):
+            loss = forward(**batch).loss
         loss.backward()
         optimizer.step()
         loss = loss.item()
+        synchronize()
         return round((time.perf_counter() - start) * 1e3, 2), loss
 
     return step, sum(parameter.numel() for parameter in model.parameters())
+
+
+def peak_memory():
+    """The process's largest resident set in bytes. getrusage, where there is no /proc, also counts who started it."""
+    try:
+        with open("/proc/self/status") as status:
+            return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+    except OSError:
+        # Linux would count kibibytes; macOS, where this is for, counts bytes.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def say(**fields):
@@ -107,8 +125,7 @@ def main():
         summary=True, steps=len(times), parameters=parameters, threads=torch.get_num_threads(), loss=loss,
         median_ms=statistics.median(times) if times else None, min_ms=min(times, default=None),
         max_ms=max(times, default=None),
-        # Linux counts kibibytes.
-        peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_rss_bytes=peak_memory(),
     )  # fmt: skip
 
 

@@ -1,7 +1,10 @@
+use std::fs;
+
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
 mod fuse;
+mod train;
 
 /// Measure this machine
 #[derive(Args, Debug)]
@@ -13,33 +16,52 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Bench {
     Fuse(fuse::Arguments),
+    Train(train::Arguments),
+    #[command(hide = true)]
+    TrainWorker(train::worker::Arguments),
 }
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
         match self.bench {
             Bench::Fuse(arguments) => arguments.run(),
+            Bench::Train(arguments) => arguments.run(),
+            Bench::TrainWorker(arguments) => arguments.run(),
         }
     }
 }
 
 /// The middle value, or the mean of the two in the middle.
 fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    quantile(values, 0.5)
+}
+
+/// The value that a share of all lie below, interpolated between neighbours.
+fn quantile(values: impl IntoIterator<Item = f64>, share: f64) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => f64::NAN,
-        odd if odd % 2 == 1 => values[odd / 2],
-        even => (values[even / 2 - 1] + values[even / 2]) / 2.0,
-    }
+    let Some(last) = values.len().checked_sub(1) else { return f64::NAN };
+    let position = share * last as f64;
+    let (below, above) = (values[position.floor() as usize], values[position.ceil() as usize]);
+    below + position.fract() * (above - below)
+}
+
+/// A size in a process's status (`RssAnon`, `VmHWM`), in bytes, where there is such a thing.
+fn memory(process: &str, what: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let size = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'))?;
+    Some(1024 * size.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?)
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn medians() {
+    fn quantiles() {
         assert_eq!(super::median([3.0, 1.0, 2.0]), 2.0);
         assert_eq!(super::median([4.0, 1.0, 2.0, 3.0]), 2.5);
         assert!(super::median([]).is_nan());
+        assert_eq!(super::quantile([5.0, 1.0, 3.0, 2.0, 4.0], 0.25), 2.0);
+        assert_eq!(super::quantile([1.0, 2.0], 0.75), 1.75);
+        assert_eq!(super::quantile([7.0], 0.25), 7.0);
     }
 }

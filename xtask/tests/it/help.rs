@@ -10,4 +10,5 @@ fn help() {
     for command in commands {
         insta::assert_snapshot!(command, call(&[command, "--help"]).success());
     }
+    insta::assert_snapshot!("bench_train", call(&["bench", "train", "--help"]).success());
 }

@@ -3,6 +3,8 @@
 mod arguments;
 #[cfg(feature = "webster")]
 mod backends;
+#[cfg(unix)]
+mod bench_train;
 mod calibrate;
 mod check;
 mod checkpoints;

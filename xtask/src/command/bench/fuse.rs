@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use t5_model::{T5Config, initialize};
 
-use super::median;
+use super::{median, memory};
 use crate::interrupt;
 use crate::output::{bytes, print, print_json};
 use crate::stage::fuse::Cross;
@@ -190,7 +190,7 @@ fn watch(command: &mut Command) -> Result<Option<u64>> {
     let mut child = child.with_context(|| format!("cannot start {program}"))?;
     let mut peak = None;
     while child.try_wait().context("the process's end is not known")?.is_none() {
-        peak = peak.max(anonymous_memory(child.id()));
+        peak = peak.max(memory(&child.id().to_string(), "RssAnon"));
         std::thread::sleep(Duration::from_millis(1));
     }
     let output = child.wait_with_output()?;
@@ -198,11 +198,4 @@ fn watch(command: &mut Command) -> Result<Option<u64>> {
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.success(), "{program} ended with {}: {}", output.status, message.trim());
     Ok(peak)
-}
-
-/// `RssAnon` of a process, in bytes, where there is such a thing.
-fn anonymous_memory(process: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    Some(1024 * line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?)
 }

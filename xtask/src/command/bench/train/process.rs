@@ -1,0 +1,108 @@
+//! A worker from the outside.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use serde::de::DeserializeOwned;
+
+use super::protocol::{Request, parse};
+use crate::interrupt;
+
+/// How long Ctrl-C may have to wait.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// The longest line that can be an answer, in bytes.
+const LONGEST_LINE: u64 = 1 << 20;
+
+/// A process that trains when it is asked to, and ends with this.
+pub struct Worker {
+    process: Child,
+    requests: Option<ChildStdin>,
+    answers: Receiver<String>,
+    /// Its standard error.
+    messages: File,
+}
+
+impl Worker {
+    pub fn start(mut command: Command) -> Result<Worker> {
+        let messages = tempfile::tempfile().context("cannot create a temporary file")?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(messages.try_clone()?);
+        // Ctrl-C on a terminal reaches a whole process group; what becomes of workers is for this process to say.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let program = command.get_program().to_string_lossy().into_owned();
+        let mut process = command.spawn().with_context(|| format!("cannot start {program}"))?;
+        let (requests, output) = (process.stdin.take(), process.stdout.take());
+        let (said, answers) = sync_channel(1);
+        let worker = Worker { process, requests, answers, messages };
+        let output = output.context("the worker has no standard output")?;
+        std::thread::spawn(move || pass_on(output, &said));
+        Ok(worker)
+    }
+
+    pub fn ask<Answer: DeserializeOwned>(&mut self, request: Request) -> Result<Answer> {
+        let sent = self.requests.as_mut().map(|requests| writeln!(requests, "{request}"));
+        match sent {
+            Some(Ok(())) => self.hear(),
+            _ => Err(self.ended()),
+        }
+    }
+
+    /// What it says next.
+    pub fn hear<Answer: DeserializeOwned>(&mut self) -> Result<Answer> {
+        loop {
+            interrupt::check("the measurement is given up")?;
+            match self.answers.recv_timeout(PATIENCE) {
+                Ok(line) => return parse(&line),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(self.ended()),
+            }
+        }
+    }
+
+    /// How a worker that no longer speaks ended.
+    fn ended(&mut self) -> anyhow::Error {
+        let _ = self.process.kill(); // it has ended already, or does not keep to the protocol
+        let status = match self.process.wait() {
+            Ok(status) => format!("ended with {status}"),
+            Err(error) => format!("ended: {error}"),
+        };
+        match self.last_message() {
+            Some(message) => anyhow!("{status}: {message}"),
+            None => anyhow!(status),
+        }
+    }
+
+    /// The last line on standard error, without Rust's hint at backtraces.
+    fn last_message(&mut self) -> Option<String> {
+        let mut text = Vec::new();
+        self.messages.rewind().and_then(|()| self.messages.read_to_end(&mut text)).ok()?;
+        let text = String::from_utf8_lossy(&text);
+        let mut lines = text.lines().map(str::trim).rev();
+        lines.find(|line| !line.is_empty() && !line.starts_with("note: run with")).map(str::to_owned)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        drop(self.requests.take()); // ends what a script may have started in between
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Sends lines on until there are no more, or nobody wants them.
+fn pass_on(output: ChildStdout, said: &SyncSender<String>) {
+    let mut output = BufReader::new(output);
+    loop {
+        let mut line = Vec::new();
+        match output.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) if said.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() => return,
+            Ok(_) => {}
+        }
+    }
+}

@@ -1,0 +1,82 @@
+use std::io;
+use std::slice::from_ref;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde::Serialize;
+use t5_model::{Batch, Dropout, Optimizer, Session, Update, initialize, parameter_table};
+
+use super::model::Model;
+use super::protocol::{Complaint, Ready, Request, Summary, Times, WARM_UP};
+use crate::command::bench::memory;
+use crate::compute::ComputeArguments;
+use crate::output::print;
+
+/// Train as `bench train` asks for on standard input
+#[derive(Args, Debug)]
+pub struct Arguments {
+    #[arg(long, value_enum)]
+    model: Model,
+    #[command(flatten)]
+    compute: ComputeArguments,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<()> {
+        let compute = self.compute.start()?;
+        let config = self.model.config();
+        let session = compute.open(&config, &initialize(&config, 1)?)?;
+        let mut training = Training { session, batch: self.model.batch(), step: 0, loss: f64::NAN };
+        for _ in 0..WARM_UP {
+            training.step()?;
+        }
+        say(&Ready { ready: true, parameters: parameter_table(&config)?.parameter_count() })?;
+        for line in io::stdin().lines() {
+            match line.context("cannot read standard input")?.parse() {
+                Ok(Request::Step(steps)) => {
+                    let ms = (0..steps).map(|_| training.step()).collect::<Result<_>>()?;
+                    say(&Times { ms })?;
+                }
+                Ok(Request::Quit) => break,
+                Err(error) => say(&Complaint { error })?,
+            }
+        }
+        say(&Summary { loss: training.loss, peak_rss_bytes: memory("self", "VmHWM") })
+    }
+}
+
+struct Training {
+    session: Box<dyn Session>,
+    batch: Batch,
+    step: u64,
+    /// Of the last step.
+    loss: f64,
+}
+
+impl Training {
+    /// One update; returns its milliseconds.
+    fn step(&mut self) -> Result<f64> {
+        self.step += 1;
+        let mut optimizer = Optimizer::adamw();
+        if let Optimizer::Adamw { weight_decay, .. } = &mut optimizer {
+            *weight_decay = 0.01; // as in bench_transformers.py
+        }
+        let update = Update {
+            optimizer,
+            learning_rate: 1e-3,
+            step: self.step,
+            optimizer_step: self.step,
+            clip_norm: None,
+            z_loss: 0.0,
+            dropout: Dropout::default(),
+        };
+        let start = Instant::now();
+        self.loss = self.session.train_step(from_ref(&self.batch), &update)?.loss;
+        Ok(start.elapsed().as_secs_f64() * 1e3)
+    }
+}
+
+fn say(answer: &impl Serialize) -> Result<()> {
+    print(&format!("{}\n", serde_json::to_string(answer)?))
+}
