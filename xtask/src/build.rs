@@ -49,10 +49,14 @@ pub fn missing_backends() -> Vec<Missing> {
     all.into_iter().filter(|backend| !built.contains(&backend.name)).collect()
 }
 
+pub fn is_missing(name: &str) -> bool {
+    missing_backends().iter().any(|missing| missing.name == name)
+}
+
 /// The backend of that name. One that this program was built without is built, and then does what this process was asked
 /// to do, in its place.
 pub fn backend(name: &str) -> Result<&'static dyn t5_model::Backend> {
-    if !missing_backends().iter().any(|missing| missing.name == name) {
+    if !is_missing(name) {
         return Ok(t5_model::backend(name)?);
     }
     // Set for the process that takes this one's place: if it has not got the backend either, something is wrong.

@@ -60,7 +60,12 @@ impl Step {
             Step::Clippy => {
                 succeed(cargo("clippy")?.args(EVERYTHING).args(["--all-targets", "--", "--deny", "warnings"]))
             }
-            Step::Test => succeed(cargo("test")?.args(EVERYTHING).env("INSTA_UPDATE", "no")),
+            Step::Test => {
+                succeed(cargo("test")?.args(EVERYTHING).env("INSTA_UPDATE", "no"))?;
+                // Once more with tch in the program, what compares backends.
+                let with_tch = ["--release", "--locked", "--package", "xtask", "--features", "tch"];
+                succeed(cargo("test")?.args(with_tch).args(["--test", "it", "backends"]))
+            }
             Step::Doc => {
                 let mut doc = cargo("doc")?;
                 succeed(doc.args(EVERYTHING).arg("--no-deps").env("RUSTDOCFLAGS", "--deny warnings"))

@@ -11,6 +11,7 @@ use self::process::Worker;
 use self::product::SquareProduct;
 use self::protocol::{Ready, Request, Summary, Times};
 use self::report::{Measured, Report};
+use crate::build;
 use crate::compute::start_threads;
 use crate::interrupt::{self, Interrupted};
 use crate::output::{print, print_json};
@@ -42,7 +43,8 @@ pub struct Arguments {
     /// What is trained
     #[arg(long, value_enum, default_value = "probe")]
     model: Model,
-    /// Only this one, by its name in the table; can be repeated
+    /// Only this one, by its name in the table (`burn cpu`, `tch cpu bf16`, `transformers`); can be repeated. A backend that
+    /// is not compiled in is built
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// How often each contestant has its turn
@@ -64,6 +66,11 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
+        // What is asked for by name is built, if need be.
+        let frameworks = self.only.iter().filter_map(|name| name.split_whitespace().next());
+        for missing in frameworks.filter(|name| build::is_missing(name)) {
+            build::backend(missing)?;
+        }
         start_threads(self.threads)?;
         let (contestants, python) = self.contestants()?;
         interrupt::listen()?;

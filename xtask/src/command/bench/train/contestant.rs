@@ -52,7 +52,7 @@ impl Contestant {
                 }
                 all.extend(device.precisions.iter().map(|&precision| Contestant {
                     framework: Framework::Backend(backend.name()),
-                    how: Computation { device: device.name.clone(), precision },
+                    how: Computation { precision, ..Computation::on(&device.name) },
                 }));
             }
         }
@@ -61,7 +61,7 @@ impl Contestant {
         for (device, compiled) in places {
             all.extend([Precision::F32, Precision::Bf16].map(|precision| Contestant {
                 framework: Framework::Transformers { compiled },
-                how: Computation { device: device.clone(), precision },
+                how: Computation { precision, ..Computation::on(&device) },
             }));
         }
         all
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn names_say_what_is_not_usual() {
         let name = |framework, device: &str, precision| {
-            Contestant { framework, how: Computation { device: device.into(), precision } }.to_string()
+            Contestant { framework, how: Computation { precision, ..Computation::on(device) } }.to_string()
         };
         let transformers = |compiled| Framework::Transformers { compiled };
         assert_eq!(name(Framework::Backend("burn"), "cpu", Precision::F32), "burn cpu");
