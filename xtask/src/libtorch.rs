@@ -30,8 +30,9 @@ impl Libtorch {
 
 /// The user's libtorch, or that which was fetched.
 pub fn find() -> Result<Option<Libtorch>> {
-    if let Some(directory) = std::env::var_os("LIBTORCH") {
-        let directory = PathBuf::from(directory);
+    // `.cargo/config.toml` names the default place to what cargo runs.
+    let named = std::env::var_os("LIBTORCH").map(PathBuf::from);
+    if let Some(directory) = named.filter(|named| *named != directory().join("torch")) {
         let place = directory.display();
         ensure!(directory.join("lib").is_dir(), "LIBTORCH is {place}, but there is no {place}/lib");
         return Ok(Some(Libtorch::Environment));
