@@ -19,6 +19,13 @@ pub fn cargo(command: &str) -> Command {
     // `cargo run` tells which cargo runs it; built by hand, the one on the path will do.
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.arg(command).current_dir(workspace());
+    // What `cargo run` says about this package. Build scripts watch it, and would run again whenever cargo is started from here.
+    let about = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+    for (name, _) in std::env::vars_os() {
+        if about.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            cargo.env_remove(name);
+        }
+    }
     cargo
 }
 
