@@ -53,8 +53,12 @@ impl Arguments {
 fn table(title: &str, checks: &[Check]) -> String {
     let width = checks.iter().map(|check| check.name.len()).max().unwrap_or(0).max(title.len());
     let mut text = format!("{title:<width$}  {:>9}  {:>9}\n", "worst", "allowed");
-    for Check { name, worst, allowed } in checks {
-        let verdict = if worst <= allowed { "" } else { "  FAILED" };
+    for check @ Check { name, worst, allowed, failure } in checks {
+        let verdict = match (check.passed(), failure) {
+            (true, _) => String::new(),
+            (false, None) => "  FAILED".into(),
+            (false, Some(failure)) => format!("  FAILED: {failure}"),
+        };
         text += &format!("{name:<width$}  {worst:>9.1e}  {allowed:>9.1e}{verdict}\n");
     }
     text
