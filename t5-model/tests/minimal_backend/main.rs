@@ -4,6 +4,7 @@ mod attention;
 mod loss;
 mod operations;
 mod plan;
+mod unfinished;
 
 use fusion_core::{PlanDevice, TensorSource};
 use t5_model::conformance::{Check, operations, suite};
