@@ -57,7 +57,7 @@ pub struct DeviceInfo {
     pub precisions: Vec<Precision>,
 }
 
-/// A tensor framework that can run T5.
+/// A tensor framework that can run T5. `docs/backends.md` is for who writes one.
 pub trait Backend: Sync {
     /// What `--backend` takes.
     fn name(&self) -> &'static str;
