@@ -63,3 +63,31 @@ fn table(title: &str, checks: &[Check]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_says_why() {
+        let check = |name: &str, worst, failure: Option<&str>| Check {
+            name: name.into(),
+            worst,
+            allowed: 1e-5,
+            failure: failure.map(Into::into),
+        };
+        let checks = [
+            check("add, values", 0.0, None),
+            check("relu, values", 0.5, None),
+            check("scale, values", f64::INFINITY, Some("it is lost")),
+        ];
+        let text = table("new on cpu, f32", &checks);
+        assert_eq!(
+            text,
+            "new on cpu, f32      worst    allowed\n\
+             add, values        0.0e0     1.0e-5\n\
+             relu, values      5.0e-1     1.0e-5  FAILED\n\
+             scale, values        inf     1.0e-5  FAILED: it is lost\n"
+        );
+    }
+}
