@@ -1,4 +1,4 @@
-//! The loss of all rows.
+//! The loss of all rows, differentiated on the way.
 
 use t5_model::{CrossEntropy, LossSums};
 

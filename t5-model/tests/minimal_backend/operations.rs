@@ -214,6 +214,7 @@ impl Ops for MinimalOps {
         let mut logits = product([rows, features, vocabulary], x.data(), &transposed(head.data(), features));
         let sums = loss::differentiate(&mut logits, vocabulary, labels, how);
         let (saved_x, saved_head) = (x.value.clone(), head.value.clone());
+        // The logits' gradients are those of the scaled loss already, whose own is 1.
         let place = self.tape.step([x.place, head.place], move |_, _| {
             let dx = product([rows, vocabulary, features], &logits, &saved_head.data);
             let dhead =
