@@ -85,9 +85,9 @@ mod tests {
         assert_eq!(
             text,
             "new on cpu, f32      worst    allowed\n\
-             add, values        0.0e0     1.0e-5\n\
-             relu, values      5.0e-1     1.0e-5  FAILED\n\
-             scale, values        inf     1.0e-5  FAILED: it is lost\n"
+             add, values          0.0e0     1.0e-5\n\
+             relu, values        5.0e-1     1.0e-5  FAILED\n\
+             scale, values          inf     1.0e-5  FAILED: it is lost\n"
         );
     }
 }
