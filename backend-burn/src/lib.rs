@@ -65,7 +65,7 @@ impl Backend for Burn {
         })
     }
 
-    fn check_operations(&self, how: &Computation) -> t5_model::Result<Vec<Check>> {
+    fn check_operations(&self, how: &Computation) -> Result<Vec<Check>, SessionError> {
         match self.operations(how)? {
             Operations::Flex(ops) => operations(ops, how.precision),
             Operations::Plain(ops) => operations(ops, how.precision),

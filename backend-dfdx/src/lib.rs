@@ -49,7 +49,7 @@ impl Backend for Dfdx {
         Ok(Box::new(ModelSession::new(self.operations(how)?, how, config, weights)?))
     }
 
-    fn check_operations(&self, how: &Computation) -> t5_model::Result<Vec<Check>> {
+    fn check_operations(&self, how: &Computation) -> Result<Vec<Check>, SessionError> {
         operations(self.operations(how)?, how.precision)
     }
 

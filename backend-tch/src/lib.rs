@@ -60,7 +60,7 @@ impl Backend for Tch {
         Ok(Box::new(plan::TchPlans::new(found)))
     }
 
-    fn check_operations(&self, how: &Computation) -> t5_model::Result<Vec<Check>> {
+    fn check_operations(&self, how: &Computation) -> Result<Vec<Check>, SessionError> {
         operations(self.operations(how)?, how.precision)
     }
 }

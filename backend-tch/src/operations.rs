@@ -39,12 +39,10 @@ pub struct Parameter {
     place: Place,
 }
 
-/// A loss that was differentiated as it was computed.
+/// Where to begin on the way back, and with which gradient.
 pub struct Loss {
-    /// The decoder's output and its gradient.
-    x: (Option<Place>, Tensor),
-    /// The head's.
-    head: Option<(Place, Tensor)>,
+    place: Option<Place>,
+    gradient: Tensor,
 }
 
 impl TchOps {
@@ -254,10 +252,11 @@ impl Ops for TchOps {
         labels: &[i32],
         how: CrossEntropy,
     ) -> (Loss, LossSums) {
-        let (place, head_place) = (x.place, self.place(head));
         let tracked = self.tape.is_recording();
         let (sums, [dx, dhead]) = cross_entropy(self, &x.value, &head.value, labels, how, tracked);
-        (Loss { x: (place, dx), head: head_place.map(|place| (place, dhead)) }, sums)
+        // They are those of the scaled loss already.
+        let place = self.tape.step([x.place, self.place(head)], |_, _| [Some(dx), Some(dhead)]);
+        (Loss { place, gradient: Tensor::from(1f32) }, sums)
     }
 
     fn leaf(&self, x: &Node) -> Node {
@@ -265,27 +264,20 @@ impl Ops for TchOps {
     }
 
     fn product(&self, y: &Node, dy: &Node) -> Loss {
-        Loss { x: (y.place, dy.value.to_kind(y.value.kind())), head: None }
+        Loss { place: y.place, gradient: dy.value.to_kind(y.value.kind()) }
     }
 
     fn backward(
         &self,
-        Loss { x, head }: Loss,
+        Loss { place, gradient }: Loss,
         leaves: &[&Node],
         parameters: &[&Parameter],
     ) -> (Vec<Node>, Vec<Tensor>) {
         let add = |a: Tensor, b: Tensor| a + b;
-        let mut gradients = match x.0 {
-            Some(place) => self.tape.backward(place, x.1, add),
+        let mut gradients = match place {
+            Some(place) => self.tape.backward(place, gradient, add),
             None => Default::default(),
         };
-        if let Some((place, dhead)) = head {
-            let gradient = match gradients.remove(&place) {
-                Some(before) => before + dhead,
-                None => dhead,
-            };
-            gradients.insert(place, gradient);
-        }
         let mut take = |place: Option<Place>, value: &Tensor| {
             let gradient = place.and_then(|place| gradients.remove(&place));
             gradient.map_or_else(|| value.zeros_like(), |gradient| gradient.contiguous())

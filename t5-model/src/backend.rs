@@ -57,7 +57,7 @@ pub struct DeviceInfo {
     pub precisions: Vec<Precision>,
 }
 
-/// A tensor framework that can run T5.
+/// A tensor framework that can run T5. `docs/backends.md` is for who writes one.
 pub trait Backend: Sync {
     /// What `--backend` takes.
     fn name(&self) -> &'static str;
@@ -75,7 +75,7 @@ pub trait Backend: Sync {
     /// Executes plans on a device.
     fn plan_device(&self, device: &str) -> Result<Box<dyn PlanDevice>>;
     /// [`conformance::operations`](crate::conformance::operations) of what its sessions compute with.
-    fn check_operations(&self, how: &Computation) -> Result<Vec<Check>>;
+    fn check_operations(&self, how: &Computation) -> Result<Vec<Check>, SessionError>;
 }
 
 impl dyn Backend {

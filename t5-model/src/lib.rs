@@ -12,6 +12,7 @@ pub mod conformance;
 mod deviation;
 mod error;
 mod generate;
+mod guard;
 mod infer;
 mod initialize;
 pub mod kernels;

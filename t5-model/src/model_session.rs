@@ -2,16 +2,16 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fusion_core::{HostTensor, HostTensors, TensorSource};
 
 use crate::activation_checkpoints::Checkpointed;
 use crate::generate::generate;
+use crate::guard::guarded;
 use crate::optimizer::{Moments, ParameterUpdate};
 use crate::{
-    Batch, Computation, CrossEntropy, Error, Evaluation, Forward, LossSums, Ops, Result, Session,
-    SessionError, T5, T5Config, TrainStep, Update, parameter_table,
+    Batch, Computation, CrossEntropy, Error, Evaluation, Forward, LossSums, Ops, Session, SessionError, T5,
+    T5Config, TrainStep, Update, parameter_table,
 };
 
 /// A T5 on the device of its operations. Backends hand it out as their [`Session`].
@@ -25,20 +25,26 @@ pub struct ModelSession<O: Ops> {
 
 impl<O: Ops> ModelSession<O> {
     /// Puts the weights on the device, after comparing their shapes with the configuration's table.
-    pub fn new(ops: O, how: &Computation, config: &T5Config, weights: &dyn TensorSource) -> Result<Self> {
+    pub fn new(
+        ops: O,
+        how: &Computation,
+        config: &T5Config,
+        weights: &dyn TensorSource,
+    ) -> Result<Self, SessionError> {
         let table = parameter_table(config)?;
         let mut parameters = BTreeMap::new();
         for spec in &table {
-            let tensor = weights.load_f32(&spec.name)?;
+            let tensor = weights.load_f32(&spec.name).map_err(Error::from)?;
             if tensor.shape != spec.shape() {
                 return Err(Error::Configuration(format!(
                     "it calls for {} of shape {:?}, but the weights have {:?}",
                     spec.name,
                     spec.shape(),
                     tensor.shape
-                )));
+                ))
+                .into());
             }
-            parameters.insert(spec.name.clone(), ops.parameter(tensor));
+            parameters.insert(spec.name.clone(), guarded(|| Ok(ops.parameter(tensor)))?);
         }
         Ok(ModelSession {
             ops,
@@ -49,18 +55,14 @@ impl<O: Ops> ModelSession<O> {
         })
     }
 
-    /// Runs on the device; a framework's panic (out of memory, a lost device) becomes an error.
+    /// Runs on the device, and ends what was being recorded.
     fn guarded<T>(
         &mut self,
         run: impl FnOnce(&mut Self) -> Result<T, SessionError>,
     ) -> Result<T, SessionError> {
-        let result = catch_unwind(AssertUnwindSafe(|| run(self)));
+        let result = guarded(|| run(self));
         self.ops.record(false);
-        result.unwrap_or_else(|panic| {
-            let message = panic.downcast_ref::<String>().cloned();
-            let message = message.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
-            Err(SessionError::Device(message.unwrap_or_else(|| "it gave no reason".into())))
-        })
+        result
     }
 
     /// The gradients of one batch, with the loss scaled by `how`.
@@ -207,7 +209,7 @@ impl<O: Ops> Session for ModelSession<O> {
     fn export(&self) -> Result<HostTensors, SessionError> {
         let read =
             |(name, parameter): (&String, &O::Parameter)| (name.clone(), self.ops.read_parameter(parameter));
-        Ok(self.parameters.iter().map(read).collect())
+        guarded(|| Ok(self.parameters.iter().map(read).collect()))
     }
 
     fn optimizer_state(&self) -> Result<HostTensors, SessionError> {

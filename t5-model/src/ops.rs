@@ -1,7 +1,7 @@
 //! What a tensor framework must offer to run T5: T5's own operations, differentiable, not a tensor library's.
 //!
 //! Activations are `[batch, length, features]` throughout, so ranks stay fixed. Buckets, masks and dropout draws come
-//! from the host, so every backend sees the same numbers. All values are f32.
+//! from the host, so every backend sees the same numbers. What crosses this trait is f32, whatever a device computes in.
 
 use fusion_core::{HostTensor, Philox};
 

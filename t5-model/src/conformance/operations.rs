@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use fusion_core::{HostTensor, TensorFile, TensorSource};
 
 use super::Check;
-use super::references::{self, deviation, integers, shape};
+use super::references::{self, deviation, integers, number_deviation, shape};
 use crate::optimizer::{Moments, ParameterUpdate};
 use crate::{
     Attention, Buckets, CrossEntropy, DropoutDraw, Error, LossSums, Ops, Optimizer, Precision, Result,
-    TokenIds,
+    SessionError, TokenIds,
 };
 
 /// As in the script.
@@ -17,20 +17,35 @@ const LOSS: CrossEntropy = CrossEntropy { scale: 0.1, z_loss: 0.01 };
 const DROPOUT_RATE: f64 = 0.25;
 
 /// Runs a backend's operations on stored inputs and compares values, losses and gradients with stored references.
-pub fn operations<O: Ops>(mut ops: O, precision: Precision) -> Result<Vec<Check>> {
+pub fn operations<O: Ops>(mut ops: O, precision: Precision) -> Result<Vec<Check>, SessionError> {
     let file = references::file("operations.safetensors")?;
     let names: Vec<String> =
         file.names().iter().filter_map(|name| name.strip_suffix("|out.y")).map(String::from).collect();
-    let mut checks = vec![];
+    let (mut checks, allowed) = (vec![], allowed(precision));
     for name in &names {
         let case = Case::read(&file, name)?;
-        let worst = case.run(&mut ops)?;
-        checks.push(Check { name: name.clone(), worst, allowed: allowed(precision) });
+        checks.push(check(&mut ops, format!("{name}, values"), allowed, |ops| case.values(ops))?);
+        checks.push(check(&mut ops, format!("{name}, gradients"), allowed, |ops| case.gradients(ops))?);
     }
-    checks.push(appended(&mut ops));
-    checks.push(accumulated(&mut ops));
-    checks.extend(updates(&mut ops));
+    checks.push(check(&mut ops, "append", 0.0, |ops| Ok(appended(ops)))?);
+    checks.push(check(&mut ops, "accumulate", 1e-6, |ops| Ok(accumulated(ops)))?);
+    for (name, optimizer) in optimizers() {
+        checks.push(check(&mut ops, format!("update: {name}"), 1e-5, |ops| Ok(update(ops, optimizer)))?);
+    }
     Ok(checks)
+}
+
+/// Runs a check that begins with nothing recorded, whatever the one before left.
+fn check<O: Ops>(
+    ops: &mut O,
+    name: impl Into<String>,
+    allowed: f64,
+    run: impl FnOnce(&mut O) -> Result<f64>,
+) -> Result<Check, SessionError> {
+    Check::run(name, allowed, || {
+        ops.record(false);
+        Ok(run(ops)?)
+    })
 }
 
 /// Of the largest value. bf16 keeps 8 bits, and an operation rounds its inputs, its result and their gradients.
@@ -86,37 +101,51 @@ impl<'a> Case<'a> {
         })
     }
 
-    /// The worst deviation of the result, the loss and all gradients.
-    fn run<O: Ops>(&self, ops: &mut O) -> Result<f64> {
-        let parameters: BTreeMap<String, O::Parameter> =
-            self.inputs.iter().map(|(name, tensor)| (name.clone(), ops.parameter(matrix(tensor)))).collect();
+    /// The deviation of the result when nothing is recorded; of the loss, where that is the operation.
+    fn values<O: Ops>(&self, ops: &mut O) -> Result<f64> {
+        let parameters = self.parameters(ops);
+        let y = self.apply(&Inputs { ops, case: self, parameters: &parameters })?;
+        let worst = deviation(Some(&ops.read_activation(&y)), &self.y);
+        if !self.name.starts_with("cross-entropy") {
+            return Ok(worst);
+        }
+        let (_, sums) = ops.cross_entropy(&y, self.head(&parameters)?, &self.labels()?, LOSS);
+        Ok(worst.max(self.loss_deviation(sums)))
+    }
+
+    /// The worst deviation of the result, the loss and all gradients when they are recorded.
+    fn gradients<O: Ops>(&self, ops: &mut O) -> Result<f64> {
+        let parameters = self.parameters(ops);
         // Something that the loss does not depend on has a gradient of zeros.
         let unused = HostTensor { shape: vec![2, 3], data: vec![1.0; 6] };
         let unused_parameter = ops.parameter(unused.clone());
-        let labels = self.labels()?;
 
-        let silent = self.apply(&Inputs { ops, case: self, parameters: &parameters })?;
-        let silent = ops.read_activation(&silent);
         ops.record(true);
         let y = self.apply(&Inputs { ops, case: self, parameters: &parameters })?;
         let recorded = ops.read_activation(&y);
-        let head = parameters.get("head").ok_or_else(|| self.lacks("head"))?;
-        let (loss, sums) = ops.cross_entropy(&y, head, &labels, LOSS);
+        let (loss, sums) = ops.cross_entropy(&y, self.head(&parameters)?, &self.labels()?, LOSS);
         drop(y);
         let wanted: Vec<&O::Parameter> = parameters.values().chain([&unused_parameter]).collect();
         let (_, gradients) = ops.backward(loss, &[], &wanted);
         ops.record(false);
 
-        let mut worst = deviation(Some(&silent), &self.y).max(deviation(Some(&recorded), &self.y));
-        worst = worst.max(self.loss_deviation(sums));
+        let mut worst = deviation(Some(&recorded), &self.y).max(self.loss_deviation(sums));
         let mut found = gradients.iter().map(|gradient| ops.read_gradient(gradient));
         for (name, found) in parameters.keys().zip(&mut found) {
             let expected = self.gradients.get(name).ok_or_else(|| self.lacks(name))?;
-            let expected = matrix(expected);
-            worst = worst.max(deviation(Some(&found), &expected));
+            worst = worst.max(deviation(Some(&found), &matrix(expected)));
         }
         let zeros = HostTensor::zeros(unused.shape);
         Ok(worst.max(deviation(found.next().as_ref(), &zeros)))
+    }
+
+    fn parameters<O: Ops>(&self, ops: &O) -> BTreeMap<String, O::Parameter> {
+        let each = self.inputs.iter();
+        each.map(|(name, tensor)| (name.clone(), ops.parameter(matrix(tensor)))).collect()
+    }
+
+    fn head<'p, P>(&self, parameters: &'p BTreeMap<String, P>) -> Result<&'p P> {
+        parameters.get("head").ok_or_else(|| self.lacks("head"))
     }
 
     fn loss_deviation(&self, sums: LossSums) -> f64 {
@@ -125,7 +154,7 @@ impl<'a> Case<'a> {
         if counts != [correct, tokens] {
             return f64::INFINITY;
         }
-        (sums.loss - self.loss).abs() / self.loss
+        number_deviation(sums.loss, self.loss)
     }
 
     fn lacks(&self, what: &str) -> Error {
@@ -243,7 +272,7 @@ fn pattern(shape: &[usize], first: usize) -> HostTensor {
 }
 
 /// Exact even in bf16, for its numbers have few bits.
-fn appended<O: Ops>(ops: &mut O) -> Check {
+fn appended<O: Ops>(ops: &mut O) -> f64 {
     let tensor = |length: usize, first: i32| {
         let data = (0..2 * length as i32 * 3).map(|index| (first + index) as f32).collect();
         HostTensor { shape: vec![2 * length, 3], data }
@@ -256,11 +285,11 @@ fn appended<O: Ops>(ops: &mut O) -> Check {
     let found = ops.read_activation(&ops.append(&activation(&x, 2), &activation(&y, 1)));
     let row = |row: usize| [&x.data[row * 6..][..6], &y.data[row * 3..][..3]].concat();
     let expected = HostTensor { shape: vec![2, 3, 3], data: [row(0), row(1)].concat() };
-    Check { name: "append".into(), worst: deviation(Some(&found), &expected), allowed: 0.0 }
+    deviation(Some(&found), &expected)
 }
 
 /// Twice a gradient, and its norm: of `linear`, summed by the loss over labels.
-fn accumulated<O: Ops>(ops: &mut O) -> Check {
+fn accumulated<O: Ops>(ops: &mut O) -> f64 {
     let (table, head) = (ops.parameter(pattern(&[5, 4], 1)), ops.parameter(pattern(&[3, 4], 2)));
     ops.record(true);
     let gradient = || {
@@ -271,35 +300,29 @@ fn accumulated<O: Ops>(ops: &mut O) -> Check {
     let (first, second) = (gradient(), gradient());
     ops.record(false);
     let (Some(mut total), Some(second)) = (first, second) else {
-        return Check { name: "accumulate".into(), worst: f64::INFINITY, allowed: 0.0 };
+        return f64::INFINITY;
     };
     let one = ops.read_gradient(&total);
     ops.accumulate(&mut total, second);
     let twice = HostTensor { shape: one.shape, data: one.data.iter().map(|value| 2.0 * value).collect() };
     let squares: f64 = twice.data.iter().map(|value| f64::from(*value).powi(2)).sum();
-    let norm = (ops.squared_norm(&total) - squares).abs() / squares;
-    let worst = deviation(Some(&ops.read_gradient(&total)), &twice).max(norm);
-    Check { name: "accumulate".into(), worst, allowed: 1e-6 }
+    let norm = number_deviation(ops.squared_norm(&total), squares);
+    deviation(Some(&ops.read_gradient(&total)), &twice).max(norm)
 }
 
-/// Five steps of each optimiser, against the host's; with gradients of the device's own and a rate that moves the weights far.
-fn updates<O: Ops>(ops: &mut O) -> Vec<Check> {
+fn optimizers() -> [(&'static str, Optimizer); 5] {
     let decayed = Optimizer::Adamw { beta1: 0.8, beta2: 0.95, epsilon: 1e-7, weight_decay: 0.1 };
     let factored = Optimizer::Adafactor { decay_rate: 0.8, clip_threshold: 1.0, min_dim_size_to_factor: 4 };
-    let optimizers = [
+    [
         ("adamw", Optimizer::adamw()),
         ("adamw, weight decay", decayed),
         ("adamw_scale", Optimizer::adamw_scale()),
         ("adafactor", Optimizer::adafactor()),
         ("adafactor, factored", factored),
-    ];
-    let check = |(name, optimizer)| {
-        let name = format!("update: {name}");
-        Check { name, worst: update(ops, optimizer), allowed: 1e-5 }
-    };
-    optimizers.into_iter().map(check).collect()
+    ]
 }
 
+/// Five steps of an optimiser, against the host's; with gradients of the device's own and a rate that moves the weights far.
 fn update<O: Ops>(ops: &mut O, optimizer: Optimizer) -> f64 {
     let mut expected = pattern(&[6, 5], 3);
     let mut parameter = ops.parameter(expected.clone());

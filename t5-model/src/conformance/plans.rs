@@ -8,8 +8,9 @@ use fusion_core::{
 use super::references::deviation;
 use super::{Check, random_weights};
 use crate::{
-    Arrangement, DepthAlignment, FusionParent, Grown, HyperClone, Lemon, Net2Net, NewBlocks, Result, Stack,
-    T5Config, Widths, child_config, fusion_plan, hyperclone, lemon, net2net, self_fusion, stack,
+    Arrangement, DepthAlignment, FusionParent, Grown, HyperClone, Lemon, Net2Net, NewBlocks, Result,
+    SessionError, Stack, T5Config, Widths, child_config, fusion_plan, hyperclone, lemon, net2net,
+    self_fusion, stack,
 };
 
 /// Two roundings more than the host's one.
@@ -35,12 +36,13 @@ impl FusionCase {
 }
 
 /// Executes small plans of every method on a device and on the host.
-pub fn plan_execution(device: &dyn PlanDevice) -> Result<Vec<Check>> {
+pub fn plan_execution(device: &dyn PlanDevice) -> Result<Vec<Check>, SessionError> {
     let check = |case: FusionCase| {
-        let (expected, found) = (case.execute(None)?, case.execute(Some(device))?);
-        let worst = expected.0.iter().map(|(name, tensor)| deviation(found.0.get(name), tensor));
-        let worst = worst.fold(0.0, f64::max);
-        Ok(Check { name: format!("plan: {}", case.name), worst, allowed: ALLOWED })
+        Check::run(format!("plan: {}", case.name), ALLOWED, || {
+            let (expected, found) = (case.execute(None)?, case.execute(Some(device))?);
+            let worst = expected.0.iter().map(|(name, tensor)| deviation(found.0.get(name), tensor));
+            Ok(worst.fold(0.0, f64::max))
+        })
     };
     fusion_cases()?.into_iter().map(check).collect()
 }

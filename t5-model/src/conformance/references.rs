@@ -60,3 +60,9 @@ pub(super) fn deviation(found: Option<&HostTensor>, expected: &HostTensor) -> f6
     let difference = difference.fold(0f32, larger);
     if difference == 0.0 { 0.0 } else { f64::from(difference) / f64::from(largest) }
 }
+
+/// The same for one number.
+pub(super) fn number_deviation(found: f64, expected: f64) -> f64 {
+    let relative = ((found - expected) / expected).abs();
+    if relative.is_nan() { f64::INFINITY } else { relative }
+}

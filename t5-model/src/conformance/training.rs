@@ -11,26 +11,33 @@ use crate::{
 
 impl Suite<'_> {
     pub(super) fn training(&self) -> Result<Vec<Check>, SessionError> {
-        Ok(vec![
-            self.trajectory()?,
-            self.micro_batches()?,
-            self.checkpointed()?,
-            self.repeated()?,
-            self.continued()?,
-        ])
+        let checks = [
+            self.check("ten updates", [1e-4, 5e-2], || self.trajectory()),
+            self.check("micro-batches", [1e-4, 1e-1], || self.micro_batches()),
+            self.check("activation checkpointing", [1e-5, 5e-2], || self.checkpointed()),
+            self.check("repeated", [0.0; 2], || self.repeated()),
+            self.check("save, load, continue", [0.0; 2], || self.continued()),
+        ];
+        checks.into_iter().collect()
     }
 
-    fn check(&self, what: &str, worst: f64, f32: f64, bf16: f64) -> Check {
+    /// What is allowed in f32 and in bf16.
+    fn check(
+        &self,
+        what: &str,
+        [f32, bf16]: [f64; 2],
+        run: impl FnOnce() -> Result<f64, SessionError>,
+    ) -> Result<Check, SessionError> {
         let allowed = match self.how.precision {
             Precision::F32 => f32,
             Precision::Bf16 => bf16,
         };
-        Check { name: format!("training: {what}"), worst, allowed }
+        Check::run(format!("training: {what}"), allowed, run)
     }
 
     /// Ten updates with clipping, weight decay and z-loss: losses, norms of gradients and the weights in the end. As in
     /// `trajectory_goldens.py`.
-    fn trajectory(&self) -> Result<Check, SessionError> {
+    fn trajectory(&self) -> Result<f64, SessionError> {
         let (mut session, reference) = self.golden()?;
         let expected = references::file("trajectory.safetensors")?;
         let load = |name: &str| expected.load_f32(name).map_err(Error::from);
@@ -59,11 +66,11 @@ impl Suite<'_> {
             let Some(parameter) = name.strip_prefix("final.") else { continue };
             worst = worst.max(deviation(weights.0.get(parameter), &load(&name)?));
         }
-        Ok(self.check("ten updates", worst, 1e-4, 5e-2))
+        Ok(worst)
     }
 
     /// Rows one after the other add up to the batch.
-    fn micro_batches(&self) -> Result<Check, SessionError> {
+    fn micro_batches(&self) -> Result<f64, SessionError> {
         let whole = batch(&self.golden()?.1)?;
         let train = |batches: &[Batch]| -> Result<_, SessionError> {
             let mut session = self.golden()?.0;
@@ -81,33 +88,32 @@ impl Suite<'_> {
         for (name, expected) in &expected.0 {
             worst = worst.max(deviation(found.0.get(name), expected));
         }
-        Ok(self.check("micro-batches", worst, 1e-4, 1e-1))
+        Ok(worst)
     }
 
     /// Computing blocks again gives the same gradients, with dropout: by the optimiser's state after an update.
-    fn checkpointed(&self) -> Result<Check, SessionError> {
+    fn checkpointed(&self) -> Result<f64, SessionError> {
         let train = |checkpoint_activations| {
             let how = Computation { checkpoint_activations, ..self.how.clone() };
             let mut session = Suite { how: &how, ..*self }.random()?;
             train(session.as_mut(), 1..=1)?;
             session.optimizer_state()
         };
-        Ok(self.check("activation checkpointing", worst(&train(true)?, &train(false)?), 1e-5, 5e-2))
+        Ok(worst(&train(true)?, &train(false)?))
     }
 
     /// The same to the bit, with dropout.
-    fn repeated(&self) -> Result<Check, SessionError> {
+    fn repeated(&self) -> Result<f64, SessionError> {
         let train = || {
             let mut session = self.random()?;
             train(session.as_mut(), 1..=4)?;
             session.export()
         };
-        let worst = worst(&train()?, &train()?);
-        Ok(self.check("repeated", worst, 0.0, 0.0))
+        Ok(worst(&train()?, &train()?))
     }
 
     /// Two updates, and two more in a session opened from what the first one gave: as four, to the bit.
-    fn continued(&self) -> Result<Check, SessionError> {
+    fn continued(&self) -> Result<f64, SessionError> {
         let mut straight = self.random()?;
         train(straight.as_mut(), 1..=4)?;
         let mut first = self.random()?;
@@ -117,7 +123,7 @@ impl Suite<'_> {
         train(second.as_mut(), 3..=4)?;
         let weights = worst(&second.export()?, &straight.export()?);
         let state = worst(&second.optimizer_state()?, &straight.optimizer_state()?);
-        Ok(self.check("save, load, continue", weights.max(state), 0.0, 0.0))
+        Ok(weights.max(state))
     }
 
     fn golden(&self) -> Result<(Box<dyn Session>, TensorFile), SessionError> {

@@ -53,9 +53,41 @@ impl Arguments {
 fn table(title: &str, checks: &[Check]) -> String {
     let width = checks.iter().map(|check| check.name.len()).max().unwrap_or(0).max(title.len());
     let mut text = format!("{title:<width$}  {:>9}  {:>9}\n", "worst", "allowed");
-    for Check { name, worst, allowed } in checks {
-        let verdict = if worst <= allowed { "" } else { "  FAILED" };
+    for check @ Check { name, worst, allowed, failure } in checks {
+        let verdict = match (check.passed(), failure) {
+            (true, _) => String::new(),
+            (false, None) => "  FAILED".into(),
+            (false, Some(failure)) => format!("  FAILED: {failure}"),
+        };
         text += &format!("{name:<width$}  {worst:>9.1e}  {allowed:>9.1e}{verdict}\n");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_says_why() {
+        let check = |name: &str, worst, failure: Option<&str>| Check {
+            name: name.into(),
+            worst,
+            allowed: 1e-5,
+            failure: failure.map(Into::into),
+        };
+        let checks = [
+            check("add, values", 0.0, None),
+            check("relu, values", 0.5, None),
+            check("scale, values", f64::INFINITY, Some("it is lost")),
+        ];
+        let text = table("new on cpu, f32", &checks);
+        assert_eq!(
+            text,
+            "new on cpu, f32      worst    allowed\n\
+             add, values          0.0e0     1.0e-5\n\
+             relu, values        5.0e-1     1.0e-5  FAILED\n\
+             scale, values          inf     1.0e-5  FAILED: it is lost\n"
+        );
+    }
 }

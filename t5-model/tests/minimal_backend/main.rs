@@ -1,0 +1,86 @@
+//! A backend as plain as can be, in loops over `Vec<f32>`: what an author reads beside `docs/backends.md`. Nothing here is fast.
+
+mod attention;
+mod loss;
+mod operations;
+mod plan;
+mod unfinished;
+
+use fusion_core::{PlanDevice, TensorSource};
+use t5_model::conformance::{Check, operations, suite};
+use t5_model::{
+    Backend, Computation, DeviceInfo, ModelSession, Precision, Session, SessionError, T5Config, backend,
+};
+
+use operations::MinimalOps;
+
+struct Minimal;
+
+inventory::submit!(&Minimal as &'static dyn Backend);
+
+impl Minimal {
+    /// What sessions compute with; refuses devices and precisions that [`Backend::devices`] does not name.
+    fn operations(&self, how: &Computation) -> t5_model::Result<MinimalOps> {
+        (self as &dyn Backend).device(how)?;
+        Ok(MinimalOps::default())
+    }
+}
+
+impl Backend for Minimal {
+    fn name(&self) -> &'static str {
+        "minimal"
+    }
+
+    fn description(&self) -> &'static str {
+        "plain loops"
+    }
+
+    fn devices(&self) -> Vec<DeviceInfo> {
+        let (name, description) = ("cpu".into(), "one thread".into());
+        vec![DeviceInfo { name, description, precisions: vec![Precision::F32] }]
+    }
+
+    fn open(
+        &self,
+        how: &Computation,
+        config: &T5Config,
+        weights: &dyn TensorSource,
+    ) -> Result<Box<dyn Session>, SessionError> {
+        Ok(Box::new(ModelSession::new(self.operations(how)?, how, config, weights)?))
+    }
+
+    fn plan_device(&self, device: &str) -> t5_model::Result<Box<dyn PlanDevice>> {
+        (self as &dyn Backend).device(&Computation::on(device))?;
+        Ok(Box::new(plan::MinimalPlans))
+    }
+
+    fn check_operations(&self, how: &Computation) -> Result<Vec<Check>, SessionError> {
+        operations(self.operations(how)?, how.precision)
+    }
+}
+
+#[test]
+fn passes_the_suite() {
+    let checks = suite(backend("minimal").unwrap(), &Computation::on("cpu")).unwrap();
+    let failed: Vec<_> = checks.iter().filter(|check| !check.passed()).collect();
+    assert!(checks.len() > 90 && failed.is_empty(), "{failed:#?}");
+}
+
+#[test]
+fn refuses_what_it_has_not() {
+    let minimal = backend("minimal").unwrap();
+    let half = Computation { precision: Precision::Bf16, ..Computation::on("cpu") };
+    let other = Computation::on("cuda:0");
+    let refused = [
+        (&half, "cpu does not compute in bf16; it does in f32"),
+        (&other, "minimal has no device \"cuda:0\"; available: cpu"),
+    ];
+    for (how, expected) in refused {
+        let config = T5Config::v1_1(16, 4, 1, 4, 4, 1);
+        let weights = t5_model::initialize(&config, 1).unwrap();
+        assert_eq!(minimal.open(how, &config, &weights).err().unwrap().to_string(), expected);
+        assert_eq!(minimal.check_operations(how).unwrap_err().to_string(), expected);
+    }
+    let refused = minimal.plan_device("cuda:0").err().unwrap();
+    assert_eq!(refused.to_string(), "minimal has no device \"cuda:0\"; available: cpu");
+}
