@@ -7,7 +7,7 @@ use crate::operations::{TchOps, rows};
 use crate::tensor::{integers, matmul};
 
 /// Logits that exist at once.
-const LOGITS: usize = 1 << 23;
+const LOGITS: usize = 1 << 21;
 
 /// The sums over rows, and the gradients of `x` (in its shape) and of `head`; empty ones if they are not `wanted`.
 pub fn cross_entropy(

@@ -154,7 +154,9 @@ impl Ops for TchOps {
         let saved_gain = gain.value.shallow_clone();
         let groups = sizes(groups);
         let inverse_rms = |x: &Tensor| {
-            (x.square().mean_dim(-1, true, Kind::Float) + f64::from(epsilon)).rsqrt() // [batch, length, 1]
+            let features = x.size()[2] as f64;
+            let squares = x.norm_scalaropt_dim(2, [-1].as_slice(), true).square(); // [batch, length, 1]
+            (squares / features + f64::from(epsilon)).rsqrt()
         };
         let scales: Vec<Tensor> = split(&saved_x, &groups).iter().map(inverse_rms).collect();
         let parts = split(&saved_x, &groups).into_iter().zip(&scales).map(|(x, scale)| x * scale);
@@ -211,9 +213,10 @@ impl Ops for TchOps {
 
     fn gated_gelu(&self, gate: &Node, value: &Node) -> Node {
         let (saved_gate, saved_value) = (gate.value.to_kind(self.kind), value.value.to_kind(self.kind));
-        let y = saved_gate.gelu("tanh") * &saved_value;
+        let activated = saved_gate.gelu("tanh");
+        let y = &activated * &saved_value;
         self.node(y, [gate.input(), value.input()], move |dy, _| {
-            let dvalue = &dy * saved_gate.gelu("tanh");
+            let dvalue = &dy * activated;
             let dgate = saved_gate.gelu_backward(&(dy * saved_value), "tanh");
             [Some(dgate), Some(dvalue)]
         })
