@@ -1,7 +1,6 @@
 //! This program, built again: with a backend that it was built without, or by its checks.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -76,13 +75,14 @@ pub fn backend(name: &str) -> Result<&'static dyn t5_model::Backend> {
              installed, LIBTORCH=DIR names it, and LIBTORCH_USE_PYTORCH=1 takes that of the Python on the path"
         })?;
     }
+    // Cargo puts the new program in the place of this one, whose path is lost by then.
+    let program = std::env::current_exe().context("this program's file is not known")?;
     eprintln!("building with the backend {name} where that has not been done (the first time takes minutes)");
     let mut build = cargo_with_libtorch("build")?;
     build.args(["--quiet", "--release", "--package", "xtask", "--features", name]);
     let status = build.status().context("cannot start cargo")?;
     ensure!(status.success(), "building with the backend {name} failed");
-    let mut program =
-        Command::new(target().join("release").join(format!("xtask{}", std::env::consts::EXE_SUFFIX)));
+    let mut program = Command::new(program);
     program.env(BUILT_FOR, name).args(std::env::args_os().skip(1));
     Err(replace(program))
 }
@@ -100,10 +100,4 @@ fn replace(mut command: Command) -> anyhow::Error {
         Ok(status) => std::process::exit(status.code().unwrap_or(1)),
         Err(error) => anyhow::Error::new(error).context("cannot start what was built"),
     }
-}
-
-/// Where builds and what is fetched for them go; no part of the sources.
-pub fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| workspace().join("target"), |dir: OsString| dir.into())
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::build::target;
+use crate::build::workspace;
 
 const VERSION: &str = "2.11.0";
 
@@ -44,8 +44,9 @@ pub fn find() -> Result<Option<Libtorch>> {
     Ok(directory.join("torch/lib").is_dir().then_some(Libtorch::Installed(directory)))
 }
 
+/// What `.cargo/config.toml` says as well, wherever builds go.
 fn directory() -> PathBuf {
-    target().join("libtorch")
+    workspace().join("target/libtorch")
 }
 
 /// Fetches libtorch, if there is none.
@@ -54,7 +55,7 @@ pub fn install() -> Result<Libtorch> {
         return Ok(found);
     }
     let directory = directory();
-    let parent = directory.parent().context("the target directory has a place")?;
+    let parent = directory.parent().context("a directory in the workspace has a parent")?;
     fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
     // Beside its place and renamed, so that a broken download is never taken for libtorch.
     let partial = tempfile::Builder::new().prefix("libtorch-").tempdir_in(parent);
@@ -62,7 +63,6 @@ pub fn install() -> Result<Libtorch> {
     eprintln!("fetching libtorch {VERSION} into {} (half a gigabyte; 1.5 on disk)", directory.display());
     pip(partial.path())?;
     ensure!(partial.path().join("torch/lib").is_dir(), "pip ended well, but installed no torch/lib");
-    // pip creates private directories.
     let partial = partial.keep();
     fs::rename(&partial, &directory)
         .with_context(|| format!("cannot rename {} to {}", partial.display(), directory.display()))?;
