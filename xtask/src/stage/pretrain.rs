@@ -6,11 +6,11 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use fusion_core::{Checkpoint, Lineage};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use t5_model::optimizer::OptimizerState;
 use t5_model::text::Tokenizer;
 use t5_model::train::{Outcome, Run, Settings, train};
-use t5_model::{FeedForward, T5Config, initialize, parameter_table};
+use t5_model::{FeedForward, Precision, T5Config, initialize, parameter_table};
 
 use super::Source;
 use super::text::Data;
@@ -120,7 +120,6 @@ impl Pretrain {
             (None, Some(checkpoint)) => Ok(compute.open(&beginning.config, checkpoint)?),
             (None, None) => Ok(compute.open(&beginning.config, &initialize(&beginning.config, seed)?)?),
         };
-        let (training, evaluation) = text.names();
         let run = Run {
             directory,
             settings: &self.settings,
@@ -128,13 +127,7 @@ impl Pretrain {
             lineage: &beginning.lineage,
             carried: beginning.optimizer.as_ref(),
             tokenizer: text.tokenizer(),
-            identity: BTreeMap::from([
-                ("text".to_owned(), json!(training)),
-                ("held-out text".to_owned(), json!(evaluation)),
-                ("held out".to_owned(), json!(self.data.held_out)),
-                ("input_length".to_owned(), json!(self.data.input_length)),
-                ("max_documents".to_owned(), json!(self.data.max_documents)),
-            ]),
+            identity: self.identity(&text.names(), compute),
             open_session: &mut open_session,
             open_training_text: &mut |at| text.training(micro_batch, seed, at),
             open_evaluation_text: &mut || text.evaluation(micro_batch),
@@ -149,6 +142,27 @@ impl Pretrain {
             return Err(Interrupted { advice: format!("{saved}; {resume}") }.into());
         }
         self.trained(&beginning, &outcome)
+    }
+
+    /// What decides the weights besides settings, model and tokenizer.
+    fn identity(
+        &self,
+        (training, evaluation): &(Vec<String>, Vec<String>),
+        compute: &Compute,
+    ) -> BTreeMap<String, Value> {
+        let mut identity = BTreeMap::from([
+            ("text".to_owned(), json!(training)),
+            ("held-out text".to_owned(), json!(evaluation)),
+            ("held out".to_owned(), json!(self.data.held_out)),
+            ("input_length".to_owned(), json!(self.data.input_length)),
+            ("max_documents".to_owned(), json!(self.data.max_documents)),
+        ]);
+        // f32 goes without saying: there were runs before there was anything else.
+        let precision = compute.how().precision;
+        if precision != Precision::default() {
+            identity.insert("precision".to_owned(), json!(precision));
+        }
+        identity
     }
 
     fn beginning(&self, from: Option<&Path>, tokenizer: &Tokenizer) -> Result<Beginning> {
