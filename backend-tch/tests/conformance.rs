@@ -1,7 +1,7 @@
 //! libtorch against what every backend must agree in.
 
 use backend_tch as _;
-use t5_model::conformance::suite;
+use t5_model::conformance::{fused_models, suite};
 use t5_model::{Computation, Precision, backend};
 
 #[test]
@@ -18,4 +18,13 @@ fn passes_the_suite() {
 fn what_there_is_not() {
     let missing = backend("tch").unwrap().plan_device("tpu").err().map(|error| error.to_string());
     assert!(missing.is_some_and(|missing| missing.starts_with("tch has no device \"tpu\"; available: cpu")));
+}
+
+/// The host's snapshot.
+#[test]
+fn fused_models_are_the_hosts() {
+    let device = backend("tch").unwrap().plan_device("cpu").unwrap();
+    insta::with_settings!({ snapshot_path => "../../t5-model/src/conformance/snapshots", prepend_module_to_snapshot => false }, {
+        insta::assert_snapshot!("fused_models", fused_models(Some(device.as_ref())).unwrap());
+    });
 }
