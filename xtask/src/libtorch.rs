@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::build::workspace;
+use crate::interrupt;
 
 const VERSION: &str = "2.11.0";
 
@@ -61,7 +62,13 @@ pub fn install() -> Result<Libtorch> {
     let partial = tempfile::Builder::new().prefix("libtorch-").tempdir_in(parent);
     let partial = partial.with_context(|| format!("cannot create a directory in {}", parent.display()))?;
     eprintln!("fetching libtorch {VERSION} into {} (half a gigabyte; 1.5 on disk)", directory.display());
-    pip(partial.path())?;
+    // Ctrl-C reaches pip as well; this process stays to remove what pip has left.
+    interrupt::listen()?;
+    let graceful = interrupt::let_finish();
+    let fetched = pip(partial.path());
+    drop(graceful);
+    interrupt::check("libtorch was not fetched, and nothing was left behind")?;
+    fetched?;
     ensure!(partial.path().join("torch/lib").is_dir(), "pip ended well, but installed no torch/lib");
     let partial = partial.keep();
     fs::rename(&partial, &directory)
