@@ -4,9 +4,9 @@ use t5_model::Batch;
 use t5_model::text::Tokenizer;
 
 use crate::error::GlueError;
+use crate::files::Example;
 use crate::prompt::{input_text, target_text};
 use crate::task::{Answer, Task};
-use crate::tsv::Example;
 
 /// An example's tokens, each side with its end token.
 #[derive(Clone, Debug, Default, PartialEq)]

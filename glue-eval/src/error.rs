@@ -1,6 +1,6 @@
 use std::error::Error;
-use std::io;
 use std::path::PathBuf;
+use std::{fmt, io};
 
 use crate::task::Task;
 
@@ -13,8 +13,23 @@ pub enum GlueError {
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
 
-    #[error("{}:{line}: {problem}", path.display())]
-    Row { path: PathBuf, line: u64, problem: RowProblem },
+    #[error("{}{place}: {problem}", path.display())]
+    Row { path: PathBuf, place: Place, problem: RowProblem },
+
+    #[error("{}: no sound Parquet file: {source}", path.display())]
+    Parquet { path: PathBuf, source: parquet::errors::ParquetError },
+
+    #[error("{}: there is no column {column:?}; the columns are {found:?}", path.display())]
+    MissingColumn { path: PathBuf, column: &'static str, found: Vec<String> },
+
+    #[error("{}: column {column:?} holds {found}, {expected} are expected", path.display())]
+    ColumnType { path: PathBuf, column: &'static str, found: String, expected: &'static str },
+
+    #[error("{task}: there is no {split} data: neither {} nor {} exists", tsv.display(), parquet.display())]
+    MissingFiles { task: Task, split: String, tsv: PathBuf, parquet: PathBuf },
+
+    #[error("{}: some shards of {split} are missing, or not of the same whole; there are {found:?}", folder.display())]
+    Shards { folder: PathBuf, split: String, found: Vec<String> },
 
     #[error("{}: no examples", path.display())]
     NoExamples { path: PathBuf },
@@ -32,11 +47,28 @@ pub enum GlueError {
     Model { task: Task, action: String, source: Box<dyn Error + Send + Sync> },
 }
 
-/// Why a line of a TSV file is no example.
+/// Where in a file, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Line(u64),
+    Row(u64),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Line(line) => write!(f, ":{line}"),
+            Place::Row(row) => write!(f, ": row {row}"),
+        }
+    }
+}
+
+/// Why a row is no example.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum RowProblem {
+    /// The column by its name, or its number where that is not known.
     #[error("column {column} is not valid UTF-8")]
-    NotUtf8 { column: usize },
+    NotUtf8 { column: String },
 
     #[error("the header has no column {column:?}; its columns are {found:?}")]
     MissingColumn { column: &'static str, found: Vec<String> },
@@ -52,6 +84,15 @@ pub enum RowProblem {
 
     #[error("column {column:?} has {value:?} where a score from 0 to 5 is expected")]
     Score { column: &'static str, value: String },
+
+    #[error("column {column:?} has class {class}; the classes are 0 to {last}")]
+    UnknownClass { column: &'static str, class: i64, last: usize },
+
+    #[error("column {column:?} has {value:?} where an example's number is expected")]
+    Index { column: String, value: String },
+
+    #[error("column {column:?} is null")]
+    Null { column: &'static str },
 }
 
 fn task_names() -> String {

@@ -6,8 +6,8 @@ use t5_model::Session;
 
 use crate::batch::{Encoded, Encoder};
 use crate::error::GlueError;
+use crate::files::{Example, Label};
 use crate::score::{Prediction, TaskScore};
-use crate::tsv::{Example, Label};
 
 /// A development set, tokenised once and answered at every evaluation.
 pub(crate) struct EvaluationExamples {

@@ -9,12 +9,12 @@ use t5_model::{Dropout, Session, TrainStep, Update};
 use crate::batch::Encoder;
 use crate::error::GlueError;
 use crate::evaluate::{EvaluationExamples, evaluate};
+use crate::files::{TaskData, read_task};
 use crate::report::{ExampleCount, GlueReport, StepScore, TaskReport};
 use crate::sampling::{EpochOrder, subset};
 use crate::score::TaskScore;
 use crate::settings::FineTuneSettings;
 use crate::task::Task;
-use crate::tsv::{TaskData, read_task};
 
 /// What a caller is told while it waits.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub enum Progress<'a> {
 /// Opens the model to fine-tune, afresh for every task.
 pub type OpenSession<'a> = dyn FnMut(Task) -> Result<Box<dyn Session>, Box<dyn Error + Send + Sync>> + 'a;
 
-/// Fine-tunes on each of the tasks, whose files lie below `glue` in GLUE's own folders. All files are read before
+/// Fine-tunes on each of the tasks, whose files lie below `glue` in either layout. All files are read before
 /// the first step, so that a bad row is not found after hours.
 pub fn fine_tune_tasks(
     tasks: &[Task],

@@ -1,8 +1,8 @@
 //! Examples as T5 reads and answers them (`t5.data.preprocessors.glue` and `stsb`, and their postprocessors).
 
+use crate::files::{Example, Label};
 use crate::metrics::{INVALID_CLASS, INVALID_SCORE};
 use crate::task::{Answer, Task};
-use crate::tsv::{Example, Label};
 
 /// `mrpc sentence1: … sentence2: …`.
 pub fn input_text(task: Task, example: &Example) -> String {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::Label;
 use crate::metrics::{INVALID_CLASS, INVALID_SCORE};
 use crate::prompt::{parse_class, parse_score, score_text};
 use crate::task::{Answer, EvaluationSet, Task, metric_name};
-use crate::tsv::Label;
 
 /// What a model answered to one example.
 #[derive(Clone, Debug, PartialEq)]

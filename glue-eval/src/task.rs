@@ -26,9 +26,10 @@ pub enum Task {
 /// What is fixed about a task.
 #[derive(Debug)]
 pub struct TaskSpec {
-    /// T5's name of the task: it opens every prompt, and names the task on the command line and in recipes.
+    /// T5's name of the task: it opens every prompt, and names the task on the command line, in recipes and on the
+    /// Hugging Face hub.
     pub name: &'static str,
-    /// GLUE's spelling, which is also the folder of the task's files.
+    /// GLUE's spelling, which is also the folder of the task's TSV files.
     pub title: &'static str,
     /// The texts in the prompt's order.
     pub fields: &'static [Field],
@@ -44,9 +45,9 @@ pub struct TaskSpec {
 /// One text of an example.
 #[derive(Debug)]
 pub struct Field {
-    /// T5's name of the field in the prompt.
+    /// T5's name of the field in the prompt, which the Hugging Face hub gives the column too.
     pub prompt: &'static str,
-    /// The column's name in the file's header.
+    /// The column's name in the header of the TSV files.
     pub column: &'static str,
 }
 
@@ -73,6 +74,8 @@ pub struct EvaluationSet {
     pub test: &'static str,
     /// Rows of the official development file.
     pub dev_rows: usize,
+    /// Rows of the official test file.
+    pub test_rows: usize,
 }
 
 const SENTENCE: &[Field] = &[Field { prompt: "sentence", column: "sentence" }];
@@ -81,8 +84,8 @@ const SENTENCE_PAIR: &[Field] =
 const ENTAILMENT: &[&str] = &["entailment", "not_entailment"];
 const ACCURACY: &[ClassMetric] = &[ClassMetric::Accuracy];
 
-const fn one_set(dev_rows: usize) -> EvaluationSet {
-    EvaluationSet { name: "", dev: "dev.tsv", test: "test.tsv", dev_rows }
+const fn one_set(dev_rows: usize, test_rows: usize) -> EvaluationSet {
+    EvaluationSet { name: "", dev: "dev.tsv", test: "test.tsv", dev_rows, test_rows }
 }
 
 static COLA: TaskSpec = TaskSpec {
@@ -97,7 +100,7 @@ static COLA: TaskSpec = TaskSpec {
     },
     headerless: Some(&["source", "label", "mark", "sentence"]),
     train_rows: 8_551,
-    evaluation_sets: &[one_set(1_043)],
+    evaluation_sets: &[one_set(1_043, 1_063)],
 };
 
 static SST2: TaskSpec = TaskSpec {
@@ -112,7 +115,7 @@ static SST2: TaskSpec = TaskSpec {
     },
     headerless: None,
     train_rows: 67_349,
-    evaluation_sets: &[one_set(872)],
+    evaluation_sets: &[one_set(872, 1_821)],
 };
 
 static MRPC: TaskSpec = TaskSpec {
@@ -130,7 +133,7 @@ static MRPC: TaskSpec = TaskSpec {
     },
     headerless: None,
     train_rows: 3_668,
-    evaluation_sets: &[one_set(408)],
+    evaluation_sets: &[one_set(408, 1_725)],
 };
 
 static STSB: TaskSpec = TaskSpec {
@@ -140,7 +143,7 @@ static STSB: TaskSpec = TaskSpec {
     answer: Answer::Score { column: "score", metrics: &[ScoreMetric::Pearson, ScoreMetric::Spearman] },
     headerless: None,
     train_rows: 5_749,
-    evaluation_sets: &[one_set(1_500)],
+    evaluation_sets: &[one_set(1_500, 1_379)],
 };
 
 static QQP: TaskSpec = TaskSpec {
@@ -158,7 +161,7 @@ static QQP: TaskSpec = TaskSpec {
     },
     headerless: None,
     train_rows: 363_846,
-    evaluation_sets: &[one_set(40_430)],
+    evaluation_sets: &[one_set(40_430, 390_965)],
 };
 
 static MNLI: TaskSpec = TaskSpec {
@@ -177,12 +180,19 @@ static MNLI: TaskSpec = TaskSpec {
     headerless: None,
     train_rows: 392_702,
     evaluation_sets: &[
-        EvaluationSet { name: "matched", dev: "dev_matched.tsv", test: "test_matched.tsv", dev_rows: 9_815 },
+        EvaluationSet {
+            name: "matched",
+            dev: "dev_matched.tsv",
+            test: "test_matched.tsv",
+            dev_rows: 9_815,
+            test_rows: 9_796,
+        },
         EvaluationSet {
             name: "mismatched",
             dev: "dev_mismatched.tsv",
             test: "test_mismatched.tsv",
             dev_rows: 9_832,
+            test_rows: 9_847,
         },
     ],
 };
@@ -197,7 +207,7 @@ static QNLI: TaskSpec = TaskSpec {
     answer: Answer::Class { column: "label", values: ENTAILMENT, words: ENTAILMENT, metrics: ACCURACY },
     headerless: None,
     train_rows: 104_743,
-    evaluation_sets: &[one_set(5_463)],
+    evaluation_sets: &[one_set(5_463, 5_463)],
 };
 
 static RTE: TaskSpec = TaskSpec {
@@ -207,7 +217,7 @@ static RTE: TaskSpec = TaskSpec {
     answer: Answer::Class { column: "label", values: ENTAILMENT, words: ENTAILMENT, metrics: ACCURACY },
     headerless: None,
     train_rows: 2_490,
-    evaluation_sets: &[one_set(277)],
+    evaluation_sets: &[one_set(277, 3_000)],
 };
 
 impl Task {

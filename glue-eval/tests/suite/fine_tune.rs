@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use glue_eval::tsv::{BadRows, Example, Label, TaskData, read_task};
-use glue_eval::{FineTuneSettings, GlueError, Progress, Task, fine_tune, fine_tune_tasks};
+use glue_eval::files::{BadRows, Example, Label, TaskData, read_task};
+use glue_eval::{FineTuneSettings, GlueError, Place, Progress, Task, fine_tune, fine_tune_tasks};
 
 use crate::session::{Memory, tokenizer};
 
@@ -22,7 +22,11 @@ const SENTENCES: [(&str, usize); 6] = [
 fn sst2() -> TaskData {
     let examples: Vec<Example> = SENTENCES
         .iter()
-        .map(|&(text, class)| Example { texts: vec![text.to_owned()], label: Some(Label::Class(class)) })
+        .map(|&(text, class)| Example {
+            index: 0,
+            texts: vec![text.to_owned()],
+            label: Some(Label::Class(class)),
+        })
         .collect();
     TaskData { task: Task::Sst2, train: examples.clone(), dev: vec![examples], skipped: 0 }
 }
@@ -216,7 +220,7 @@ fn a_bad_row_of_the_last_task_is_found_before_the_first_step() {
         &mut |_| {},
     )
     .unwrap_err();
-    assert!(matches!(&error, GlueError::Row { line: 5, .. }), "{error}");
+    assert!(matches!(&error, GlueError::Row { place: Place::Line(5), .. }), "{error}");
     assert_eq!(opened, 0);
     assert!(read_task(Task::Stsb, folder.path(), BadRows::Skip).is_ok_and(|data| data.skipped == 1));
 }

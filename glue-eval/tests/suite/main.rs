@@ -2,6 +2,7 @@
 
 mod fine_tune;
 mod metrics;
+mod parquet;
 mod prompt;
 mod score;
 mod session;

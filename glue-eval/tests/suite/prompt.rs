@@ -4,13 +4,13 @@
 use std::path::Path;
 
 use glue_eval::Task;
+use glue_eval::files::{Example, Label};
 use glue_eval::prompt::{input_text, parse_class, parse_score, score_text, target_text};
 use glue_eval::task::Answer;
-use glue_eval::tsv::{Example, Label};
 use t5_model::text::Tokenizer;
 
 fn example(texts: &[&str]) -> Example {
-    Example { texts: texts.iter().map(|&text| text.to_owned()).collect(), label: None }
+    Example { index: 0, texts: texts.iter().map(|&text| text.to_owned()).collect(), label: None }
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! From outputs to a task's score, GLUE's average, and its tables.
 
 use glue_eval::Task;
+use glue_eval::files::Label;
 use glue_eval::score::{GlueScore, MetricScore, Prediction, TaskScore};
 use glue_eval::table::ScoreTable;
-use glue_eval::tsv::Label;
 
 fn prediction(label: Label, output: &str) -> Prediction {
     Prediction { label, output: output.to_owned(), plain: true }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use glue_eval::tsv::{BadRows, Example, Label, read_labelled, read_task, read_test};
+use glue_eval::files::{BadRows, Example, Label, read_labelled, read_task, read_test};
 use glue_eval::{GlueError, Task};
 
 const MNLI_HEADER: &str = "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\t\
@@ -23,7 +23,7 @@ fn examples(task: Task, content: &str) -> Vec<Example> {
 }
 
 fn example(texts: &[&str], label: Label) -> Example {
-    Example { texts: texts.iter().map(|&text| text.to_owned()).collect(), label: Some(label) }
+    Example { index: 0, texts: texts.iter().map(|&text| text.to_owned()).collect(), label: Some(label) }
 }
 
 #[test]
@@ -92,9 +92,30 @@ fn columns_are_found_by_name_and_the_test_split_has_no_label() {
     let swapped = examples(Task::Rte, "label\tsentence2\tindex\tsentence1\nentailment\tB.\t0\tA.\n");
     assert_eq!(swapped, [example(&["A.", "B."], Label::Class(0))]);
 
-    let (_folder, path) = file("index\tsentence\n0\tBill whistled past the house.\n");
+    let (_folder, path) = file("index\tsentence\n7\tBill whistled past the house.\n");
     let test = read_test(Task::Cola, &path, BadRows::Refuse).unwrap().examples;
-    assert_eq!(test, [Example { texts: vec!["Bill whistled past the house.".to_owned()], label: None }]);
+    let texts = vec!["Bill whistled past the house.".to_owned()];
+    assert_eq!(test, [Example { index: 7, texts, label: None }]);
+}
+
+/// Rows are counted whether they are examples or not; QQP's `id` is no number of a row in its labelled files.
+#[test]
+fn examples_are_known_by_their_index() {
+    let indices = |examples: Vec<Example>| examples.iter().map(|example| example.index).collect::<Vec<_>>();
+    let (_folder, path) = file(
+        "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n91\t2\t3\tA?\tB?\t0\n92\t2\t3\tA?\n93\t2\t3\tA?\tC?\t0\n",
+    );
+    assert_eq!(indices(read_labelled(Task::Qqp, &path, BadRows::Skip).unwrap().examples), [0, 2]);
+    let (_folder, path) = file("id\tquestion1\tquestion2\n3\tA?\tB?\n1\tA?\tC?\n");
+    assert_eq!(indices(read_test(Task::Qqp, &path, BadRows::Refuse).unwrap().examples), [3, 1]);
+    let (_folder, path) = file("sentence\nA.\nB.\n");
+    assert_eq!(indices(read_test(Task::Sst2, &path, BadRows::Refuse).unwrap().examples), [0, 1]);
+    let (_folder, path) = file("index\tsentence\n1st\tA.\n");
+    let error = read_test(Task::Sst2, &path, BadRows::Refuse).unwrap_err().to_string();
+    assert!(
+        error.ends_with(":2: column \"index\" has \"1st\" where an example's number is expected"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -18,7 +18,8 @@ const EXAMPLES: &str =
 ///
 /// Each task is fine-tuned afresh from the checkpoint and scored on its development set, by greedy answers, with the
 /// metrics of the paper's Table 5. The defaults are T5's (Adafactor at a constant 1e-3, batches of 128, dropout 0.1).
-/// DIR holds the official TSV files, one folder a task: CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE.
+/// DIR holds the official TSV files, one folder a task (CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE), or the Parquet
+/// files of the Hugging Face hub's nyu-mll/glue (cola, sst2, mrpc, …).
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {

@@ -4,114 +4,47 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use crate::error::{GlueError, RowProblem};
-use crate::task::{Answer, Task, TaskSpec};
+use super::{Example, Label, RowsOf, shortened};
+use crate::error::{GlueError, Place, RowProblem};
+use crate::task::{Answer, TaskSpec};
 
-/// One row of a task.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Example {
-    /// The texts, in the order of the task's prompt fields.
-    pub texts: Vec<String>,
-    /// Absent in the test files.
-    pub label: Option<Label>,
-}
+/// What test files call their examples by; only QQP's has an `id`.
+const INDEX: [&str; 2] = ["index", "id"];
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Label {
-    /// The index of the label word.
-    Class(usize),
-    /// From 0 to 5.
-    Score(f32),
-}
-
-/// What to do with a row that is no example.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadRows {
-    /// Stop with an error that names file, line and reason.
-    Refuse,
-    /// Leave the row out and count it. The published QQP has a few rows that break off.
-    Skip,
-}
-
-/// The examples of one file.
-#[derive(Debug)]
-pub struct Examples {
-    pub examples: Vec<Example>,
-    /// Rows left out under [`BadRows::Skip`].
-    pub skipped: usize,
-}
-
-/// Reads a training or development file; every example has a label.
-pub fn read_labelled(task: Task, path: &Path, bad_rows: BadRows) -> Result<Examples, GlueError> {
-    read(task.spec(), path, task.spec().headerless, true, bad_rows)
-}
-
-/// Reads a test file; no example has a label. All test files have a header row, CoLA's too.
-pub fn read_test(task: Task, path: &Path, bad_rows: BadRows) -> Result<Examples, GlueError> {
-    read(task.spec(), path, None, false, bad_rows)
-}
-
-/// Everything needed to fine-tune on a task.
-#[derive(Debug)]
-pub struct TaskData {
-    pub task: Task,
-    pub train: Vec<Example>,
-    /// One per [evaluation set](TaskSpec::evaluation_sets) of the task, in its order.
-    pub dev: Vec<Vec<Example>>,
-    /// Rows left out of all these files.
-    pub skipped: usize,
-}
-
-/// Reads a task's training and development files from a folder that holds GLUE's folders (`CoLA`, `SST-2`, …).
-pub fn read_task(task: Task, glue: &Path, bad_rows: BadRows) -> Result<TaskData, GlueError> {
-    let folder = glue.join(task.spec().title);
-    let train = read_labelled(task, &folder.join("train.tsv"), bad_rows)?;
-    let mut data = TaskData { task, train: train.examples, dev: Vec::new(), skipped: train.skipped };
-    for set in task.spec().evaluation_sets {
-        let dev = read_labelled(task, &folder.join(set.dev), bad_rows)?;
-        data.dev.push(dev.examples);
-        data.skipped += dev.skipped;
-    }
-    Ok(data)
-}
-
-fn read(
-    spec: &'static TaskSpec,
-    path: &Path,
-    headerless: Option<&[&str]>,
-    labelled: bool,
-    bad_rows: BadRows,
-) -> Result<Examples, GlueError> {
+/// Goes through the rows of a file. All test files have a header row, CoLA's too.
+pub(super) fn read_rows(
+    file: &RowsOf<'_>,
+    on_row: &mut dyn FnMut(Place, Result<Example, RowProblem>) -> Result<(), GlueError>,
+) -> Result<(), GlueError> {
+    let RowsOf { task, labelled, path, first } = *file;
+    let spec = task.spec();
     let mut lines = Lines::open(path)?;
-    let at = |line, problem| GlueError::Row { path: path.to_owned(), line, problem };
-    let columns = match headerless {
+    let columns = match spec.headerless.filter(|_| labelled) {
         Some(names) => Columns::find(spec, names, labelled),
         None => match lines.next_line()? {
             None => return Err(GlueError::NoExamples { path: path.to_owned() }),
             Some((_, bytes)) => decode(bytes)
                 .and_then(|header| Columns::find(spec, &header.split('\t').collect::<Vec<_>>(), labelled)),
         },
-    }
-    .map_err(|problem| at(1, problem))?;
-
-    let mut read = Examples { examples: Vec::new(), skipped: 0 };
+    };
+    let columns = columns.map_err(|problem| GlueError::Row {
+        path: path.to_owned(),
+        place: Place::Line(1),
+        problem,
+    })?;
+    let mut number = first;
     while let Some((line, bytes)) = lines.next_line()? {
-        match decode(bytes).and_then(|row| columns.example(row)) {
-            Ok(example) => read.examples.push(example),
-            Err(_) if bad_rows == BadRows::Skip => read.skipped += 1,
-            Err(problem) => return Err(at(line, problem)),
-        }
+        on_row(Place::Line(line), decode(bytes).and_then(|row| columns.example(row, number)))?;
+        number += 1;
     }
-    if read.examples.is_empty() {
-        return Err(GlueError::NoExamples { path: path.to_owned() });
-    }
-    Ok(read)
+    Ok(())
 }
 
 fn decode(line: &[u8]) -> Result<&str, RowProblem> {
     std::str::from_utf8(line).map_err(|error| {
         let (valid, _) = line.split_at(error.valid_up_to());
-        RowProblem::NotUtf8 { column: 1 + valid.iter().filter(|&&byte| byte == b'\t').count() }
+        let column = 1 + valid.iter().filter(|&&byte| byte == b'\t').count();
+        RowProblem::NotUtf8 { column: column.to_string() }
     })
 }
 
@@ -158,6 +91,8 @@ struct Columns {
     /// Positions of the texts, in the prompt's order.
     texts: Vec<usize>,
     label: Option<usize>,
+    /// Of the labelled files, not all have such a column, and QQP's does not count them.
+    index: Option<usize>,
 }
 
 impl Columns {
@@ -170,10 +105,17 @@ impl Columns {
         let texts = spec.fields.iter().map(|field| position(field.column)).collect::<Result<_, _>>()?;
         let (Answer::Class { column, .. } | Answer::Score { column, .. }) = spec.answer;
         let label = labelled.then(|| position(column)).transpose()?;
-        Ok(Columns { spec, header: header.iter().map(|&name| name.to_owned()).collect(), texts, label })
+        let index = header.iter().position(|name| !labelled && INDEX.contains(name));
+        Ok(Columns {
+            spec,
+            header: header.iter().map(|&name| name.to_owned()).collect(),
+            texts,
+            label,
+            index,
+        })
     }
 
-    fn example(&self, row: &str) -> Result<Example, RowProblem> {
+    fn example(&self, row: &str, number: u64) -> Result<Example, RowProblem> {
         let values: Vec<&str> = row.split('\t').collect();
         let (found, expected) = (values.len(), self.header.len());
         if let Some(missing) = self.header.get(found) {
@@ -186,8 +128,19 @@ impl Columns {
         let value = |position: &usize| values.get(*position).copied().unwrap_or_default();
         let label =
             self.label.as_ref().map(|position| label(&self.spec.answer, value(position))).transpose()?;
-        Ok(Example { texts: self.texts.iter().map(|position| value(position).to_owned()).collect(), label })
+        let index =
+            self.index.map_or(Ok(number), |position| index(&self.header[position], value(&position)))?;
+        Ok(Example {
+            index,
+            texts: self.texts.iter().map(|position| value(position).to_owned()).collect(),
+            label,
+        })
     }
+}
+
+fn index(column: &str, value: &str) -> Result<u64, RowProblem> {
+    let unusable = |_| RowProblem::Index { column: column.to_owned(), value: shortened(value) };
+    value.parse().map_err(unusable)
 }
 
 fn label(answer: &'static Answer, value: &str) -> Result<Label, RowProblem> {
@@ -204,13 +157,5 @@ fn label(answer: &'static Answer, value: &str) -> Result<Label, RowProblem> {
             Ok(score) if (0.0..=5.0).contains(&score) => Ok(Label::Score(score.abs())), // -0 is 0
             _ => Err(RowProblem::Score { column, value: shortened(value) }),
         },
-    }
-}
-
-/// A file that is not the right one may have a whole paragraph where a label is expected.
-fn shortened(value: &str) -> String {
-    match value.char_indices().nth(40) {
-        Some((end, _)) => format!("{}…", &value[..end]),
-        None => value.to_owned(),
     }
 }
