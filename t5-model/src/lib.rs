@@ -26,6 +26,7 @@ mod session;
 mod t5x;
 mod table;
 mod tape;
+mod tensorboard;
 pub mod text;
 pub mod train;
 
@@ -50,3 +51,4 @@ pub use session::{Dropout, Evaluation, Forward, Session, SessionError, TrainStep
 pub use t5x::{StoredParameter, t5x_parameters};
 pub use table::{parameter_table, training_flops_per_token};
 pub use tape::{Place, Tape};
+pub use tensorboard::TensorBoard;

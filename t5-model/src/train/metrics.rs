@@ -38,6 +38,29 @@ pub enum Metrics {
     Evaluation(EvaluationPoint),
 }
 
+impl Metrics {
+    pub(super) fn step(&self) -> u64 {
+        match *self {
+            Metrics::Train { step, .. } => step,
+            Metrics::Evaluation(point) => point.step,
+        }
+    }
+
+    /// What TensorBoard shows.
+    pub(super) fn scalars(&self) -> Vec<(&'static str, f64)> {
+        match *self {
+            Metrics::Train { loss, accuracy, gradient_norm, learning_rate, tokens_per_second, .. } => vec![
+                ("train/loss", loss),
+                ("train/accuracy", accuracy),
+                ("train/gradient_norm", gradient_norm),
+                ("train/learning_rate", learning_rate),
+                ("train/tokens_per_second", tokens_per_second),
+            ],
+            Metrics::Evaluation(point) => vec![("eval/loss", point.loss), ("eval/accuracy", point.accuracy)],
+        }
+    }
+}
+
 /// Sums over updates, of which a line of metrics gives the means.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Window {

@@ -16,10 +16,10 @@ mod error;
 mod evaluate;
 mod identity;
 mod metrics;
+mod progress;
 mod run;
 mod settings;
 mod snapshot;
-mod tensorboard;
 mod training;
 
 pub use error::{Intact, TrainError};
@@ -27,3 +27,4 @@ pub use evaluate::{EvaluationPoint, evaluate};
 pub use metrics::{Metrics, read_metrics};
 pub use run::{Event, OpenEvaluationText, OpenSession, OpenTrainingText, Outcome, Run, train};
 pub use settings::Settings;
+pub use snapshot::{Saved, Snapshot};

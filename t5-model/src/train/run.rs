@@ -13,13 +13,13 @@ use super::error::{Result, TrainError};
 use super::evaluate::EvaluationPoint;
 use super::identity::Identity;
 use super::metrics::MetricsFile;
+use super::progress::{Progress, State};
 use super::settings::Settings;
-use super::snapshot::{Progress, Saved};
-use super::tensorboard::TensorBoard;
+use super::snapshot::Saved;
 use super::training::Training;
 use crate::optimizer::OptimizerState;
 use crate::text::{self, DataPosition, SpanCorruptionStream, Tokenizer};
-use crate::{Session, T5Config};
+use crate::{Session, T5Config, TensorBoard};
 
 /// Opens the model: the one to start from, or the checkpoint in a directory, from which an interrupted run goes on.
 /// Called at most once, and not at all for a run that has finished.
@@ -143,7 +143,7 @@ pub fn train(
     let resumed = Resumed::newest(&directory, &identity)?;
     let start = resumed.as_ref().map(|resumed| resumed.checkpoint.as_path());
     let mut session = (run.open_session)(start).map_err(TrainError::Open)?;
-    let metrics_lines = resumed.as_ref().map_or(0, |resumed| resumed.saved.metrics_lines);
+    let metrics_lines = resumed.as_ref().map_or(0, |resumed| resumed.saved.state.metrics_lines);
     let (metrics, missing_metrics) = MetricsFile::open(directory.path(), metrics_lines)?;
     let saved = match resumed {
         None => {
@@ -152,7 +152,7 @@ pub fn train(
             }
             None
         }
-        Some(Resumed { checkpoint, saved: Saved { progress, .. }, optimizer }) => {
+        Some(Resumed { checkpoint, saved: Saved { state: State { progress, .. }, .. }, optimizer }) => {
             session.load_optimizer_state(optimizer)?;
             observer(Event::Resumed { checkpoint: &checkpoint, step: progress.step, missing_metrics });
             Some(progress)
@@ -169,15 +169,16 @@ fn finished(directory: &RunDirectory, identity: &Identity) -> Result<Option<Outc
     if !checkpoint.exists() {
         return Ok(None);
     }
-    let saved = damaged_if(Saved::read(&checkpoint), &checkpoint, || directory.steps())?;
-    identity.check(&saved.identity, &checkpoint)?;
-    Ok(Some(Outcome::new(true, checkpoint, &saved.progress)))
+    let State { progress, identity: earlier, .. } =
+        damaged_if(Saved::read(&checkpoint), &checkpoint, || directory.steps())?.state;
+    identity.check(&earlier, &checkpoint)?;
+    Ok(Some(Outcome::new(true, checkpoint, &progress)))
 }
 
 /// A checkpoint that a run goes on from.
 struct Resumed {
     checkpoint: PathBuf,
-    saved: Saved,
+    saved: Saved<State>,
     optimizer: HostTensors,
 }
 
@@ -186,9 +187,9 @@ impl Resumed {
         let mut steps = directory.steps()?;
         let Some(step) = steps.pop() else { return Ok(None) };
         let checkpoint = directory.checkpoint(step);
-        let saved = damaged_if(Saved::read(&checkpoint), &checkpoint, || Ok(steps.clone()))?;
+        let saved: Saved<State> = damaged_if(Saved::read(&checkpoint), &checkpoint, || Ok(steps.clone()))?;
         // Before the weights are read: the answer should come at once.
-        identity.check(&saved.identity, &checkpoint)?;
+        identity.check(&saved.state.identity, &checkpoint)?;
         let optimizer = damaged_if(saved.verify(&checkpoint), &checkpoint, || Ok(steps.clone()))?;
         Ok(Some(Resumed { checkpoint, saved, optimizer }))
     }

@@ -1,117 +1,84 @@
-//! A checkpoint of a run: a model, and what it takes to go on training it.
+//! A checkpoint of a training: a model, and what it takes to go on with it.
 
 use std::fs;
 use std::path::Path;
 
 use fusion_core::{
     Checkpoint, DEFAULT_SHARD_SIZE, Error, HostTensors, LazyTensor, Lineage, TensorFile, TensorSource,
-    Training, write_directory_atomically, write_file_atomically, write_tensors,
+    write_directory_atomically, write_file_atomically, write_tensors,
 };
 use rayon::prelude::*;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::error::{Result, TrainError};
-use super::evaluate::EvaluationPoint;
-use super::identity::Identity;
-use super::metrics::Window;
 use crate::optimizer::write_optimizer_state;
-use crate::text::{DataPosition, Tokenizer};
+use crate::text::Tokenizer;
 use crate::{Optimizer, Session};
 
 const VERSION: u32 = 1;
 const STATE: &str = "training_state.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
 
-/// Where a run stands after some update.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Progress {
-    pub step: u64,
-    /// Of the next update's first example.
-    pub position: DataPosition,
-    /// Input and target tokens trained on.
-    pub tokens: u64,
-    pub flops: f64,
-    pub evaluations: Vec<EvaluationPoint>,
-    /// Updates since the last line of metrics.
-    pub window: Window,
-}
-
 /// `training_state.json`.
 #[derive(Serialize, Deserialize)]
-struct State {
+struct File<S> {
     version: u32,
     #[serde(flatten)]
-    progress: Progress,
-    metrics_lines: u64,
+    state: S,
     weights_blake3: String,
     optimizer_blake3: Option<String>,
-    identity: Identity,
 }
 
-/// What is saved beside the session's own state.
-pub(super) struct Snapshot<'a> {
-    pub progress: &'a Progress,
-    pub metrics_lines: u64,
-    pub identity: &'a Identity,
-    /// Of the model the run started from.
-    pub lineage: &'a Lineage,
+/// What is saved beside the session's own weights and moments.
+pub struct Snapshot<'a, S> {
+    /// Where the training stands; becomes a part of `training_state.json`.
+    pub state: &'a S,
+    /// Of the model as it is now, but for the hash of its weights.
+    pub lineage: Lineage,
     pub tokenizer: &'a Tokenizer,
     /// What the session's moments are of, with the updates behind them; `None` to leave them out.
     pub optimizer: Option<(Optimizer, u64)>,
 }
 
-impl Snapshot<'_> {
+impl<S: Serialize> Snapshot<'_, S> {
     /// Writes the checkpoint, or nothing.
-    pub fn write(&self, session: &dyn Session, directory: &Path) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`TrainError::NonFiniteWeights`], or what is wrong with session or files.
+    pub fn write(self, session: &dyn Session, directory: &Path) -> Result<()> {
+        let Snapshot { state, mut lineage, tokenizer, optimizer } = self;
         let weights = session.export()?;
         check_finite(&weights)?;
         write_directory_atomically(directory, |directory| {
             write_json(directory, "config.json", &session.config().to_json())?;
             write_tensors(directory, &weights, DEFAULT_SHARD_SIZE)?;
-            self.tokenizer.save(directory)?;
+            tokenizer.save(directory)?;
             // Of what arrived in the file, not of what was sent there.
             let weights_blake3 = Checkpoint::open(directory)?.blake3()?;
-            let optimizer_blake3 = match self.optimizer {
+            let optimizer_blake3 = match optimizer {
                 Some((optimizer, step)) => {
                     Some(write_optimizer(session, directory, optimizer, step, &weights_blake3)?)
                 }
                 None => None,
             };
-            self.lineage(&weights_blake3).write(directory)?;
-            let state = State {
-                version: VERSION,
-                progress: self.progress.clone(),
-                metrics_lines: self.metrics_lines,
-                weights_blake3,
-                optimizer_blake3,
-                identity: self.identity.clone(),
-            };
-            write_json(directory, STATE, &state)
+            lineage.blake3 = Some(weights_blake3.clone());
+            lineage.write(directory)?;
+            let file = File { version: VERSION, state, weights_blake3, optimizer_blake3 };
+            write_json(directory, STATE, &file)
         })
-    }
-
-    fn lineage(&self, weights_blake3: &str) -> Lineage {
-        let Progress { step, tokens, flops, .. } = *self.progress;
-        let mut lineage = self.lineage.clone();
-        lineage.blake3 = Some(weights_blake3.into());
-        if step > 0 {
-            lineage.training.push(Training { steps: step, tokens, flops, ..Training::default() });
-        }
-        lineage
     }
 }
 
-/// What a checkpoint says about its run.
-pub(super) struct Saved {
-    pub progress: Progress,
-    pub metrics_lines: u64,
-    pub identity: Identity,
+/// What a checkpoint says about its training.
+pub struct Saved<S> {
+    pub state: S,
     weights_blake3: String,
     optimizer_blake3: Option<String>,
 }
 
-impl Saved {
+impl<S: DeserializeOwned> Saved<S> {
     /// Reads `training_state.json`.
     ///
     /// # Errors
@@ -126,12 +93,15 @@ impl Saved {
         if let Some(version) = version.filter(|version| *version > VERSION.into()) {
             return Err(TrainError::Version { path, version, supported: VERSION });
         }
-        let state: State = serde_json::from_value(value).map_err(invalid)?;
-        let State { progress, metrics_lines, identity, weights_blake3, optimizer_blake3, .. } = state;
-        Ok(Saved { progress, metrics_lines, identity, weights_blake3, optimizer_blake3 })
+        let File { state, weights_blake3, optimizer_blake3, .. } =
+            serde_json::from_value::<File<S>>(value).map_err(invalid)?;
+        Ok(Saved { state, weights_blake3, optimizer_blake3 })
     }
 
-    /// Reads all weights and the optimiser's state, and compares them with their hashes.
+    /// Reads all weights and the optimiser's moments, and compares them with their hashes. Gives the moments.
+    ///
+    /// # Errors
+    /// A hash that differs, or a file that cannot be read.
     pub fn verify(&self, directory: &Path) -> Result<HostTensors> {
         let weights = Checkpoint::open(directory)?.blake3()?;
         expect_hash("the weights", &weights, Some(&self.weights_blake3), directory)?;

@@ -9,11 +9,11 @@ use super::error::{Intact, Result, TrainError};
 use super::evaluate::{EvaluationPoint, evaluate_unless};
 use super::identity::Identity;
 use super::metrics::{Metrics, MetricsFile};
+use super::progress::{Progress, State};
 use super::run::{Event, Outcome, Run};
-use super::snapshot::{Progress, Snapshot};
-use super::tensorboard::TensorBoard;
+use super::snapshot::Snapshot;
 use crate::text::{DataPosition, SpanCorruptionStream};
-use crate::{Batch, Dropout, Session, Update, training_flops_per_token};
+use crate::{Batch, Dropout, Session, TensorBoard, Update, training_flops_per_token};
 
 /// A run under way.
 pub(super) struct Training<'a, 'b> {
@@ -150,7 +150,7 @@ impl Training<'_, '_> {
 
     fn record(&mut self, metrics: &Metrics) -> Result<()> {
         self.metrics.append(metrics)?;
-        self.board.append(metrics)
+        Ok(self.board.append(metrics.step(), metrics.scalars())?)
     }
 
     /// Writes a checkpoint, unless the newest is of just this.
@@ -173,11 +173,14 @@ impl Training<'_, '_> {
     fn save(&mut self, path: &Path, with_optimizer: bool) -> Result<()> {
         let start = Instant::now();
         let step = self.progress.step;
-        let snapshot = Snapshot {
-            progress: &self.progress,
+        let state = State {
+            progress: self.progress.clone(),
             metrics_lines: self.metrics.sync()?,
-            identity: &self.identity,
-            lineage: self.run.lineage,
+            identity: self.identity.clone(),
+        };
+        let snapshot = Snapshot {
+            state: &state,
+            lineage: self.progress.lineage(self.run.lineage),
             tokenizer: self.run.tokenizer,
             optimizer: with_optimizer
                 .then(|| (self.run.settings.optimizer, self.run.carried_steps().saturating_add(step))),

@@ -9,17 +9,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use fusion_core::Error;
 use prost::Message;
 
-use super::error::Result;
-use super::metrics::Metrics;
+use crate::Result;
 
 /// Appends scalars to a file of its own in `tensorboard/`.
-pub(super) struct TensorBoard {
+pub struct TensorBoard {
     path: PathBuf,
     file: File,
 }
 
 impl TensorBoard {
-    /// Begins a file. Of what earlier files say about steps after `step`, TensorBoard shows nothing.
+    /// Begins a file in a training's directory. Of what earlier files say about steps after `step`, TensorBoard shows nothing.
     pub fn open(run_directory: &Path, step: u64) -> Result<Self> {
         let directory = run_directory.join("tensorboard");
         fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
@@ -40,24 +39,7 @@ impl TensorBoard {
         Ok(board)
     }
 
-    pub fn append(&mut self, metrics: &Metrics) -> Result<()> {
-        let (step, scalars) = match *metrics {
-            Metrics::Train {
-                step, loss, accuracy, gradient_norm, learning_rate, tokens_per_second, ..
-            } => {
-                let scalars = vec![
-                    ("train/loss", loss),
-                    ("train/accuracy", accuracy),
-                    ("train/gradient_norm", gradient_norm),
-                    ("train/learning_rate", learning_rate),
-                    ("train/tokens_per_second", tokens_per_second),
-                ];
-                (step, scalars)
-            }
-            Metrics::Evaluation(point) => {
-                (point.step, vec![("eval/loss", point.loss), ("eval/accuracy", point.accuracy)])
-            }
-        };
+    pub fn append<'a>(&mut self, step: u64, scalars: impl IntoIterator<Item = (&'a str, f64)>) -> Result<()> {
         let value = |(tag, value): (&str, f64)| Value { tag: tag.into(), simple_value: Some(value as f32) };
         let summary = Summary { value: scalars.into_iter().map(value).collect() };
         self.write(i64::try_from(step).unwrap_or(i64::MAX), What::Summary(summary))
