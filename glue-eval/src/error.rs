@@ -31,6 +31,9 @@ pub enum GlueError {
     #[error("{}: some shards of {split} are missing, or not of the same whole; there are {found:?}", folder.display())]
     Shards { folder: PathBuf, split: String, found: Vec<String> },
 
+    #[error("{}:{line}: {problem}", path.display())]
+    Table { path: PathBuf, line: u64, problem: String },
+
     #[error("{}: no examples", path.display())]
     NoExamples { path: PathBuf },
 
@@ -40,8 +43,26 @@ pub enum GlueError {
     #[error("setting {name}: {problem}")]
     Setting { name: &'static str, problem: String },
 
-    #[error("{task}: cannot open the model to fine-tune")]
-    Open { task: Task, source: Box<dyn Error + Send + Sync> },
+    #[error("{name}: cannot open the model to fine-tune")]
+    Open { name: &'static str, source: Box<dyn Error + Send + Sync> },
+
+    #[error("{name}: cannot train step {step}")]
+    Train { name: &'static str, step: u64, source: Box<dyn Error + Send + Sync> },
+
+    #[error("cannot tokenise examples")]
+    Tokenizer { source: Box<dyn Error + Send + Sync> },
+
+    #[error("cannot keep what a fine-tuning makes: {0}")]
+    Keep(Box<dyn Error + Send + Sync>),
+
+    #[error("{} is damaged: {problem}; move or delete it, and the fine-tuning begins again", path.display())]
+    Damaged { path: PathBuf, problem: String },
+
+    #[error(
+        "{} was made with another `{key}` ({was}, now {now}); restore the setting or choose another directory",
+        path.display()
+    )]
+    Changed { path: PathBuf, key: String, was: String, now: String },
 
     #[error("{task}: {action}")]
     Model { task: Task, action: String, source: Box<dyn Error + Send + Sync> },
@@ -60,6 +81,12 @@ impl fmt::Display for Place {
             Place::Line(line) => write!(f, ":{line}"),
             Place::Row(row) => write!(f, ": row {row}"),
         }
+    }
+}
+
+impl GlueError {
+    pub(crate) fn keep(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        GlueError::Keep(source.into())
     }
 }
 

@@ -1,90 +1,116 @@
-//! Greedy answers to a task's development sets.
+//! A model's answers to examples.
 
 use std::cmp::Reverse;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use t5_model::Session;
 
-use crate::batch::{Encoded, Encoder};
+use crate::batch::Encoder;
 use crate::error::GlueError;
-use crate::files::{Example, Label};
-use crate::score::{Prediction, TaskScore};
+use crate::prompt::possible_answers;
+use crate::score::Prediction;
+use crate::settings::Scoring;
+use crate::task::Task;
+use crate::files::Example;
 
-/// A development set, tokenised once and answered at every evaluation.
-pub(crate) struct EvaluationExamples {
-    inputs: Vec<Encoded>,
-    labels: Vec<Label>,
-    /// Positions from the longest input to the shortest, so that a batch's rows have similar lengths and the
-    /// batch that needs most memory comes first.
+/// Examples of one file, tokenised once and answered at every evaluation.
+pub(crate) struct Prompts<'a> {
+    pub task: Task,
+    pub examples: Vec<&'a Example>,
+    inputs: Vec<Vec<i32>>,
+    /// Positions from the longest input to the shortest, so that a batch's rows have similar lengths and the batch that
+    /// needs most memory comes first.
     order: Vec<usize>,
 }
 
-impl EvaluationExamples {
-    /// Leaves out examples without a label.
-    pub fn new(encoder: &Encoder<'_>, mut examples: Vec<&Example>) -> Result<Self, GlueError> {
-        examples.retain(|example| example.label.is_some());
-        let labels = examples.iter().filter_map(|example| example.label).collect();
-        let inputs = encoder.inputs(&examples)?.into_iter();
-        let inputs: Vec<Encoded> = inputs.map(|input| Encoded { input, target: Vec::new() }).collect();
+impl<'a> Prompts<'a> {
+    pub fn new(encoder: &Encoder<'_>, task: Task, examples: Vec<&'a Example>) -> Result<Self, GlueError> {
+        let inputs = encoder.inputs(&examples.iter().map(|&example| (task, example)).collect::<Vec<_>>())?;
         let mut order: Vec<usize> = (0..inputs.len()).collect();
-        order.sort_by_key(|&index| Reverse(inputs[index].input.len()));
-        Ok(EvaluationExamples { inputs, labels, order })
-    }
-
-    pub fn len(&self) -> usize {
-        self.inputs.len()
+        order.sort_by_key(|&index| Reverse(inputs[index].len()));
+        Ok(Prompts { task, examples, inputs, order })
     }
 }
 
-/// The score of the model's greedy answers. `progress` is told how many examples are answered, of how many.
-pub(crate) fn evaluate(
-    session: &mut dyn Session,
-    encoder: &Encoder<'_>,
-    sets: &[EvaluationExamples],
-    batch_size: usize,
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<TaskScore, GlueError> {
-    let total = sets.iter().map(EvaluationExamples::len).sum();
-    let mut done = 0;
-    let mut predictions = Vec::new();
-    for set in sets {
-        let mut answered: Vec<(usize, Prediction)> = Vec::with_capacity(set.len());
-        for indices in set.order.chunks(batch_size.max(1)) {
-            answered.extend(answer(session, encoder, set, indices)?);
-            done += indices.len();
-            progress(done, total);
+/// How examples are answered.
+pub(crate) struct Answering<'a> {
+    pub encoder: Encoder<'a>,
+    pub scoring: Scoring,
+    pub batch_size: usize,
+    pub stop: &'a AtomicBool,
+}
+
+impl Answering<'_> {
+    /// Answers in the examples' order; `None` if it was stopped. `answered` is told how many more are done.
+    pub fn answers(
+        &self,
+        session: &mut dyn Session,
+        prompts: &Prompts<'_>,
+        answered: &mut dyn FnMut(usize),
+    ) -> Result<Option<Vec<Prediction>>, GlueError> {
+        let mut predictions: Vec<Option<Prediction>> = vec![None; prompts.inputs.len()];
+        for indices in prompts.order.chunks(self.batch_size.max(1)) {
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let outputs = self.outputs(session, prompts, indices)?;
+            if outputs.len() != indices.len() {
+                let problem = format!("{} answers to {} prompts", outputs.len(), indices.len());
+                return Err(failed(prompts.task, "cannot answer", problem.into()));
+            }
+            for (&index, prediction) in indices.iter().zip(outputs) {
+                predictions[index] = Some(prediction);
+            }
+            answered(indices.len());
         }
-        answered.sort_by_key(|(index, _)| *index);
-        predictions.push(answered.into_iter().map(|(_, prediction)| prediction).collect());
+        Ok(Some(predictions.into_iter().flatten().collect()))
     }
-    Ok(TaskScore::new(encoder.task, &predictions))
+
+    fn outputs(
+        &self,
+        session: &mut dyn Session,
+        prompts: &Prompts<'_>,
+        indices: &[usize],
+    ) -> Result<Vec<Prediction>, GlueError> {
+        let (task, encoder) = (prompts.task, &self.encoder);
+        let label = |index: usize| prompts.examples[index].label;
+        let batch = encoder.batch(indices.iter().map(|&index| (prompts.inputs[index].as_slice(), &[][..])));
+        match self.scoring {
+            Scoring::Generate => {
+                let outputs = session
+                    .generate(&batch, encoder.generation_limit(task))
+                    .map_err(|source| failed(task, "cannot generate answers", source.into()))?;
+                let prediction = |(tokens, &index): (Vec<i32>, &usize)| {
+                    let output = encoder
+                        .tokenizer
+                        .decode(&tokens)
+                        .map_err(|source| failed(task, "cannot turn an answer into text", source.into()))?;
+                    let plain = encoder.is_plain_answer(task, &tokens);
+                    Ok(Prediction { label: label(index), output, plain })
+                };
+                outputs.into_iter().zip(indices).map(prediction).collect()
+            }
+            Scoring::Rank => {
+                let words = possible_answers(task);
+                let likelihoods = session
+                    .log_likelihoods(&batch, &encoder.candidates(task)?)
+                    .map_err(|source| failed(task, "cannot rank answers", source.into()))?;
+                let prediction = |(row, &index): (Vec<f64>, &usize)| {
+                    let output = words.get(most_likely(&row)).cloned().unwrap_or_default();
+                    Prediction { label: label(index), output, plain: true }
+                };
+                Ok(likelihoods.into_iter().zip(indices).map(prediction).collect())
+            }
+        }
+    }
 }
 
-fn answer(
-    session: &mut dyn Session,
-    encoder: &Encoder<'_>,
-    set: &EvaluationExamples,
-    indices: &[usize],
-) -> Result<Vec<(usize, Prediction)>, GlueError> {
-    let failed = |action: &str, source: Box<dyn std::error::Error + Send + Sync>| GlueError::Model {
-        task: encoder.task,
-        action: action.to_owned(),
-        source,
-    };
-    let rows: Vec<&Encoded> = indices.iter().map(|&index| &set.inputs[index]).collect();
-    let limit = encoder.generation_limit();
-    let outputs = session
-        .generate(&encoder.batch(&rows), limit)
-        .map_err(|source| failed("cannot generate answers", source.into()))?;
-    if outputs.len() != indices.len() {
-        let problem = format!("{} answers to {} prompts", outputs.len(), indices.len());
-        return Err(failed("cannot generate answers", problem.into()));
-    }
-    let answer = |(&index, tokens): (&usize, &Vec<i32>)| {
-        let output = encoder
-            .tokenizer
-            .decode(tokens)
-            .map_err(|source| failed("cannot turn an answer into text", source.into()))?;
-        Ok((index, Prediction { label: set.labels[index], output, plain: encoder.is_plain_answer(tokens) }))
-    };
-    indices.iter().zip(&outputs).map(answer).collect()
+/// The first of the largest.
+fn most_likely(likelihoods: &[f64]) -> usize {
+    let best = |best: usize, at: usize| if likelihoods[at] > likelihoods[best] { at } else { best };
+    (1..likelihoods.len()).fold(0, best)
+}
+
+fn failed(task: Task, action: &str, source: Box<dyn std::error::Error + Send + Sync>) -> GlueError {
+    GlueError::Model { task, action: action.to_owned(), source }
 }

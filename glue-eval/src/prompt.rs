@@ -31,6 +31,14 @@ pub fn score_text(score: f32) -> String {
     format!("{:.1}", (score * 5.0).round_ties_even() / 5.0)
 }
 
+/// Everything that is an answer to a task: its label words in index order, or the scores from 0.0 to 5.0 in steps of 0.2.
+pub fn possible_answers(task: Task) -> Vec<String> {
+    match &task.spec().answer {
+        Answer::Class { words, .. } => words.iter().map(|&word| word.to_owned()).collect(),
+        Answer::Score { .. } => (0..=25_u8).map(|fifths| score_text(f32::from(fifths) / 5.0)).collect(),
+    }
+}
+
 /// The index of the label word that the output is exactly, else [`INVALID_CLASS`].
 pub fn parse_class(words: &[&str], output: &str) -> i32 {
     let index = words.iter().position(|&word| word == output);

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::score::{GlueScore, TaskScore};
-use crate::settings::FineTuneSettings;
-use crate::table::ScoreTable;
+use crate::settings::{AtStep, FineTuneSettings};
+use crate::table::{Row, ScoreTable};
 use crate::task::Task;
+use crate::files::Example;
 
 /// A task's score after some steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,6 +17,14 @@ pub struct StepScore {
     pub score: TaskScore,
 }
 
+/// The position of the highest mean of metrics, the first of several.
+pub(crate) fn best(evaluations: &[StepScore]) -> Option<usize> {
+    let better = |best: usize, other: usize| {
+        if evaluations[other].score.mean() > evaluations[best].score.mean() { other } else { best }
+    };
+    (0..evaluations.len()).reduce(better)
+}
+
 /// Examples used, beside those of the official file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExampleCount {
@@ -24,14 +33,28 @@ pub struct ExampleCount {
     pub official: usize,
 }
 
+impl ExampleCount {
+    /// Of a task's training file and its development files.
+    pub(crate) fn of(task: Task, train: usize, dev: &[Vec<&Example>]) -> Vec<Self> {
+        let spec = task.spec();
+        let train = ExampleCount { file: "train.tsv".to_owned(), used: train, official: spec.train_rows };
+        let dev = spec.evaluation_sets.iter().zip(dev);
+        let dev = dev.map(|(set, examples)| ExampleCount {
+            file: set.dev.to_owned(),
+            used: examples.len(),
+            official: set.dev_rows,
+        });
+        std::iter::once(train).chain(dev).collect()
+    }
+}
+
 /// One task's fine-tuning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskReport {
     pub task: Task,
-    /// The evaluation with the highest mean of metrics, the earliest of several. T5 reports this one; having been
-    /// chosen on the development set itself, it is optimistic.
+    /// See [`AtStep::Best`].
     pub best: StepScore,
-    /// The evaluation after the last step, which nothing was chosen by.
+    /// See [`AtStep::Last`].
     pub last: StepScore,
     /// All of them, in order of steps.
     pub evaluations: Vec<StepScore>,
@@ -41,21 +64,23 @@ pub struct TaskReport {
 }
 
 impl TaskReport {
+    /// `None` without an evaluation.
     pub(crate) fn new(
         task: Task,
-        mut evaluations: Vec<StepScore>,
-        last: StepScore,
+        evaluations: Vec<StepScore>,
         examples: Vec<ExampleCount>,
         skipped_rows: usize,
-    ) -> Self {
-        let better = |best: &StepScore, other: &StepScore| other.score.mean() > best.score.mean();
-        evaluations.push(last.clone());
-        let first = evaluations.first().unwrap_or(&last);
-        let best = evaluations
-            .iter()
-            .fold(first, |best, other| if better(best, other) { other } else { best })
-            .clone();
-        TaskReport { task, best, last, evaluations, examples, skipped_rows }
+    ) -> Option<Self> {
+        let best = evaluations[best(&evaluations)?].clone();
+        let last = evaluations.last()?.clone();
+        Some(TaskReport { task, best, last, evaluations, examples, skipped_rows })
+    }
+
+    pub fn at(&self, step: AtStep) -> &StepScore {
+        match step {
+            AtStep::Best => &self.best,
+            AtStep::Last => &self.last,
+        }
     }
 
     /// Whether fewer examples than the official files have were used anywhere.
@@ -64,40 +89,61 @@ impl TaskReport {
     }
 }
 
-/// Fine-tuning on some or all tasks, each from the same model.
+/// Fine-tuning with one seed on some or all tasks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct GlueReport {
-    pub settings: FineTuneSettings,
+pub struct SeedReport {
+    pub seed: u64,
     pub tasks: Vec<TaskReport>,
 }
 
-impl GlueReport {
-    /// Every task at its own best step, as T5 reports.
-    pub fn best(&self) -> GlueScore {
-        GlueScore::new(self.tasks.iter().map(|report| report.best.score.clone()))
-    }
+/// Fine-tuning on some or all tasks from the same model, with one or several seeds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GlueReport {
+    pub settings: FineTuneSettings,
+    pub seeds: Vec<SeedReport>,
+}
 
-    /// Every task at the last step.
-    pub fn last(&self) -> GlueScore {
-        GlueScore::new(self.tasks.iter().map(|report| report.last.score.clone()))
+impl GlueReport {
+    /// Every seed's scores at a step.
+    pub fn scores(&self, at: AtStep) -> Vec<GlueScore> {
+        let score = |seed: &SeedReport| {
+            GlueScore::new(seed.tasks.iter().map(|report| report.at(at).score.clone()))
+        };
+        self.seeds.iter().map(score).collect()
     }
 
     /// Best and last step as two rows. `label` says what was fine-tuned; it may be empty.
     pub fn table(&self, label: &str) -> ScoreTable {
-        let row = |step: &str| {
-            [label, step].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
+        let row = |step: &str, at| {
+            let label: Vec<&str> = [label, step].into_iter().filter(|part| !part.is_empty()).collect();
+            Row::measured(label.join(", "), &self.scores(at))
         };
-        let rows = vec![
-            (row("best step of each task"), self.best()),
-            (row(&format!("last step ({})", self.settings.steps)), self.last()),
-        ];
+        let last = format!("last step{}", self.last_step().map_or(String::new(), |step| format!(" ({step})")));
+        let rows = vec![row("best step of each task", AtStep::Best), row(&last, AtStep::Last)];
         ScoreTable { rows, notes: self.notes() }
     }
 
-    /// Which figures come from subsets of the official data, and which rows were left out.
+    /// Where it is the same for all.
+    fn last_step(&self) -> Option<u64> {
+        let mut steps = self.seeds.iter().flat_map(|seed| &seed.tasks).map(|task| task.last.step);
+        let first = steps.next()?;
+        steps.all(|step| step == first).then_some(first)
+    }
+
+    /// How answers were taken where that is not T5's way, how many seeds there are, which figures come from subsets of
+    /// the official data, and which rows were left out.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        for report in &self.tasks {
+        if self.settings.score == crate::Scoring::Rank {
+            notes.push("Answers are the most likely of the possible ones, not generated.".to_owned());
+        }
+        if self.settings.mixture {
+            notes.push("One model for all tasks, trained on their mixture.".to_owned());
+        }
+        if let count @ 2.. = self.seeds.len() {
+            notes.push(format!("Mean ± standard deviation over {count} seeds."));
+        }
+        for report in self.seeds.first().iter().flat_map(|seed| &seed.tasks) {
             if report.is_subset() {
                 let subsets = report.examples.iter().filter(|count| count.used < count.official);
                 let subsets =
@@ -109,5 +155,32 @@ impl GlueReport {
             }
         }
         notes
+    }
+
+    /// What the table leaves out, of the last step: confidence intervals, and which class was answered for which; of the
+    /// first seed.
+    pub fn details(&self) -> String {
+        let Some(seed) = self.seeds.first() else { return String::new() };
+        let mut lines = Vec::new();
+        for report in &seed.tasks {
+            for metric in &report.last.score.metrics {
+                let percent = metric.percent.map_or("nan".to_owned(), |percent| format!("{percent:.2}"));
+                let interval =
+                    metric.interval.map_or(String::new(), |[low, high]| format!("{low:.2} to {high:.2}"));
+                lines.push(vec![format!("{} {}", report.task, metric.name), percent, interval]);
+            }
+        }
+        let mut text = format!(
+            "Last step, seed {}, with 95 % confidence intervals from {} bootstrap resamples:\n{}",
+            seed.seed,
+            self.settings.bootstrap,
+            crate::table::aligned(&lines)
+        );
+        for report in &seed.tasks {
+            for confusion in &report.last.score.confusion {
+                text += &format!("\n{}", confusion.text(report.task));
+            }
+        }
+        text
     }
 }

@@ -161,21 +161,24 @@ impl FineTuningProgress {
     }
 
     pub fn observe(&mut self, event: &Progress<'_>) {
-        if let Progress::Started { task, steps, .. } = event {
+        if let Progress::Started { name, seed, steps, .. } = event {
             self.finish();
-            self.display = Some(Display::new(&task.to_string(), *steps));
+            self.display = Some(Display::new(&format!("{name}, seed {seed}"), *steps));
         }
         let Some(display) = &mut self.display else { return };
         match event {
             Progress::Started { train_examples, dev_examples, .. } => {
                 display.note(&format!("{train_examples} examples to train on, {dev_examples} to answer"));
             }
-            Progress::Trained { step, result, .. } => display.at(*step, &format!("loss {:.3}", result.loss)),
-            Progress::Answered { step, done, of, .. } => {
-                display.at(*step, &format!("answered {done} of {of}"))
-            }
-            Progress::Evaluated { step, score, .. } => {
-                display.note(&format!("step {step}: {:.2}", score.mean()));
+            Progress::Resumed { step } => display.note(&format!("goes on from step {step}")),
+            Progress::Trained { step, result } => display.at(*step, &format!("loss {:.3}", result.loss)),
+            Progress::Answered { step, done, of } => display.at(*step, &format!("answered {done} of {of}")),
+            Progress::Evaluated { step, score } => {
+                let invalid = match score.invalid {
+                    0 => String::new(),
+                    invalid => format!(", {invalid} of {} outputs invalid", score.examples),
+                };
+                display.note(&format!("step {step}: {} {:.2}{invalid}", score.task, score.mean()));
             }
         }
     }

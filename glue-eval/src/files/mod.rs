@@ -9,7 +9,7 @@ mod tsv;
 use std::path::{Path, PathBuf};
 
 use crate::error::{GlueError, Place, RowProblem};
-use crate::task::Task;
+use crate::task::{EvaluationSet, Task};
 
 pub use split::Split;
 
@@ -71,20 +71,33 @@ pub struct TaskData {
     pub train: Vec<Example>,
     /// One per [evaluation set](crate::task::TaskSpec::evaluation_sets) of the task, in its order.
     pub dev: Vec<Vec<Example>>,
+    /// The same of the test sets, if they were asked for.
+    pub test: Vec<Vec<Example>>,
     /// Rows left out of all these files.
     pub skipped: usize,
 }
 
-/// Reads a task's training and development files from a folder that holds them in either layout.
-pub fn read_task(task: Task, glue: &Path, bad_rows: BadRows) -> Result<TaskData, GlueError> {
-    let train = read_split(task, Split::Train, glue, bad_rows)?;
-    let mut data = TaskData { task, train: train.examples, dev: Vec::new(), skipped: train.skipped };
-    for set in task.spec().evaluation_sets {
-        let dev = read_split(task, Split::Dev(set), glue, bad_rows)?;
-        data.dev.push(dev.examples);
-        data.skipped += dev.skipped;
-    }
-    Ok(data)
+/// Reads a task's training and development files, and its test files if they are wanted, from a folder that holds them in
+/// either layout.
+pub fn read_task(
+    task: Task,
+    glue: &Path,
+    bad_rows: BadRows,
+    with_test: bool,
+) -> Result<TaskData, GlueError> {
+    let Examples { examples: train, mut skipped } = read_split(task, Split::Train, glue, bad_rows)?;
+    let mut sets = |split: fn(&'static EvaluationSet) -> Split| {
+        let mut examples = Vec::new();
+        for set in task.spec().evaluation_sets {
+            let read = read_split(task, split(set), glue, bad_rows)?;
+            examples.push(read.examples);
+            skipped += read.skipped;
+        }
+        Ok::<_, GlueError>(examples)
+    };
+    let dev = sets(Split::Dev)?;
+    let test = if with_test { sets(Split::Test)? } else { Vec::new() };
+    Ok(TaskData { task, train, dev, test, skipped })
 }
 
 fn read(task: Task, labelled: bool, files: &[PathBuf], bad_rows: BadRows) -> Result<Examples, GlueError> {

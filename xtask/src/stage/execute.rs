@@ -14,7 +14,7 @@ use t5_model::text::Tokenizer;
 
 use super::fuse::{NamedModel, PlannedFusion};
 use super::record::{Identity, Record};
-use super::{Source, Stage, Work, result_in};
+use super::{Source, Stage, Work, glue, result_in};
 use crate::compute::Compute;
 use crate::progress::duration;
 use crate::stage::pretrain::Start;
@@ -42,12 +42,12 @@ pub enum State {
 
 /// A stage is one process's as long as this lives: another may replace what this one is writing. Different stages of a
 /// run may have different processes.
-struct StageLock {
+pub struct StageLock {
     _file: File,
 }
 
 impl StageLock {
-    fn take(output: &Path, stage: &str) -> Result<Self> {
+    pub fn take(output: &Path, stage: &str) -> Result<Self> {
         fs::create_dir_all(output).with_context(|| format!("cannot create {}", output.display()))?;
         // Beside the stage's directory, which may be removed; stages' names do not begin with a dot.
         let path = output.join(format!(".{stage}.lock"));
@@ -221,8 +221,8 @@ impl<'a> Stages<'a> {
             Work::Glue(work) => {
                 let files = self.glue.context("GLUE's files were not given")?;
                 let model = self.locate(&work.model)?;
-                let report =
-                    super::glue::fine_tune(&model, &work.tasks, &work.settings, files, None, compute)?;
+                let places = glue::Places { model: &model, files, tokenizer: None, directory: Some(directory) };
+                let report = glue::fine_tune(&places, &work.tasks, &work.settings, compute, resume)?;
                 write_json(&output, &report)
             }
             Work::Evaluate(work) => {
@@ -255,8 +255,12 @@ impl<'a> Stages<'a> {
 
 /// Whether a begun stage left anything that its settings had a part in: a result, or checkpoints to go on from.
 fn has_results(work: &Work, directory: &Path) -> bool {
-    let checkpoints = fs::read_dir(directory.join("checkpoints"));
-    result_in(work, directory).exists() || checkpoints.is_ok_and(|mut entries| entries.next().is_some())
+    let first = match work {
+        Work::Glue(work) => format!("seed-{}", work.settings.seed),
+        _ => "checkpoints".to_owned(),
+    };
+    let begun = fs::read_dir(directory.join(first));
+    result_in(work, directory).exists() || begun.is_ok_and(|mut entries| entries.next().is_some())
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<Value> {

@@ -1,15 +1,18 @@
 //! Fine-tuning on GLUE.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::Result;
-use fusion_core::Checkpoint;
-use glue_eval::{FineTuneSettings, GlueReport, Task, fine_tune_tasks};
+use anyhow::{Context, Result};
+use fusion_core::{Checkpoint, Lineage};
+use glue_eval::{FineTuneSettings, GlueReport, Task};
 use serde::Serialize;
-use t5_model::T5Config;
+use serde_json::{Value, json};
+use t5_model::{Precision, T5Config};
 
 use super::Source;
 use crate::compute::Compute;
+use crate::interrupt::{self, Interrupted};
 use crate::model::tokenizer_for;
 use crate::progress::FineTuningProgress;
 
@@ -22,22 +25,63 @@ pub struct Glue {
     pub settings: FineTuneSettings,
 }
 
-/// Fine-tunes the checkpoint in `model`, and scores it on the tasks' development sets.
+/// Where it all lies.
+pub struct Places<'a> {
+    /// The checkpoint to fine-tune.
+    pub model: &'a Path,
+    /// GLUE's files.
+    pub files: &'a Path,
+    /// The model's, if it is not given.
+    pub tokenizer: Option<&'a Path>,
+    /// What every fine-tuning makes is kept here, if anywhere; an interrupted one goes on from there.
+    pub directory: Option<&'a Path>,
+}
+
+/// Fine-tunes the checkpoint, and scores it on the tasks' development sets. `resume` says how to go on after an
+/// interruption.
 pub fn fine_tune(
-    model: &Path,
+    places: &Places<'_>,
     tasks: &[Task],
     settings: &FineTuneSettings,
-    files: &Path,
-    tokenizer: Option<&Path>,
     compute: &Compute,
+    resume: &str,
 ) -> Result<GlueReport> {
-    let checkpoint = Checkpoint::open(model)?;
+    let checkpoint = Checkpoint::open(places.model)?;
     let config = T5Config::of_checkpoint(&checkpoint)?;
-    let tokenizer = tokenizer_for(model, &config, tokenizer)?;
+    let tokenizer = tokenizer_for(places.model, &config, places.tokenizer)?;
+    let blake3 = Some(checkpoint.blake3()?);
+    let lineage = checkpoint.lineage().with_context(|| format!("{}", places.model.display()))?;
+    let lineage = lineage.filter(|lineage| lineage.blake3.is_none() || lineage.blake3 == blake3);
+    let glue = glue_eval::Glue {
+        tasks,
+        files: places.files,
+        tokenizer: &tokenizer,
+        settings,
+        directory: places.directory,
+        lineage: &Lineage { blake3: blake3.clone(), ..lineage.unwrap_or_default() },
+        identity: &identity(places.files, blake3, compute)?,
+    };
     let mut progress = FineTuningProgress::new();
-    let mut open = |_| compute.open(&config, &checkpoint).map_err(Into::into);
-    let report = fine_tune_tasks(tasks, files, &tokenizer, settings, &mut open, &mut |event| {
-        progress.observe(&event)
-    })?;
-    Ok(report)
+    let mut open = |resumed: Option<&Path>| match resumed {
+        None => compute.open(&config, &checkpoint).map_err(Into::into),
+        Some(directory) => Ok(compute.open(&config, &Checkpoint::open(directory)?)?),
+    };
+    // Without a directory there is nothing to save, and the first Ctrl-C ends the program.
+    let graceful = places.directory.map(|_| interrupt::let_finish());
+    let report = glue.run(&mut open, interrupt::flag(), &mut |event| progress.observe(&event))?;
+    drop(graceful);
+    report.ok_or_else(|| Interrupted { advice: resume.to_owned() }.into())
+}
+
+/// What decides a fine-tuning's result besides its settings.
+fn identity(files: &Path, model: Option<String>, compute: &Compute) -> Result<BTreeMap<String, Value>> {
+    let mut identity = BTreeMap::from([
+        ("model".to_owned(), json!(model)),
+        ("files".to_owned(), json!(std::path::absolute(files)?)),
+    ]);
+    let precision = compute.how().precision;
+    if precision != Precision::default() {
+        identity.insert("precision".to_owned(), json!(precision));
+    }
+    Ok(identity)
 }
