@@ -4,7 +4,7 @@
 use burn::tensor::activation::{relu, softmax};
 use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
 use fusion_core::HostTensor;
-use t5_model::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, TokenIds};
+use t5_model::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Positions, TokenIds};
 
 /// The operations on a device; holds whether they are recorded.
 pub struct PlainOps {
@@ -195,6 +195,12 @@ impl Ops for PlainOps {
 
     fn append(&self, x: &Tensor<3>, y: &Tensor<3>) -> Tensor<3> {
         Tensor::cat(vec![x.clone(), y.clone()], 1)
+    }
+
+    fn gather(&self, x: &Tensor<3>, Positions { ids, batch, length }: &Positions) -> Tensor<3> {
+        let [rows, positions, features] = x.dims();
+        let x = x.clone().reshape([rows * positions, features]);
+        x.select(0, self.integers(ids.iter().copied())).reshape([*batch, *length, features])
     }
 
     fn cross_entropy(

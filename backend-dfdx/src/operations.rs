@@ -6,7 +6,7 @@ use fusion_core::HostTensor;
 use t5_model::kernels::attention::{self, attention, attention_gradient};
 use t5_model::kernels::{activation, cross_entropy, elementwise, embedding, matmul, norm};
 use t5_model::optimizer::{Moments, ParameterUpdate, sum_of_squares};
-use t5_model::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, TokenIds};
+use t5_model::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Positions, TokenIds};
 
 use crate::tape::{Recorder, take_gradient};
 use crate::tensor::{Matrix, Node, Slot, host, tensor, values, values_mut};
@@ -196,6 +196,16 @@ impl Ops for DfdxOps {
         let rows = values(x).chunks(first * features).zip(values(y).chunks(second * features));
         let data = rows.flat_map(|(x, y)| [x, y]).flatten().copied().collect();
         Node::new(tensor(&self.device, data, (batch, first + second, features)))
+    }
+
+    fn gather(
+        &self,
+        Node { tensor: x, .. }: &Activation,
+        Positions { ids, batch, length }: &Positions,
+    ) -> Activation {
+        let (_, _, features) = *x.shape();
+        let y = embedding::embedding(values(x), features, ids);
+        Node::new(tensor(&self.device, y, (*batch, *length, features)))
     }
 
     fn cross_entropy(

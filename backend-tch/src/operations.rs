@@ -5,7 +5,7 @@ use fusion_core::HostTensor;
 use rayon::prelude::*;
 use t5_model::optimizer::{Moments, ParameterUpdate, sum_of_squares};
 use t5_model::{
-    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Place, Precision, Tape, TokenIds,
+    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Place, Positions, Precision, Tape, TokenIds,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -246,6 +246,12 @@ impl Ops for TchOps {
 
     fn append(&self, x: &Node, y: &Node) -> Node {
         Node { value: Tensor::cat(&[&x.value, &y.value], 1), place: None }
+    }
+
+    fn gather(&self, x: &Node, Positions { ids, batch, length }: &Positions) -> Node {
+        let ids = integers(ids.iter().map(|id| i64::from(*id)), self.device);
+        let y = rows(&x.value).index_select(0, &ids).view([*batch as i64, *length as i64, -1]);
+        Node { value: y, place: None }
     }
 
     fn cross_entropy(

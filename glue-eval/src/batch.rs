@@ -4,7 +4,7 @@ use t5_model::Batch;
 use t5_model::text::Tokenizer;
 
 use crate::error::GlueError;
-use crate::prompt::{input_text, possible_answers, target_text};
+use crate::prompt::{input_text, may_become_answer, possible_answers, target_text};
 use crate::settings::FineTuneSettings;
 use crate::task::{Answer, Task};
 use crate::files::Example;
@@ -103,12 +103,18 @@ impl<'a> Encoder<'a> {
     /// Whether generated tokens are plain text that ended before the limit. A decoded text does not show sentinels,
     /// unknown tokens and the model's spare ids, so that `<extra_id_0> acceptable` would read as an answer.
     pub fn is_plain_answer(&self, task: Task, tokens: &[i32]) -> bool {
+        tokens.len() < self.generation_limit(task) && tokens.iter().all(|&token| self.is_plain(token))
+    }
+
+    fn is_plain(&self, token: i32) -> bool {
         let tokenizer = self.tokenizer;
-        let in_vocabulary =
-            |token: i32| usize::try_from(token).is_ok_and(|token| token < tokenizer.vocab_size());
-        let plain = |&token: &i32| {
-            in_vocabulary(token) && !tokenizer.is_control(token) && token != tokenizer.unk_id()
-        };
-        tokens.len() < self.generation_limit(task) && tokens.iter().all(plain)
+        let in_vocabulary = usize::try_from(token).is_ok_and(|token| token < tokenizer.vocab_size());
+        in_vocabulary && !tokenizer.is_control(token) && token != tokenizer.unk_id()
+    }
+
+    /// Whether generated tokens are the beginning of no valid answer, so that nothing after them can matter.
+    pub fn is_hopeless(&self, task: Task, tokens: &[i32]) -> bool {
+        !tokens.iter().all(|&token| self.is_plain(token))
+            || self.tokenizer.decode(tokens).is_ok_and(|text| !may_become_answer(task, &text))
     }
 }

@@ -78,7 +78,7 @@ impl Answering<'_> {
         match self.scoring {
             Scoring::Generate => {
                 let outputs = session
-                    .generate(&batch, encoder.generation_limit(task))
+                    .generate(&batch, encoder.generation_limit(task), &|tokens| encoder.is_hopeless(task, tokens))
                     .map_err(|source| failed(task, "cannot generate answers", source.into()))?;
                 let prediction = |(tokens, &index): (Vec<i32>, &usize)| {
                     let output = encoder

@@ -45,6 +45,17 @@ pub fn parse_class(words: &[&str], output: &str) -> i32 {
     index.and_then(|index| i32::try_from(index).ok()).unwrap_or(INVALID_CLASS)
 }
 
+/// Whether a valid answer begins with the text. Wherever a number is cut, what is there is one, or is with one more digit.
+pub fn may_become_answer(task: Task, text: &str) -> bool {
+    match &task.spec().answer {
+        Answer::Class { words, .. } => words.iter().any(|word| word.starts_with(text)),
+        Answer::Score { .. } => {
+            let is_number = |text: &str| text.trim().parse::<f64>().is_ok();
+            is_number(text) || is_number(&format!("{text}0"))
+        }
+    }
+}
+
 /// The number that the output spells, else [`INVALID_SCORE`]. Unlike Python's `float`, which T5 uses, infinity and
 /// NaN are no numbers here: a single one would leave both correlations undefined.
 pub fn parse_score(output: &str) -> f64 {

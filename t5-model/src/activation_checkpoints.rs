@@ -31,7 +31,7 @@ impl<O: Ops> Checkpointed<'_, O> {
         let model = self.model();
         let bias = model.encoder_bias(batch);
         let encoder = kept(model.embed_inputs(batch), self.config.num_layers, |block, x| {
-            model.encoder_block(block, x, &bias, batch)
+            model.encoder_block(block, x, &bias, batch, None)
         });
         let last = encoder.last().expect("the embedding at least").clone();
         let memory = model.finish("encoder", last.clone());
@@ -77,7 +77,7 @@ impl<O: Ops> Checkpointed<'_, O> {
                 let names = self.names("encoder", block);
                 let [dy] = &dx;
                 dx = self.segment(&names, &[&x], |model, [x]| {
-                    let y = model.encoder_block(block, x.clone(), &model.encoder_bias(batch), batch);
+                    let y = model.encoder_block(block, x.clone(), &model.encoder_bias(batch), batch, None);
                     model.ops.product(&y, dy)
                 });
             }

@@ -1,43 +1,63 @@
-//! Greedy decoding with cached keys and values.
+//! Greedy decoding.
 
 use std::collections::BTreeMap;
 
+use rayon::prelude::*;
+
+use crate::decoder::whole_rows;
+use crate::kernels::logits::most_likely;
 use crate::{Batch, Ops, T5, T5Config};
 
-/// Continues every row of a batch until it has ended or has `max_new_tokens` tokens; the end of sequence token is
-/// left out.
+/// Forgetting rows copies the others' keys and values, about as much work as half a step. So they are forgotten once this
+/// share of all has ended.
+const WORTH_FORGETTING: f64 = 0.25;
+
+/// Continues every row of a batch until it has ended, has `max_new_tokens` tokens or `stop` holds of them; the end of
+/// sequence token is left out.
 pub(crate) fn generate<O: Ops>(
     ops: &O,
     config: &T5Config,
     parameters: &BTreeMap<String, O::Parameter>,
     batch: &Batch,
     max_new_tokens: usize,
+    stop: &dyn Fn(&[i32]) -> bool,
 ) -> Vec<Vec<i32>> {
-    let model = T5::new(ops, config, parameters);
-    let mut cache = model.start_generation(batch);
-    let mut ids = vec![config.decoder_start_token_id; batch.size];
     let mut rows = vec![Vec::new(); batch.size];
-    let mut ended = vec![false; batch.size];
-    for position in 0..max_new_tokens {
-        let x = model.generate_step(&mut cache, batch, &ids, position);
-        let logits = ops.read_activation(&ops.linear(&x, model.head())); // [batch, 1, vocabulary]
-        for (row, logits) in logits.data.chunks(config.vocab_size).enumerate() {
-            let token = most_likely(logits);
-            ended[row] |= token == config.eos_token_id;
-            if !ended[row] {
-                rows[row].push(token);
-            }
-            ids[row] = if ended[row] { config.pad_token_id } else { token };
+    if max_new_tokens == 0 {
+        return rows;
+    }
+    let model = T5::new(ops, config, parameters);
+    let mut memory = model.start_decoder(batch);
+    let mut remembered: Vec<usize> = (0..batch.size).collect(); // rows, as `memory` has them
+    let mut going: Vec<usize> = remembered.clone(); // places among these
+    let mut ids = vec![config.decoder_start_token_id; batch.size];
+    for _ in 0..max_new_tokens {
+        let mut x = model.decode(&mut memory, &ids); // [remembered, 1, d_model]
+        if going.len() < remembered.len() {
+            x = ops.gather(&x, &whole_rows(&going, 1)); // [going, 1, d_model]
         }
-        if ended.iter().all(|ended| *ended) {
+        let logits = ops.read_activation(&ops.linear(&x, model.head())); // [going, 1, vocabulary]
+        let tokens: Vec<i32> = logits.data.par_chunks(config.vocab_size).map(most_likely).collect();
+        ids.fill(config.pad_token_id);
+        let mut tokens = tokens.into_iter();
+        going.retain(|&place| {
+            let (row, token) = (&mut rows[remembered[place]], tokens.next().unwrap_or(config.eos_token_id));
+            if token == config.eos_token_id {
+                return false;
+            }
+            row.push(token);
+            ids[place] = token;
+            !stop(row)
+        });
+        if going.is_empty() {
             break;
+        }
+        let ended = remembered.len() - going.len();
+        if ended as f64 >= WORTH_FORGETTING * remembered.len() as f64 {
+            memory.keep(ops, &going);
+            (remembered, ids) = going.iter().map(|&place| (remembered[place], ids[place])).unzip();
+            going = (0..remembered.len()).collect();
         }
     }
     rows
-}
-
-/// The first of the largest logits.
-fn most_likely(logits: &[f32]) -> i32 {
-    let best = |best: usize, at: usize| if logits[at] > logits[best] { at } else { best };
-    (1..logits.len()).fold(0, best) as i32
 }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::packing::Packing;
 use crate::{
-    Attention, Batch, Buckets, Dropout, DropoutDraw, FeedForward, Ops, T5Config, TokenIds, position_bucket,
+    Attention, Batch, Buckets, Dropout, DropoutDraw, FeedForward, Ops, Positions, T5Config, TokenIds,
+    position_bucket,
 };
 
 /// A T5 on a device: its configuration and parameters, and the operations to run them with.
@@ -34,23 +36,27 @@ impl Dropouts {
 }
 
 /// Keys and values of one attention, `[batch, length, heads · d_kv]`.
-#[derive(Clone)]
 pub(crate) struct KeyValue<O: Ops> {
-    key: O::Activation,
-    value: O::Activation,
-}
-
-/// What the decoder remembers of a block while it generates.
-pub(crate) struct BlockCache<O: Ops> {
-    own: Option<KeyValue<O>>,
-    encoder: KeyValue<O>,
+    pub key: O::Activation,
+    pub value: O::Activation,
 }
 
 /// Where attention looks.
-struct View<'a, O: Ops> {
-    bias: Option<&'a O::Bias>,
-    causal: bool,
-    key_mask: Option<&'a [u8]>,
+pub(crate) struct View<'a, O: Ops> {
+    pub bias: Option<&'a O::Bias>,
+    pub causal: bool,
+    pub key_mask: Option<&'a [u8]>,
+    /// Where queries, keys and values are to stand for it, if not as they come.
+    pub layout: Option<Layout<'a>>,
+}
+
+/// Where attention sees what linear maps have in other places.
+#[derive(Clone, Copy)]
+pub(crate) struct Layout<'a> {
+    pub queries: &'a Positions,
+    pub keys: Option<&'a Positions>,
+    /// Back to where the queries came from.
+    pub results: &'a Positions,
 }
 
 impl<'a, O: Ops> T5<'a, O> {
@@ -77,7 +83,7 @@ impl<'a, O: Ops> T5<'a, O> {
 
     /// The decoder's output for a batch's targets, ready for [`T5::head`].
     pub fn forward(&self, batch: &Batch) -> O::Activation {
-        let memory = self.encode(batch); // [batch, input, d_model]
+        let memory = self.encode(batch, None); // [batch, input, d_model]
         let bias = self.decoder_bias(batch);
         let blocks = 0..self.config.num_decoder_layers();
         let x = blocks.fold(self.embed_targets(batch), |x, block| {
@@ -91,12 +97,15 @@ impl<'a, O: Ops> T5<'a, O> {
         self.parameter(head_name(self.config))
     }
 
-    fn encode(&self, batch: &Batch) -> O::Activation {
+    /// The encoder's output, `[batch, input, d_model]`, or packed.
+    pub(crate) fn encode(&self, batch: &Batch, packing: Option<&Packing>) -> O::Activation {
         let bias = self.encoder_bias(batch);
+        let x = match packing {
+            None => self.embed_inputs(batch),
+            Some(packing) => self.embed(&packing.tokens(batch), 1, packing.len(), "encoder"),
+        };
         let blocks = 0..self.config.num_layers;
-        let x = blocks.fold(self.embed_inputs(batch), |x, block| {
-            self.encoder_block(block, x, &bias, batch) // [batch, input, d_model]
-        });
+        let x = blocks.fold(x, |x, block| self.encoder_block(block, x, &bias, batch, packing));
         self.finish("encoder", x)
     }
 
@@ -123,9 +132,11 @@ impl<'a, O: Ops> T5<'a, O> {
         x: O::Activation,
         bias: &O::Bias,
         batch: &Batch,
+        packing: Option<&Packing>,
     ) -> O::Activation {
         let path = format!("encoder.block.{block}");
-        let view = View { bias: Some(bias), causal: false, key_mask: batch.padding() };
+        let layout = packing.map(Packing::layout);
+        let view = View { bias: Some(bias), causal: false, key_mask: batch.padding(), layout };
         let x = self.self_attention(&path, x, view);
         self.feed_forward(&format!("{path}.layer.1"), x)
     }
@@ -139,65 +150,15 @@ impl<'a, O: Ops> T5<'a, O> {
         batch: &Batch,
     ) -> O::Activation {
         let path = format!("decoder.block.{block}");
-        let own = View { bias: Some(bias), causal: true, key_mask: None };
+        let own = View { bias: Some(bias), causal: true, key_mask: None, layout: None };
         let x = self.self_attention(&path, x, own);
-        let (normed, attention) = self.cross_attention_input(&path, &x);
-        let encoder = self.key_value(&attention, memory);
-        let y = self.attend(&attention, &normed, &encoder, self.encoder_view(batch));
-        let x = self.residual(x, y, &attention);
+        let encoder = self.key_value(&cross_attention(&path), memory);
+        let view = View { bias: None, causal: false, key_mask: batch.padding(), layout: None };
+        let x = self.cross_attention(&path, x, &encoder, view);
         self.feed_forward(&format!("{path}.layer.2"), x)
     }
 
-    /// The cache to start generating for a batch's inputs.
-    pub(crate) fn start_generation(&self, batch: &Batch) -> Vec<BlockCache<O>> {
-        let memory = self.encode(batch);
-        (0..self.config.num_decoder_layers())
-            .map(|block| {
-                let attention = format!("decoder.block.{block}.layer.1.EncDecAttention");
-                BlockCache { own: None, encoder: self.key_value(&attention, &memory) }
-            })
-            .collect()
-    }
-
-    /// The decoder's output for one more token of each row, `[batch, 1, d_model]`; `position` counts from 0.
-    pub(crate) fn generate_step(
-        &self,
-        cache: &mut [BlockCache<O>],
-        batch: &Batch,
-        ids: &[i32],
-        position: usize,
-    ) -> O::Activation {
-        let mut x = self.embed(ids, batch.size, 1, "decoder"); // [batch, 1, d_model]
-        let bias = self.position_bias("decoder", position, 1, position + 1);
-        for (block, cache) in cache.iter_mut().enumerate() {
-            let path = format!("decoder.block.{block}");
-            let attention = format!("{path}.layer.0.SelfAttention");
-            let normed = self.norm(&x, &format!("{path}.layer.0.layer_norm"));
-            let new = self.key_value(&attention, &normed);
-            let own = match cache.own.take() {
-                None => new,
-                Some(past) => KeyValue {
-                    key: self.ops.append(&past.key, &new.key),
-                    value: self.ops.append(&past.value, &new.value),
-                },
-            };
-            let view = View { bias: Some(&bias), causal: false, key_mask: None };
-            let y = self.attend(&attention, &normed, &own, view);
-            cache.own = Some(own);
-            x = self.residual(x, y, &attention);
-            let (normed, attention) = self.cross_attention_input(&path, &x);
-            let y = self.attend(&attention, &normed, &cache.encoder, self.encoder_view(batch));
-            x = self.residual(x, y, &attention);
-            x = self.feed_forward(&format!("{path}.layer.2"), x);
-        }
-        self.finish("decoder", x)
-    }
-
-    fn encoder_view<'b>(&self, batch: &'b Batch) -> View<'b, O> {
-        View { bias: None, causal: false, key_mask: batch.padding() }
-    }
-
-    fn self_attention(&self, path: &str, x: O::Activation, view: View<'_, O>) -> O::Activation {
+    pub(crate) fn self_attention(&self, path: &str, x: O::Activation, view: View<'_, O>) -> O::Activation {
         let attention = format!("{path}.layer.0.SelfAttention");
         let normed = self.norm(&x, &format!("{path}.layer.0.layer_norm"));
         let key_value = self.key_value(&attention, &normed);
@@ -205,24 +166,31 @@ impl<'a, O: Ops> T5<'a, O> {
         self.residual(x, y, &attention)
     }
 
-    /// The normed input of a block's cross-attention, and that attention's name.
-    fn cross_attention_input(&self, path: &str, x: &O::Activation) -> (O::Activation, String) {
-        let normed = self.norm(x, &format!("{path}.layer.1.layer_norm"));
-        (normed, format!("{path}.layer.1.EncDecAttention"))
+    pub(crate) fn cross_attention(
+        &self,
+        path: &str,
+        x: O::Activation,
+        encoder: &KeyValue<O>,
+        view: View<'_, O>,
+    ) -> O::Activation {
+        let attention = cross_attention(path);
+        let normed = self.norm(&x, &format!("{path}.layer.1.layer_norm"));
+        let y = self.attend(&attention, &normed, encoder, view);
+        self.residual(x, y, &attention)
     }
 
-    fn key_value(&self, attention: &str, x: &O::Activation) -> KeyValue<O> {
+    pub(crate) fn key_value(&self, attention: &str, x: &O::Activation) -> KeyValue<O> {
         KeyValue {
             key: self.linear(x, &format!("{attention}.k")),
             value: self.linear(x, &format!("{attention}.v")),
         }
     }
 
-    fn attend(
+    pub(crate) fn attend(
         &self,
         attention: &str,
         x: &O::Activation,
-        key_value: &KeyValue<O>,
+        KeyValue { key, value }: &KeyValue<O>,
         view: View<'_, O>,
     ) -> O::Activation {
         let q = self.linear(x, &format!("{attention}.q")); // [batch, query, heads · d_kv]
@@ -233,11 +201,21 @@ impl<'a, O: Ops> T5<'a, O> {
             key_mask: view.key_mask,
             dropout: self.dropout.draw(&format!("{attention}.probabilities")),
         };
-        let y = self.ops.attention(&q, &key_value.key, &key_value.value, how); // [batch, query, heads · d_kv]
+        let y = match view.layout {
+            None => self.ops.attention(&q, key, value, how), // [batch, query, heads · d_kv]
+            Some(Layout { queries, keys, results }) => {
+                let q = self.ops.gather(&q, queries);
+                let y = match keys.map(|keys| [key, value].map(|x| self.ops.gather(x, keys))) {
+                    None => self.ops.attention(&q, key, value, how),
+                    Some([key, value]) => self.ops.attention(&q, &key, &value, how),
+                };
+                self.ops.gather(&y, results)
+            }
+        };
         self.linear(&y, &format!("{attention}.o"))
     }
 
-    fn feed_forward(&self, layer: &str, x: O::Activation) -> O::Activation {
+    pub(crate) fn feed_forward(&self, layer: &str, x: O::Activation) -> O::Activation {
         let normed = self.norm(&x, &format!("{layer}.layer_norm"));
         let path = format!("{layer}.DenseReluDense");
         let hidden = match self.config.feed_forward_proj {
@@ -253,11 +231,11 @@ impl<'a, O: Ops> T5<'a, O> {
         self.residual(x, y, &path)
     }
 
-    fn residual(&self, x: O::Activation, y: O::Activation, site: &str) -> O::Activation {
+    pub(crate) fn residual(&self, x: O::Activation, y: O::Activation, site: &str) -> O::Activation {
         self.ops.add(&x, &self.dropped(y, site))
     }
 
-    fn embed(&self, ids: &[i32], batch: usize, length: usize, stack: &str) -> O::Activation {
+    pub(crate) fn embed(&self, ids: &[i32], batch: usize, length: usize, stack: &str) -> O::Activation {
         let x = self.ops.embedding(self.parameter("shared.weight"), TokenIds { ids, batch, length });
         self.dropped(x, &format!("{stack}.embedding"))
     }
@@ -279,7 +257,7 @@ impl<'a, O: Ops> T5<'a, O> {
         }
     }
 
-    fn norm(&self, x: &O::Activation, path: &str) -> O::Activation {
+    pub(crate) fn norm(&self, x: &O::Activation, path: &str) -> O::Activation {
         let gain = self.parameter(&format!("{path}.weight"));
         let (groups, epsilon) = (self.config.norm_groups(), self.config.layer_norm_epsilon as f32);
         self.observe(path, x, |x| self.ops.rms_norm(x, gain, &groups, epsilon))
@@ -304,7 +282,7 @@ impl<'a, O: Ops> T5<'a, O> {
     }
 
     /// The bias of queries `first..first + query` against keys `0..key`, shared by a stack's blocks.
-    fn position_bias(&self, stack: &str, first: usize, query: usize, key: usize) -> O::Bias {
+    pub(crate) fn position_bias(&self, stack: &str, first: usize, query: usize, key: usize) -> O::Bias {
         let config = self.config;
         let (buckets, distance) =
             (config.relative_attention_num_buckets, config.relative_attention_max_distance);
@@ -324,6 +302,11 @@ impl<'a, O: Ops> T5<'a, O> {
 /// The name of a stack's table of position biases.
 pub(crate) fn bias_table(stack: &str) -> String {
     format!("{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight")
+}
+
+/// The name of a decoder block's cross-attention.
+pub(crate) fn cross_attention(block: &str) -> String {
+    format!("{block}.layer.1.EncDecAttention")
 }
 
 pub(crate) fn head_name(config: &T5Config) -> &'static str {

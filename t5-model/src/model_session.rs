@@ -9,6 +9,7 @@ use crate::activation_checkpoints::Checkpointed;
 use crate::generate::generate;
 use crate::guard::guarded;
 use crate::optimizer::{Moments, ParameterUpdate};
+use crate::rank::{Candidates, log_likelihoods};
 use crate::{
     Batch, Computation, CrossEntropy, Error, Evaluation, Forward, LossSums, Ops, Session, SessionError, T5,
     T5Config, TrainStep, Update, parameter_table,
@@ -199,10 +200,27 @@ impl<O: Ops> Session for ModelSession<O> {
         })
     }
 
-    fn generate(&mut self, batch: &Batch, max_new_tokens: usize) -> Result<Vec<Vec<i32>>, SessionError> {
+    fn generate(
+        &mut self,
+        batch: &Batch,
+        max_new_tokens: usize,
+        stop: &dyn Fn(&[i32]) -> bool,
+    ) -> Result<Vec<Vec<i32>>, SessionError> {
         batch.validate(&self.config)?;
-        self.guarded(|session| {
-            Ok(generate(&session.ops, &session.config, &session.parameters, batch, max_new_tokens))
+        self.guarded(|ModelSession { ops, config, parameters, .. }| {
+            Ok(generate(ops, config, parameters, batch, max_new_tokens, stop))
+        })
+    }
+
+    fn log_likelihoods(
+        &mut self,
+        batch: &Batch,
+        candidates: &[Vec<i32>],
+    ) -> Result<Vec<Vec<f64>>, SessionError> {
+        batch.validate(&self.config)?;
+        let candidates = Candidates::new(candidates, &self.config)?;
+        self.guarded(|ModelSession { ops, config, parameters, .. }| {
+            Ok(log_likelihoods(ops, config, parameters, batch, &candidates))
         })
     }
 

@@ -23,6 +23,15 @@ pub struct Buckets {
     pub key: usize,
 }
 
+/// Where the positions of an activation are to stand: for each of `[batch, length]`, row by row, which of those that there
+/// were, counted in the same way. One may be taken several times, or not at all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Positions {
+    pub ids: Vec<i32>,
+    pub batch: usize,
+    pub length: usize,
+}
+
 /// What attention sees besides queries, keys and values.
 pub struct Attention<'a, Bias> {
     pub heads: usize,
@@ -141,6 +150,14 @@ pub trait Ops {
     fn dropout(&self, x: &Self::Activation, draw: DropoutDraw) -> Self::Activation;
     /// `x` followed by `y` along the length. Only for generation: needs no gradient.
     fn append(&self, x: &Self::Activation, y: &Self::Activation) -> Self::Activation;
+    /// The positions of `x` in another order or number. Only for generation: needs no gradient. By default through the host.
+    fn gather(&self, x: &Self::Activation, positions: &Positions) -> Self::Activation {
+        let HostTensor { shape, data } = self.read_activation(x);
+        let features = shape.last().copied().unwrap_or(1);
+        let table = self.parameter(HostTensor { shape: vec![data.len() / features, features], data });
+        let Positions { ids, batch, length } = positions;
+        self.embedding(&table, TokenIds { ids, batch: *batch, length: *length })
+    }
     /// The loss of predicting `labels` `[batch, length]` (negative ones do not count) from `x · headᵀ`, in one operation
     /// so that not all logits need to exist at once.
     fn cross_entropy(

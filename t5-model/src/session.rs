@@ -117,8 +117,25 @@ pub trait Session {
         Err(SessionError::Device("it does not show its activations".into()))
     }
 
-    /// Greedy decoding, row by row, up to and without the end of sequence token.
-    fn generate(&mut self, batch: &Batch, max_new_tokens: usize) -> Result<Vec<Vec<i32>>, SessionError>;
+    /// Greedy decoding, row by row, up to and without the end of sequence token. A row ends also where `stop` holds of its
+    /// tokens so far; the last of these stays. When one row ends changes no other.
+    fn generate(
+        &mut self,
+        batch: &Batch,
+        max_new_tokens: usize,
+        stop: &dyn Fn(&[i32]) -> bool,
+    ) -> Result<Vec<Vec<i32>>, SessionError>;
+
+    /// The log of each candidate's probability after each row's inputs, `[row][candidate]`, in nats: the sum over its tokens,
+    /// the end of sequence token among them if the candidate has it.
+    fn log_likelihoods(
+        &mut self,
+        batch: &Batch,
+        candidates: &[Vec<i32>],
+    ) -> Result<Vec<Vec<f64>>, SessionError> {
+        let _ = (batch, candidates);
+        Err(SessionError::Device("it does not rank answers".into()))
+    }
 
     /// The log of each candidate's probability after each row's inputs, `[row][candidate]`, in nats: the sum over its tokens,
     /// the end of sequence token among them if the candidate has it.

@@ -8,7 +8,7 @@ use fusion_core::HostTensor;
 use t5_model::kernels::attention::{self, attention, attention_gradient};
 use t5_model::kernels::{activation, cross_entropy, elementwise, embedding, matmul, norm};
 use t5_model::optimizer::{Moments, ParameterUpdate, sum_of_squares};
-use t5_model::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, TokenIds};
+use t5_model::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Positions, TokenIds};
 
 use tape::{Node, record};
 
@@ -211,6 +211,12 @@ impl Ops for FlexOps {
         let rows = x.chunks(first * features).zip(y.chunks(second * features));
         let data = rows.flat_map(|(x, y)| [x, y]).flatten().copied().collect();
         Node::new(tensor(data, [batch, first + second, features]))
+    }
+
+    fn gather(&self, x: &Node, Positions { ids, batch, length }: &Positions) -> Node {
+        let [_, _, features] = dims(x.primitive());
+        let y = embedding::embedding(&values(x.primitive()), features, ids);
+        Node::new(tensor(y, [*batch, *length, features]))
     }
 
     fn cross_entropy(&self, x: &Node, head: &Node, labels: &[i32], how: CrossEntropy) -> (Node, LossSums) {

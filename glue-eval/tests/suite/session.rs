@@ -102,7 +102,12 @@ impl Session for Memory {
         unimplemented!("answers are generated")
     }
 
-    fn generate(&mut self, batch: &Batch, max_new_tokens: usize) -> Result<Vec<Vec<i32>>, SessionError> {
+    fn generate(
+        &mut self,
+        batch: &Batch,
+        max_new_tokens: usize,
+        stop: &dyn Fn(&[i32]) -> bool,
+    ) -> Result<Vec<Vec<i32>>, SessionError> {
         let babble = vec![2; max_new_tokens];
         let mut answers: Vec<Vec<i32>> = rows(batch)
             .iter()
@@ -110,6 +115,10 @@ impl Session for Memory {
             .collect();
         if self.begins_with_sentinel {
             answers.iter_mut().for_each(|answer| answer.insert(0, SENTINEL));
+        }
+        for answer in &mut answers {
+            let end = (1..=answer.len()).find(|&end| stop(&answer[..end]));
+            answer.truncate(end.unwrap_or(answer.len()));
         }
         if self.answers_too_few {
             answers.pop();

@@ -1,6 +1,7 @@
 //! What every backend must agree in: [`suite`] runs all of it. References come from PyTorch and transformers, in files that
 //! lie in this crate's sources, beside the scripts that made them.
 
+mod answers;
 mod models;
 mod operations;
 mod plans;

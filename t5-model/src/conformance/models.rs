@@ -3,7 +3,6 @@
 use fusion_core::{
     Checkpoint, DirectSum, Executor, Fill, HostTensor, Normalisation, TensorFile, TensorSource,
 };
-use serde::Deserialize;
 
 use super::references::{self, batch, deviation, number_deviation};
 use super::{Check, Suite};
@@ -15,17 +14,13 @@ use crate::{
 /// The published combinations of activation and head, and the two others.
 const VARIANTS: [&str; 4] = ["v1_1", "v1_0", "gated_tied", "relu_untied"];
 
-#[derive(Deserialize)]
-struct Generation {
-    tokens: Vec<Vec<i32>>,
-}
-
 impl Suite<'_> {
-    /// Logits, loss, gradients and greedy decoding, with padding, labels of three lengths and unequal depths.
+    /// Logits, loss, gradients and answers, with padding, labels of three lengths and unequal depths.
     pub(super) fn models(&self) -> Result<Vec<Check>, SessionError> {
         let mut checks = vec![];
         for variant in VARIANTS {
             checks.extend(self.model(variant)?);
+            checks.extend(self.answers(variant)?);
         }
         Ok(checks)
     }
@@ -62,23 +57,10 @@ impl Suite<'_> {
             // compared with its largest value.
             Precision::Bf16 => (6e-2, 4e-1),
         };
-        let mut checks = vec![
+        Ok(vec![
             Check::run(name("values"), value, values)?,
             Check::run(name("gradients"), gradient, gradients)?,
-        ];
-        // Rounding to bf16 may decide another way.
-        if self.how.precision == Precision::F32 {
-            let expected = references::path(&format!("{variant}/generation.json"));
-            let expected = std::fs::read(&expected).ok().and_then(|text| serde_json::from_slice(&text).ok());
-            let Some(Generation { tokens }) = expected else {
-                return Err(Error::References(format!("{variant}/generation.json cannot be read")).into());
-            };
-            checks.push(Check::run(name("greedy decoding"), 0.0, || {
-                let found = open()?.generate(&batch, 12)?;
-                Ok(found.iter().zip(&tokens).filter(|(a, b)| a != b).count() as f64)
-            })?);
-        }
-        Ok(checks)
+        ])
     }
 
     /// Fused models under the property predict the mean of their parents' logits, which transformers computed.

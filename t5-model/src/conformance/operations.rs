@@ -8,8 +8,8 @@ use super::Check;
 use super::references::{self, deviation, integers, number_deviation, shape};
 use crate::optimizer::{Moments, ParameterUpdate};
 use crate::{
-    Attention, Buckets, CrossEntropy, DropoutDraw, Error, LossSums, Ops, Optimizer, Precision, Result,
-    SessionError, TokenIds,
+    Attention, Buckets, CrossEntropy, DropoutDraw, Error, LossSums, Ops, Optimizer, Positions, Precision,
+    Result, SessionError, TokenIds,
 };
 
 /// As in the script.
@@ -28,6 +28,7 @@ pub fn operations<O: Ops>(mut ops: O, precision: Precision) -> Result<Vec<Check>
         checks.push(check(&mut ops, format!("{name}, gradients"), allowed, |ops| case.gradients(ops))?);
     }
     checks.push(check(&mut ops, "append", 0.0, |ops| Ok(appended(ops)))?);
+    checks.push(check(&mut ops, "gather", 0.0, |ops| Ok(gathered(ops)))?);
     checks.push(check(&mut ops, "accumulate", 1e-6, |ops| Ok(accumulated(ops)))?);
     for (name, optimizer) in optimizers() {
         checks.push(check(&mut ops, format!("update: {name}"), 1e-5, |ops| Ok(update(ops, optimizer)))?);
@@ -271,20 +272,33 @@ fn pattern(shape: &[usize], first: usize) -> HostTensor {
     HostTensor { shape: shape.to_vec(), data: (0..shape.iter().product()).map(value).collect() }
 }
 
-/// Exact even in bf16, for its numbers have few bits.
+/// Rows of whole numbers from `first` on, `[2 · length, 3]`: exact even in bf16, for they have few bits.
+fn counting(length: usize, first: i32) -> HostTensor {
+    let data = (0..2 * length as i32 * 3).map(|index| (first + index) as f32).collect();
+    HostTensor { shape: vec![2 * length, 3], data }
+}
+
+/// `[2, length, 3]`.
+fn activation_of<O: Ops>(ops: &O, tensor: &HostTensor, length: usize) -> O::Activation {
+    let ids: Vec<i32> = (0..2 * length as i32).collect();
+    ops.embedding(&ops.parameter(tensor.clone()), TokenIds { ids: &ids, batch: 2, length })
+}
+
 fn appended<O: Ops>(ops: &mut O) -> f64 {
-    let tensor = |length: usize, first: i32| {
-        let data = (0..2 * length as i32 * 3).map(|index| (first + index) as f32).collect();
-        HostTensor { shape: vec![2 * length, 3], data }
-    };
-    let activation = |tensor: &HostTensor, length: usize| {
-        let ids: Vec<i32> = (0..2 * length as i32).collect();
-        ops.embedding(&ops.parameter(tensor.clone()), TokenIds { ids: &ids, batch: 2, length })
-    };
-    let (x, y) = (tensor(2, 0), tensor(1, 50));
-    let found = ops.read_activation(&ops.append(&activation(&x, 2), &activation(&y, 1)));
+    let (x, y) = (counting(2, 0), counting(1, 50));
+    let appended = ops.append(&activation_of(ops, &x, 2), &activation_of(ops, &y, 1));
     let row = |row: usize| [&x.data[row * 6..][..6], &y.data[row * 3..][..3]].concat();
     let expected = HostTensor { shape: vec![2, 3, 3], data: [row(0), row(1)].concat() };
+    deviation(Some(&ops.read_activation(&appended)), &expected)
+}
+
+/// Positions that are left out, taken twice and in another order.
+fn gathered<O: Ops>(ops: &mut O) -> f64 {
+    let x = counting(3, 10);
+    let positions = Positions { ids: vec![5, 0, 0, 4, 1, 5, 2, 2], batch: 4, length: 2 };
+    let found = ops.read_activation(&ops.gather(&activation_of(ops, &x, 3), &positions));
+    let row = |id: &i32| x.data[*id as usize * 3..][..3].to_vec();
+    let expected = HostTensor { shape: vec![4, 2, 3], data: positions.ids.iter().flat_map(row).collect() };
     deviation(Some(&found), &expected)
 }
 

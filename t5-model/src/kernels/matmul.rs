@@ -90,13 +90,32 @@ pub fn matmul(out: &mut [f32], stride: usize, a: Matrix<'_>, b: Matrix<'_>, into
     }
 }
 
-/// `x · weightᵀ`; `x` is `[rows, in]`, `weight` `[out, in]`.
+/// `x · weightᵀ`; `x` is `[rows, in]`, `weight` `[out, in]`. A row's result has the same bits in whatever company it is.
 pub fn linear(x: &[f32], weight: &[f32], inputs: usize) -> Vec<f32> {
     let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
+    let least = least_rows(inputs, outputs);
+    if (1..least).contains(&rows) {
+        let mut more = x.to_vec();
+        more.resize(least * inputs, 0.0);
+        let mut y = linear(&more, weight, inputs);
+        y.truncate(rows * outputs);
+        return y;
+    }
     let mut y = super::buffer(rows * outputs);
     let (x, weight) = (Matrix::new(x, rows, inputs), Matrix::new(weight, outputs, inputs));
     matmul(&mut y, outputs, x, weight.transposed(), Into::Replace, Threads::All);
     y
+}
+
+/// From how many rows on `gemm` adds up all products alike: for one row, for a few elements and for small results of long
+/// rows it has other ways.
+fn least_rows(inputs: usize, outputs: usize) -> usize {
+    const FEW_ELEMENTS: usize = 16 * 16;
+    const SMALL: usize = 64;
+    const LONG: usize = 512;
+    let more_than_few = FEW_ELEMENTS / outputs.max(1) + 1;
+    let large = if outputs <= SMALL && inputs > LONG { SMALL + 1 } else { 2 };
+    more_than_few.max(large)
 }
 
 /// The gradient of a linear layer's input: `dy · weight`.
@@ -117,4 +136,31 @@ pub fn linear_weight_gradient(dy: &[f32], x: &[f32], inputs: usize) -> Vec<f32> 
     let (dy, x) = (Matrix::new(dy, rows, outputs), Matrix::new(x, rows, inputs));
     matmul(&mut dw, inputs, dy.transposed(), x, Into::Replace, Threads::All);
     dw
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::linear;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_row_is_the_same_in_any_company(
+            rows in 1usize..90, inputs in 1usize..1100, outputs in 1usize..150, chosen in any::<[prop::sample::Index; 5]>(),
+            count in 1usize..=5,
+        ) {
+            let value = |at: usize| ((at * 7919) % 1013) as f32 / 500.0 - 1.0;
+            let x: Vec<f32> = (0..rows * inputs).map(value).collect();
+            let weight: Vec<f32> = (0..outputs * inputs).map(|at| value(at + 31)).collect();
+            let all = linear(&x, &weight, inputs);
+            let chosen: Vec<usize> = chosen[..count].iter().map(|index| index.index(rows)).collect();
+            let few: Vec<f32> = chosen.iter().flat_map(|row| &x[row * inputs..][..inputs]).copied().collect();
+            let expected: Vec<f32> =
+                chosen.iter().flat_map(|row| &all[row * outputs..][..outputs]).copied().collect();
+            prop_assert_eq!(linear(&few, &weight, inputs), expected);
+        }
+    }
 }

@@ -9,6 +9,7 @@ pub mod attention;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod embedding;
+pub mod logits;
 pub mod matmul;
 pub mod norm;
 mod vector;

@@ -107,7 +107,12 @@ impl Session for Toy {
         unreachable!("training does not look at logits")
     }
 
-    fn generate(&mut self, _: &Batch, _: usize) -> Result<Vec<Vec<i32>>, SessionError> {
+    fn generate(
+        &mut self,
+        _: &Batch,
+        _: usize,
+        _: &dyn Fn(&[i32]) -> bool,
+    ) -> Result<Vec<Vec<i32>>, SessionError> {
         unreachable!("training does not generate")
     }
 

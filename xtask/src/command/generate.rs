@@ -67,7 +67,7 @@ impl Arguments {
             inputs.iter_mut().for_each(|input| input.push(tokenizer.eos_id()));
             let rows = inputs.iter().map(|input| (input.as_slice(), [].as_slice()));
             let batch = Batch::padded(rows, tokenizer.pad_id());
-            let outputs = session.generate(&batch, self.max_new_tokens as usize)?;
+            let outputs = session.generate(&batch, self.max_new_tokens as usize, &|_| false)?;
             for (text, tokens) in texts.iter().zip(outputs) {
                 let answer = tokenizer.decode(&tokens)?;
                 if self.json {

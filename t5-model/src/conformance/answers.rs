@@ -1,0 +1,144 @@
+//! Greedy decoding and ranking against transformers: `t5_goldens.py`.
+
+use fusion_core::{Checkpoint, TensorFile, TensorSource};
+use serde::Deserialize;
+
+use super::references::{self, batch, number_deviation};
+use super::{Check, Suite};
+use crate::{Batch, Error, IGNORED_LABEL, Precision, Session, SessionError, T5Config};
+
+/// As in the script.
+const MAX_NEW_TOKENS: usize = 12;
+
+#[derive(Deserialize)]
+struct Generation {
+    tokens: Vec<Vec<i32>>,
+}
+
+impl Suite<'_> {
+    /// What a model answers to inputs of three lengths, and how likely it finds other answers.
+    pub(super) fn answers(&self, variant: &str) -> Result<Vec<Check>, SessionError> {
+        let checkpoint = Checkpoint::open(&references::path(variant)).map_err(Error::from)?;
+        let config = T5Config::of_checkpoint(&checkpoint)?;
+        let open = || self.open(&config, &checkpoint);
+        let reference = references::file(&format!("{variant}/reference.safetensors"))?;
+        let batch = batch(&reference)?;
+        let name = |what: &str| format!("model: {variant}, {what}");
+        let allowed = match self.how.precision {
+            Precision::F32 => 2e-5,
+            Precision::Bf16 => 6e-2,
+        };
+        let ranking = || ranked(open()?.as_mut(), &batch, &reference);
+        let mut checks = vec![Check::run(name("ranking"), allowed, ranking)?];
+        // Rounding to bf16 may decide another way.
+        if self.how.precision == Precision::F32 {
+            let expected = references::path(&format!("{variant}/generation.json"));
+            let expected = std::fs::read(&expected).ok().and_then(|text| serde_json::from_slice(&text).ok());
+            let Some(Generation { tokens }) = expected else {
+                return Err(Error::References(format!("{variant}/generation.json cannot be read")).into());
+            };
+            let company = || in_company(open()?.as_mut(), &batch, &tokens);
+            let stopped = || stopped(open()?.as_mut(), &batch, &tokens);
+            checks.push(Check::run(name("greedy decoding"), 0.0, company)?);
+            checks.push(Check::run(name("greedy decoding, stopped"), 0.0, stopped)?);
+        }
+        Ok(checks)
+    }
+}
+
+/// Rows that are not continued as they should, alone and without padding, together, and among many that end before them.
+fn in_company(session: &mut dyn Session, batch: &Batch, expected: &[Vec<i32>]) -> Result<f64, SessionError> {
+    let companies: [&[usize]; 6] = [&[0], &[1], &[2], &[0, 1, 2], &[2, 0, 1, 1, 2, 2, 1], &[1, 1, 1, 0]];
+    let mut wrong = 0;
+    for company in companies {
+        let found = session.generate(&rows(batch, company), MAX_NEW_TOKENS, &|_| false)?;
+        let expected = company.iter().map(|row| &expected[*row]);
+        wrong += found.iter().zip(expected).filter(|(found, expected)| found != expected).count();
+        wrong += found.len().abs_diff(company.len());
+    }
+    Ok(wrong as f64)
+}
+
+/// The same where every token in turn ends the rows that come to it, and where a number of tokens does.
+fn stopped(session: &mut dyn Session, batch: &Batch, expected: &[Vec<i32>]) -> Result<f64, SessionError> {
+    let mut said = expected.concat();
+    said.sort();
+    said.dedup();
+    let mut wrong = 0;
+    for token in said {
+        let found = session.generate(batch, MAX_NEW_TOKENS, &|tokens| tokens.last() == Some(&token))?;
+        let until =
+            |row: &Vec<i32>| row.iter().position(|said| *said == token).map_or(row.len(), |at| at + 1);
+        let expected = expected.iter().map(|row| &row[..until(row)]);
+        wrong += found.iter().zip(expected).filter(|(found, expected)| found != expected).count();
+    }
+    for most in [0, 1, 7] {
+        let found = session.generate(batch, most, &|_| false)?;
+        let until = expected.iter().map(|row| &row[..row.len().min(most)]);
+        wrong += found.iter().zip(until).filter(|(found, expected)| found != expected).count();
+        let found = session.generate(batch, MAX_NEW_TOKENS, &|tokens| tokens.len() == most)?;
+        let most = if most == 0 { MAX_NEW_TOKENS } else { most };
+        let until = expected.iter().map(|row| &row[..row.len().min(most)]);
+        wrong += found.iter().zip(until).filter(|(found, expected)| found != expected).count();
+    }
+    Ok(wrong as f64)
+}
+
+/// The worst deviation of candidates' likelihoods: of each row's labels from transformers' logits, and of all from what
+/// `forward` says of a batch with these labels.
+fn ranked(session: &mut dyn Session, batch: &Batch, reference: &TensorFile) -> Result<f64, SessionError> {
+    let vocabulary = session.config().vocab_size;
+    let mut candidates: Vec<Vec<i32>> = batch
+        .labels
+        .chunks(batch.target_length)
+        .map(|labels| labels.iter().copied().take_while(|label| *label != IGNORED_LABEL).collect())
+        .collect();
+    let (beginning, other) = (candidates[0][..9].to_vec(), candidates[1][3..].to_vec());
+    candidates.extend([[&beginning[..], &other].concat(), beginning, other, vec![2], vec![]]);
+    let found = session.log_likelihoods(batch, &candidates)?;
+
+    let mut worst: f64 = 0.0;
+    let logits = reference.load_f32("logits").map_err(Error::from)?; // [batch, target, vocabulary]
+    for (row, logits) in logits.data.chunks(batch.target_length * vocabulary).enumerate() {
+        worst = worst
+            .max(number_deviation(found[row][row], log_likelihood(logits, &candidates[row], vocabulary)));
+    }
+    for (at, candidate) in candidates.iter().enumerate() {
+        if candidate.is_empty() {
+            worst = found.iter().fold(worst, |worst, found| worst.max(found[at].abs()));
+            continue;
+        }
+        let (labels, target_length) = (candidate.repeat(batch.size), candidate.len());
+        let labelled = Batch { labels, target_length, ..batch.clone() };
+        let logits = session.forward(&labelled, false)?.logits;
+        for (found, logits) in found.iter().zip(logits.data.chunks(target_length * vocabulary)) {
+            worst = worst.max(number_deviation(found[at], log_likelihood(logits, candidate, vocabulary)));
+        }
+    }
+    Ok(worst)
+}
+
+/// In f64.
+fn log_likelihood(logits: &[f32], tokens: &[i32], vocabulary: usize) -> f64 {
+    let log_probability = |(logits, token): (&[f32], &i32)| {
+        let sum: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
+        f64::from(logits[*token as usize]) - sum.ln()
+    };
+    logits.chunks(vocabulary).zip(tokens).map(log_probability).sum()
+}
+
+/// A batch of some of a batch's rows, padded to the longest of these, without targets.
+fn rows(batch: &Batch, rows: &[usize]) -> Batch {
+    let starts = || rows.iter().map(|row| row * batch.input_length);
+    let mask = |start: usize| &batch.attention_mask[start..][..batch.input_length];
+    let lengths = starts().map(|start| mask(start).iter().filter(|mask| **mask == 1).count());
+    let input_length = lengths.max().unwrap_or(0);
+    Batch {
+        size: rows.len(),
+        input_length,
+        target_length: 0,
+        input_ids: starts().flat_map(|start| &batch.input_ids[start..][..input_length]).copied().collect(),
+        attention_mask: starts().flat_map(|start| &mask(start)[..input_length]).copied().collect(),
+        labels: vec![],
+    }
+}
