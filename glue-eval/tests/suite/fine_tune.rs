@@ -73,6 +73,16 @@ fn an_answer_with_a_sentinel_is_invalid() {
     assert_eq!((report.last.score.mean(), report.last.score.invalid), (0.0, 6));
 }
 
+/// Rows that nobody has learned babble, and are stopped at once.
+#[test]
+fn babble_is_cut_short() {
+    let mut session = Memory::default();
+    let report = run(&mut session, &FineTuneSettings { steps: 1, ..settings() }).unwrap();
+    assert_eq!(report.last.score.invalid, 2);
+    let words = SENTENCES.len() - 2;
+    assert_eq!(session.said, words + 2, "a word for each prompt");
+}
+
 #[test]
 fn best_and_last_step_differ_when_the_model_gets_worse() {
     let mut session = Memory { forgets_at: Some(3), ..Memory::default() };

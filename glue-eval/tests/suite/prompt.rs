@@ -5,8 +5,9 @@ use std::path::Path;
 
 use glue_eval::Task;
 use glue_eval::files::{Example, Label};
-use glue_eval::prompt::{input_text, parse_class, parse_score, score_text, target_text};
+use glue_eval::prompt::{input_text, may_become_answer, parse_class, parse_score, score_text, target_text};
 use glue_eval::task::Answer;
+use proptest::prelude::*;
 use t5_model::text::Tokenizer;
 
 fn example(texts: &[&str]) -> Example {
@@ -90,6 +91,29 @@ fn outputs_match_exactly_or_are_invalid() {
     }
     for output in ["", "three", "3,8", "3.8 4.0", "nan", "inf", "-infinity", "0x3"] {
         assert_eq!(parse_score(output), -1.0, "{output:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_beginning_of_an_answer_may_become_one(
+        text in "[ ]?[+-]?[0-9]{0,3}[.]?[0-9]{0,3}(e[+-]?[0-9]{1,2})?[ ]?", cut in any::<prop::sample::Index>(),
+    ) {
+        let answers = if parse_score(&text) == -1.0 { vec![] } else { vec![(Task::Stsb, text.as_str())] };
+        for (task, answer) in answers.into_iter().chain([(Task::Cola, "acceptable"), (Task::Rte, "not_entailment")]) {
+            let beginning = &answer[..cut.index(answer.len() + 1)];
+            prop_assert!(may_become_answer(task, beginning), "{}: {:?}", task, beginning);
+        }
+    }
+}
+
+#[test]
+fn what_can_become_no_answer() {
+    let hopeless =
+        [(Task::Cola, "acceptables"), (Task::Cola, "entail"), (Task::Rte, "Not"), (Task::Rte, " entail")];
+    let numbers = ["3..", "3.8.", "three", "3,", "3 8", "e", "--"].map(|text| (Task::Stsb, text));
+    for (task, text) in hopeless.into_iter().chain(numbers) {
+        assert!(!may_become_answer(task, text), "{task}: {text:?}");
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Memory {
     pub forgets_at: Option<u64>,
     pub fails_at: Option<u64>,
     pub answers_too_few: bool,
+    /// Tokens of all answers.
+    pub said: usize,
     /// Whether every answer begins with a sentinel.
     pub begins_with_sentinel: bool,
 }
@@ -119,6 +121,7 @@ impl Session for Memory {
         for answer in &mut answers {
             let end = (1..=answer.len()).find(|&end| stop(&answer[..end]));
             answer.truncate(end.unwrap_or(answer.len()));
+            self.said += answer.len();
         }
         if self.answers_too_few {
             answers.pop();
