@@ -137,17 +137,6 @@ pub trait Session {
         Err(SessionError::Device("it does not rank answers".into()))
     }
 
-    /// The log of each candidate's probability after each row's inputs, `[row][candidate]`, in nats: the sum over its tokens,
-    /// the end of sequence token among them if the candidate has it.
-    fn log_likelihoods(
-        &mut self,
-        batch: &Batch,
-        candidates: &[Vec<i32>],
-    ) -> Result<Vec<Vec<f64>>, SessionError> {
-        let _ = (batch, candidates);
-        Err(SessionError::Device("it does not rank answers".into()))
-    }
-
     /// The weights, by Hugging Face's names.
     fn export(&self) -> Result<HostTensors, SessionError>;
 
