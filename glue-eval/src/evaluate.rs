@@ -17,7 +17,7 @@ use crate::files::Example;
 pub(crate) struct Prompts<'a> {
     pub task: Task,
     pub examples: Vec<&'a Example>,
-    inputs: Vec<Vec<i32>>,
+    pub inputs: Vec<Vec<i32>>,
     /// Positions from the longest input to the shortest, so that a batch's rows have similar lengths and the batch that
     /// needs most memory comes first.
     order: Vec<usize>,

@@ -3,7 +3,13 @@ use std::fs;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
+mod contestant;
+mod entrant;
 mod fuse;
+mod glue;
+mod process;
+mod protocol;
+mod python;
 mod train;
 
 /// Measure this machine
@@ -16,6 +22,9 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Bench {
     Fuse(fuse::Arguments),
+    Glue(glue::Arguments),
+    #[command(hide = true)]
+    GlueWorker(glue::worker::Arguments),
     Train(train::Arguments),
     #[command(hide = true)]
     TrainWorker(train::worker::Arguments),
@@ -25,6 +34,8 @@ impl Arguments {
     pub fn run(self) -> Result<()> {
         match self.bench {
             Bench::Fuse(arguments) => arguments.run(),
+            Bench::Glue(arguments) => arguments.run(),
+            Bench::GlueWorker(arguments) => arguments.run(),
             Bench::Train(arguments) => arguments.run(),
             Bench::TrainWorker(arguments) => arguments.run(),
         }

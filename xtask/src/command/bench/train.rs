@@ -1,27 +1,23 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 use t5_model::parameter_table;
 
-use self::contestant::Contestant;
 use self::model::Model;
-use self::process::Worker;
 use self::product::SquareProduct;
-use self::protocol::{Ready, Request, Summary, Times};
+use self::protocol::{Request, Times, WARM_UP};
 use self::report::{Measured, Report};
-use crate::build;
+use super::contestant::Contestant;
+use super::entrant::{Entrant, NO_TRANSFORMERS, build_missing, entrants};
 use crate::compute::start_threads;
-use crate::interrupt::{self, Interrupted};
+use crate::interrupt;
 use crate::output::{print, print_json};
 
-mod contestant;
 mod model;
-mod process;
 mod product;
 mod protocol;
-mod python;
 mod report;
 pub mod worker;
 
@@ -66,13 +62,10 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
-        // What is asked for by name is built, if need be.
-        let frameworks = self.only.iter().filter_map(|name| name.split_whitespace().next());
-        for missing in frameworks.filter(|name| build::is_missing(name)) {
-            build::backend(missing)?;
-        }
+        build_missing(&self.only)?;
         start_threads(self.threads)?;
-        let (contestants, python) = self.contestants()?;
+        let all = Contestant::all(&[""], &["", "compiled"]);
+        let (contestants, python) = entrants(all, &self.only, self.python.as_deref())?;
         interrupt::listen()?;
         let _graceful = interrupt::let_finish(); // a bench that is interrupted still ends its workers
         let mut product = SquareProduct::new(if matches!(self.model, Model::Tiny) { 128 } else { 2048 });
@@ -80,8 +73,8 @@ impl Arguments {
         let mut runs = Vec::new();
         for contestant in contestants {
             eprintln!("start {contestant}");
-            let command = contestant.command(self.model, rayon::current_num_threads(), python.as_deref())?;
-            runs.push(Run::start(contestant, command, parameters)?);
+            let command = command(&contestant, self.model, python.as_deref())?;
+            runs.push(Run { entrant: Entrant::start(contestant, command, parameters)?, rounds: Vec::new() });
         }
         for round in 1..=self.rounds {
             eprintln!("round {round} of {}", self.rounds);
@@ -101,75 +94,61 @@ impl Arguments {
             failed => bail!("{failed} of the contestants failed"),
         }
     }
-
-    /// Who takes part, and with which Python.
-    fn contestants(&self) -> Result<(Vec<Contestant>, Option<PathBuf>)> {
-        let mut contestants = Contestant::chosen(&self.only)?;
-        ensure!(!contestants.is_empty(), "no backend is compiled in");
-        if !contestants.iter().any(Contestant::needs_python) {
-            return Ok((contestants, None));
-        }
-        let python = python::find(self.python.as_deref())?;
-        if python.is_none() {
-            ensure!(self.only.is_empty(), "{}", NO_TRANSFORMERS.trim());
-            contestants.retain(|contestant| !contestant.needs_python());
-        }
-        Ok((contestants, python))
-    }
 }
 
-const NO_TRANSFORMERS: &str = "\nWithout transformers: no Python with torch and transformers was found. \
-     `pip install torch transformers`, or name one with --python\n";
+/// What starts a contestant's worker.
+fn command(contestant: &Contestant, model: Model, python: Option<&Path>) -> Result<Command> {
+    let mut command = contestant.command("train-worker", "bench_transformers.py", python)?;
+    if contestant.needs_python() {
+        command.args(sizes(model)).args(["--optimizer", "fused"]);
+    } else {
+        command.args(["--model", &model.name()]);
+    }
+    Ok(command)
+}
+
+/// The model and its batch as options of `bench_transformers.py`.
+fn sizes(model: Model) -> Vec<String> {
+    let (config, [batch, input, target]) = (model.config(), model.sizes());
+    [
+        ("vocabulary", config.vocab_size),
+        ("d-model", config.d_model),
+        ("d-kv", config.d_kv),
+        ("heads", config.num_heads),
+        ("d-ff", config.d_ff),
+        ("layers", config.num_layers),
+        ("decoder-layers", config.num_decoder_layers()),
+        ("batch", batch),
+        ("input-length", input),
+        ("target-length", target),
+        ("warm-up", WARM_UP as usize),
+    ]
+    .into_iter()
+    .flat_map(|(name, value)| [format!("--{name}"), value.to_string()])
+    .collect()
+}
 
 /// A contestant's way through the measurement.
 struct Run {
-    contestant: Contestant,
-    /// Or why there is none any more.
-    worker: Result<Worker, String>,
+    entrant: Entrant,
     /// Milliseconds of the steps of each round.
     rounds: Vec<Vec<f64>>,
 }
 
 impl Run {
-    /// Starts the worker and waits until it is ready.
-    fn start(contestant: Contestant, command: Command, parameters: u64) -> Result<Run> {
-        let worker = Worker::start(command).and_then(|mut worker| {
-            let ready: Ready = worker.hear()?;
-            ensure!(ready.parameters == parameters, "it has {} weights, not {parameters}", ready.parameters);
-            Ok(worker)
-        });
-        Ok(Run { contestant, worker: unless_interrupted(worker)?, rounds: Vec::new() })
-    }
-
-    /// Lets the worker take some steps, if it has not failed yet.
+    /// Lets the worker take some steps.
     fn turn(&mut self, steps: u32) -> Result<()> {
-        let Ok(worker) = &mut self.worker else { return Ok(()) };
-        let times = worker.ask(Request::Step(steps)).and_then(|Times { ms }| {
+        let times = self.entrant.ask(Request::Step(steps), |Times { ms }| {
             let sound = ms.len() == steps as usize && ms.iter().all(|ms| ms.is_finite() && *ms > 0.0);
             ensure!(sound, "its times of {steps} steps are {ms:?}");
-            Ok(ms)
-        });
-        match unless_interrupted(times)? {
-            Ok(ms) => self.rounds.push(ms),
-            Err(error) => self.worker = Err(error),
-        }
+            Ok(())
+        })?;
+        self.rounds.extend(times.map(|Times { ms }| ms));
         Ok(())
     }
 
     fn finish(self) -> Result<Measured> {
-        let summary = match self.worker {
-            Ok(mut worker) => unless_interrupted(worker.ask::<Summary>(Request::Quit))?,
-            Err(error) => Err(error),
-        };
-        Ok(Measured { contestant: self.contestant, rounds: self.rounds, summary })
-    }
-}
-
-/// The last line of what went wrong, which is one contestant's matter; Ctrl-C is everyone's.
-fn unless_interrupted<T>(result: Result<T>) -> Result<Result<T, String>> {
-    match result {
-        Err(error) if error.is::<Interrupted>() => Err(error),
-        Err(error) => Ok(Err(format!("{error:#}").lines().last().unwrap_or_default().trim().to_owned())),
-        Ok(value) => Ok(Ok(value)),
+        let contestant = self.entrant.contestant.clone();
+        Ok(Measured { contestant, rounds: self.rounds, summary: self.entrant.finish()? })
     }
 }

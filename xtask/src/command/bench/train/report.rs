@@ -2,10 +2,10 @@ use anyhow::Result;
 use serde::Serialize;
 use t5_model::training_flops_per_token;
 
-use super::contestant::Contestant;
 use super::model::Model;
 use super::product::SquareProduct;
 use super::protocol::Summary;
+use crate::command::bench::contestant::Contestant;
 use crate::command::bench::{median, quantile};
 use crate::output::{bytes, count, thousands};
 use crate::report::table::Table;

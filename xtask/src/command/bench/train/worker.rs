@@ -4,14 +4,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use serde::Serialize;
 use t5_model::{Batch, Dropout, Optimizer, Session, Update, initialize, parameter_table};
 
 use super::model::Model;
-use super::protocol::{Complaint, Ready, Request, Summary, Times, WARM_UP};
+use super::protocol::{Request, Summary, Times, WARM_UP};
 use crate::command::bench::memory;
+use crate::command::bench::protocol::{Complaint, Ready, say};
 use crate::compute::ComputeArguments;
-use crate::output::print;
 
 /// Train as `bench train` asks for on standard input
 #[derive(Args, Debug)]
@@ -75,8 +74,4 @@ impl Training {
         self.loss = self.session.train_step(from_ref(&self.batch), &update)?.loss;
         Ok(start.elapsed().as_secs_f64() * 1e3)
     }
-}
-
-fn say(answer: &impl Serialize) -> Result<()> {
-    print(&format!("{}\n", serde_json::to_string(answer)?))
 }

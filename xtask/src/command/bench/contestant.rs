@@ -5,10 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use t5_model::{Computation, Precision, backends};
 
-use super::model::Model;
-use super::protocol::WARM_UP;
-
-/// What trains, on which device, in which precision.
+/// What computes, on which device, in which precision.
 #[derive(Clone, Debug)]
 pub struct Contestant {
     framework: Framework,
@@ -19,8 +16,8 @@ pub struct Contestant {
 enum Framework {
     /// By name.
     Backend(&'static str),
-    /// Hugging Face's T5 under PyTorch, perhaps under `torch.compile`.
-    Transformers { compiled: bool },
+    /// Hugging Face's T5 under PyTorch, in a way that has a name, if it is not the usual one.
+    Transformers { variant: &'static str },
 }
 
 impl fmt::Display for Contestant {
@@ -34,21 +31,25 @@ impl fmt::Display for Contestant {
             write!(f, " {}", self.how.precision)?;
         }
         match self.framework {
-            Framework::Transformers { compiled: true } => f.write_str(" compiled"),
+            Framework::Transformers { variant } if !variant.is_empty() => write!(f, " {variant}"),
             _ => Ok(()),
         }
     }
 }
 
 impl Contestant {
-    /// All there are: backends in each precision on each device, and transformers on the CPU and where a backend has CUDA.
-    pub fn all() -> Vec<Contestant> {
+    /// All there are: backends in each precision on each device, and transformers in its variants on the CPU and where a
+    /// backend has CUDA.
+    pub fn all(on_cpu: &[&'static str], on_cuda: &[&'static str]) -> Vec<Contestant> {
         let mut all = Vec::new();
-        let mut places = vec![("cpu".to_owned(), false)];
+        let place = |device: &str, variants: &[&'static str]| -> Vec<(String, &'static str)> {
+            variants.iter().map(|variant| (device.to_owned(), *variant)).collect()
+        };
+        let mut places = place("cpu", on_cpu);
         for backend in backends() {
             for device in backend.devices() {
                 if device.name.starts_with("cuda") {
-                    places.extend([false, true].map(|compiled| (device.name.clone(), compiled)));
+                    places.extend(place(&device.name, on_cuda));
                 }
                 all.extend(device.precisions.iter().map(|&precision| Contestant {
                     framework: Framework::Backend(backend.name()),
@@ -58,9 +59,9 @@ impl Contestant {
         }
         places.sort();
         places.dedup();
-        for (device, compiled) in places {
+        for (device, variant) in places {
             all.extend([Precision::F32, Precision::Bf16].map(|precision| Contestant {
-                framework: Framework::Transformers { compiled },
+                framework: Framework::Transformers { variant },
                 how: Computation { precision, ..Computation::on(&device) },
             }));
         }
@@ -68,8 +69,7 @@ impl Contestant {
     }
 
     /// Those of these names, or all.
-    pub fn chosen(names: &[String]) -> Result<Vec<Contestant>> {
-        let all = Contestant::all();
+    pub fn chosen(all: Vec<Contestant>, names: &[String]) -> Result<Vec<Contestant>> {
         let known: Vec<String> = all.iter().map(ToString::to_string).collect();
         if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
             bail!("there is no contestant {unknown:?}; there are: {}", known.join(", "));
@@ -86,53 +86,30 @@ impl Contestant {
         self.how.device.starts_with("cpu")
     }
 
-    /// What starts its worker.
-    pub fn command(&self, model: Model, threads: usize, python: Option<&Path>) -> Result<Command> {
+    /// What starts a worker that computes as this one does: this program's command of that name, or a Python script.
+    pub fn command(&self, worker: &str, script: &str, python: Option<&Path>) -> Result<Command> {
         let mut command = match self.framework {
             Framework::Backend(name) => {
                 let program = std::env::current_exe().context("this program's file is not known")?;
                 let mut command = Command::new(program);
-                command.args(["bench", "train-worker", "--model", &model.name(), "--backend", name]);
+                command.args(["bench", worker, "--backend", name]);
                 command.args(["--precision", &self.how.precision.to_string()]);
                 command
             }
-            Framework::Transformers { compiled } => {
+            Framework::Transformers { variant } => {
                 let mut command = Command::new(python.context("transformers needs a Python")?);
-                command.arg(concat!(
-                    env!("CARGO_MANIFEST_DIR"),
-                    "/../t5-model/tests/python/bench_transformers.py"
-                ));
-                command.args(sizes(model)).args(["--optimizer", "fused"]);
+                command.arg(Path::new(SCRIPTS).join(script));
                 command.args((self.how.precision == Precision::Bf16).then_some("--bf16"));
-                command.args(compiled.then_some("--compile"));
+                command.args((!variant.is_empty()).then(|| format!("--{variant}")));
                 command
             }
         };
-        command.args(["--device", &self.how.device, "--threads", &threads.to_string()]);
+        command.args(["--device", &self.how.device, "--threads", &rayon::current_num_threads().to_string()]);
         Ok(command)
     }
 }
 
-/// The model and its batch as options of `bench_transformers.py`.
-fn sizes(model: Model) -> Vec<String> {
-    let (config, [batch, input, target]) = (model.config(), model.sizes());
-    [
-        ("vocabulary", config.vocab_size),
-        ("d-model", config.d_model),
-        ("d-kv", config.d_kv),
-        ("heads", config.num_heads),
-        ("d-ff", config.d_ff),
-        ("layers", config.num_layers),
-        ("decoder-layers", config.num_decoder_layers()),
-        ("batch", batch),
-        ("input-length", input),
-        ("target-length", target),
-        ("warm-up", WARM_UP as usize),
-    ]
-    .into_iter()
-    .flat_map(|(name, value)| [format!("--{name}"), value.to_string()])
-    .collect()
-}
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../t5-model/tests/python");
 
 #[cfg(test)]
 mod tests {
@@ -145,11 +122,11 @@ mod tests {
         let name = |framework, device: &str, precision| {
             Contestant { framework, how: Computation { precision, ..Computation::on(device) } }.to_string()
         };
-        let transformers = |compiled| Framework::Transformers { compiled };
+        let transformers = |variant| Framework::Transformers { variant };
         assert_eq!(name(Framework::Backend("burn"), "cpu", Precision::F32), "burn cpu");
         assert_eq!(name(Framework::Backend("tch"), "cpu", Precision::Bf16), "tch cpu bf16");
-        assert_eq!(name(transformers(false), "cpu", Precision::F32), "transformers");
-        assert_eq!(name(transformers(false), "cpu", Precision::Bf16), "transformers bf16");
-        assert_eq!(name(transformers(true), "cuda:0", Precision::F32), "transformers cuda:0 compiled");
+        assert_eq!(name(transformers(""), "cpu", Precision::F32), "transformers");
+        assert_eq!(name(transformers(""), "cpu", Precision::Bf16), "transformers bf16");
+        assert_eq!(name(transformers("compiled"), "cuda:0", Precision::F32), "transformers cuda:0 compiled");
     }
 }

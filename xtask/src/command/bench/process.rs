@@ -1,5 +1,6 @@
 //! A worker from the outside.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -9,15 +10,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use serde::de::DeserializeOwned;
 
-use super::protocol::{Request, parse};
+use super::protocol::parse;
 use crate::interrupt;
 
 /// How long Ctrl-C may have to wait.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// The longest line that can be an answer, in bytes.
-const LONGEST_LINE: u64 = 1 << 20;
+const LONGEST_LINE: u64 = 1 << 26;
 
-/// A process that trains when it is asked to, and ends with this.
+/// A process that computes when it is asked to, and ends with this.
 pub struct Worker {
     process: Child,
     requests: Option<ChildStdin>,
@@ -43,7 +44,7 @@ impl Worker {
         Ok(worker)
     }
 
-    pub fn ask<Answer: DeserializeOwned>(&mut self, request: Request) -> Result<Answer> {
+    pub fn ask<Answer: DeserializeOwned>(&mut self, request: impl Display) -> Result<Answer> {
         let sent = self.requests.as_mut().map(|requests| writeln!(requests, "{request}"));
         match sent {
             Some(Ok(())) => self.hear(),

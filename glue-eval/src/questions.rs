@@ -1,0 +1,102 @@
+//! Tasks outside of a fine-tuning: their prompts and answers, for whoever measures how fast these come.
+
+use std::sync::atomic::AtomicBool;
+
+use t5_model::text::Tokenizer;
+use t5_model::{Batch, Session};
+
+use crate::batch::Encoder;
+use crate::error::GlueError;
+use crate::evaluate::{Answering, Prompts};
+use crate::files::{Example, TaskData};
+use crate::metrics::{INVALID_CLASS, INVALID_SCORE};
+use crate::sampling::{EpochOrder, subset};
+use crate::score::Prediction;
+use crate::settings::{FineTuneSettings, Scoring};
+use crate::task::{Answer, EvaluationSet, Task};
+
+/// A development set as a model reads it.
+pub struct Questions<'a> {
+    /// As tasks and their sets are called: `sst2`, `mnli matched`.
+    pub name: String,
+    encoder: Encoder<'a>,
+    prompts: Prompts<'a>,
+}
+
+impl<'a> Questions<'a> {
+    /// Of examples of that set; what they are cut to and how many they may be is in the settings.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn new(
+        task: Task,
+        set: &EvaluationSet,
+        examples: &'a [Example],
+        tokenizer: &'a Tokenizer,
+        settings: &FineTuneSettings,
+    ) -> Result<Self, GlueError> {
+        let encoder = Encoder::new(tokenizer, settings);
+        let prompts = Prompts::new(&encoder, task, subset(examples, settings.max_eval_examples))?;
+        let name = format!("{} {}", task.spec().name, set.name).trim_end().to_owned();
+        Ok(Questions { name, encoder, prompts })
+    }
+
+    /// The tokens of each prompt, with its end token.
+    pub fn prompts(&self) -> &[Vec<i32>] {
+        &self.prompts.inputs
+    }
+
+    /// The most tokens of an answer, with its end token.
+    pub fn generation_limit(&self) -> usize {
+        self.encoder.generation_limit(self.prompts.task)
+    }
+
+    /// What the model answers, in order, by greedy decoding: as an evaluation takes it. `None` for what is no valid answer.
+    ///
+    /// # Errors
+    /// What the session fails with.
+    pub fn answers(
+        &self,
+        session: &mut dyn Session,
+        batch_size: usize,
+    ) -> Result<Vec<Option<String>>, GlueError> {
+        let stop = &AtomicBool::new(false);
+        let answering = Answering { encoder: self.encoder, scoring: Scoring::Generate, batch_size, stop };
+        let predictions = answering.answers(session, &self.prompts, &mut |_| {})?.unwrap_or_default();
+        Ok(predictions.into_iter().map(|prediction| self.valid(prediction)).collect())
+    }
+
+    /// Somebody else's answer of these tokens, without the end token, if it is a valid one.
+    pub fn judge(&self, tokens: &[i32], output: String) -> Option<String> {
+        let plain = self.encoder.is_plain_answer(self.prompts.task, tokens);
+        self.valid(Prediction { label: None, output, plain })
+    }
+
+    fn valid(&self, prediction: Prediction) -> Option<String> {
+        let valid = match &self.prompts.task.spec().answer {
+            Answer::Class { words, .. } => prediction.class(words) != INVALID_CLASS,
+            Answer::Score { .. } => prediction.score() != INVALID_SCORE,
+        };
+        valid.then_some(prediction.output)
+    }
+}
+
+/// The micro-batches of one training step that takes as many examples of each task.
+///
+/// # Errors
+/// If the tokenizer fails, or a target does not fit.
+pub fn lesson(
+    tasks: &[TaskData],
+    tokenizer: &Tokenizer,
+    settings: &FineTuneSettings,
+    step: u64,
+) -> Result<Vec<Batch>, GlueError> {
+    let encoder = Encoder::new(tokenizer, settings);
+    let each = settings.batch_size.div_ceil(tasks.len().max(1));
+    let drawn = |data: &'_ TaskData| EpochOrder::new(data.train.len(), settings.seed).batch(step, each);
+    let examples: Vec<(Task, &Example)> = tasks
+        .iter()
+        .flat_map(|data| drawn(data).into_iter().map(|index| (data.task, &data.train[index])))
+        .collect();
+    Ok(encoder.micro_batches(&encoder.pairs(&examples)?, settings.micro_batch_size))
+}
