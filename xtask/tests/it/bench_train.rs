@@ -1,15 +1,14 @@
 //! `bench train`, with scripts in the place of a Python with transformers.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::program::{Called, call, directory, text};
+use crate::program::{Called, call, text};
+use crate::scripts::{backends, python};
 
 /// A worker that answers, for 2 steps a turn.
 const SOUND: &str = r#"
@@ -27,37 +26,11 @@ echo '{"ready": true, "parameters": 8432}'
 read -r request
 "#;
 
-/// A script that passes for a Python with everything.
-fn python(worker: &str) -> TempDir {
-    let script = format!("#!/bin/sh\ncase $1 in -c) exit 0 ;; esac\n{worker}");
-    let folder = directory(&[("python", &script)]);
-    let executable = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(folder.path().join("python"), executable).expect("a permission");
-    folder
-}
-
 const TINY: [&str; 8] = ["bench", "train", "--model", "tiny", "--rounds", "3", "--steps", "2"];
 
 fn bench(worker: &str, more: &[&str]) -> Called {
     let python = python(worker);
     call(&[&TINY[..], &["--python", text(&python.path().join("python"))], more].concat())
-}
-
-/// Every backend on every device in every precision, as the table names them.
-fn backends() -> Vec<String> {
-    let backends: Value = serde_json::from_str(&call(&["backends", "--json"]).success()).expect("JSON");
-    let mut names = Vec::new();
-    for backend in backends.as_array().expect("backends") {
-        for device in backend["devices"].as_array().expect("devices") {
-            for precision in device["precisions"].as_array().expect("precisions") {
-                let [backend, device, precision] =
-                    [&backend["name"], &device["name"], precision].map(|name| name.as_str().expect("a name"));
-                let suffix = if precision == "f32" { String::new() } else { format!(" {precision}") };
-                names.push(format!("{backend} {device}{suffix}"));
-            }
-        }
-    }
-    names
 }
 
 #[test]

@@ -10,5 +10,6 @@ fn help() {
     for command in commands {
         insta::assert_snapshot!(command, call(&[command, "--help"]).success());
     }
+    insta::assert_snapshot!("bench_glue", call(&["bench", "glue", "--help"]).success());
     insta::assert_snapshot!("bench_train", call(&["bench", "train", "--help"]).success());
 }

@@ -4,6 +4,8 @@ mod arguments;
 #[cfg(feature = "webster")]
 mod backends;
 #[cfg(unix)]
+mod bench_glue;
+#[cfg(unix)]
 mod bench_train;
 mod calibrate;
 mod check;
@@ -24,3 +26,5 @@ mod optimizer;
 mod program;
 mod recipes;
 mod report;
+#[cfg(unix)]
+mod scripts;
