@@ -71,6 +71,12 @@ impl<'a> Encoder<'a> {
         Ok(targets)
     }
 
+    /// How long the prompts would be with their end token if none were cut.
+    pub fn lengths(&self, task: Task, examples: &[Example]) -> Result<Vec<usize>, GlueError> {
+        let texts: Vec<String> = examples.iter().map(|example| input_text(task, example)).collect();
+        Ok(self.tokens(&texts)?.iter().map(|input| input.len() + 1).collect())
+    }
+
     fn tokens(&self, texts: &[String]) -> Result<Vec<Vec<i32>>, GlueError> {
         self.tokenizer.encode_batch(texts).map_err(|source| GlueError::Tokenizer { source: source.into() })
     }

@@ -2,6 +2,8 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::{fmt, io};
 
+use serde::Serialize;
+
 use crate::task::Task;
 
 /// What can go wrong between GLUE's files and a table of results.
@@ -69,7 +71,8 @@ pub enum GlueError {
 }
 
 /// Where in a file, counted from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Place {
     Line(u64),
     Row(u64),

@@ -7,6 +7,7 @@
 
 mod batch;
 mod bootstrap;
+pub mod check;
 mod confusion;
 pub mod error;
 mod evaluate;

@@ -117,7 +117,8 @@ fn read(task: Task, labelled: bool, files: &[PathBuf], bad_rows: BadRows) -> Res
 }
 
 /// What is told of every row: its file, its place there, and the example or why it is none.
-type OnRow<'a> = dyn FnMut(&Path, Place, Result<Example, RowProblem>) -> Result<(), GlueError> + 'a;
+pub(crate) type OnRow<'a> =
+    dyn FnMut(&Path, Place, Result<Example, RowProblem>) -> Result<(), GlueError> + 'a;
 
 /// A file whose rows are wanted.
 struct RowsOf<'a> {
@@ -129,7 +130,12 @@ struct RowsOf<'a> {
 }
 
 /// Goes through the rows of a split's files.
-fn read_rows(task: Task, labelled: bool, files: &[PathBuf], on_row: &mut OnRow<'_>) -> Result<(), GlueError> {
+pub(crate) fn read_rows(
+    task: Task,
+    labelled: bool,
+    files: &[PathBuf],
+    on_row: &mut OnRow<'_>,
+) -> Result<(), GlueError> {
     let mut rows = 0;
     for path in files {
         let file = RowsOf { task, labelled, path, first: rows };
