@@ -1,6 +1,7 @@
 //! Models: where they are, and what lies with them.
 
-mod hub;
+#[cfg(feature = "hub")]
+mod fetch;
 mod place;
 
 use std::fs;
@@ -11,7 +12,10 @@ use fusion_core::{Checkpoint, TensorSource};
 use t5_model::T5Config;
 use t5_model::text::Tokenizer;
 
-pub use hub::HubModel;
+#[cfg(not(feature = "hub"))]
+pub use crate::hub::refuse as fetch;
+#[cfg(feature = "hub")]
+pub use fetch::fetch;
 pub use place::ModelPlace;
 
 /// The tokenizer's files in a checkpoint.

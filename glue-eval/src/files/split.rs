@@ -88,8 +88,14 @@ impl Split {
         Ok(shards.into_iter().map(|(_, path)| path).collect())
     }
 
+    /// Whether this path, below a folder of GLUE's files, is that of one of the split's Parquet files.
+    pub fn is_parquet(self, task: Task, path: &str) -> bool {
+        let name = path.strip_prefix(task.spec().name).and_then(|rest| rest.strip_prefix('/'));
+        name.is_some_and(|name| self.shard(name).is_some())
+    }
+
     /// The number of a shard and of all shards, if this is the name of one: `train-00000-of-00001.parquet`.
-    pub fn shard(self, name: &str) -> Option<(usize, usize)> {
+    fn shard(self, name: &str) -> Option<(usize, usize)> {
         let name = name.strip_prefix(&self.to_string())?.strip_prefix('-')?;
         let (number, of) = name.strip_suffix(".parquet")?.split_once("-of-")?;
         Some((number.parse().ok()?, of.parse().ok()?))

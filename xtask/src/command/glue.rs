@@ -7,6 +7,7 @@ use glue_eval::{AtStep, FineTuneSettings, Scoring, Task};
 use t5_model::Optimizer;
 
 use crate::compute::ComputeArguments;
+use crate::glue_files::GluePlace;
 use crate::interrupt;
 use crate::model::ModelPlace;
 use crate::output::{print, print_json};
@@ -34,9 +35,9 @@ pub struct Arguments {
     /// The checkpoint, in Hugging Face's layout, or `hf:ORG/NAME[@REVISION]`
     #[arg(long, value_name = "MODEL")]
     model: ModelPlace,
-    /// GLUE's files
+    /// GLUE's files: a folder, or `hf:nyu-mll/glue[@REVISION]`
     #[arg(long, value_name = "DIR")]
-    glue: PathBuf,
+    glue: GluePlace,
     /// Tasks, such as cola,sst2 [default: all eight]
     #[arg(long, value_name = "TASK,…", value_delimiter = ',')]
     tasks: Vec<Task>,
@@ -175,13 +176,14 @@ impl Arguments {
         let settings = self.settings();
         settings.check()?;
         let tasks = if self.tasks.is_empty() { Task::ALL.to_vec() } else { self.tasks };
+        let glue = self.glue.directory(&tasks)?;
         let model = self.model.directory()?;
         let compute = self.compute.start()?;
         interrupt::listen()?;
         let _lock = self.output.as_deref().map(|output| StageLock::take(output, "glue")).transpose()?;
         let places = Places {
             model: &model,
-            files: &self.glue,
+            files: &glue,
             tokenizer: self.tokenizer.as_deref(),
             directory: self.output.as_deref(),
         };

@@ -6,6 +6,7 @@ mod check;
 mod ci;
 mod conformance;
 mod convert;
+mod data;
 mod evaluate;
 mod export;
 mod forward;
@@ -46,6 +47,7 @@ enum Command {
     Check(check::Arguments),
     Evaluate(evaluate::Arguments),
     Glue(glue::Arguments),
+    Data(data::Arguments),
     Generate(generate::Arguments),
     Verify(verify::Arguments),
     Inspect(inspect::Arguments),
@@ -69,6 +71,7 @@ impl Cli {
             Command::Check(arguments) => arguments.run(),
             Command::Evaluate(arguments) => arguments.run(),
             Command::Glue(arguments) => arguments.run(),
+            Command::Data(arguments) => arguments.run(),
             Command::Generate(arguments) => arguments.run(),
             Command::Verify(arguments) => arguments.run(),
             Command::Inspect(arguments) => arguments.run(),

@@ -1,11 +1,11 @@
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use fusion_core::write_file_atomically;
 
 use crate::compute::ComputeArguments;
+use crate::glue_files::GluePlace;
 use crate::interrupt;
 use crate::output::{count, print, thousands};
 use crate::recipe::Recipe;
@@ -30,9 +30,9 @@ const EXAMPLES: &str = concat!(
 pub struct Arguments {
     /// The recipe, a TOML file
     recipe: PathBuf,
-    /// GLUE's files, one folder a task; without them, stages that fine-tune on GLUE are left out
+    /// GLUE's files, as for the command `glue`; without them, stages that fine-tune on GLUE are left out
     #[arg(long, value_name = "DIR")]
-    glue: Option<PathBuf>,
+    glue: Option<GluePlace>,
     /// Where to write [default: runs/<the recipe's name>]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -56,14 +56,13 @@ impl Arguments {
     pub fn run(self) -> Result<()> {
         let recipe = Recipe::read(&self.recipe, &self.sets)?;
         let output = self.output.clone().unwrap_or_else(|| recipe.default_output());
-        let stages = Stages::new(&recipe.stages, &output, self.glue.as_deref());
+        let tasks = recipe.stages.iter().flat_map(|stage| stage.work.tasks()).copied().collect::<Vec<_>>();
+        let glue = self.glue.as_ref().map(|glue| glue.directory(&tasks)).transpose()?;
+        let stages = Stages::new(&recipe.stages, &output, glue.as_deref());
         let selected = stages.selected(&self.only)?;
         let forecasts = Forecasts::of(selected.iter().copied())?;
         if self.dry_run {
             return dry_run(&stages, selected.into_iter().zip(forecasts));
-        }
-        if let Some(glue) = &self.glue {
-            fs::read_dir(glue).with_context(|| format!("cannot read GLUE's files in {}", glue.display()))?;
         }
         let compute = self.compute.start()?;
         interrupt::listen()?;

@@ -6,13 +6,13 @@ use std::str::FromStr;
 
 use anyhow::Result;
 
-use super::HubModel;
+use crate::hub::HubName;
 
 /// A checkpoint's directory, or a model on the Hugging Face Hub.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelPlace {
     Directory(PathBuf),
-    Hub(HubModel),
+    Hub(HubName),
 }
 
 impl ModelPlace {
@@ -20,7 +20,7 @@ impl ModelPlace {
     pub fn directory(&self) -> Result<PathBuf> {
         match self {
             ModelPlace::Directory(path) => Ok(path.clone()),
-            ModelPlace::Hub(model) => model.fetch(),
+            ModelPlace::Hub(model) => super::fetch(model),
         }
     }
 
@@ -43,7 +43,7 @@ impl FromStr for ModelPlace {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix(HubModel::PREFIX) {
+        match text.strip_prefix(HubName::PREFIX) {
             Some(name) => Ok(ModelPlace::Hub(name.parse()?)),
             None if text.is_empty() => Err("the name of a model is empty".to_owned()),
             None => Ok(ModelPlace::Directory(text.into())),

@@ -18,7 +18,7 @@ use super::merge::{Table, Value, merge};
 use super::source::Sources;
 use super::tables::{DataTable, EvaluateTable, Texts, TokenizerTable};
 use crate::corpus;
-use crate::model::HubModel;
+use crate::hub::HubName;
 use crate::output::causes;
 use crate::stage::evaluate::Evaluate;
 use crate::stage::fuse::{Calibrate, Fuse, FuseSettings};
@@ -219,7 +219,7 @@ impl Shared<'_> {
             inputs.push(name);
             return Ok(source);
         }
-        if let Some(model) = name.get_ref().strip_prefix(HubModel::PREFIX) {
+        if let Some(model) = name.get_ref().strip_prefix(HubName::PREFIX) {
             let model = model.parse().map_err(|error: String| self.sources.error(name.span(), error))?;
             return Ok(Source::Hub(model));
         }

@@ -16,6 +16,7 @@ use super::fuse::{NamedModel, PlannedFusion};
 use super::record::{Identity, Record};
 use super::{Source, Stage, Work, glue, result_in};
 use crate::compute::Compute;
+use crate::model;
 use crate::progress::duration;
 use crate::stage::pretrain::Start;
 
@@ -86,7 +87,7 @@ impl<'a> Stages<'a> {
     fn locate(&self, source: &Source) -> Result<PathBuf> {
         match source {
             Source::Path(path) => Ok(path.clone()),
-            Source::Hub(model) => model.fetch(),
+            Source::Hub(model) => model::fetch(model),
             Source::Stage(name) => Ok(result_in(&self.stage(name)?.work, &self.directory(name))),
         }
     }
@@ -106,7 +107,7 @@ impl<'a> Stages<'a> {
                 Source::Path(path) if path.join("config.json").is_file() => {
                     Checkpoint::open(path)?.blake3()?
                 }
-                Source::Hub(model) => Checkpoint::open(&model.fetch()?)?.blake3()?,
+                Source::Hub(model) => Checkpoint::open(&model::fetch(model)?)?.blake3()?,
                 Source::Path(path) => Tokenizer::load(path)?.fingerprint().to_owned(),
             };
             inputs.insert(source.to_string(), fingerprint);

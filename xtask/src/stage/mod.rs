@@ -14,9 +14,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use glue_eval::Task;
 use serde::Serialize;
 
-use crate::model::{HubModel, ModelPlace};
+use crate::hub::HubName;
+use crate::model::{self, ModelPlace};
 
 /// A step of a recipe.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +47,7 @@ pub enum Source {
     /// A directory or file.
     Path(PathBuf),
     /// A model on the Hugging Face Hub.
-    Hub(HubModel),
+    Hub(HubName),
 }
 
 impl From<ModelPlace> for Source {
@@ -70,7 +72,7 @@ impl Source {
         match self {
             Source::Stage(_) => Ok(None),
             Source::Path(path) => Ok(Some(path.clone())),
-            Source::Hub(model) => model.fetch().map(Some),
+            Source::Hub(model) => model::fetch(model).map(Some),
         }
     }
 }
@@ -99,6 +101,11 @@ impl Work {
     /// Whether the result is a model.
     pub fn gives_model(&self) -> bool {
         matches!(self, Work::Pretrain(_) | Work::Fuse(_))
+    }
+
+    /// The tasks whose files it reads.
+    pub fn tasks(&self) -> &[Task] {
+        if let Work::Glue(work) = self { &work.tasks } else { &[] }
     }
 
     pub fn inputs(&self) -> Vec<&Source> {

@@ -7,21 +7,21 @@ use crate::hub_server::{Fault, Hub, Model};
 use crate::program::{Called, call_with, directory, golden, text};
 
 /// Calls the program with a cache of its own.
-struct User {
-    home: tempfile::TempDir,
+pub struct User {
+    pub home: tempfile::TempDir,
     address: String,
 }
 
 impl User {
-    fn of(hub: &Hub) -> Self {
+    pub fn of(hub: &Hub) -> Self {
         User { home: directory(&[]), address: hub.address.clone() }
     }
 
-    fn call(&self, arguments: &[&str]) -> Called {
+    pub fn call(&self, arguments: &[&str]) -> Called {
         self.call_with(arguments, &[])
     }
 
-    fn call_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Called {
+    pub fn call_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Called {
         let own = [
             ("HF_HOME", text(self.home.path())),
             ("HF_ENDPOINT", self.address.as_str()),

@@ -1,4 +1,4 @@
-//! A Hugging Face Hub on this machine, as far as fetching models needs one.
+//! A Hugging Face Hub on this machine, as far as fetching models and datasets needs one, and folders on the web.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use sha2::{Digest, Sha256};
+use crate::program::sha256;
 
-/// What the hub does with a request for bytes of weights.
+/// What the hub does with a request for bytes of weights or data.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Fault {
     None,
@@ -20,9 +20,11 @@ pub enum Fault {
     Garble,
     /// Ends every answer early as if that were all.
     Truncate,
+    /// Sends half of every answer, and then nothing more.
+    Stall,
 }
 
-/// A model: its commit, its files, and the status with which it is refused.
+/// A model or a dataset: its commit, its files, and the status with which it is refused.
 #[derive(Clone, Default)]
 pub struct Model {
     pub commit: String,
@@ -33,20 +35,38 @@ pub struct Model {
 impl Model {
     /// The files of a directory.
     pub fn of(directory: &Path, commit: &str) -> Self {
-        let mut files = BTreeMap::new();
+        let mut model = Model { commit: commit.repeat(40), ..Model::default() };
+        model.add(directory, "");
+        model
+    }
+
+    /// The same with the files of the directories in it.
+    pub fn of_folders(directory: &Path, commit: &str) -> Self {
+        let mut model = Model::of(directory, commit);
+        for entry in fs::read_dir(directory).expect("a directory") {
+            let entry = entry.expect("an entry");
+            if entry.file_type().expect("a type").is_dir() {
+                let name = entry.file_name().into_string().expect("UTF-8");
+                model.add(&entry.path(), &format!("{name}/"));
+            }
+        }
+        model
+    }
+
+    fn add(&mut self, directory: &Path, prefix: &str) {
         for entry in fs::read_dir(directory).expect("a directory") {
             let entry = entry.expect("an entry");
             if entry.file_type().expect("a type").is_file() {
                 let name = entry.file_name().into_string().expect("UTF-8");
-                files.insert(name, fs::read(entry.path()).expect("a file"));
+                self.files.insert(format!("{prefix}{name}"), fs::read(entry.path()).expect("a file"));
             }
         }
-        Model { commit: commit.repeat(40), files, refused: None }
     }
 }
 
 struct State {
     address: String,
+    /// By what they are called in addresses: `org/small`, `datasets/org/glue`.
     models: BTreeMap<String, Model>,
     fault: Fault,
     requests: Vec<String>,
@@ -110,40 +130,56 @@ fn answer(state: &Mutex<State>, mut stream: TcpStream) -> std::io::Result<()> {
     }
     let mut state = state.lock().expect("no panic");
     state.requests.push(format!("{path} {range}").trim_end().to_owned());
-    stream.write_all(&state.answer(&path, &range))
+    stream.write_all(&state.answer(&path, &range))?;
+    if state.fault == Fault::Stall {
+        std::mem::forget(stream); // which would close it
+    }
+    Ok(())
 }
 
 impl State {
     fn answer(&mut self, path: &str, range: &str) -> Vec<u8> {
-        let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-        match parts.as_slice() {
-            ["api", "models", organisation, name, "revision", revision] => {
-                self.with_model(organisation, name, |_, model| info(model, revision))
-            }
-            [organisation, name, "resolve", commit, file] => {
-                let place = format!("{}/{organisation}/{name}/cdn/{file}", self.address);
-                self.with_model(organisation, name, |_, model| resolve(model, commit, file, &place, range))
-            }
-            [organisation, name, "cdn", file] => self.with_model(organisation, name, |fault, model| {
-                weights(model.files.get(*file).map_or(&[], Vec::as_slice), range, fault)
-            }),
-            _ => status(404),
+        let path = path.trim_start_matches('/');
+        if let Some((folder, file)) = path.strip_prefix("web/").and_then(|path| path.split_once('/')) {
+            return self.with_model(&format!("web/{folder}"), |fault, model| web(model, file, range, fault));
         }
+        if let Some((name, revision)) =
+            path.strip_prefix("api/").and_then(|path| path.split_once("/revision/"))
+        {
+            let name = name.trim_start_matches("models/");
+            return self.with_model(name, |_, model| info(model, revision));
+        }
+        if let Some((name, (commit, file))) =
+            path.split_once("/resolve/").and_then(|(name, rest)| Some((name, rest.split_once('/')?)))
+        {
+            let place = format!("{}/{name}/cdn/{file}", self.address);
+            return self.with_model(name, |_, model| resolve(model, commit, file, &place, range));
+        }
+        if let Some((name, file)) = path.split_once("/cdn/") {
+            return self.with_model(name, |fault, model| {
+                weights(model.files.get(file).map_or(&[], Vec::as_slice), range, fault)
+            });
+        }
+        status(404)
     }
 
-    fn with_model(
-        &mut self,
-        organisation: &str,
-        name: &str,
-        answer: impl FnOnce(&mut Fault, &Model) -> Vec<u8>,
-    ) -> Vec<u8> {
-        match self.models.get(&format!("{organisation}/{name}")) {
+    fn with_model(&mut self, name: &str, answer: impl FnOnce(&mut Fault, &Model) -> Vec<u8>) -> Vec<u8> {
+        match self.models.get(name) {
             // Nobody is told which models do not exist.
             None => status(401),
             Some(Model { refused: Some(refusal), .. }) => status(*refusal),
             Some(model) => answer(&mut self.fault, model),
         }
     }
+}
+
+/// A file of a folder on the web; its tag is the folder's commit, as far as there is one.
+fn web(model: &Model, name: &str, range: &str, fault: &mut Fault) -> Vec<u8> {
+    let Some(file) = model.files.get(name) else { return status(404) };
+    let tag: Vec<String> = model.commit.get(..1).map(|tag| format!("ETag: \"{tag}\"")).into_iter().collect();
+    let whole = || response("200 OK", &tag, file);
+    let answer = if range.is_empty() { whole() } else { part(file, range, &tag) };
+    if name == "SHA256SUMS" { answer } else { faulty(answer, file, fault) }
 }
 
 fn info(model: &Model, revision: &str) -> Vec<u8> {
@@ -160,8 +196,8 @@ fn info(model: &Model, revision: &str) -> Vec<u8> {
 fn resolve(model: &Model, commit: &str, name: &str, place: &str, range: &str) -> Vec<u8> {
     let Some(file) = model.files.get(name).filter(|_| commit == model.commit) else { return status(404) };
     let commit = format!("X-Repo-Commit: {commit}");
-    let hash: String = Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect();
-    if name.ends_with(".safetensors") || name.ends_with(".bin") {
+    let hash = sha256(file);
+    if [".safetensors", ".bin", ".parquet"].iter().any(|extension| name.ends_with(extension)) {
         let headers = [commit, format!("X-Linked-Etag: \"{hash}\""), format!("Location: {place}")];
         return response("302 Found", &headers, &[]);
     }
@@ -170,25 +206,29 @@ fn resolve(model: &Model, commit: &str, name: &str, place: &str, range: &str) ->
 }
 
 fn weights(file: &[u8], range: &str, fault: &mut Fault) -> Vec<u8> {
-    let whole = part(file, range, &[]);
+    let answer = part(file, range, &[]);
     // What the client asks first is only the size.
-    let is_download = !range.ends_with("-0");
+    if range.ends_with("-0") { answer } else { faulty(answer, file, fault) }
+}
+
+fn faulty(answer: Vec<u8>, file: &[u8], fault: &mut Fault) -> Vec<u8> {
     match fault {
-        Fault::Break(times) if is_download && *times > 0 => {
+        Fault::Break(times) if *times > 0 => {
             *times -= 1;
-            whole[..whole.len() / 2].to_vec()
+            answer[..answer.len() / 2].to_vec()
         }
-        Fault::Garble if is_download => {
-            let mut garbled = whole;
+        Fault::Stall => answer[..answer.len() / 2].to_vec(),
+        Fault::Garble => {
+            let mut garbled = answer;
             garbled.iter_mut().rev().take(9).for_each(|byte| *byte ^= 1);
             garbled
         }
-        Fault::Truncate if is_download => {
+        Fault::Truncate => {
             let mut head = b"HTTP/1.1 206 Partial Content\r\nConnection: close\r\n\r\n".to_vec();
             head.extend(file.get(..file.len() / 2).expect("half of it"));
             head
         }
-        _ => whole,
+        _ => answer,
     }
 }
 

@@ -11,6 +11,9 @@ mod calibrate;
 mod check;
 mod checkpoints;
 mod convert;
+mod data;
+#[cfg(feature = "hub")]
+mod data_fetch;
 mod dependencies;
 mod durable;
 mod export;

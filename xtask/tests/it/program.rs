@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use sha2::{Digest, Sha256};
+
 /// What a call of the program left.
 pub struct Called {
     pub code: Option<i32>,
@@ -61,4 +63,8 @@ pub fn golden(name: &str) -> PathBuf {
 
 pub fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,45 +1,40 @@
-//! Models on the Hugging Face Hub.
+//! The Hugging Face Hub: names of what lies there, and fetching it.
 
 #[cfg(feature = "hub")]
-mod fetch;
+mod connection;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::Result;
 use serde::Serialize;
 
-/// `hf:ORG/NAME[@REVISION]`: a model, at a branch, tag or commit.
+#[cfg(feature = "hub")]
+pub use connection::{Cache, Hub, HubRepo, RepoType, is_offline};
+
+/// `hf:ORG/NAME[@REVISION]`: a model or a dataset, at a branch, tag or commit.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(into = "String")]
-pub struct HubModel {
+pub struct HubName {
     name: String,
     revision: Option<String>,
 }
 
-impl HubModel {
+impl HubName {
     pub const PREFIX: &str = "hf:";
 
     #[cfg(feature = "hub")]
     fn revision(&self) -> &str {
         self.revision.as_deref().unwrap_or("main")
     }
-
-    /// The directory of the model's files in the hub's cache. A model that is there is not looked for again: the same
-    /// name means the same weights until the cache is cleared or a revision asks for others.
-    #[cfg(feature = "hub")]
-    pub fn fetch(&self) -> Result<PathBuf> {
-        fetch::fetch(self)
-    }
-
-    #[cfg(not(feature = "hub"))]
-    pub fn fetch(&self) -> Result<PathBuf> {
-        anyhow::bail!("{self} is on the Hugging Face Hub, which needs the feature `hub` of this program")
-    }
 }
 
-impl FromStr for HubModel {
+/// What a program says that cannot speak with the hub.
+#[cfg(not(feature = "hub"))]
+pub fn refuse<T>(name: &HubName) -> anyhow::Result<T> {
+    anyhow::bail!("{name} is on the Hugging Face Hub, which needs the feature `hub` of this program")
+}
+
+impl FromStr for HubName {
     type Err = String;
 
     /// Without the prefix.
@@ -55,30 +50,30 @@ impl FromStr for HubModel {
         if parts.len() > 2 || !parts.iter().all(|part| is_name(part)) || !revision_is_sound {
             return Err(format!("\"hf:{text}\" is not of the form hf:ORG/NAME[@REVISION]"));
         }
-        Ok(HubModel { name: name.to_owned(), revision: revision.map(str::to_owned) })
+        Ok(HubName { name: name.to_owned(), revision: revision.map(str::to_owned) })
     }
 }
 
-impl fmt::Display for HubModel {
+impl fmt::Display for HubName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", Self::PREFIX, self.name)?;
         self.revision.iter().try_for_each(|revision| write!(f, "@{revision}"))
     }
 }
 
-impl From<HubModel> for String {
-    fn from(model: HubModel) -> Self {
-        model.to_string()
+impl From<HubName> for String {
+    fn from(name: HubName) -> Self {
+        name.to_string()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::HubModel;
+    use super::HubName;
 
     #[test]
     fn names() {
-        let read = |text: &str| text.parse::<HubModel>().map(|model| model.to_string());
+        let read = |text: &str| text.parse::<HubName>().map(|name| name.to_string());
         for name in ["google/t5-v1_1-small", "t5-small", "a/b@main", "a/b@refs/pr/1", "a/b@0a1b"] {
             assert_eq!(read(name), Ok(format!("hf:{name}")));
         }

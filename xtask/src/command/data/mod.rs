@@ -1,0 +1,30 @@
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+mod check;
+#[cfg(feature = "hub")]
+mod fetch;
+
+/// Fetch and check GLUE's files
+#[derive(Args, Debug)]
+pub struct Arguments {
+    #[command(subcommand)]
+    data: Data,
+}
+
+#[derive(Debug, Subcommand)]
+enum Data {
+    #[cfg(feature = "hub")]
+    Fetch(fetch::Arguments),
+    Check(check::Arguments),
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<()> {
+        match self.data {
+            #[cfg(feature = "hub")]
+            Data::Fetch(arguments) => arguments.run(),
+            Data::Check(arguments) => arguments.run(),
+        }
+    }
+}

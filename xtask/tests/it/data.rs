@@ -1,0 +1,84 @@
+//! What `data check` says of GLUE's files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::program::{call, call_in, directory, sha256, text};
+
+/// The Parquet files that pyarrow wrote.
+fn parquet() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../glue-eval/tests/goldens/parquet")
+}
+
+/// CoLA and RTE as TSV files; a row of CoLA's breaks off.
+fn tsv() -> tempfile::TempDir {
+    let rte =
+        "index\tsentence1\tsentence2\tlabel\n0\tA cat sat.\tIt sat.\tentailment\n1\tA.\tB.\tnot_entailment\n";
+    directory(&[
+        (
+            "CoLA/train.tsv",
+            "x\t1\t\tA cat sat.\nx\t0\t*\tA cat sat.\nx\t1\nx\t1\t\tIt rains.\nx\t1\t\tIt rains.\n",
+        ),
+        ("CoLA/dev.tsv", "x\t1\t\tIt rains.\nx\t1\t\tA dog ran.\n"),
+        ("CoLA/test.tsv", "index\tsentence\n0\tIt snows.\n"),
+        ("RTE/train.tsv", rte),
+        ("RTE/dev.tsv", rte),
+    ])
+}
+
+#[test]
+fn files_of_both_layouts_are_described() {
+    let glue = tsv();
+    let called = call_in(glue.path(), &["data", "check", "."]);
+    assert_eq!(called.code, Some(1));
+    insta::assert_snapshot!("tsv", format!("{}\n{}", called.stdout, called.stderr));
+    let skipped = call_in(glue.path(), &["data", "check", ".", "--skip-bad-rows"]).success();
+    assert_eq!(skipped, called.stdout);
+
+    let folder = parquet();
+    insta::assert_snapshot!("parquet", call_in(&folder, &["data", "check", "."]).success());
+    let json = call_in(&folder, &["data", "check", ".", "--tasks", "rte", "--json"]).success();
+    insta::assert_snapshot!("json", json);
+}
+
+#[test]
+fn what_cannot_be_checked_says_why() {
+    let glue = tsv();
+    let check = |arguments: &[&str]| call_in(glue.path(), &[&["data", "check"], arguments].concat());
+    fs::create_dir_all(glue.path().join("empty")).expect("a folder");
+    fs::create_dir_all(glue.path().join("cut/cola")).expect("a folder");
+    let whole = fs::read(parquet().join("cola/train-00000-of-00001.parquet")).expect("a file");
+    fs::write(glue.path().join("cut/cola/train-00000-of-00001.parquet"), &whole[..whole.len() / 2])
+        .expect("written");
+    let mut messages = String::new();
+    for arguments in [&["absent"][..], &["empty"], &["cut"], &[".", "--tasks", "rte,qqp"]] {
+        messages += &check(arguments).failure();
+    }
+    insta::assert_snapshot!("errors", messages);
+    for arguments in [&["."; 2][..], &[".", "--tasks", "rtt"], &["hf:a/b/c"], &["https://host/glue"], &[""]] {
+        let called = check(arguments);
+        assert_eq!(called.code, Some(2), "{arguments:?}: {}", called.stderr);
+    }
+    assert!(
+        check(&["https://host/glue"])
+            .stderr
+            .contains("cargo xtask data fetch https://host/glue --output DIR")
+    );
+}
+
+#[test]
+fn sums_are_verified() {
+    let glue = tsv();
+    let check = || call(&["data", "check", text(glue.path()), "--tasks", "rte"]);
+    let sums = |text: &str| fs::write(glue.path().join("SHA256SUMS"), text).expect("written");
+    let hash = sha256(&fs::read(glue.path().join("RTE/dev.tsv")).expect("a file"));
+    sums(&format!("{hash}  RTE/dev.tsv\n"));
+    assert!(check().success().ends_with("1 files are what SHA256SUMS says\n"));
+    sums(&format!("{hash}  RTE/dev.tsv\n{hash}  CoLA/dev.tsv\n{hash}  QQP/dev.tsv\n"));
+    let message = check().failure();
+    assert!(message.contains("CoLA/dev.tsv: its hash is "), "{message}");
+    assert!(message.contains("QQP/dev.tsv") && !message.contains("RTE/dev.tsv"), "{message}");
+    sums("nonsense\n");
+    let message = check().failure();
+    assert!(message.contains("SHA256SUMS:1: not of the form `HASH  FILE`"), "{message}");
+}
