@@ -95,8 +95,7 @@ impl Download<'_> {
             answer => answer.with_context(failed)?,
         };
         match answer.status() {
-            // Some servers do not tell who may not read a file from who asks for none.
-            StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN => return Ok(Attempt::Absent),
+            status if is_absent(status) => return Ok(Attempt::Absent),
             StatusCode::RANGE_NOT_SATISFIABLE => return Ok(Attempt::Stale),
             status if !status.is_success() => bail!("{}: the server answered with status {status}", failed()),
             _ => {}
@@ -187,6 +186,11 @@ impl Download<'_> {
         }
         Ok(())
     }
+}
+
+/// Some servers forbid to read what they do not have.
+pub fn is_absent(status: StatusCode) -> bool {
+    [StatusCode::NOT_FOUND, StatusCode::GONE, StatusCode::FORBIDDEN].contains(&status)
 }
 
 impl Place {

@@ -12,7 +12,7 @@ use glue_eval::files::Split;
 use ureq::Agent;
 
 use super::Sums;
-use super::download::{Download, Outcome};
+use super::download::{Download, Outcome, is_absent};
 use crate::digest::sha256;
 
 /// Without an answer or a byte for so long, a server counts as gone.
@@ -41,14 +41,24 @@ impl Website {
             .build()
             .new_agent();
         let mut website = Website { address: address.clone(), agent, sums: None };
-        let url = website.url(Sums::NAME);
-        let mut answer = website.agent.get(&url).call().with_context(|| format!("cannot fetch {url}"))?;
-        if answer.status().is_success() {
-            let text = answer.body_mut().read_to_string().with_context(|| format!("cannot fetch {url}"))?;
-            // Some servers answer whatever they are asked for with a page.
-            website.sums = Some(Sums::parse(&text, &url)?);
-        }
+        website.sums = website.sums()?;
         Ok(website)
+    }
+
+    fn sums(&self) -> Result<Option<Sums>> {
+        let url = self.url(Sums::NAME);
+        let failed = || format!("cannot fetch {url}");
+        let mut answer = self.agent.get(&url).call().with_context(failed)?;
+        if is_absent(answer.status()) {
+            return Ok(None);
+        }
+        ensure!(
+            answer.status().is_success(),
+            "{}: the server answered with status {}",
+            failed(),
+            answer.status()
+        );
+        Sums::parse(&answer.body_mut().read_to_string().with_context(failed)?, &url).map(Some)
     }
 
     fn url(&self, name: &str) -> String {

@@ -26,6 +26,20 @@ fn tsv() -> tempfile::TempDir {
     ])
 }
 
+/// A tokenizer to which every word is a token.
+fn tokenizer(words: &str) -> tempfile::TempDir {
+    let special = ["<pad>", "</s>", "<unk>", "<extra_id_0>"];
+    let words = special.into_iter().chain(words.split(' ')).enumerate();
+    let vocabulary: serde_json::Map<_, _> = words.map(|(id, word)| (word.to_owned(), id.into())).collect();
+    let tokenizer = serde_json::json!({
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": { "type": "WhitespaceSplit" },
+        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>" },
+    });
+    directory(&[("tokenizer.json", &tokenizer.to_string())])
+}
+
 #[test]
 fn files_of_both_layouts_are_described() {
     let glue = tsv();
@@ -34,6 +48,20 @@ fn files_of_both_layouts_are_described() {
     insta::assert_snapshot!("tsv", format!("{}\n{}", called.stdout, called.stderr));
     let skipped = call_in(glue.path(), &["data", "check", ".", "--skip-bad-rows"]).success();
     assert_eq!(skipped, called.stdout);
+
+    let tokenizer = tokenizer("A cat sat. It sat");
+    let arguments = [
+        "data",
+        "check",
+        ".",
+        "--tasks",
+        "rte",
+        "--tokenizer",
+        text(tokenizer.path()),
+        "--input-length",
+        "8",
+    ];
+    insta::assert_snapshot!("lengths", call_in(glue.path(), &arguments).success());
 
     let folder = parquet();
     insta::assert_snapshot!("parquet", call_in(&folder, &["data", "check", "."]).success());
@@ -73,7 +101,7 @@ fn sums_are_verified() {
     let sums = |text: &str| fs::write(glue.path().join("SHA256SUMS"), text).expect("written");
     let hash = sha256(&fs::read(glue.path().join("RTE/dev.tsv")).expect("a file"));
     sums(&format!("{hash}  RTE/dev.tsv\n"));
-    assert!(check().success().ends_with("1 files are what SHA256SUMS says\n"));
+    assert!(check().success().ends_with("Files that agree with SHA256SUMS: 1\n"));
     sums(&format!("{hash}  RTE/dev.tsv\n{hash}  CoLA/dev.tsv\n{hash}  QQP/dev.tsv\n"));
     let message = check().failure();
     assert!(message.contains("CoLA/dev.tsv: its hash is "), "{message}");

@@ -126,7 +126,7 @@ fn a_dataset_is_copied_into_a_folder() {
         assert_eq!(fs::read(glue.join(&name)).expect("a file"), dataset("a").files[&name], "{name}");
     }
     let checked = user.call(&["data", "check", "GLUE"]).success();
-    assert!(checked.ends_with("7 files are what SHA256SUMS says\n"), "{checked}");
+    assert!(checked.ends_with("Files that agree with SHA256SUMS: 7\n"), "{checked}");
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_folder_on_the_web_is_fetched_once() {
     assert!(web.fetch("rte").success().starts_with("2 files in GLUE, 0 of them fetched"));
     assert_eq!(web.requests("RTE/train"), [""; 0]);
     let checked = web.user.call(&["data", "check", "GLUE"]).success();
-    assert!(checked.ends_with("5 files are what SHA256SUMS says\n"), "{checked}");
+    assert!(checked.ends_with("Files that agree with SHA256SUMS: 5\n"), "{checked}");
 
     // What is not what it was is noticed, and comes again.
     fs::write(web.folder().join("RTE/dev.tsv"), "damaged").expect("written");

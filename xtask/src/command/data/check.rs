@@ -82,7 +82,7 @@ impl Arguments {
         } else {
             print(&text(&checks, tokenizer.is_some()))?;
             if let Some(files) = agreeing {
-                print(&format!("\n{files} files are what {} says\n", Sums::NAME))?;
+                print(&format!("\nFiles that agree with {}: {files}\n", Sums::NAME))?;
             }
         }
         result
