@@ -26,6 +26,8 @@ const ADVICE: &str = "the same command goes on from there";
 pub struct Download<'a> {
     pub agent: &'a Agent,
     pub url: String,
+    /// What people call it.
+    pub name: &'a str,
     /// Where it shall be. Its folder exists.
     pub path: &'a Path,
     /// Its SHA-256, if that is known.
@@ -117,7 +119,7 @@ impl Download<'_> {
             bail!("another process is fetching it");
         }
         file.set_len(place.start).with_context(failed)?;
-        let progress = WritingProgress::new(&self.name(), place.total);
+        let progress = WritingProgress::new(self.name, place.total);
         progress.wrote(place.start);
         let mut length = place.start;
         let mut body = answer.into_body().into_reader();
@@ -164,16 +166,13 @@ impl Download<'_> {
         name.into()
     }
 
-    fn name(&self) -> String {
-        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-    }
-
     /// What earlier attempts have left.
     fn parts(&self) -> Result<Vec<PathBuf>> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
+        let whole = self.path.file_name().unwrap_or_default().to_string_lossy();
         let is_part = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let version = name.strip_prefix(&self.name()).and_then(|rest| rest.strip_suffix(".part"));
+            let version = name.strip_prefix(&*whole).and_then(|rest| rest.strip_suffix(".part"));
             version.is_some_and(|version| version.len() == 17 && version.starts_with('.'))
         };
         let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;

@@ -110,7 +110,8 @@ impl Website {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         }
-        let download = Download { agent: &self.agent, url: self.url(name), path: &path, hash: announced };
+        let download =
+            Download { agent: &self.agent, url: self.url(name), name, path: &path, hash: announced };
         match download.run()? {
             Outcome::Absent => Ok(None),
             Outcome::Fetched(hash) => Ok(Some(Fetched { name: name.to_owned(), hash, anew: true })),
