@@ -4,10 +4,10 @@ use t5_model::Batch;
 use t5_model::text::Tokenizer;
 
 use crate::error::GlueError;
+use crate::files::Example;
 use crate::prompt::{input_text, may_become_answer, possible_answers, target_text};
 use crate::settings::FineTuneSettings;
 use crate::task::{Answer, Task};
-use crate::files::Example;
 
 /// An example's tokens, each side with its end token.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -7,11 +7,11 @@ use t5_model::Session;
 
 use crate::batch::Encoder;
 use crate::error::GlueError;
+use crate::files::Example;
 use crate::prompt::possible_answers;
 use crate::score::Prediction;
 use crate::settings::Scoring;
 use crate::task::Task;
-use crate::files::Example;
 
 /// Examples of one file, tokenised once and answered at every evaluation.
 pub(crate) struct Prompts<'a> {
@@ -78,7 +78,9 @@ impl Answering<'_> {
         match self.scoring {
             Scoring::Generate => {
                 let outputs = session
-                    .generate(&batch, encoder.generation_limit(task), &|tokens| encoder.is_hopeless(task, tokens))
+                    .generate(&batch, encoder.generation_limit(task), &|tokens| {
+                        encoder.is_hopeless(task, tokens)
+                    })
                     .map_err(|source| failed(task, "cannot generate answers", source.into()))?;
                 let prediction = |(tokens, &index): (Vec<i32>, &usize)| {
                     let output = encoder

@@ -10,6 +10,7 @@ use t5_model::{Dropout, Session, TrainStep, Update, training_flops_per_token};
 use crate::batch::Encoder;
 use crate::error::GlueError;
 use crate::evaluate::{Answering, Prompts};
+use crate::files::{Example, TaskData};
 use crate::keep::{Keep, Kept};
 use crate::report::{ExampleCount, StepScore, TaskReport};
 use crate::sampling::{EpochOrder, subset};
@@ -17,7 +18,6 @@ use crate::score::{Prediction, TaskScore};
 use crate::settings::{AtStep, FineTuneSettings};
 use crate::state::State;
 use crate::task::Task;
-use crate::files::{Example, TaskData};
 
 /// What a caller is told while it waits. `name` is the task, or `mixture`.
 #[derive(Debug)]

@@ -8,12 +8,12 @@ use serde_json::Value;
 use t5_model::text::Tokenizer;
 
 use crate::error::GlueError;
+use crate::files::{TaskData, read_task};
 use crate::fine_tune::{FineTuning, OpenSession, Progress};
 use crate::keep::Keep;
 use crate::report::{GlueReport, SeedReport};
 use crate::settings::FineTuneSettings;
 use crate::task::Task;
-use crate::files::{TaskData, read_task};
 
 /// A model's fine-tuning on some or all tasks.
 pub struct Glue<'a> {
@@ -69,8 +69,11 @@ impl Glue<'_> {
     }
 
     fn read(&self, task: Task) -> Result<TaskData, GlueError> {
-        let with_test = self.settings.submission.is_some();
-        read_task(task, self.files, self.settings.bad_rows(), with_test)
+        let mut data = read_task(task, self.files, self.settings.bad_rows())?;
+        if self.settings.submission.is_some() {
+            data.read_test(self.files, self.settings.bad_rows())?;
+        }
+        Ok(data)
     }
 
     fn fine_tune(
@@ -83,13 +86,8 @@ impl Glue<'_> {
     ) -> Result<Option<Vec<crate::TaskReport>>, GlueError> {
         let directory: Option<PathBuf> =
             self.directory.map(|directory| directory.join(format!("seed-{seed}")));
-        let mut tuning = FineTuning {
-            tasks: data,
-            tokenizer: self.tokenizer,
-            settings: self.settings,
-            seed,
-            keep: None,
-        };
+        let mut tuning =
+            FineTuning { tasks: data, tokenizer: self.tokenizer, settings: self.settings, seed, keep: None };
         let (own, submission) = match &directory {
             Some(directory) => (directory.join(tuning.name()), directory.join("submission")),
             None => return tuning.run(open, stop, progress),

@@ -92,9 +92,8 @@ impl<'a> Kept<'a> {
         let result = kept.result();
         if result.exists() {
             let bytes = fs::read(&result).map_err(|source| GlueError::Io { path: result.clone(), source })?;
-            let Finished { identity, tasks } = serde_json::from_slice(&bytes).map_err(|error| {
-                GlueError::Damaged { path: result.clone(), problem: error.to_string() }
-            })?;
+            let Finished { identity, tasks } = serde_json::from_slice(&bytes)
+                .map_err(|error| GlueError::Damaged { path: result.clone(), problem: error.to_string() })?;
             kept.check(&identity, &result)?;
             kept.finished = Some(tasks);
         } else if kept.checkpoint.exists() {
@@ -192,8 +191,12 @@ impl<'a> Kept<'a> {
     pub fn checkpoint(&self, session: &dyn Session, state: &State) -> Result<(), GlueError> {
         let checkpoint = Checkpoint { state: state.clone(), identity: self.identity.clone() };
         let optimizer = Some((self.optimizer, state.step));
-        let snapshot =
-            Snapshot { state: &checkpoint, lineage: self.lineage(state), tokenizer: self.tokenizer, optimizer };
+        let snapshot = Snapshot {
+            state: &checkpoint,
+            lineage: self.lineage(state),
+            tokenizer: self.tokenizer,
+            optimizer,
+        };
         snapshot.write(session, &self.checkpoint).map_err(GlueError::keep)
     }
 

@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use crate::evaluate::Prompts;
+use crate::files::Label;
 use crate::prompt::{input_text, target_text};
 use crate::score::Prediction;
 use crate::task::Answer;
-use crate::files::Label;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -34,7 +34,8 @@ pub(crate) fn lines(prompts: &[Prompts<'_>], sets: &[Vec<Prediction>]) -> String
             let (valid, correct) = match (&spec.answer, prediction.label) {
                 (Answer::Class { words, .. }, label) => {
                     let class = prediction.class(words);
-                    let right = |label| matches!(label, Label::Class(right) if usize::try_from(class) == Ok(right));
+                    let right =
+                        |label| matches!(label, Label::Class(right) if usize::try_from(class) == Ok(right));
                     (class >= 0, label.map(right))
                 }
                 (Answer::Score { .. }, _) => (prediction.score() != crate::metrics::INVALID_SCORE, None),

@@ -23,11 +23,8 @@ const TABLE_3: [(&str, f64, Option<f64>); 7] = [
 
 /// What T5 and the paper report, as rows of a table.
 pub fn published_rows() -> Vec<Row> {
-    let value = |mean, deviation| Cell::Value {
-        summary: Summary { mean, deviation },
-        partial: false,
-        agrees: false,
-    };
+    let value =
+        |mean, deviation| Cell::Value { summary: Summary { mean, deviation }, partial: false, agrees: false };
     let mut cells: Vec<Cell> = T5_SMALL.map(|percent| value(percent, None)).to_vec();
     cells.push(value(average(&T5_SMALL), None));
     let note = "Raffel et al. 2020, Table 14: the test sets; the average is taken here as everywhere else.";
@@ -35,7 +32,7 @@ pub fn published_rows() -> Vec<Row> {
     for (label, mean, deviation) in TABLE_3 {
         let mut cells = vec![Cell::Missing; columns().len() - 1];
         cells.push(value(mean, deviation));
-        let note = "[Deep Fusion] arXiv 2306.11903, Table 3: the development sets, averages only.";
+        let note = "[Deep Fusion] arXiv 2306.11903, Table 3, which has averages only.";
         rows.push(Row::published(format!("[Deep Fusion] {label}"), cells, vec![note.to_owned()]));
     }
     rows
@@ -74,7 +71,8 @@ pub fn read_rows(path: &Path) -> Result<Vec<Row>, GlueError> {
             _ if title.trim() == "model" => places.push(None),
             Some(place) => places.push(Some(place)),
             None => {
-                let problem = format!("there is no column {title:?}; there are: model, {}", titles.join(", "));
+                let problem =
+                    format!("there is no column {title:?}; there are: model, {}", titles.join(", "));
                 return Err(fail(1, problem));
             }
         }
@@ -99,9 +97,7 @@ pub fn read_rows(path: &Path) -> Result<Vec<Row>, GlueError> {
         }
         let cell = |[mean, deviation]: [Option<f64>; 2]| match mean {
             None => Cell::Missing,
-            Some(mean) => {
-                Cell::Value { summary: Summary { mean, deviation }, partial: false, agrees: false }
-            }
+            Some(mean) => Cell::Value { summary: Summary { mean, deviation }, partial: false, agrees: false },
         };
         rows.push(Row::published(label, values.into_iter().map(cell).collect(), Vec::new()));
     }

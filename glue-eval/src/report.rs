@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::Example;
 use crate::score::{GlueScore, TaskScore};
 use crate::settings::{AtStep, FineTuneSettings};
 use crate::table::{Row, ScoreTable};
 use crate::task::Task;
-use crate::files::Example;
 
 /// A task's score after some steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -106,9 +106,8 @@ pub struct GlueReport {
 impl GlueReport {
     /// Every seed's scores at a step.
     pub fn scores(&self, at: AtStep) -> Vec<GlueScore> {
-        let score = |seed: &SeedReport| {
-            GlueScore::new(seed.tasks.iter().map(|report| report.at(at).score.clone()))
-        };
+        let score =
+            |seed: &SeedReport| GlueScore::new(seed.tasks.iter().map(|report| report.at(at).score.clone()));
         self.seeds.iter().map(score).collect()
     }
 
@@ -118,7 +117,8 @@ impl GlueReport {
             let label: Vec<&str> = [label, step].into_iter().filter(|part| !part.is_empty()).collect();
             Row::measured(label.join(", "), &self.scores(at))
         };
-        let last = format!("last step{}", self.last_step().map_or(String::new(), |step| format!(" ({step})")));
+        let last =
+            format!("last step{}", self.last_step().map_or(String::new(), |step| format!(" ({step})")));
         let rows = vec![row("best step of each task", AtStep::Best), row(&last, AtStep::Last)];
         ScoreTable { rows, notes: self.notes() }
     }

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::bootstrap;
 use crate::confusion::Confusion;
+use crate::files::Label;
 use crate::metrics::{INVALID_CLASS, INVALID_SCORE};
 use crate::prompt::{parse_class, parse_score, score_text};
 use crate::task::{Answer, EvaluationSet, Task, metric_name};
-use crate::files::Label;
 
 /// What a model answered to one example.
 #[derive(Clone, Debug, PartialEq)]

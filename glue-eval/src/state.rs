@@ -43,7 +43,8 @@ impl State {
 
     /// Whether so many evaluations have brought no task a better score.
     pub fn ends_early(&self, patience: Option<u64>) -> bool {
-        let since_best = self.evaluations.values().filter_map(|scores| Some(scores.len() - 1 - best(scores)?));
+        let since_best =
+            self.evaluations.values().filter_map(|scores| Some(scores.len() - 1 - best(scores)?));
         patience.is_some_and(|patience| since_best.min().is_some_and(|since| since as u64 >= patience))
     }
 }

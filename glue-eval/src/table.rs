@@ -50,8 +50,11 @@ pub fn columns() -> Vec<(String, String)> {
 
 impl Cell {
     pub(crate) fn of(values: &[f64]) -> Self {
-        Summary::of(values)
-            .map_or(Cell::Missing, |summary| Cell::Value { summary, partial: false, agrees: false })
+        Summary::of(values).map_or(Cell::Missing, |summary| Cell::Value {
+            summary,
+            partial: false,
+            agrees: false,
+        })
     }
 
     fn summary(&self) -> Option<&Summary> {
@@ -99,6 +102,20 @@ impl Row {
         Row { label, cells, notes }
     }
 
+    /// Marks what differs from another row by no more than the larger standard deviation of the two.
+    pub fn compare_with(&mut self, other: &Row) {
+        for (cell, other) in self.cells.iter_mut().zip(&other.cells) {
+            if let (Cell::Value { summary, agrees, .. }, Some(other)) = (cell, other.summary()) {
+                *agrees = summary.agrees_with(other) == Some(true);
+            }
+        }
+    }
+
+    /// Whether any cell has a standard deviation.
+    pub fn has_deviations(&self) -> bool {
+        self.cells.iter().any(|cell| cell.summary().is_some_and(|summary| summary.deviation.is_some()))
+    }
+
     /// Figures from elsewhere, in the order of [`columns`].
     pub fn published(label: impl Into<String>, cells: Vec<Cell>, notes: Vec<String>) -> Self {
         Row { label: label.into(), cells, notes }
@@ -106,23 +123,6 @@ impl Row {
 }
 
 impl ScoreTable {
-    /// Marks in every other row what differs from the row at this position by no more than the larger standard
-    /// deviation of the two.
-    pub fn compare_with(&mut self, baseline: usize) {
-        let Some(reference) = self.rows.get(baseline).cloned() else { return };
-        for (_, row) in self.rows.iter_mut().enumerate().filter(|(position, _)| *position != baseline) {
-            for (cell, other) in row.cells.iter_mut().zip(&reference.cells) {
-                if let (Cell::Value { summary, agrees, .. }, Some(other)) = (cell, other.summary()) {
-                    *agrees = summary.agrees_with(other) == Some(true);
-                }
-            }
-        }
-        self.notes.push(format!(
-            "≈ differs from {} by no more than a standard deviation, the larger of the two.",
-            reference.label
-        ));
-    }
-
     /// Aligned columns under a header of two lines: tasks and metrics.
     pub fn text(&self) -> String {
         let mut lines = vec![vec![String::new()], vec![String::new()]];
@@ -204,7 +204,8 @@ fn notes(label: &str, seeds: &[GlueScore]) -> Vec<String> {
             .filter_map(|score| score.task(*task))
             .any(|score| score.metrics.iter().any(|metric| metric.percent.is_none()))
     };
-    let undefined: Vec<String> = Task::ALL.iter().filter(|task| undefined(task)).map(Task::to_string).collect();
+    let undefined: Vec<String> =
+        Task::ALL.iter().filter(|task| undefined(task)).map(Task::to_string).collect();
     if !undefined.is_empty() {
         notes.push(format!(
             "{label}: {UNDEFINED} in {} is the correlation with constant predictions, taken as 0 in the average.",

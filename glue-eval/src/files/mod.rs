@@ -71,33 +71,41 @@ pub struct TaskData {
     pub train: Vec<Example>,
     /// One per [evaluation set](crate::task::TaskSpec::evaluation_sets) of the task, in its order.
     pub dev: Vec<Vec<Example>>,
-    /// The same of the test sets, if they were asked for.
+    /// The same of the test sets, if they were read.
     pub test: Vec<Vec<Example>>,
     /// Rows left out of all these files.
     pub skipped: usize,
 }
 
-/// Reads a task's training and development files, and its test files if they are wanted, from a folder that holds them in
-/// either layout.
-pub fn read_task(
-    task: Task,
-    glue: &Path,
-    bad_rows: BadRows,
-    with_test: bool,
-) -> Result<TaskData, GlueError> {
-    let Examples { examples: train, mut skipped } = read_split(task, Split::Train, glue, bad_rows)?;
-    let mut sets = |split: fn(&'static EvaluationSet) -> Split| {
-        let mut examples = Vec::new();
-        for set in task.spec().evaluation_sets {
-            let read = read_split(task, split(set), glue, bad_rows)?;
-            examples.push(read.examples);
-            skipped += read.skipped;
+/// Reads a task's training and development files from a folder that holds them in either layout.
+pub fn read_task(task: Task, glue: &Path, bad_rows: BadRows) -> Result<TaskData, GlueError> {
+    let Examples { examples: train, skipped } = read_split(task, Split::Train, glue, bad_rows)?;
+    let mut data = TaskData { task, train, dev: Vec::new(), test: Vec::new(), skipped };
+    data.dev = data.read_sets(Split::Dev, glue, bad_rows)?;
+    Ok(data)
+}
+
+impl TaskData {
+    /// Reads the test files as well.
+    pub fn read_test(&mut self, glue: &Path, bad_rows: BadRows) -> Result<(), GlueError> {
+        self.test = self.read_sets(Split::Test, glue, bad_rows)?;
+        Ok(())
+    }
+
+    fn read_sets(
+        &mut self,
+        split: fn(&'static EvaluationSet) -> Split,
+        glue: &Path,
+        bad_rows: BadRows,
+    ) -> Result<Vec<Vec<Example>>, GlueError> {
+        let mut sets = Vec::new();
+        for set in self.task.spec().evaluation_sets {
+            let Examples { examples, skipped } = read_split(self.task, split(set), glue, bad_rows)?;
+            sets.push(examples);
+            self.skipped += skipped;
         }
-        Ok::<_, GlueError>(examples)
-    };
-    let dev = sets(Split::Dev)?;
-    let test = if with_test { sets(Split::Test)? } else { Vec::new() };
-    Ok(TaskData { task, train, dev, test, skipped })
+        Ok(sets)
+    }
 }
 
 fn read(task: Task, labelled: bool, files: &[PathBuf], bad_rows: BadRows) -> Result<Examples, GlueError> {

@@ -1,14 +1,19 @@
 //! The loop around a session, with a session that learns by heart: it answers a prompt it was trained on with the
 //! target of then, and any other with babble.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use fusion_core::Lineage;
 use glue_eval::files::{BadRows, Example, Label, TaskData, read_task};
-use glue_eval::{FineTuneSettings, GlueError, Place, Progress, Task, fine_tune, fine_tune_tasks};
+use glue_eval::{
+    AtStep, FineTuneSettings, FineTuning, Glue, GlueError, GlueReport, Place, Progress, Scoring, Task,
+    TaskReport,
+};
 
-use crate::session::{Memory, tokenizer};
+use crate::session::{Memory, Shared, tokenizer};
 
 const SENTENCES: [(&str, usize); 6] = [
     ("a gripping film", 1),
@@ -28,15 +33,29 @@ fn sst2() -> TaskData {
             label: Some(Label::Class(class)),
         })
         .collect();
-    TaskData { task: Task::Sst2, train: examples.clone(), dev: vec![examples], skipped: 0 }
+    TaskData { task: Task::Sst2, train: examples.clone(), dev: vec![examples], test: Vec::new(), skipped: 0 }
 }
 
 fn settings() -> FineTuneSettings {
     FineTuneSettings { steps: 3, batch_size: 4, micro_batch_size: 3, evaluate_every: 1, ..Default::default() }
 }
 
-fn run(session: &mut Memory, settings: &FineTuneSettings) -> Result<glue_eval::TaskReport, GlueError> {
-    fine_tune(session, &tokenizer(), &sst2(), settings, &mut |_| {})
+fn run(session: &mut Memory, settings: &FineTuneSettings) -> Result<TaskReport, GlueError> {
+    run_on(session, sst2(), settings)
+}
+
+fn run_on(
+    session: &mut Memory,
+    data: TaskData,
+    settings: &FineTuneSettings,
+) -> Result<TaskReport, GlueError> {
+    let shared = Shared::new(std::mem::take(session));
+    let tokenizer = tokenizer();
+    let tuning =
+        FineTuning { tasks: &[data], tokenizer: &tokenizer, settings, seed: settings.seed, keep: None };
+    let reports = tuning.run(&mut |_| Ok(shared.opened()), &AtomicBool::new(false), &mut |_| {});
+    *session = shared.take();
+    Ok(reports?.expect("nobody stops it").remove(0))
 }
 
 #[test]
@@ -148,7 +167,7 @@ fn errors_name_task_step_and_setting() {
         messages.push(run(&mut Memory::default(), &settings).unwrap_err());
     }
     let untaught = TaskData { train: Vec::new(), ..sst2() };
-    let failed = fine_tune(&mut Memory::default(), &tokenizer(), &untaught, &settings(), &mut |_| {});
+    let failed = run_on(&mut Memory::default(), untaught, &settings());
     messages.push(failed.unwrap_err());
     let texts: Vec<String> = messages
         .iter()
@@ -186,31 +205,46 @@ fn write_glue(folder: &Path) {
     }
 }
 
+/// All settings' tasks, as `cargo xtask glue` fine-tunes on them. `observe` may stop it.
+fn glue(
+    folder: &Path,
+    directory: Option<&Path>,
+    settings: &FineTuneSettings,
+    open: &mut glue_eval::OpenSession<'_>,
+    observe: &mut dyn FnMut(Progress<'_>, &AtomicBool),
+) -> Result<Option<GlueReport>, GlueError> {
+    let stop = AtomicBool::new(false);
+    let glue = Glue {
+        tasks: &[Task::Sst2, Task::Stsb],
+        files: folder,
+        tokenizer: &tokenizer(),
+        settings,
+        directory,
+        lineage: &Lineage::default(),
+        identity: &BTreeMap::from([("model".to_owned(), "a memory".into())]),
+    };
+    glue.run(open, &stop, &mut |event| observe(event, &stop))
+}
+
 #[test]
 fn every_task_starts_from_a_session_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     write_glue(folder.path());
-    let tasks = [Task::Sst2, Task::Stsb];
     let settings = FineTuneSettings { max_train_examples: Some(2), skip_bad_rows: true, ..settings() };
-    let (mut opened, mut evaluated) = (Vec::new(), 0);
-    let report = fine_tune_tasks(
-        &tasks,
-        folder.path(),
-        &tokenizer(),
-        &settings,
-        &mut |task| {
-            opened.push(task);
-            Ok(Box::new(Memory::default()))
-        },
-        &mut |progress| evaluated += usize::from(matches!(progress, Progress::Evaluated { .. })),
-    )
-    .unwrap();
-    assert_eq!((opened.as_slice(), evaluated), (&tasks[..], 6));
+    let (mut opened, mut evaluated) = (0, 0);
+    let mut open = |_: Option<&Path>| {
+        opened += 1;
+        Ok(Shared::new(Memory::default()).opened())
+    };
+    let mut observe =
+        |event: Progress<'_>, _: &_| evaluated += usize::from(matches!(event, Progress::Evaluated { .. }));
+    let report = glue(folder.path(), None, &settings, &mut open, &mut observe).unwrap().unwrap();
+    assert_eq!((opened, evaluated), (2, 6));
     insta::assert_snapshot!("report", report.table("memory").text());
+    insta::assert_snapshot!("details", report.details());
     let json = serde_json::to_string(&report).unwrap();
-    let read: glue_eval::GlueReport = serde_json::from_str(&json).unwrap();
-    assert_eq!(read.table("memory").text(), report.table("memory").text());
-    assert_eq!(read.settings, report.settings);
+    let read: GlueReport = serde_json::from_str(&json).unwrap();
+    assert_eq!(read, report);
 }
 
 #[test]
@@ -218,19 +252,153 @@ fn a_bad_row_of_the_last_task_is_found_before_the_first_step() {
     let folder = tempfile::tempdir().unwrap();
     write_glue(folder.path());
     let mut opened = 0;
-    let error = fine_tune_tasks(
-        &[Task::Sst2, Task::Stsb],
-        folder.path(),
-        &tokenizer(),
-        &settings(),
-        &mut |_| {
-            opened += 1;
-            Ok(Box::new(Memory::default()))
-        },
-        &mut |_| {},
-    )
-    .unwrap_err();
+    let mut open = |_: Option<&Path>| {
+        opened += 1;
+        Ok(Shared::new(Memory::default()).opened())
+    };
+    let error = glue(folder.path(), None, &settings(), &mut open, &mut |_, _| {}).unwrap_err();
     assert!(matches!(&error, GlueError::Row { place: Place::Line(5), .. }), "{error}");
     assert_eq!(opened, 0);
     assert!(read_task(Task::Stsb, folder.path(), BadRows::Skip).is_ok_and(|data| data.skipped == 1));
+}
+
+#[test]
+fn a_mixture_is_one_model_that_sees_every_example() {
+    let folder = tempfile::tempdir().unwrap();
+    write_glue(folder.path());
+    let settings = FineTuneSettings { mixture: true, skip_bad_rows: true, batch_size: 6, ..settings() };
+    let shared = Shared::new(Memory::default());
+    let mut open = |_: Option<&Path>| Ok(shared.opened());
+    let report = glue(folder.path(), None, &settings, &mut open, &mut |_, _| {}).unwrap().unwrap();
+    let memory = shared.take();
+    // Three examples of either task are one pass.
+    for pass in memory.seen.chunks(6) {
+        assert_eq!(pass.iter().collect::<HashSet<_>>().len(), 6);
+    }
+    assert_eq!(memory.updates.len(), 3);
+    let tasks: Vec<_> =
+        report.seeds[0].tasks.iter().map(|task| (task.task, task.last.score.mean().round())).collect();
+    assert_eq!(tasks, [(Task::Sst2, 100.0), (Task::Stsb, 100.0)]);
+}
+
+#[test]
+fn seeds_are_summed_up_as_mean_and_deviation() {
+    let folder = tempfile::tempdir().unwrap();
+    write_glue(folder.path());
+    // With one step of two examples, what is known depends on the seed.
+    let settings =
+        FineTuneSettings { seeds: 3, seed: 4, steps: 1, batch_size: 2, skip_bad_rows: true, ..settings() };
+    let mut open = |_: Option<&Path>| Ok(Shared::new(Memory::default()).opened());
+    let report = glue(folder.path(), None, &settings, &mut open, &mut |_, _| {}).unwrap().unwrap();
+    assert_eq!(report.seeds.iter().map(|seed| seed.seed).collect::<Vec<_>>(), [4, 5, 6]);
+    let table = report.table("");
+    let glue_eval::Cell::Value { summary, .. } = table.rows[1].cells[1] else { panic!("{table:?}") };
+    let scores = report.scores(AtStep::Last);
+    let values: Vec<f64> = scores.iter().map(|score| score.task(Task::Sst2).unwrap().mean()).collect();
+    assert_eq!(summary, glue_eval::Summary::of(&values).unwrap());
+    assert!(table.text().contains("Mean ± standard deviation over 3 seeds."), "{}", table.text());
+}
+
+#[test]
+fn ranking_never_gives_an_invalid_answer() {
+    let settings = FineTuneSettings { steps: 1, score: Scoring::Rank, ..settings() };
+    let report = run(&mut Memory::default(), &settings).unwrap();
+    // Four examples of six are known; of the others the first word is taken, which is right for one of two.
+    assert_eq!(report.last.score.invalid, 0);
+    let confusion = &report.last.score.confusion[0].counts;
+    assert_eq!(confusion.iter().map(|row| row.iter().sum::<usize>()).collect::<Vec<_>>(), [3, 3]);
+    assert_eq!(confusion[0][1], 0, "the first word is never missed");
+    assert!(confusion.iter().all(|row| row[2] == 0));
+}
+
+#[test]
+fn early_stopping_ends_after_so_many_evaluations_without_a_better_one() {
+    let settings = FineTuneSettings { steps: 20, early_stopping: Some(3), ..settings() };
+    let mut session = Memory::default();
+    let report = run(&mut session, &settings).unwrap();
+    assert_eq!((report.best.step, report.last.step, session.updates.len()), (2, 5, 5));
+}
+
+/// A fine-tuning that is stopped again and again, at whatever point, does and reports what an uninterrupted one does.
+#[test]
+fn an_interrupted_fine_tuning_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    write_glue(folder.path());
+    fs::write(folder.path().join("SST-2/test.tsv"), "index\tsentence\n7\tdull\n8\ta film\n").unwrap();
+    fs::write(folder.path().join("STS-B/test.tsv"), "index\tsentence1\tsentence2\n0\tA.\tB.\n").unwrap();
+    let settings = FineTuneSettings {
+        steps: 5,
+        evaluate_every: 2,
+        checkpoint_every: 2,
+        mixture: true,
+        skip_bad_rows: true,
+        submission: Some(AtStep::Best),
+        save_models: true,
+        ..settings()
+    };
+    // Each time it may do a little more than the last, for what is broken off is not always saved.
+    let finish = |directory: &Path, mut patience: usize| {
+        let shared = Shared::new(Memory::default());
+        let mut resumed = Vec::new();
+        loop {
+            let mut events = 0;
+            let mut observe = |event: Progress<'_>, stop: &AtomicBool| {
+                events += 1;
+                if events > patience && !matches!(event, Progress::Started { .. }) {
+                    stop.store(true, Ordering::Relaxed);
+                }
+            };
+            let mut open = |checkpoint: Option<&Path>| {
+                resumed.extend(checkpoint.map(Path::to_owned));
+                Ok(shared.opened())
+            };
+            let report = glue(folder.path(), Some(directory), &settings, &mut open, &mut observe).unwrap();
+            if let Some(report) = report {
+                return (report, shared.take().seen, resumed);
+            }
+            patience += 1;
+        }
+    };
+    let files = |directory: &Path| {
+        let mut files = BTreeMap::new();
+        for name in
+            ["seed-0/mixture/result.json", "seed-0/submission/SST-2.tsv", "seed-0/submission/STS-B.tsv"]
+                .into_iter()
+                .map(str::to_owned)
+                .chain(
+                    ["sst2-best", "sst2-last", "stsb-best", "stsb-last"]
+                        .map(|name| format!("seed-0/mixture/predictions/{name}.jsonl")),
+                )
+        {
+            files.insert(name.clone(), fs::read_to_string(directory.join(name)).unwrap());
+        }
+        files
+    };
+    let whole = tempfile::tempdir().unwrap();
+    let (report, seen, _) = finish(whole.path(), usize::MAX);
+    assert!(whole.path().join("seed-0/mixture/model/model.safetensors").exists());
+    assert!(!whole.path().join("seed-0/mixture/checkpoint").exists());
+    for patience in 2..9 {
+        let directory = tempfile::tempdir().unwrap();
+        let (again, seen_again, resumed) = finish(directory.path(), patience);
+        assert_eq!((&again, &seen_again), (&report, &seen), "{patience}");
+        assert!(!resumed.is_empty(), "{patience}");
+        assert_eq!(files(directory.path()), files(whole.path()), "{patience}");
+    }
+    let mut files = files(whole.path());
+    files.retain(|name, _| !name.ends_with("result.json"));
+    let text: String = files.iter().map(|(name, text)| format!("{name}\n{text}")).collect();
+    insta::assert_snapshot!("kept_files", text);
+
+    // Finished, it opens no session any more, and is not taken for another.
+    let mut open = |_: Option<&Path>| panic!("there is nothing to do");
+    let again =
+        glue(folder.path(), Some(whole.path()), &settings, &mut open, &mut |_, _| {}).unwrap().unwrap();
+    assert_eq!(again, report);
+    let other = FineTuneSettings { learning_rate: 0.5, ..settings };
+    let error = glue(folder.path(), Some(whole.path()), &other, &mut open, &mut |_, _| {}).unwrap_err();
+    assert!(matches!(&error, GlueError::Changed { key, .. } if key == "learning_rate"), "{error}");
+    fs::write(whole.path().join("seed-0/mixture/result.json"), "{").unwrap();
+    let error = glue(folder.path(), Some(whole.path()), &settings, &mut open, &mut |_, _| {}).unwrap_err();
+    assert!(matches!(&error, GlueError::Damaged { .. }), "{error}");
 }

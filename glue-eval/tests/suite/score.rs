@@ -3,10 +3,10 @@
 use glue_eval::Task;
 use glue_eval::files::Label;
 use glue_eval::score::{GlueScore, MetricScore, Prediction, TaskScore};
-use glue_eval::table::ScoreTable;
+use glue_eval::{Row, ScoreTable};
 
 fn prediction(label: Label, output: &str) -> Prediction {
-    Prediction { label, output: output.to_owned(), plain: true }
+    Prediction { label: Some(label), output: output.to_owned(), plain: true }
 }
 
 fn classes(pairs: &[(usize, &str)]) -> Vec<Prediction> {
@@ -15,8 +15,10 @@ fn classes(pairs: &[(usize, &str)]) -> Vec<Prediction> {
 
 fn given(task: Task, percents: &[f64]) -> TaskScore {
     let metrics = task.metric_names().into_iter().zip(percents);
-    let metrics = metrics.map(|(name, &percent)| MetricScore { name, percent: Some(percent) }).collect();
-    TaskScore { task, metrics, examples: 100, invalid: 0 }
+    let metrics = metrics
+        .map(|(name, &percent)| MetricScore { name, percent: Some(percent), interval: None })
+        .collect();
+    TaskScore { task, metrics, examples: 100, invalid: 0, confusion: Vec::new() }
 }
 
 fn all_tasks() -> Vec<TaskScore> {
@@ -63,7 +65,7 @@ fn scores_are_compared_with_the_rounded_references() {
 
 #[test]
 fn outputs_that_are_not_plain_are_invalid() {
-    let cut = Prediction { label: Label::Class(1), output: "acceptable".to_owned(), plain: false };
+    let cut = Prediction { label: Some(Label::Class(1)), output: "acceptable".to_owned(), plain: false };
     let score = TaskScore::new(Task::Cola, &[vec![cut, prediction(Label::Class(1), "acceptable")]]);
     assert_eq!((score.invalid, score.examples), (1, 2));
 }
@@ -74,7 +76,8 @@ fn undefined_correlations_are_said_and_count_as_zero() {
     let score = TaskScore::new(Task::Stsb, &[babble.to_vec()]);
     assert_eq!(score.metrics.iter().map(|metric| metric.percent).collect::<Vec<_>>(), [None, None]);
     assert_eq!((score.mean(), score.invalid), (0.0, 3));
-    let table = ScoreTable { rows: vec![("random".to_owned(), GlueScore::new([score]))], notes: Vec::new() };
+    let table =
+        ScoreTable { rows: vec![Row::measured("random", &[GlueScore::new([score])])], notes: Vec::new() };
     insta::assert_snapshot!("undefined", table.text());
 }
 
@@ -98,8 +101,8 @@ fn tables_have_the_papers_columns() {
     second.retain(|score| !matches!(score.task, Task::Sst2 | Task::Rte));
     let table = ScoreTable {
         rows: vec![
-            ("best step of each task".to_owned(), GlueScore::new(all_tasks())),
-            ("last step".to_owned(), GlueScore::new(second.into_iter().rev())),
+            Row::measured("best step of each task", &[GlueScore::new(all_tasks())]),
+            Row::measured("last step", &[GlueScore::new(second.into_iter().rev())]),
         ],
         notes: vec!["QQP: subset, 19714 of 363846 training examples.".to_owned()],
     };

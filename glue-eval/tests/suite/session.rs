@@ -1,9 +1,11 @@
 //! A session that learns by heart, and a tokenizer of words.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs;
+use std::rc::Rc;
 
-use fusion_core::HostTensors;
+use fusion_core::{HostTensor, HostTensors};
 use t5_model::text::Tokenizer;
 use t5_model::{Batch, Evaluation, Forward, Session, SessionError, T5Config, TrainStep, Update};
 
@@ -35,7 +37,28 @@ pub fn tokenizer() -> Tokenizer {
     Tokenizer::load(folder.path()).unwrap()
 }
 
-/// Remembers the target of every prompt it was trained on.
+/// Remembers the target of every prompt it was trained on. Clones share what they remember.
+#[derive(Clone)]
+pub struct Shared {
+    memory: Rc<RefCell<Memory>>,
+    config: T5Config,
+}
+
+impl Shared {
+    pub fn new(memory: Memory) -> Self {
+        Shared { memory: Rc::new(RefCell::new(memory)), config: T5Config::v1_1(30, 4, 1, 4, 4, 1) }
+    }
+
+    pub fn take(&self) -> Memory {
+        self.memory.take()
+    }
+
+    pub fn opened(&self) -> Box<dyn Session> {
+        Box::new(self.clone())
+    }
+}
+
+/// What is remembered, and what shall go wrong.
 #[derive(Default)]
 pub struct Memory {
     pub targets: HashMap<Vec<i32>, Vec<i32>>,
@@ -74,11 +97,67 @@ fn rows(batch: &Batch) -> Vec<(Vec<i32>, Vec<i32>)> {
     rows
 }
 
-impl Session for Memory {
+impl Session for Shared {
     fn config(&self) -> &T5Config {
-        unimplemented!("nothing here depends on the model's dimensions")
+        &self.config
     }
 
+    fn train_step(&mut self, micro_batches: &[Batch], update: &Update) -> Result<TrainStep, SessionError> {
+        self.memory.borrow_mut().train_step(micro_batches, update)
+    }
+
+    fn evaluate(&mut self, _: &Batch) -> Result<Evaluation, SessionError> {
+        unimplemented!("answers are generated")
+    }
+
+    fn forward(&mut self, _: &Batch, _: bool) -> Result<Forward, SessionError> {
+        unimplemented!("answers are generated")
+    }
+
+    fn generate(
+        &mut self,
+        batch: &Batch,
+        max_new_tokens: usize,
+        stop: &dyn Fn(&[i32]) -> bool,
+    ) -> Result<Vec<Vec<i32>>, SessionError> {
+        self.memory.borrow_mut().generate(batch, max_new_tokens, stop)
+    }
+
+    /// Of what was learned, the logarithm of 1; of all else less, the less the later it comes.
+    fn log_likelihoods(
+        &mut self,
+        batch: &Batch,
+        candidates: &[Vec<i32>],
+    ) -> Result<Vec<Vec<f64>>, SessionError> {
+        let memory = self.memory.borrow();
+        let likelihood = |learned: Option<&Vec<i32>>, (place, candidate): (usize, &Vec<i32>)| {
+            let (end, tokens) = candidate.split_last().expect("an end token");
+            assert_eq!(*end, 1);
+            if learned.is_some_and(|learned| learned == tokens) { 0.0 } else { -1.0 - place as f64 }
+        };
+        let row = |(prompt, _): (Vec<i32>, Vec<i32>)| {
+            let learned = memory.targets.get(&prompt);
+            candidates.iter().enumerate().map(|candidate| likelihood(learned, candidate)).collect()
+        };
+        Ok(rows(batch).into_iter().map(row).collect())
+    }
+
+    fn export(&self) -> Result<HostTensors, SessionError> {
+        let steps = self.memory.borrow().updates.len() as f32;
+        Ok([("steps".to_owned(), HostTensor { shape: vec![1], data: vec![steps] })].into_iter().collect())
+    }
+
+    fn optimizer_state(&self) -> Result<HostTensors, SessionError> {
+        self.export()
+    }
+
+    fn load_optimizer_state(&mut self, state: HostTensors) -> Result<(), SessionError> {
+        assert_eq!(state, self.export()?);
+        Ok(())
+    }
+}
+
+impl Memory {
     fn train_step(&mut self, micro_batches: &[Batch], update: &Update) -> Result<TrainStep, SessionError> {
         if self.fails_at == Some(update.step) {
             return Err(SessionError::Device("out of memory".to_owned()));
@@ -94,14 +173,6 @@ impl Session for Memory {
             self.targets.clear();
         }
         Ok(TrainStep { loss: 1.0 / update.step as f64, correct: 0, tokens: 1, gradient_norm: 1.0 })
-    }
-
-    fn evaluate(&mut self, _: &Batch) -> Result<Evaluation, SessionError> {
-        unimplemented!("answers are generated")
-    }
-
-    fn forward(&mut self, _: &Batch, _: bool) -> Result<Forward, SessionError> {
-        unimplemented!("answers are generated")
     }
 
     fn generate(
@@ -127,17 +198,5 @@ impl Session for Memory {
             answers.pop();
         }
         Ok(answers)
-    }
-
-    fn export(&self) -> Result<HostTensors, SessionError> {
-        Ok(HostTensors::default())
-    }
-
-    fn optimizer_state(&self) -> Result<HostTensors, SessionError> {
-        Ok(HostTensors::default())
-    }
-
-    fn load_optimizer_state(&mut self, _: HostTensors) -> Result<(), SessionError> {
-        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use crate::{Decay, Optimizer, Schedule};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Updates of the weights.
+    /// Updates of the weights. With 0, the model is evaluated and written as it begins.
     pub steps: u64,
     /// Examples in an update.
     pub batch_size: usize,
@@ -89,7 +89,6 @@ impl Settings {
     pub fn validate(&self) -> Result<(), TrainError> {
         let fail = |key: &'static str, problem: String| Err(TrainError::Setting { key, problem });
         for (key, count) in [
-            ("steps", self.steps),
             ("batch_size", self.batch_size as u64),
             ("micro_batch_size", self.micro_batch_size() as u64),
             ("evaluate_every", self.evaluate_every),
@@ -116,7 +115,7 @@ impl Settings {
             return fail("schedule", problem);
         }
         let cycle = self.steps.saturating_add(self.schedule.offset) / self.schedule.cycles;
-        if self.schedule.warm_up >= cycle.max(1) {
+        if self.steps > 0 && self.schedule.warm_up >= cycle.max(1) {
             let (warm_up, cycles) = (self.schedule.warm_up, self.schedule.cycles);
             let problem = match cycles {
                 1 => format!("warm_up is {warm_up}, but there are {cycle} steps in all"),
@@ -125,7 +124,7 @@ impl Settings {
             return fail("schedule", problem);
         }
         let re_warm_up = self.schedule.re_warm_up;
-        if re_warm_up >= self.steps {
+        if self.steps > 0 && re_warm_up >= self.steps {
             let problem = format!("re_warm_up is {re_warm_up}, but there are {} steps in all", self.steps);
             return fail("schedule", problem);
         }

@@ -38,6 +38,16 @@ fn tells_what_happens() {
 }
 
 #[test]
+fn without_steps_the_model_is_written_as_it_begins() {
+    let mut trial = Trial::default();
+    trial.settings.steps = 0;
+    trial.train().unwrap();
+    assert_eq!(trial.events, ["evaluated 0", "wrote model at 0"]);
+    let checkpoint = Checkpoint::open(&trial.path("model")).unwrap();
+    assert_eq!(checkpoint.lineage().unwrap().unwrap().training, []);
+}
+
+#[test]
 fn a_checkpoint_is_a_model_and_a_state() {
     let mut trial = Trial::default();
     let earlier = Training { steps: 7, tokens: 70, flops: 700.0, ..Training::default() };

@@ -20,8 +20,7 @@ fn unknown_keys_are_errors() {
 
 #[test]
 fn problems_name_the_key() {
-    let changes: [fn(&mut Settings); 16] = [
-        |settings| settings.steps = 0,
+    let changes: [fn(&mut Settings); 15] = [
         |settings| settings.batch_size = 0,
         |settings| settings.micro_batch_size = Some(0),
         |settings| settings.micro_batch_size = Some(48),
@@ -44,7 +43,6 @@ fn problems_name_the_key() {
         settings.validate().unwrap_err().to_string()
     });
     assert_snapshot!(messages.join("\n"), @r"
-    steps: it must be at least 1
     batch_size: it must be at least 1
     micro_batch_size: it must be at least 1
     micro_batch_size: 48 does not divide batch_size 128

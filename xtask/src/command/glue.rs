@@ -187,8 +187,7 @@ impl Arguments {
             tokenizer: self.tokenizer.as_deref(),
             directory: self.output.as_deref(),
         };
-        let report =
-            fine_tune(&places, &tasks, &settings, &compute, "the same command goes on from there")?;
+        let report = fine_tune(&places, &tasks, &settings, &compute, "the same command goes on from there")?;
         let table = report.table("");
         if let Some(output) = &self.output {
             let write = |name: &str, text: String| {

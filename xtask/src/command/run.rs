@@ -9,6 +9,7 @@ use crate::glue_files::GluePlace;
 use crate::interrupt;
 use crate::output::{count, print, thousands};
 use crate::recipe::Recipe;
+use crate::report::glue::Beside;
 use crate::report::table::Table;
 use crate::report::{Report, RunFile};
 use crate::stage::Stage;
@@ -113,7 +114,7 @@ fn describe(state: &State) -> &'static str {
 }
 
 fn report(output: &Path) -> Result<()> {
-    let report = Report::of_run(output)?;
+    let report = Report::of(&[output.to_owned()], &Beside::default())?;
     let path = output.join("report.md");
     write_file_atomically(&path, report.markdown().as_bytes())?;
     eprintln!("the report is in {}", path.display());

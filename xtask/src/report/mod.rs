@@ -1,10 +1,12 @@
 //! What a run came to.
 
 mod comparison;
+pub mod glue;
 mod run_file;
 pub mod table;
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use glue_eval::{GlueReport, ScoreTable};
@@ -14,6 +16,7 @@ use serde_json::Value;
 use t5_model::train::{EvaluationPoint, Metrics, read_metrics};
 
 use self::comparison::Arm;
+use self::glue::{Beside, Named};
 pub use self::run_file::{RunFile, StageEntry};
 use self::table::Table;
 use crate::output::{count, thousands};
@@ -23,7 +26,7 @@ use crate::stage::pretrain::Trained;
 use crate::stage::record::Record;
 
 /// A run's results.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Default, Serialize)]
 pub struct Report {
     pub name: String,
     pub stages: Vec<StageReport>,
@@ -31,6 +34,8 @@ pub struct Report {
     pub comparison: Vec<Arm>,
     #[serde(skip)]
     sections: Vec<Section>,
+    #[serde(skip)]
+    models: Vec<Named>,
     #[serde(skip)]
     glue: Option<ScoreTable>,
 }
@@ -54,9 +59,59 @@ pub struct Section {
     pub notes: Vec<String>,
 }
 
+/// What `cargo xtask glue` leaves in its directory.
+const GLUE: &str = "glue.json";
+
 impl Report {
+    /// Reads run directories, and what `cargo xtask glue` left. Several are put side by side: their stages and their
+    /// GLUE results under names that say which run they are of.
+    pub fn of(places: &[PathBuf], beside: &Beside) -> Result<Self> {
+        let mut reports = places.iter().map(|place| Report::read(place)).collect::<Result<Vec<_>>>()?;
+        let mut report = match reports.len() {
+            1 => reports.remove(0),
+            _ => Report::side_by_side(reports)?,
+        };
+        report.glue = glue::table(&report.models, beside)?;
+        Ok(report)
+    }
+
+    fn read(place: &Path) -> Result<Self> {
+        let file = if place.is_dir() { place.join(GLUE) } else { place.to_owned() };
+        if place.join("run.json").exists() || !file.is_file() {
+            return Report::of_run(place);
+        }
+        let text = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let report =
+            serde_json::from_slice(&text).with_context(|| format!("{} is damaged", file.display()))?;
+        let named = if place.is_dir() { place } else { place.parent().unwrap_or(place) };
+        let name = named.file_name().unwrap_or(named.as_os_str()).to_string_lossy().into_owned();
+        Ok(Report { name: name.clone(), models: vec![Named { name, report }], ..Report::default() })
+    }
+
+    fn side_by_side(reports: Vec<Report>) -> Result<Self> {
+        let names: Vec<&str> = reports.iter().map(|report| report.name.as_str()).collect();
+        let mut all = Report { name: names.join(", "), ..Report::default() };
+        let same_names = (1..names.len()).any(|at| names[..at].contains(&names[at]));
+        for (number, Report { name, stages, models, .. }) in (1..).zip(reports) {
+            // Two runs of one recipe have one name.
+            let run = if same_names { format!("{name} ({number})") } else { name.clone() };
+            let full = |own: &str| if own == name { run.clone() } else { format!("{run}/{own}") };
+            all.models
+                .extend(models.into_iter().map(|Named { name, report }| Named { name: full(&name), report }));
+            all.stages.extend(stages.into_iter().map(|mut stage| {
+                stage.entry.name = full(&stage.entry.name);
+                stage
+            }));
+        }
+        if !all.stages.is_empty() {
+            all.sections = vec![overview(&all.stages)?];
+            all.sections.extend(evaluations(&all.stages)?);
+        }
+        Ok(all)
+    }
+
     /// Reads a run's directory; stages may be unfinished.
-    pub fn of_run(run: &Path) -> Result<Self> {
+    fn of_run(run: &Path) -> Result<Self> {
         let file = RunFile::read(run)?;
         let stage = |entry: &StageEntry| {
             let record = Record::read(&run.join(&entry.name))?;
@@ -79,8 +134,8 @@ impl Report {
                 section.notes.push(format!("Not finished, so not compared: {}.", missing.join(", ")));
             }
         }
-        let glue = glue(&stages)?;
-        Ok(Report { name: file.name, stages, comparison: arms, sections, glue })
+        let models = models(&stages)?;
+        Ok(Report { name: file.name, stages, comparison: arms, sections, models, glue: None })
     }
 
     pub fn text(&self) -> String {
@@ -95,6 +150,15 @@ impl Report {
             text += &format!("\nGLUE\n----\n{}", glue.text());
         }
         text
+    }
+
+    /// GLUE's table as comma-separated values.
+    pub fn csv(&self) -> Result<String> {
+        let glue = self
+            .glue
+            .as_ref()
+            .context("there are no GLUE results, of which alone there is a table in CSV")?;
+        Ok(glue.csv())
     }
 
     pub fn markdown(&self) -> String {
@@ -186,20 +250,14 @@ fn arms(run: &Path, file: &RunFile, stages: &[StageReport]) -> Result<(Vec<Arm>,
     Ok((arms, missing))
 }
 
-fn glue(stages: &[StageReport]) -> Result<Option<ScoreTable>> {
-    let mut table = ScoreTable::default();
-    for stage in stages.iter().filter(|stage| stage.entry.kind == "glue") {
-        let Some(result) = &stage.result else { continue };
+fn models(stages: &[StageReport]) -> Result<Vec<Named>> {
+    let glue = stages.iter().filter(|stage| stage.entry.kind == "glue");
+    let model = |stage: &StageReport| {
+        let Some(result) = &stage.result else { return Ok(None) };
         let report: GlueReport = parse(&stage.entry, result)?;
-        let ScoreTable { rows, notes } = report.table(&stage.entry.name);
-        table.rows.extend(rows);
-        for note in notes {
-            if !table.notes.contains(&note) {
-                table.notes.push(note);
-            }
-        }
-    }
-    Ok(Some(table).filter(|table| !table.rows.is_empty()))
+        Ok(Some(Named { name: stage.entry.name.clone(), report }))
+    };
+    glue.filter_map(|stage| model(stage).transpose()).collect()
 }
 
 fn parse<T: DeserializeOwned>(entry: &StageEntry, result: &Value) -> Result<T> {

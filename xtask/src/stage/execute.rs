@@ -222,7 +222,8 @@ impl<'a> Stages<'a> {
             Work::Glue(work) => {
                 let files = self.glue.context("GLUE's files were not given")?;
                 let model = self.locate(&work.model)?;
-                let places = glue::Places { model: &model, files, tokenizer: None, directory: Some(directory) };
+                let places =
+                    glue::Places { model: &model, files, tokenizer: None, directory: Some(directory) };
                 let report = glue::fine_tune(&places, &work.tasks, &work.settings, compute, resume)?;
                 write_json(&output, &report)
             }

@@ -60,12 +60,28 @@ kind = "pretrain"
 from = "grown"
 carry_optimizer = true
 schedule = { offset = 12, re_warm_up = 3 }
+
+[stages.glue]
+kind = "glue"
+model = "large"
+tasks = ["cola", "stsb"]
+steps = 9
+batch_size = 2
+evaluate_every = 4
+checkpoint_every = 2
+log_every = 1
+seeds = 2
 "#;
+
+const COLA: &str = "\
+    a\t1\t\tA word is here.\na\t0\t*\tWord a here is.\na\t1\t\tThe tree is old.\na\t0\t*\tTree the old.\n";
+const STSB: &str = "\
+    sentence1\tsentence2\tscore\nA tree.\tA plant.\t3.6\nA tree.\tA stone.\t0.4\nA word.\tA term.\t4.8\n";
 
 const MODELS: [&str; 4] = ["small", "grown", "large", "carried"];
 
 /// What is there when a process is killed: a path of the run, and how many lines it has at least.
-const POINTS: [(&str, usize); 12] = [
+const POINTS: [(&str, usize); 17] = [
     ("words/begun.json", 0),
     ("words/stage.json", 0),
     ("small/metrics.jsonl", 3), // before the first checkpoint
@@ -78,6 +94,11 @@ const POINTS: [(&str, usize); 12] = [
     ("large/model", 0),
     ("carried/metrics.jsonl", 3),
     ("carried/checkpoints/step-00000003", 0),
+    ("glue/seed-0/cola/checkpoint", 0),
+    ("glue/seed-0/cola/predictions/cola-last.jsonl", 0),
+    ("glue/seed-0/cola/result.json", 0),
+    ("glue/seed-0/stsb/checkpoint", 0),
+    ("glue/seed-1/stsb/checkpoint", 0),
 ];
 
 fn reached(run: &Path, (path, lines): (&str, usize)) -> bool {
@@ -91,7 +112,7 @@ fn reached(run: &Path, (path, lines): (&str, usize)) -> bool {
 /// Runs the recipe and kills the process as soon as the point is reached. Whether it was: a process may end before.
 fn killed_at(folder: &Path, run: &Path, point: (&str, usize)) -> bool {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    command.args(["run", "recipe.toml", "--output", text(run)]).current_dir(folder);
+    command.args(["run", "recipe.toml", "--glue", "glue", "--output", text(run)]).current_dir(folder);
     let mut process =
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
     loop {
@@ -136,10 +157,17 @@ fn leftovers(directory: &Path) -> Vec<String> {
 
 #[test]
 fn a_run_killed_again_and_again_comes_to_the_same() {
-    let folder = directory(&[("recipe.toml", RECIPE)]);
+    let folder = directory(&[
+        ("recipe.toml", RECIPE),
+        ("glue/CoLA/train.tsv", COLA),
+        ("glue/CoLA/dev.tsv", COLA),
+        ("glue/STS-B/train.tsv", STSB),
+        ("glue/STS-B/dev.tsv", STSB),
+    ]);
     let folder = folder.path();
     let (whole, broken) = (folder.join("whole"), folder.join("broken"));
-    let run = |output: &Path| call_in(folder, &["run", "recipe.toml", "--output", text(output)]);
+    let run =
+        |output: &Path| call_in(folder, &["run", "recipe.toml", "--glue", "glue", "--output", text(output)]);
     run(&whole).success();
 
     // How many kills hit depends on the machine; what comes out must not.
@@ -157,6 +185,12 @@ fn a_run_killed_again_and_again_comes_to_the_same() {
     }
     for model in ["small", "large", "carried"] {
         assert_eq!(metrics(&whole, model), metrics(&broken, model), "{model}");
+    }
+    for file in
+        ["glue.json", "seed-0/cola/predictions/cola-best.jsonl", "seed-1/stsb/predictions/stsb-last.jsonl"]
+    {
+        let file = |run: &Path| fs::read_to_string(run.join("glue").join(file)).expect("a file");
+        assert_eq!(file(&whole), file(&broken));
     }
     assert_eq!(leftovers(&broken), [""; 0]);
 }

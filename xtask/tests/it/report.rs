@@ -21,6 +21,24 @@ fn pretraining(first: f64, drop: f64, parents: f64) -> (String, String) {
     (metrics, record.to_string())
 }
 
+/// RTE fine-tuned with as many seeds, and these accuracies.
+fn glue(accuracies: &[f64]) -> serde_json::Value {
+    let seed = |(seed, accuracy): (usize, &f64)| {
+        let step = json!({
+            "step": 10, "train_loss": 1.5,
+            "score": {
+                "task": "rte", "metrics": [{ "name": "accuracy", "percent": accuracy }], "examples": 277, "invalid": 2,
+            },
+        });
+        json!({
+            "seed": seed,
+            "tasks": [{ "task": "rte", "best": step, "last": step, "evaluations": [step],
+                "examples": [{ "file": "train.tsv", "used": 100, "official": 2490 }], "skipped_rows": 0 }],
+        })
+    };
+    json!({ "settings": {}, "seeds": accuracies.iter().enumerate().map(seed).collect::<Vec<_>>() })
+}
+
 fn run(fused_first: f64) -> tempfile::TempDir {
     let stage =
         |name: &str, kind: &str, inputs: &[&str]| json!({ "name": name, "kind": kind, "inputs": inputs });
@@ -37,15 +55,7 @@ fn run(fused_first: f64) -> tempfile::TempDir {
     let record = |result: serde_json::Value| {
         json!({ "version": 1, "settings": {}, "inputs": {}, "result": result, "seconds": 3.0 }).to_string()
     };
-    let step = json!({
-        "step": 10, "train_loss": 1.5,
-        "score": { "task": "rte", "metrics": [{ "name": "accuracy", "percent": 61.25 }], "examples": 277, "invalid": 2 },
-    });
-    let glue = json!({
-        "settings": {},
-        "tasks": [{ "task": "rte", "best": step, "last": step, "evaluations": [step],
-            "examples": [{ "file": "train.tsv", "used": 100, "official": 2490 }], "skipped_rows": 0 }],
-    });
+    let glue = glue(&[61.25]);
     let (baseline_metrics, baseline) = pretraining(6.0, 0.05, 0.0);
     let (fused_metrics, fused) = pretraining(fused_first, 0.04, 1.5e11);
     directory(&[
@@ -93,4 +103,41 @@ fn damaged_directories() {
     fs::write(run.path().join("fused/stage.json"), "{").expect("a file");
     let damaged = call(&["report", text(run.path())]).failure();
     assert!(damaged.contains("fused/stage.json is damaged"), "{damaged}");
+}
+
+/// Several results side by side; what is within a standard deviation of the baseline is marked.
+#[test]
+fn side_by_side() {
+    let glue = |accuracies: &[f64]| glue(accuracies).to_string();
+    let folder = directory(&[
+        ("small/glue.json", &glue(&[60.0, 62.0])), // 61.00 ± 1.41
+        ("near/glue.json", &glue(&[62.2, 62.5])),  // within 1.41 of it
+        ("far/glue.json", &glue(&[62.4, 62.7])),   // not
+        ("paper.csv", "model,RTE accuracy,RTE accuracy sd,Average\n\"Elsewhere, T5\",64.5,0.5,70\n"),
+        ("typo.csv", "model,RTE accurracy\nx,1\n"),
+        ("words.csv", "model,RTE accuracy\nx,1\ny,many\n"),
+    ]);
+    let at = |name: &str| folder.path().join(name).into_os_string().into_string().expect("UTF-8");
+    let (run, small, near, far) = (run(5.0), at("small"), at("near"), at("far"));
+    let report = |more: &[&str]| call(&[&["report", &small, &near, &far], more].concat());
+    insta::assert_snapshot!("side_by_side", report(&["--beside", &at("paper.csv")]).success());
+    insta::assert_snapshot!("side_by_side_csv", report(&["--format", "csv"]).success());
+    let other = report(&["--baseline", "far"]).success();
+    let marked = |line: &&str| line.contains('≈') && line.contains("best step");
+    assert_eq!(
+        other.lines().filter(marked).map(|line| line.split(',').next()).collect::<Vec<_>>(),
+        [Some("near")]
+    );
+    let with_run = call(&["report", text(run.path()), &small]).success();
+    assert!(
+        with_run.contains("synthetic/glue, best step") && with_run.contains("small, best step"),
+        "{with_run}"
+    );
+    let errors = [
+        report(&["--baseline", "nobody"]).failure(),
+        report(&["--beside", &at("typo.csv")]).failure(),
+        report(&["--beside", &at("words.csv")]).failure(),
+        call(&["report", text(run.path()), "--baseline", "small"]).failure(),
+    ];
+    insta::assert_snapshot!("side_by_side_errors", errors.join("").replace(text(folder.path()), ""));
 }
