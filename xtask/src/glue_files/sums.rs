@@ -6,7 +6,6 @@ use std::io;
 use std::path::{Component, Path};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use fusion_core::write_file_atomically;
 
 use crate::digest::{is_hexadecimal, sha256};
 use crate::problems::Problems;
@@ -45,9 +44,10 @@ impl Sums {
         Ok(Sums(sums))
     }
 
+    #[cfg(feature = "hub")]
     pub fn write(&self, folder: &Path) -> Result<()> {
         let lines: String = self.0.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect();
-        Ok(write_file_atomically(&folder.join(Sums::NAME), lines.as_bytes())?)
+        Ok(fusion_core::write_file_atomically(&folder.join(Sums::NAME), lines.as_bytes())?)
     }
 
     /// Fails with all files that are missing or have another hash.
