@@ -1,5 +1,6 @@
 //! One test binary, so that the crates below are linked once.
 
+mod bootstrap;
 mod check;
 mod fine_tune;
 mod metrics;
