@@ -10,14 +10,14 @@ use t5_model::{Dropout, Session, TrainStep, Update, training_flops_per_token};
 use crate::batch::Encoder;
 use crate::error::GlueError;
 use crate::evaluate::{Answering, Prompts};
-use crate::files::{Example, TaskData};
+use crate::examples::Examples;
+use crate::files::TaskData;
 use crate::keep::{Keep, Kept};
-use crate::report::{ExampleCount, StepScore, TaskReport};
-use crate::sampling::{EpochOrder, subset};
+use crate::report::{StepScore, TaskReport};
+use crate::sampling::EpochOrder;
 use crate::score::{Prediction, TaskScore};
 use crate::settings::{AtStep, FineTuneSettings};
 use crate::state::State;
-use crate::task::Task;
 
 /// What a caller is told while it waits. `name` is the task, or `mixture`.
 #[derive(Debug)]
@@ -70,12 +70,12 @@ impl FineTuning<'_> {
             return Ok(Some(reports));
         }
         let encoder = Encoder::new(self.tokenizer, self.settings);
-        let examples = Examples::of(self, &encoder)?;
+        let examples = Examples::of(self.tasks, self.settings, &encoder)?;
         progress(Progress::Started {
             name: self.name(),
             seed: self.seed,
             train_examples: examples.train.len(),
-            dev_examples: examples.dev.iter().flatten().map(|prompts| prompts.examples.len()).sum(),
+            dev_examples: examples.dev_count(),
             steps: self.settings.steps,
         });
         let failed = |source| GlueError::Open { name: self.name(), source };
@@ -96,41 +96,6 @@ impl FineTuning<'_> {
         };
         let order = EpochOrder::new(examples.train.len(), self.seed);
         Run { tuning: self, examples, answering, session, order, state, kept, progress }.complete()
-    }
-}
-
-/// What a model is trained on and what it answers.
-struct Examples<'a> {
-    /// Of all tasks; a pass over them takes each task in proportion to its training set.
-    train: Vec<(Task, &'a Example)>,
-    /// By task, then by evaluation set.
-    dev: Vec<Vec<Prompts<'a>>>,
-    /// The same of the test sets, if they shall be answered.
-    test: Vec<Vec<Prompts<'a>>>,
-    counts: Vec<Vec<ExampleCount>>,
-}
-
-impl<'a> Examples<'a> {
-    fn of(tuning: &FineTuning<'a>, encoder: &Encoder<'_>) -> Result<Self, GlueError> {
-        let settings = tuning.settings;
-        let mut all = Examples { train: Vec::new(), dev: Vec::new(), test: Vec::new(), counts: Vec::new() };
-        for data in tuning.tasks {
-            let task = data.task;
-            let train = subset(&data.train, settings.max_train_examples);
-            if train.is_empty() && settings.steps > 0 {
-                return Err(GlueError::NoTraining { task });
-            }
-            let dev: Vec<Vec<&Example>> =
-                data.dev.iter().map(|set| subset(set, settings.max_eval_examples)).collect();
-            all.counts.push(ExampleCount::of(task, train.len(), &dev));
-            let prompts = |sets: Vec<Vec<&'a Example>>| {
-                sets.into_iter().map(|set| Prompts::new(encoder, task, set)).collect::<Result<Vec<_>, _>>()
-            };
-            all.dev.push(prompts(dev)?);
-            all.test.push(prompts(data.test.iter().map(|set| set.iter().collect()).collect())?);
-            all.train.extend(train.into_iter().map(|example| (task, example)));
-        }
-        Ok(all)
     }
 }
 
@@ -211,7 +176,7 @@ impl Run<'_, '_> {
         if self.state.is_evaluated() {
             return Ok(true);
         }
-        let of = self.examples.dev.iter().flatten().map(|prompts| prompts.examples.len()).sum();
+        let of = self.examples.dev_count();
         let mut done = 0;
         let mut scores = Vec::new();
         for ((data, dev), test) in self.tuning.tasks.iter().zip(&self.examples.dev).zip(&self.examples.test) {

@@ -11,6 +11,7 @@ pub mod check;
 mod confusion;
 pub mod error;
 mod evaluate;
+mod examples;
 pub mod files;
 pub mod fine_tune;
 mod glue;

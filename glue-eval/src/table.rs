@@ -123,30 +123,38 @@ impl Row {
 }
 
 impl ScoreTable {
-    /// Aligned columns under a header of two lines: tasks and metrics.
+    /// Aligned columns under a header of two lines: tasks and metrics. Columns that nobody has a value in are left out.
     pub fn text(&self) -> String {
+        let shown = self.shown();
         let mut lines = vec![vec![String::new()], vec![String::new()]];
-        for (task, metric) in columns() {
+        for (task, metric) in shown.iter().filter_map(|&column| columns().into_iter().nth(column)) {
             lines[0].push(task);
             lines[1].push(metric);
         }
-        lines.extend(self.rows.iter().map(Row::texts));
+        lines.extend(self.rows.iter().map(|row| row.texts(&shown)));
         let mut text = aligned(&lines);
         self.all_notes().for_each(|note| text += &format!("{note}\n"));
         text
     }
 
-    /// A Markdown table; the notes follow as paragraphs.
+    /// A Markdown table of the same columns; the notes follow as paragraphs.
     pub fn markdown(&self) -> String {
-        let header = titles();
+        let (shown, titles) = (self.shown(), titles());
+        let header: Vec<&str> = shown.iter().map(|&column| titles[column].as_str()).collect();
         let mut text = format!("| | {} |\n|---|{}\n", header.join(" | "), "---:|".repeat(header.len()));
         for row in &self.rows {
-            let mut texts = row.texts();
+            let mut texts = row.texts(&shown);
             texts[0] = texts[0].replace('|', "\\|");
             let _ = writeln!(text, "| {} |", texts.join(" | "));
         }
         self.all_notes().for_each(|note| text += &format!("\n{}\n", note.replace('*', "\\*")));
         text
+    }
+
+    fn shown(&self) -> Vec<usize> {
+        let has_value =
+            |column: &usize| self.rows.iter().any(|row| row.cells.get(*column) != Some(&Cell::Missing));
+        (0..columns().len()).filter(has_value).collect()
     }
 
     /// Comma-separated values under a header line: the label, and for each column the mean and the standard deviation,
@@ -176,8 +184,9 @@ impl ScoreTable {
 }
 
 impl Row {
-    fn texts(&self) -> Vec<String> {
-        std::iter::once(self.label.clone()).chain(self.cells.iter().map(Cell::text)).collect()
+    fn texts(&self, columns: &[usize]) -> Vec<String> {
+        let cells = columns.iter().filter_map(|&column| self.cells.get(column));
+        std::iter::once(self.label.clone()).chain(cells.map(Cell::text)).collect()
     }
 }
 

@@ -82,3 +82,31 @@ fn all_train_alike() {
         }
     }
 }
+
+/// Weights trained in one precision are not trained on in another by mistake. Says nothing where no backend has two.
+#[test]
+fn a_training_goes_on_in_its_own_precision() {
+    let folder = directory(&[("recipe.toml", RECIPE)]);
+    call_in(folder.path(), &["run", "recipe.toml", "--only", "words", "--output", "run"]).success();
+    let listed: Vec<Value> = serde_json::from_str(&call(&["backends", "--json"]).success()).expect("JSON");
+    for backend in &listed {
+        let name = backend["name"].as_str().expect("a name");
+        let precisions = &backend["devices"][0]["precisions"];
+        if !precisions.as_array().is_some_and(|precisions| precisions.contains(&"bf16".into())) {
+            continue;
+        }
+        let train = |precision: &str| {
+            let model = "--d-model 16 --num-heads 1 --d-kv 16 --d-ff 16 --num-layers 1";
+            let text = "--text builtin:webster --held-out-every 20 --max-documents 400 --input-length 48";
+            let rest = "--tokenizer run/words/tokenizer --steps 2 --batch-size 2 --micro-batch-size 2 --evaluation-batches 1 --output";
+            let words = format!(
+                "pretrain {model} {text} {rest} {name}-trained --backend {name} --precision {precision}"
+            );
+            call_in(folder.path(), &words.split(' ').collect::<Vec<_>>())
+        };
+        train("bf16").success();
+        train("bf16").success();
+        let refused = train("f32").failure();
+        assert!(refused.contains("another `precision`"), "{refused}");
+    }
+}

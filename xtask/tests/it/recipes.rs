@@ -37,7 +37,10 @@ fn errors_have_file_line_and_column() {
             "an optimiser's state of random weights",
             with("[stages.a]\nkind = \"pretrain\"\nmodel = \"small\"\ncarry_optimizer = true\n"),
         ),
-        ("a setting out of range", with("[stages.a]\nkind = \"pretrain\"\nmodel = \"small\"\nbatch_size = 0\n")),
+        (
+            "a setting out of range",
+            with("[stages.a]\nkind = \"pretrain\"\nmodel = \"small\"\nbatch_size = 0\n"),
+        ),
         ("unknown stage", with("[stages.a]\nkind = \"fuse\"\nparents = [\"b\", \"c\"]\n")),
         ("a tokenizer as parent", with("[stages.a]\nkind = \"fuse\"\nparents = [\"words\"]\n")),
         ("no parents", with("[stages.a]\nkind = \"fuse\"\n")),
