@@ -1,9 +1,9 @@
 //! Greedy decoding and ranking against transformers: `t5_goldens.py`.
 
-use fusion_core::{Checkpoint, TensorFile, TensorSource};
+use fusion_core::{Checkpoint, HostTensor, TensorFile, TensorSource};
 use serde::Deserialize;
 
-use super::references::{self, batch, number_deviation};
+use super::references::{self, batch, deviation};
 use super::{Check, Suite};
 use crate::{Batch, Error, IGNORED_LABEL, Precision, Session, SessionError, T5Config};
 
@@ -84,7 +84,7 @@ fn stopped(session: &mut dyn Session, batch: &Batch, expected: &[Vec<i32>]) -> R
     Ok(wrong as f64)
 }
 
-/// The worst deviation of candidates' likelihoods: of each row's labels from transformers' logits, and of all from what
+/// The deviation of candidates' likelihoods: of each row's labels from transformers' logits, and of all from what
 /// `forward` says of a batch with these labels.
 fn ranked(session: &mut dyn Session, batch: &Batch, reference: &TensorFile) -> Result<f64, SessionError> {
     let vocabulary = session.config().vocab_size;
@@ -97,25 +97,29 @@ fn ranked(session: &mut dyn Session, batch: &Batch, reference: &TensorFile) -> R
     candidates.extend([[&beginning[..], &other].concat(), beginning, other, vec![2], vec![]]);
     let found = session.log_likelihoods(batch, &candidates)?;
 
-    let mut worst: f64 = 0.0;
+    let mut pairs: Vec<(f64, f64)> = Vec::new(); // found, expected
     let logits = reference.load_f32("logits").map_err(Error::from)?; // [batch, target, vocabulary]
     for (row, logits) in logits.data.chunks(batch.target_length * vocabulary).enumerate() {
-        worst = worst
-            .max(number_deviation(found[row][row], log_likelihood(logits, &candidates[row], vocabulary)));
+        pairs.push((found[row][row], log_likelihood(logits, &candidates[row], vocabulary)));
     }
     for (at, candidate) in candidates.iter().enumerate() {
         if candidate.is_empty() {
-            worst = found.iter().fold(worst, |worst, found| worst.max(found[at].abs()));
+            pairs.extend(found.iter().map(|found| (found[at], 0.0)));
             continue;
         }
         let (labels, target_length) = (candidate.repeat(batch.size), candidate.len());
         let labelled = Batch { labels, target_length, ..batch.clone() };
         let logits = session.forward(&labelled, false)?.logits;
         for (found, logits) in found.iter().zip(logits.data.chunks(target_length * vocabulary)) {
-            worst = worst.max(number_deviation(found[at], log_likelihood(logits, candidate, vocabulary)));
+            pairs.push((found[at], log_likelihood(logits, candidate, vocabulary)));
         }
     }
-    Ok(worst)
+    let (found, expected): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
+    let tensor = |values: Vec<f64>| HostTensor {
+        shape: vec![values.len()],
+        data: values.into_iter().map(|value| value as f32).collect(),
+    };
+    Ok(deviation(Some(&tensor(found)), &tensor(expected)))
 }
 
 /// In f64.

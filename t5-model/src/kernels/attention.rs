@@ -79,6 +79,29 @@ impl Shape {
         }
     }
 
+    /// The output of one example that has one query, and its heads' log-sum-exps: keys and values pass once, for all heads.
+    fn one_query(&self, inputs: Inputs<'_>, example: usize, out: &mut [f32], log_sums: &mut [f32]) {
+        let (key, d_kv, inner) = (self.key, self.d_kv, self.inner());
+        let q = &inputs.q[example * inner..][..inner];
+        let [k, v] = [inputs.k, inputs.v].map(|x| x[example * key * inner..][..key * inner].chunks(inner));
+        let is_visible = |at: usize| self.key_mask.as_ref().is_none_or(|mask| mask[example * key + at] != 0);
+        let mut scores = vec![f32::NEG_INFINITY; self.heads * key];
+        for (at, k) in k.enumerate().filter(|(at, _)| is_visible(*at)) {
+            for (head, (q, k)) in q.chunks(d_kv).zip(k.chunks(d_kv)).enumerate() {
+                let place = head * key + at;
+                scores[place] = dot(q, k) + inputs.bias.map_or(0.0, |bias| bias[place]);
+            }
+        }
+        scores.chunks_mut(key).zip(log_sums).for_each(|(row, log_sum)| *log_sum = softmax(row));
+        out.fill(0.0);
+        for (at, v) in v.enumerate().filter(|(at, _)| is_visible(*at)) {
+            for (head, (out, v)) in out.chunks_mut(d_kv).zip(v.chunks(d_kv)).enumerate() {
+                let probability = scores[head * key + at];
+                out.iter_mut().zip(v).for_each(|(out, v)| *out += probability * v);
+            }
+        }
+    }
+
     /// The dropout's factors of one head of one example.
     fn dropout_factors(&self, draw: &DropoutDraw, example: usize, head: usize, factors: &mut Vec<f32>) {
         let len = self.query * self.key;
@@ -95,14 +118,13 @@ pub fn attention(shape: &Shape, inputs: Inputs<'_>) -> (Vec<f32>, Vec<f32>) {
     out.par_chunks_mut(query * inner).zip(log_sums.par_chunks_mut(heads * query)).enumerate().for_each_init(
         || (buffer(query * key), Vec::new()),
         |(scores, factors), (example, (out, log_sums))| {
+            if query == 1 && shape.dropout.is_none() {
+                return shape.one_query(inputs, example, out, log_sums);
+            }
             for (head, log_sums) in log_sums.chunks_mut(query).enumerate() {
                 shape.scores(inputs, example, head, scores);
                 for (row, log_sum) in scores.chunks_mut(key).zip(log_sums) {
-                    let largest = max(row);
-                    row.iter_mut().for_each(|score| *score = masked_exp(*score, largest));
-                    let total = sum(row);
-                    row.iter_mut().for_each(|score| *score /= total);
-                    *log_sum = largest + total.ln();
+                    *log_sum = softmax(row);
                 }
                 if let Some(draw) = &shape.dropout {
                     shape.dropout_factors(draw, example, head, factors);
@@ -115,6 +137,15 @@ pub fn attention(shape: &Shape, inputs: Inputs<'_>) -> (Vec<f32>, Vec<f32>) {
         },
     );
     (out, log_sums)
+}
+
+/// Turns scores into probabilities; returns their log-sum-exp.
+fn softmax(scores: &mut [f32]) -> f32 {
+    let largest = max(scores);
+    scores.iter_mut().for_each(|score| *score = masked_exp(*score, largest));
+    let total = sum(scores);
+    scores.iter_mut().for_each(|score| *score /= total);
+    largest + total.ln()
 }
 
 /// The gradients, given the log-sum-exps of [`attention`] and its output's gradient.
