@@ -6,7 +6,8 @@ use tempfile::TempDir;
 use crate::program::{Called, call, directory, text};
 use crate::scripts::{backends, python};
 
-const WORDS: [&str; 9] = ["<pad>", "</s>", "<unk>", "sst2", "sentence:", "negative", "positive", "dull", "so"];
+const WORDS: [&str; 9] =
+    ["<pad>", "</s>", "<unk>", "sst2", "sentence:", "negative", "positive", "dull", "so"];
 
 /// A worker that answers one prompt well and the other with no answer.
 const SOUND: &str = r#"
@@ -85,7 +86,10 @@ fn the_table_has_a_row_for_each() {
         let row = table.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{table}"));
         row.split_whitespace().map(str::to_owned).collect()
     };
-    assert!(table.starts_with("tiny, 10.5 K weights; 2 prompts of 5 tokens on average; batches of 64, "), "{table}");
+    assert!(
+        table.starts_with("tiny, 10.5 K weights; 2 prompts of 5 tokens on average; batches of 64, "),
+        "{table}"
+    );
     assert_eq!(cells("transformers "), ["4.0", "1.00", "1.0", "MB", "1", "0"]);
     assert_eq!(cells("burn cpu ")[4..], ["0", "1"]);
 }
@@ -94,13 +98,21 @@ fn the_table_has_a_row_for_each() {
 fn a_worker_that_fails_is_out_alone() {
     for (worker, reason) in [
         ("echo '{\"ready\": true, \"parameters\": 7}'; cat", "it has 7 weights, not 10480"),
-        (&format!("{READY} echo '{{\"seconds\": 1.0, \"answers\": [null]}}'"), "it gave 1 answers to 2 prompts in 1 seconds"),
+        (
+            &format!("{READY} echo '{{\"seconds\": 1.0, \"answers\": [null]}}'"),
+            "it gave 1 answers to 2 prompts in 1 seconds",
+        ),
         (&format!("{READY} echo '{{\"seconds\": 0.0, \"answers\": [null, null]}}'"), "in 0 seconds"),
         (&format!("{READY} echo '{{\"error\": \"out of memory\"}}'"), "out of memory"),
     ] {
         let called = bench(worker, &["--only", "burn cpu", "--only", "transformers"]);
         let row = called.stdout.lines().find(|line| line.starts_with("transformers  failed: "));
-        assert!(row.is_some_and(|row| row.contains(reason)), "{worker}:\n{}\n{}", called.stdout, called.stderr);
+        assert!(
+            row.is_some_and(|row| row.contains(reason)),
+            "{worker}:\n{}\n{}",
+            called.stdout,
+            called.stderr
+        );
         let other = called.stdout.lines().find(|line| line.starts_with("burn cpu")).expect("a row");
         assert!(!other.contains("failed"), "{other}");
         assert!(called.failure().ends_with("error: 1 of the contestants failed\n"));

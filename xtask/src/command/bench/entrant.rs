@@ -1,7 +1,7 @@
 //! A contestant's way through a measurement.
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, ensure};
@@ -30,7 +30,7 @@ pub fn build_missing(names: &[String]) -> Result<()> {
 pub fn entrants(
     all: Vec<Contestant>,
     only: &[String],
-    python: Option<&std::path::Path>,
+    python: Option<&Path>,
 ) -> Result<(Vec<Contestant>, Option<PathBuf>)> {
     let mut contestants = Contestant::chosen(all, only)?;
     ensure!(!contestants.is_empty(), "no backend is compiled in");
