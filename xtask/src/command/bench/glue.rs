@@ -39,7 +39,7 @@ const ORDERS: [&str; 2] = ["", "unsorted"];
 /// Each contestant is a process of its own: every compiled-in backend on each of its devices in each of its precisions, and
 /// transformers if there is a Python with it, once with prompts sorted by length and once with prompts as they come. In every
 /// round they answer one development set after the other in turn. What is timed goes from tokenised prompts to decoded
-/// answers: greedy decoding with cached keys and values, in batches that are padded to their longest prompt.
+/// answers: greedy decoding with cached keys and values, in batches of the same number of prompts.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -53,7 +53,7 @@ pub struct Arguments {
     #[command(flatten)]
     sample: Sample,
     /// Training steps of a model with random weights
-    #[arg(long, value_name = "N", default_value_t = 60)]
+    #[arg(long, value_name = "N", default_value_t = 40)]
     lessons: u64,
     /// Only this one, by its name in the table (`burn cpu`, `transformers unsorted`); can be repeated. A backend that is not
     /// compiled in is built
