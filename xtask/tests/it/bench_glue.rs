@@ -60,7 +60,7 @@ fn bench(worker: &str, more: &[&str]) -> Called {
 
 #[test]
 fn every_backend_answers_what_it_was_taught() {
-    let others = ["transformers", "transformers bf16", "transformers unsorted", "transformers unsorted bf16"];
+    let others = ["transformers", "transformers bf16", "transformers unsorted", "transformers bf16 unsorted"];
     let report: Value = serde_json::from_str(&bench(SOUND, &["--json"]).success()).expect("JSON");
     let contestants = report["contestants"].as_array().expect("contestants");
     let names: Vec<&str> = contestants.iter().filter_map(|one| one["name"].as_str()).collect();
@@ -87,7 +87,7 @@ fn the_table_has_a_row_for_each() {
         row.split_whitespace().map(str::to_owned).collect()
     };
     assert!(
-        table.starts_with("tiny, 10.5 K weights; 2 prompts of 5 tokens on average; batches of 64, "),
+        table.starts_with("tiny, 10.5 k weights; 2 prompts of 5 tokens on average; batches of 64, "),
         "{table}"
     );
     assert_eq!(cells("transformers "), ["4.0", "1.00", "1.0", "MB", "1", "0"]);
