@@ -30,7 +30,7 @@ impl HubName {
 
 /// What a program says that cannot speak with the hub.
 #[cfg(not(feature = "hub"))]
-pub fn refuse<T>(name: &HubName) -> anyhow::Result<T> {
+pub fn refuse(name: &HubName) -> anyhow::Result<std::path::PathBuf> {
     anyhow::bail!("{name} is on the Hugging Face Hub, which needs the feature `hub` of this program")
 }
 
