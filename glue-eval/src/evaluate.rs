@@ -48,12 +48,16 @@ impl Answering<'_> {
         prompts: &Prompts<'_>,
         answered: &mut dyn FnMut(usize),
     ) -> Result<Option<Vec<Prediction>>, GlueError> {
+        let candidates = match self.scoring {
+            Scoring::Generate => Vec::new(),
+            Scoring::Rank => self.encoder.candidates(prompts.task)?,
+        };
         let mut predictions: Vec<Option<Prediction>> = vec![None; prompts.inputs.len()];
         for indices in prompts.order.chunks(self.batch_size.max(1)) {
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let outputs = self.outputs(session, prompts, indices)?;
+            let outputs = self.outputs(session, prompts, &candidates, indices)?;
             if outputs.len() != indices.len() {
                 let problem = format!("{} answers to {} prompts", outputs.len(), indices.len());
                 return Err(failed(prompts.task, "cannot answer", problem.into()));
@@ -70,6 +74,7 @@ impl Answering<'_> {
         &self,
         session: &mut dyn Session,
         prompts: &Prompts<'_>,
+        candidates: &[Vec<i32>],
         indices: &[usize],
     ) -> Result<Vec<Prediction>, GlueError> {
         let (task, encoder) = (prompts.task, &self.encoder);
@@ -95,7 +100,7 @@ impl Answering<'_> {
             Scoring::Rank => {
                 let words = possible_answers(task);
                 let likelihoods = session
-                    .log_likelihoods(&batch, &encoder.candidates(task)?)
+                    .log_likelihoods(&batch, candidates)
                     .map_err(|source| failed(task, "cannot rank answers", source.into()))?;
                 let prediction = |(row, &index): (Vec<f64>, &usize)| {
                     let output = words.get(most_likely(&row)).cloned().unwrap_or_default();

@@ -31,14 +31,11 @@ pub(crate) fn lines(prompts: &[Prompts<'_>], sets: &[Vec<Prediction>]) -> String
     for (number, (prompts, predictions)) in prompts.iter().zip(sets).enumerate() {
         let spec = prompts.task.spec();
         for (example, prediction) in prompts.examples.iter().zip(predictions) {
-            let (valid, correct) = match (&spec.answer, prediction.label) {
-                (Answer::Class { words, .. }, label) => {
-                    let class = prediction.class(words);
-                    let right =
-                        |label| matches!(label, Label::Class(right) if usize::try_from(class) == Ok(right));
-                    (class >= 0, label.map(right))
+            let correct = match (&spec.answer, prediction.label) {
+                (Answer::Class { words, .. }, Some(Label::Class(right))) => {
+                    Some(usize::try_from(prediction.class(words)) == Ok(right))
                 }
-                (Answer::Score { .. }, _) => (prediction.score() != crate::metrics::INVALID_SCORE, None),
+                _ => None,
             };
             let line = Line {
                 set: spec.evaluation_sets[number].name,
@@ -46,7 +43,7 @@ pub(crate) fn lines(prompts: &[Prompts<'_>], sets: &[Vec<Prediction>]) -> String
                 input: input_text(prompts.task, example),
                 target: example.label.and_then(|label| target_text(prompts.task, label)),
                 output: &prediction.output,
-                valid,
+                valid: prediction.is_valid(&spec.answer),
                 correct,
             };
             text += &serde_json::to_string(&line).unwrap_or_default();

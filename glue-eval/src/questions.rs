@@ -9,11 +9,10 @@ use crate::batch::Encoder;
 use crate::error::GlueError;
 use crate::evaluate::{Answering, Prompts};
 use crate::files::{Example, TaskData};
-use crate::metrics::{INVALID_CLASS, INVALID_SCORE};
 use crate::sampling::{EpochOrder, subset};
 use crate::score::Prediction;
 use crate::settings::{FineTuneSettings, Scoring};
-use crate::task::{Answer, EvaluationSet, Task};
+use crate::task::{EvaluationSet, Task};
 
 /// A development set as a model reads it.
 pub struct Questions<'a> {
@@ -73,10 +72,7 @@ impl<'a> Questions<'a> {
     }
 
     fn valid(&self, prediction: Prediction) -> Option<String> {
-        let valid = match &self.prompts.task.spec().answer {
-            Answer::Class { words, .. } => prediction.class(words) != INVALID_CLASS,
-            Answer::Score { .. } => prediction.score() != INVALID_SCORE,
-        };
+        let valid = prediction.is_valid(&self.prompts.task.spec().answer);
         valid.then_some(prediction.output)
     }
 }

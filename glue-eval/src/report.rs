@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::files::Example;
+use crate::files::{Example, Split};
 use crate::score::{GlueScore, TaskScore};
 use crate::settings::{AtStep, FineTuneSettings};
 use crate::table::{Row, ScoreTable};
@@ -25,26 +25,26 @@ pub(crate) fn best(evaluations: &[StepScore]) -> Option<usize> {
     (0..evaluations.len()).reduce(better)
 }
 
-/// Examples used, beside those of the official file.
+/// Examples used of a split, beside those of the official one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExampleCount {
-    pub file: String,
+    /// The hub's name: `train`, `validation`, `validation_matched`.
+    pub split: String,
     pub used: usize,
     pub official: usize,
 }
 
 impl ExampleCount {
-    /// Of a task's training file and its development files.
+    /// Of a task's training set and its development sets.
     pub(crate) fn of(task: Task, train: usize, dev: &[Vec<&Example>]) -> Vec<Self> {
-        let spec = task.spec();
-        let train = ExampleCount { file: "train.tsv".to_owned(), used: train, official: spec.train_rows };
-        let dev = spec.evaluation_sets.iter().zip(dev);
-        let dev = dev.map(|(set, examples)| ExampleCount {
-            file: set.dev.to_owned(),
-            used: examples.len(),
-            official: set.dev_rows,
-        });
-        std::iter::once(train).chain(dev).collect()
+        let sets = task.spec().evaluation_sets.iter().map(Split::Dev);
+        let used = std::iter::once(train).chain(dev.iter().map(Vec::len));
+        let count = |(split, used): (Split, usize)| ExampleCount {
+            split: split.to_string(),
+            used,
+            official: split.official_rows(task),
+        };
+        std::iter::once(Split::Train).chain(sets).zip(used).map(count).collect()
     }
 }
 
@@ -147,7 +147,7 @@ impl GlueReport {
             if report.is_subset() {
                 let subsets = report.examples.iter().filter(|count| count.used < count.official);
                 let subsets =
-                    subsets.map(|count| format!("{} of {} in {}", count.used, count.official, count.file));
+                    subsets.map(|count| format!("{} of {} in {}", count.used, count.official, count.split));
                 notes.push(format!("{}: subset, {}.", report.task, subsets.collect::<Vec<_>>().join(", ")));
             }
             if report.skipped_rows > 0 {

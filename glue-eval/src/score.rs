@@ -32,6 +32,14 @@ impl Prediction {
     pub fn score(&self) -> f64 {
         if self.plain { parse_score(&self.output) } else { INVALID_SCORE }
     }
+
+    /// Whether it is an answer to the task at all.
+    pub fn is_valid(&self, answer: &Answer) -> bool {
+        match answer {
+            Answer::Class { words, .. } => self.class(words) != INVALID_CLASS,
+            Answer::Score { .. } => self.score() != INVALID_SCORE,
+        }
+    }
 }
 
 /// A task's metrics on its development sets.

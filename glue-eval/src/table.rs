@@ -235,7 +235,7 @@ fn notes(label: &str, seeds: &[GlueScore]) -> Vec<String> {
 }
 
 /// Columns as wide as their widest cell, the first to the left, the others to the right.
-pub(crate) fn aligned(lines: &[Vec<String>]) -> String {
+pub fn aligned(lines: &[Vec<String>]) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         lines.iter().filter_map(|line| Some(line.get(column)?.chars().count())).max().unwrap_or(0)

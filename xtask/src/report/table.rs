@@ -1,7 +1,5 @@
 //! Tables as text and Markdown.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 
 /// Rows under a header. The first column is left-aligned, the others are right-aligned.
@@ -17,23 +15,8 @@ impl Table {
     }
 
     pub fn text(&self) -> String {
-        let lines = || std::iter::once(&self.header).chain(&self.rows);
-        let width = |column: usize| {
-            lines().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max()
-        };
-        let widths: Vec<usize> = (0..self.header.len()).map(|column| width(column).unwrap_or(0)).collect();
-        let mut text = String::new();
-        for line in lines() {
-            let mut row = String::new();
-            for (column, (cell, &width)) in line.iter().zip(&widths).enumerate() {
-                let _ = match column {
-                    0 => write!(row, "{cell:width$}"),
-                    _ => write!(row, "  {cell:>width$}"),
-                };
-            }
-            let _ = writeln!(text, "{}", row.trim_end());
-        }
-        text
+        let lines: Vec<Vec<String>> = std::iter::once(&self.header).chain(&self.rows).cloned().collect();
+        glue_eval::table::aligned(&lines)
     }
 
     pub fn markdown(&self) -> String {

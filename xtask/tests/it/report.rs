@@ -33,7 +33,7 @@ fn glue(accuracies: &[f64]) -> serde_json::Value {
         json!({
             "seed": seed,
             "tasks": [{ "task": "rte", "best": step, "last": step, "evaluations": [step],
-                "examples": [{ "file": "train.tsv", "used": 100, "official": 2490 }], "skipped_rows": 0 }],
+                "examples": [{ "split": "train", "used": 100, "official": 2490 }], "skipped_rows": 0 }],
         })
     };
     json!({ "settings": {}, "seeds": accuracies.iter().enumerate().map(seed).collect::<Vec<_>>() })
