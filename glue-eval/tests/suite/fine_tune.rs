@@ -402,3 +402,29 @@ fn an_interrupted_fine_tuning_goes_on() {
     let error = glue(folder.path(), Some(whole.path()), &settings, &mut open, &mut |_, _| {}).unwrap_err();
     assert!(matches!(&error, GlueError::Damaged { .. }), "{error}");
 }
+
+/// A model that forgets everything in its last step: what is kept of the best step is not what is kept of the last.
+#[test]
+fn best_and_last_predictions_and_submissions_are_those_of_their_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    write_glue(folder.path());
+    // Known sentences, so that whoever remembers answers "positive"; the forgetful one's babble becomes class 0.
+    fs::write(folder.path().join("SST-2/test.tsv"), "index\tsentence\n0\ta gripping film\n").unwrap();
+    fs::write(folder.path().join("STS-B/test.tsv"), "index\tsentence1\tsentence2\n0\tA.\tD.\n").unwrap();
+    for (at, positive, score) in [(AtStep::Best, "0\t1", "0\t5.000"), (AtStep::Last, "0\t0", "0\t0.000")] {
+        let settings = FineTuneSettings { submission: Some(at), skip_bad_rows: true, ..settings() };
+        let kept = tempfile::tempdir().unwrap();
+        let mut open =
+            |_: Option<&Path>| Ok(Shared::new(Memory { forgets_at: Some(3), ..Memory::default() }).opened());
+        let report = glue(folder.path(), Some(kept.path()), &settings, &mut open, &mut |_, _| {}).unwrap();
+        let scores = report.unwrap().seeds.remove(0).tasks;
+        assert!(scores.iter().all(|task| task.best.step < 3 && task.last.step == 3));
+
+        let read = |name: &str| fs::read_to_string(kept.path().join("seed-0").join(name)).unwrap();
+        let valid = |name: &str| read(name).matches("\"valid\":true").count();
+        assert_eq!(valid("sst2/predictions/sst2-best.jsonl"), 3);
+        assert_eq!(valid("sst2/predictions/sst2-last.jsonl"), 0);
+        assert_eq!(read("submission/SST-2.tsv").lines().nth(1), Some(positive));
+        assert_eq!(read("submission/STS-B.tsv").lines().nth(1), Some(score));
+    }
+}
