@@ -4,6 +4,9 @@
 mod flex;
 mod plain;
 mod plan;
+mod update;
+
+use std::sync::OnceLock;
 
 use burn::tensor::Device;
 use fusion_core::{PlanDevice, TensorSource};
@@ -49,7 +52,7 @@ impl Backend for Burn {
         };
         let devices =
             [cpu("cpu", "fused kernels"), cpu("cpu-plain", "burn's own operations, to compare with")];
-        devices.into_iter().chain(accelerators().into_iter().map(|(device, _)| device)).collect()
+        devices.into_iter().chain(accelerators().iter().map(|(device, _)| device.clone())).collect()
     }
 
     fn open(
@@ -82,30 +85,40 @@ fn find(name: &str) -> t5_model::Result<Device> {
     if name == "cpu" || name == "cpu-plain" {
         return Ok(Device::flex());
     }
-    let mut accelerators = accelerators().into_iter();
-    let found = accelerators.find(|(info, _)| info.name == name).map(|(_, device)| device);
+    let found = accelerators().iter().find(|(info, _)| info.name == name).map(|(_, device)| device.clone());
     found.ok_or_else(|| (&Burn as &dyn Backend).no_device(name))
 }
 
-/// The GPUs of the compiled-in features.
-fn accelerators() -> Vec<(DeviceInfo, Device)> {
-    #[allow(unused_mut, reason = "without a GPU feature there is nothing to add")]
-    let mut found: Vec<(DeviceInfo, Device)> = Vec::new();
-    #[cfg(feature = "cuda")]
-    found.extend(enumerate("cuda", burn::tensor::DeviceType::Cuda));
-    #[cfg(feature = "wgpu")]
-    found.extend(enumerate("wgpu", burn::tensor::DeviceType::Wgpu));
-    found
+/// The GPUs of the compiled-in features. Looked for once: asking drivers takes time.
+fn accelerators() -> &'static [(DeviceInfo, Device)] {
+    static ACCELERATORS: OnceLock<Vec<(DeviceInfo, Device)>> = OnceLock::new();
+    ACCELERATORS.get_or_init(|| {
+        #[allow(unused_mut, reason = "without a GPU feature there is nothing to add")]
+        let mut found: Vec<(DeviceInfo, Device)> = Vec::new();
+        // A name costs opening the device; of CUDA's, that takes memory on each.
+        #[cfg(feature = "cuda")]
+        found.extend(enumerate("cuda", burn::tensor::DeviceType::Cuda, |_| "burn's CUDA".into()));
+        #[cfg(feature = "wgpu")]
+        found.extend(enumerate("wgpu", burn::tensor::DeviceType::Wgpu, |device| {
+            let name = device.identity().map(|identity| identity.name);
+            format!("burn's wgpu, {}", name.unwrap_or_else(|| "a device without a name".into()))
+        }));
+        found
+    })
 }
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
-fn enumerate(name: &str, kind: burn::tensor::DeviceType) -> impl Iterator<Item = (DeviceInfo, Device)> {
+fn enumerate(
+    name: &str,
+    kind: burn::tensor::DeviceType,
+    describe: impl Fn(&Device) -> String,
+) -> impl Iterator<Item = (DeviceInfo, Device)> {
     // Without a driver, the runtimes panic rather than find nothing.
     let devices = std::panic::catch_unwind(|| Device::enumerate(kind).into_vec()).unwrap_or_default();
     devices.into_iter().enumerate().map(move |(index, device)| {
         let info = DeviceInfo {
             name: format!("{name}:{index}"),
-            description: format!("{device:?}"),
+            description: describe(&device),
             precisions: vec![Precision::F32],
         };
         (info, device)

@@ -4,7 +4,10 @@
 use burn::tensor::activation::{relu, softmax};
 use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
 use fusion_core::HostTensor;
+use t5_model::optimizer::{Moments, ParameterUpdate, UpdateRule};
 use t5_model::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Positions, TokenIds};
+
+use crate::update::{adafactor, adamw, factored_adafactor};
 
 /// The operations on a device; holds whether they are recorded.
 pub struct PlainOps {
@@ -12,14 +15,8 @@ pub struct PlainOps {
     recording: bool,
 }
 
-/// A parameter as a matrix; a gain has one row.
-pub struct PlainParameter {
-    tensor: Tensor<2>,
-    shape: Vec<usize>,
-}
-
-/// A gradient as a matrix.
-pub struct PlainGradient {
+/// A parameter, its gradient or a moment as a matrix; a vector is one row.
+pub struct PlainMatrix {
     tensor: Tensor<2>,
     shape: Vec<usize>,
 }
@@ -34,7 +31,13 @@ impl PlainOps {
         if self.recording { self.device.clone() } else { self.device.clone().inner() }
     }
 
-    fn input(&self, parameter: &PlainParameter) -> Tensor<2> {
+    fn matrix(&self, HostTensor { shape, data }: HostTensor, device: &Device) -> PlainMatrix {
+        let columns = shape.last().copied().unwrap_or(1);
+        let matrix = [data.len() / columns, columns];
+        PlainMatrix { tensor: Tensor::from_data(TensorData::new(data, matrix), device), shape }
+    }
+
+    fn input(&self, parameter: &PlainMatrix) -> Tensor<2> {
         if self.recording { parameter.tensor.clone() } else { parameter.tensor.clone().inner() }
     }
 
@@ -59,6 +62,13 @@ fn host<const D: usize>(tensor: &Tensor<D>, shape: Vec<usize>) -> HostTensor {
     HostTensor { shape, data }
 }
 
+/// The same matrix, row by row in memory. GPUs keep what follows from a transposed gradient transposed, up to the weights, whose
+/// products are then summed in another order than after a checkpoint.
+fn row_by_row(matrix: Tensor<2>) -> Tensor<2> {
+    let shape = matrix.dims();
+    matrix.reshape([shape[0] * shape[1]]).reshape(shape)
+}
+
 /// `[batch, heads, length, d_kv]`.
 fn split_heads(x: &Tensor<3>, heads: usize) -> Tensor<4> {
     let [batch, length, inner] = x.dims();
@@ -71,20 +81,19 @@ fn total(values: Tensor<1>) -> f64 {
 }
 
 impl Ops for PlainOps {
-    type Parameter = PlainParameter;
+    type Parameter = PlainMatrix;
     type Activation = Tensor<3>;
     type Bias = Tensor<3>;
     type Loss = Tensor<1>;
-    type Gradient = PlainGradient;
+    type Gradient = PlainMatrix;
+    type Moment = PlainMatrix;
 
-    fn parameter(&self, HostTensor { shape, data }: HostTensor) -> PlainParameter {
-        let columns = shape.last().copied().unwrap_or(1);
-        let matrix = [data.len() / columns, columns];
-        let tensor = Tensor::from_data(TensorData::new(data, matrix), &self.device).require_grad();
-        PlainParameter { tensor, shape }
+    fn parameter(&self, tensor: HostTensor) -> PlainMatrix {
+        let PlainMatrix { tensor, shape } = self.matrix(tensor, &self.device);
+        PlainMatrix { tensor: tensor.require_grad(), shape }
     }
 
-    fn read_parameter(&self, parameter: &PlainParameter) -> HostTensor {
+    fn read_parameter(&self, parameter: &PlainMatrix) -> HostTensor {
         host(&parameter.tensor, parameter.shape.clone())
     }
 
@@ -92,7 +101,7 @@ impl Ops for PlainOps {
         host(activation, activation.dims().to_vec())
     }
 
-    fn read_gradient(&self, gradient: &PlainGradient) -> HostTensor {
+    fn read_gradient(&self, gradient: &PlainMatrix) -> HostTensor {
         host(&gradient.tensor, gradient.shape.clone())
     }
 
@@ -100,13 +109,13 @@ impl Ops for PlainOps {
         self.recording = on;
     }
 
-    fn embedding(&self, table: &PlainParameter, TokenIds { ids, batch, length }: TokenIds<'_>) -> Tensor<3> {
+    fn embedding(&self, table: &PlainMatrix, TokenIds { ids, batch, length }: TokenIds<'_>) -> Tensor<3> {
         let table = self.input(table);
         let features = table.dims()[1];
         table.select(0, self.integers(ids.iter().copied())).reshape([batch, length, features])
     }
 
-    fn linear(&self, x: &Tensor<3>, weight: &PlainParameter) -> Tensor<3> {
+    fn linear(&self, x: &Tensor<3>, weight: &PlainMatrix) -> Tensor<3> {
         let weight = self.input(weight);
         let ([batch, length, inputs], [outputs, _]) = (x.dims(), weight.dims());
         // Flattened: burn would broadcast the weight over the batch.
@@ -116,7 +125,7 @@ impl Ops for PlainOps {
             .reshape([batch, length, outputs])
     }
 
-    fn rms_norm(&self, x: &Tensor<3>, gain: &PlainParameter, groups: &[usize], epsilon: f32) -> Tensor<3> {
+    fn rms_norm(&self, x: &Tensor<3>, gain: &PlainMatrix, groups: &[usize], epsilon: f32) -> Tensor<3> {
         let [batch, length, _] = x.dims();
         let mut at = 0;
         let normed = groups.iter().map(|&group| {
@@ -128,7 +137,7 @@ impl Ops for PlainOps {
         Tensor::cat(normed.collect(), 2) * self.input(gain).unsqueeze::<3>()
     }
 
-    fn position_bias(&self, table: &PlainParameter, buckets: &Buckets) -> Tensor<3> {
+    fn position_bias(&self, table: &PlainMatrix, buckets: &Buckets) -> Tensor<3> {
         let table = self.input(table);
         let heads = table.dims()[1];
         let rows = table.select(0, self.integers(buckets.ids.iter().map(|id| *id as i32)));
@@ -206,7 +215,7 @@ impl Ops for PlainOps {
     fn cross_entropy(
         &self,
         x: &Tensor<3>,
-        head: &PlainParameter,
+        head: &PlainMatrix,
         labels: &[i32],
         how: CrossEntropy,
     ) -> (Tensor<1>, LossSums) {
@@ -243,26 +252,63 @@ impl Ops for PlainOps {
         &self,
         loss: Tensor<1>,
         leaves: &[&Tensor<3>],
-        parameters: &[&PlainParameter],
-    ) -> (Vec<Tensor<3>>, Vec<PlainGradient>) {
+        parameters: &[&PlainMatrix],
+    ) -> (Vec<Tensor<3>>, Vec<PlainMatrix>) {
         let mut gradients: Gradients = loss.backward();
         let leaf = |leaf: &&Tensor<3>| {
             leaf.grad_remove(&mut gradients).unwrap_or_else(|| (*leaf).clone().inner().zeros_like())
         };
         let leaves = leaves.iter().map(leaf).collect();
-        let take = |parameter: &&PlainParameter| {
+        let take = |parameter: &&PlainMatrix| {
             let gradient = parameter.tensor.grad_remove(&mut gradients);
             let tensor = gradient.unwrap_or_else(|| parameter.tensor.clone().inner().zeros_like());
-            PlainGradient { tensor, shape: parameter.shape.clone() }
+            PlainMatrix { tensor: row_by_row(tensor), shape: parameter.shape.clone() }
         };
         (leaves, parameters.iter().map(take).collect())
     }
 
-    fn accumulate(&self, total: &mut PlainGradient, gradient: PlainGradient) {
+    fn accumulate(&self, total: &mut PlainMatrix, gradient: PlainMatrix) {
         total.tensor = total.tensor.clone() + gradient.tensor;
     }
 
-    fn squared_norm(&self, gradient: &PlainGradient) -> f64 {
-        total(gradient.tensor.clone().square().sum())
+    fn squared_norm(&self, gradients: &[PlainMatrix]) -> f64 {
+        // All sums are on their way before the host waits for them.
+        let sums: Vec<Tensor<1>> =
+            gradients.iter().map(|gradient| gradient.tensor.clone().square().sum()).collect();
+        if sums.is_empty() { 0.0 } else { total(Tensor::cat(sums, 0)) }
+    }
+
+    fn moment(&self, tensor: HostTensor) -> PlainMatrix {
+        self.matrix(tensor, &self.device.clone().inner())
+    }
+
+    fn read_moment(&self, moment: &PlainMatrix) -> HostTensor {
+        host(&moment.tensor, moment.shape.clone())
+    }
+
+    fn update(
+        &self,
+        parameter: &mut PlainMatrix,
+        gradient: PlainMatrix,
+        moments: &mut Moments<PlainMatrix>,
+        update: &ParameterUpdate,
+    ) {
+        let weights = parameter.tensor.clone().inner();
+        let zeros = |shape: &[usize]| self.moment(HostTensor::zeros(shape));
+        let weights = match update.rule(&parameter.shape) {
+            UpdateRule::Adamw(step) => {
+                let (mean, squares) = moments.mean_and_squares(&parameter.shape, zeros);
+                adamw(step, weights, gradient.tensor, &mut mean.tensor, &mut squares.tensor)
+            }
+            UpdateRule::Adafactor(step) if step.factored => {
+                let (rows, columns) = moments.rows_and_columns(&parameter.shape, zeros);
+                factored_adafactor(step, weights, gradient.tensor, &mut rows.tensor, &mut columns.tensor)
+            }
+            UpdateRule::Adafactor(step) => {
+                let squares = moments.squares(&parameter.shape, zeros);
+                adafactor(step, weights, gradient.tensor, &mut squares.tensor)
+            }
+        };
+        parameter.tensor = weights.autodiff().require_grad();
     }
 }

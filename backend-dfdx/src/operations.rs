@@ -54,6 +54,7 @@ impl Ops for DfdxOps {
     type Bias = Activation;
     type Loss = Tensor<Rank0, f32, Cpu>;
     type Gradient = Gradient;
+    type Moment = HostTensor;
 
     fn parameter(&self, HostTensor { shape, data }: HostTensor) -> Parameter {
         let columns = shape.last().copied().unwrap_or(1);
@@ -258,15 +259,23 @@ impl Ops for DfdxOps {
         elementwise::add_to(values_mut(&mut total.matrix), values(&gradient.matrix));
     }
 
-    fn squared_norm(&self, gradient: &Gradient) -> f64 {
-        sum_of_squares(values(&gradient.matrix))
+    fn squared_norm(&self, gradients: &[Gradient]) -> f64 {
+        gradients.iter().map(|gradient| sum_of_squares(values(&gradient.matrix))).sum()
+    }
+
+    fn moment(&self, tensor: HostTensor) -> HostTensor {
+        tensor
+    }
+
+    fn read_moment(&self, moment: &HostTensor) -> HostTensor {
+        moment.clone()
     }
 
     fn update(
         &self,
         Parameter { matrix, shape }: &mut Parameter,
         gradient: Gradient,
-        moments: &mut Moments,
+        moments: &mut Moments<HostTensor>,
         update: &ParameterUpdate,
     ) {
         update.apply(shape, values_mut(&mut matrix.tensor), values(&gradient.matrix), moments);

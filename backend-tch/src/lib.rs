@@ -10,6 +10,7 @@ mod device;
 mod operations;
 mod plan;
 mod tensor;
+mod update;
 
 use fusion_core::{PlanDevice, TensorSource};
 use t5_model::conformance::{Check, operations};

@@ -12,6 +12,7 @@ use tch::{Device, Kind, Tensor};
 use crate::attention::{Heads, Scores, attention};
 use crate::cross_entropy::cross_entropy;
 use crate::tensor::{elements, elements_mut, host, integers, matmul, sizes, upload};
+use crate::update::{Moment, update_on_device};
 
 /// The operations on a device, and what they recorded.
 pub struct TchOps {
@@ -103,6 +104,7 @@ impl Ops for TchOps {
     type Bias = Node;
     type Loss = Loss;
     type Gradient = Tensor;
+    type Moment = Moment;
 
     fn parameter(&self, HostTensor { shape, data }: HostTensor) -> Parameter {
         Parameter { value: upload(&data, &sizes(&shape), self.device), place: self.tape.place() }
@@ -300,10 +302,30 @@ impl Ops for TchOps {
         let _ = total.g_add_(&gradient);
     }
 
-    fn squared_norm(&self, gradient: &Tensor) -> f64 {
-        match elements(gradient) {
-            Some(elements) => sum_of_squares(elements),
-            None => gradient.square().sum(Kind::Double).double_value(&[]),
+    fn squared_norm(&self, gradients: &[Tensor]) -> f64 {
+        let on_host: Option<Vec<&[f32]>> = gradients.iter().map(elements).collect();
+        match on_host {
+            Some(gradients) => gradients.into_iter().map(sum_of_squares).sum(),
+            None => {
+                // All sums are on their way before the host waits for them.
+                let sums: Vec<Tensor> =
+                    gradients.iter().map(|gradient| gradient.square().sum(Kind::Double)).collect();
+                Tensor::stack(&sums, 0).sum(Kind::Double).double_value(&[])
+            }
+        }
+    }
+
+    fn moment(&self, tensor: HostTensor) -> Moment {
+        match self.device {
+            Device::Cpu => Moment::Host(tensor),
+            device => Moment::Device(upload(&tensor.data, &sizes(&tensor.shape), device)),
+        }
+    }
+
+    fn read_moment(&self, moment: &Moment) -> HostTensor {
+        match moment {
+            Moment::Host(tensor) => tensor.clone(),
+            Moment::Device(tensor) => host(tensor),
         }
     }
 
@@ -311,16 +333,20 @@ impl Ops for TchOps {
         &self,
         parameter: &mut Parameter,
         gradient: Tensor,
-        moments: &mut Moments,
+        moments: &mut Moments<Moment>,
         update: &ParameterUpdate,
     ) {
         let shape: Vec<usize> = parameter.value.size().into_iter().map(|size| size as usize).collect();
-        if let (Some(weights), Some(gradient)) = (elements_mut(&mut parameter.value), elements(&gradient)) {
-            return update.apply(&shape, weights, gradient, moments);
+        let weights = elements_mut(&mut parameter.value).zip(elements(&gradient));
+        if let Some((weights, gradient)) = weights {
+            let mut on_host = std::mem::take(moments).map(Moment::into_host);
+            update.apply(&shape, weights, gradient, &mut on_host);
+            *moments = on_host.map(Moment::Host);
+        } else {
+            let mut on_device = std::mem::take(moments).map(|moment| moment.into_device(self.device));
+            update_on_device(&mut parameter.value, gradient, &mut on_device, update, &shape);
+            *moments = on_device.map(Moment::Device);
         }
-        let mut weights = host(&parameter.value);
-        update.apply(&shape, &mut weights.data, &host(&gradient).data, moments);
-        parameter.value = upload(&weights.data, &sizes(&shape), self.device);
     }
 }
 

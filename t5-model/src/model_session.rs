@@ -20,7 +20,7 @@ pub struct ModelSession<O: Ops> {
     ops: O,
     config: T5Config,
     parameters: BTreeMap<String, O::Parameter>,
-    moments: BTreeMap<String, Moments>,
+    moments: BTreeMap<String, Moments<O::Moment>>,
     checkpoint_activations: bool,
 }
 
@@ -143,7 +143,7 @@ impl<O: Ops> Session for ModelSession<O> {
                 }
             }
             let gradients = total.unwrap_or_default();
-            let squared: f64 = gradients.iter().map(|gradient| session.ops.squared_norm(gradient)).sum();
+            let squared = session.ops.squared_norm(&gradients);
             let (loss, gradient_norm) = (sums.loss / tokens as f64, squared.sqrt());
             if !loss.is_finite() || !gradient_norm.is_finite() {
                 return Err(SessionError::NonFinite { step: update.step, loss, gradient_norm });
@@ -231,27 +231,25 @@ impl<O: Ops> Session for ModelSession<O> {
     }
 
     fn optimizer_state(&self) -> Result<HostTensors, SessionError> {
-        let mut state = BTreeMap::<String, HostTensor>::new();
-        for (parameter, moments) in &self.moments {
-            for (moment, tensor) in moments.iter() {
-                state.insert(format!("{parameter}.{moment}"), tensor.clone());
-            }
-        }
-        Ok(HostTensors(state))
+        let read = |(parameter, moments): (&String, &Moments<O::Moment>)| {
+            let read = |(moment, tensor)| (format!("{parameter}.{moment}"), self.ops.read_moment(tensor));
+            moments.iter().map(read).collect::<Vec<_>>()
+        };
+        guarded(|| Ok(self.moments.iter().flat_map(read).collect()))
     }
 
     fn load_optimizer_state(&mut self, state: HostTensors) -> Result<(), SessionError> {
-        let mut moments = BTreeMap::<String, Moments>::new();
+        let mut moments = BTreeMap::<String, Moments<O::Moment>>::new();
         for (name, tensor) in state.0 {
             let split =
                 name.rsplit_once('.').filter(|(parameter, _)| self.parameters.contains_key(*parameter));
             let Some((parameter, moment)) = split else {
                 return Err(SessionError::OptimizerState(format!("{name} belongs to no parameter")));
             };
+            let (shape, tensor) = (tensor.shape.clone(), guarded(|| Ok(self.ops.moment(tensor)))?);
+            let moments = moments.entry(parameter.into()).or_default();
             moments
-                .entry(parameter.into())
-                .or_default()
-                .insert(moment, tensor)
+                .insert(moment, &shape, tensor)
                 .map_err(|problem| SessionError::OptimizerState(format!("{name}: {problem}")))?;
         }
         self.moments = moments;

@@ -108,6 +108,8 @@ pub trait Ops {
     type Loss;
     /// The gradient of a parameter.
     type Gradient;
+    /// A running average of the optimiser's, where the update is computed; [`HostTensor`] if that is on the host.
+    type Moment;
 
     /// Puts a tensor on the device.
     fn parameter(&self, tensor: HostTensor) -> Self::Parameter;
@@ -181,19 +183,25 @@ pub trait Ops {
         parameters: &[&Self::Parameter],
     ) -> (Vec<Self::Activation>, Vec<Self::Gradient>);
     fn accumulate(&self, total: &mut Self::Gradient, gradient: Self::Gradient);
-    /// The sum of squares.
-    fn squared_norm(&self, gradient: &Self::Gradient) -> f64;
-    /// One step of the optimiser, see [`ParameterUpdate::apply`]. By default on the host.
+    /// The sum of squares of all of them.
+    fn squared_norm(&self, gradients: &[Self::Gradient]) -> f64;
+
+    /// A moment from the host, and back.
+    fn moment(&self, tensor: HostTensor) -> Self::Moment;
+    fn read_moment(&self, moment: &Self::Moment) -> HostTensor;
+    /// One step of the optimiser, as [`ParameterUpdate::apply`] and with its rule. By default on the host.
     fn update(
         &self,
         parameter: &mut Self::Parameter,
         gradient: Self::Gradient,
-        moments: &mut Moments,
+        moments: &mut Moments<Self::Moment>,
         update: &ParameterUpdate,
     ) {
         let mut weights = self.read_parameter(parameter);
         let gradient = self.read_gradient(&gradient);
-        update.apply(&weights.shape, &mut weights.data, &gradient.data, moments);
+        let mut on_host = std::mem::take(moments).map(|moment| self.read_moment(&moment));
+        update.apply(&weights.shape, &mut weights.data, &gradient.data, &mut on_host);
         *parameter = self.parameter(weights);
+        *moments = on_host.map(|moment| self.moment(moment));
     }
 }

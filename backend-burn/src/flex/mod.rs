@@ -53,6 +53,7 @@ impl Ops for FlexOps {
     type Bias = Node;
     type Loss = Node;
     type Gradient = FlexTensor;
+    type Moment = HostTensor;
 
     fn parameter(&self, HostTensor { shape, data }: HostTensor) -> Node {
         Node::new(tensor(data, shape)).require_grad()
@@ -271,15 +272,23 @@ impl Ops for FlexOps {
         elementwise::add_to(total.storage_mut::<f32>(), &values(&gradient));
     }
 
-    fn squared_norm(&self, gradient: &FlexTensor) -> f64 {
-        sum_of_squares(&values(gradient))
+    fn squared_norm(&self, gradients: &[FlexTensor]) -> f64 {
+        gradients.iter().map(|gradient| sum_of_squares(&values(gradient))).sum()
+    }
+
+    fn moment(&self, tensor: HostTensor) -> HostTensor {
+        tensor
+    }
+
+    fn read_moment(&self, moment: &HostTensor) -> HostTensor {
+        moment.clone()
     }
 
     fn update(
         &self,
         parameter: &mut Node,
         gradient: FlexTensor,
-        moments: &mut Moments,
+        moments: &mut Moments<HostTensor>,
         update: &ParameterUpdate,
     ) {
         // Takes the weights out of their node, so that they are updated in place.

@@ -1,18 +1,25 @@
 //! Adafactor, Algorithm 4 with parameter scaling, update clipping and increasing decay.
 
+use fusion_core::HostTensor;
 use rayon::prelude::*;
 
-use super::{CHUNK, Moments, ParameterUpdate, parameter_scale};
+use super::{CHUNK, Moments, ParameterUpdate, parameter_scale, zeros};
 
-#[derive(Clone, Copy)]
-pub(super) struct Settings {
-    pub decay_rate: f64,
+/// A step of Adafactor with its constants worked out; `g` is the gradient times `gradient_scale`, and squares are those of `g`
+/// plus [`AdafactorStep::EPSILON`].
+///
+/// Averages of squares become `decay · average + (1 - decay) · squares`. The direction `u` is `g / √average`, or
+/// `g / √(row · column / mean(rows))` if factored, and
+/// `w ← w - learning_rate · max(1e-3, RMS(w)) / max(1, RMS(u) / clip_threshold) · u`.
+#[derive(Clone, Copy, Debug)]
+pub struct AdafactorStep {
+    pub gradient_scale: f32,
+    pub decay: f32,
     pub clip_threshold: f64,
-    pub min_dim_size_to_factor: usize,
+    pub learning_rate: f64,
+    /// Whether squares are kept as their means over rows and over columns.
+    pub factored: bool,
 }
-
-/// Added to squared gradients.
-const EPSILON: f32 = 1e-30;
 
 /// Whether the squares of a parameter's gradient are kept as factors.
 pub(super) fn is_factored(shape: &[usize], min_dim_size_to_factor: usize) -> bool {
@@ -22,41 +29,59 @@ pub(super) fn is_factored(shape: &[usize], min_dim_size_to_factor: usize) -> boo
     }
 }
 
-pub(super) fn apply(
-    update: &ParameterUpdate,
-    settings: Settings,
-    shape: &[usize],
-    weights: &mut [f32],
-    gradient: &[f32],
-    moments: &mut Moments,
-) {
-    let decay = (1.0 - (update.step.max(1) as f64).powf(-settings.decay_rate)) as f32;
-    let scale = update.gradient_scale;
-    let factored = is_factored(shape, settings.min_dim_size_to_factor);
-    let direction = match shape {
-        [rows, columns] if factored => {
-            let names = (("exp_avg_sq_row", &shape[..1]), ("exp_avg_sq_col", &shape[1..]));
-            let (row, column) = moments.pair(names.0, names.1);
-            average_rows(gradient, *columns, scale, decay, row);
-            average_columns(gradient, *rows, *columns, scale, decay, column);
-            factored_direction(gradient, scale, row, column)
+impl AdafactorStep {
+    pub const EPSILON: f32 = 1e-30;
+
+    pub(super) fn new(
+        update: &ParameterUpdate,
+        decay_rate: f64,
+        clip_threshold: f64,
+        factored: bool,
+    ) -> Self {
+        AdafactorStep {
+            gradient_scale: update.gradient_scale,
+            decay: (1.0 - (update.step.max(1) as f64).powf(-decay_rate)) as f32,
+            clip_threshold,
+            learning_rate: update.learning_rate,
+            factored,
         }
-        _ => unfactored_direction(gradient, scale, decay, moments.one(("exp_avg_sq", shape))),
-    };
-    let rms = (super::sum_of_squares(&direction) / direction.len().max(1) as f64).sqrt();
-    let rate = update.learning_rate * parameter_scale(weights) / (rms / settings.clip_threshold).max(1.0);
-    let rate = rate as f32;
-    weights
-        .par_chunks_mut(CHUNK)
-        .zip(direction.par_chunks(CHUNK))
-        .for_each(|(weights, direction)| weights.iter_mut().zip(direction).for_each(|(w, u)| *w -= rate * u));
+    }
+
+    pub(super) fn apply(
+        self,
+        shape: &[usize],
+        weights: &mut [f32],
+        gradient: &[f32],
+        moments: &mut Moments<HostTensor>,
+    ) {
+        let AdafactorStep { gradient_scale: scale, decay, .. } = self;
+        let direction = match shape {
+            [rows, columns] if self.factored => {
+                let (row, column) = moments.rows_and_columns(shape, zeros);
+                average_rows(gradient, *columns, scale, decay, &mut row.data);
+                average_columns(gradient, *rows, *columns, scale, decay, &mut column.data);
+                factored_direction(gradient, scale, &row.data, &column.data)
+            }
+            _ => {
+                let squares = moments.squares(shape, zeros);
+                unfactored_direction(gradient, scale, decay, &mut squares.data)
+            }
+        };
+        let rms = (super::sum_of_squares(&direction) / direction.len().max(1) as f64).sqrt();
+        let rate = self.learning_rate * parameter_scale(weights) / (rms / self.clip_threshold).max(1.0);
+        let rate = rate as f32;
+        let each = weights.par_chunks_mut(CHUNK).zip(direction.par_chunks(CHUNK));
+        each.for_each(|(weights, direction)| {
+            weights.iter_mut().zip(direction).for_each(|(w, u)| *w -= rate * u);
+        });
+    }
 }
 
 /// Updates the running mean of squared gradients of each row.
 fn average_rows(gradient: &[f32], columns: usize, scale: f32, decay: f32, row: &mut [f32]) {
     row.par_iter_mut().zip(gradient.par_chunks(columns)).for_each(|(row, gradient)| {
         let mean = super::chunk_sum_of_squares(gradient) / columns as f64;
-        *row = decay * *row + (1.0 - decay) * (mean as f32 * scale * scale + EPSILON);
+        *row = decay * *row + (1.0 - decay) * (mean as f32 * scale * scale + AdafactorStep::EPSILON);
     });
 }
 
@@ -78,7 +103,8 @@ fn average_columns(
             sums.iter_mut().zip(values).for_each(|(sum, g)| *sum += g * g);
         }
         for (column, sum) in column.iter_mut().zip(sums) {
-            *column = decay * *column + (1.0 - decay) * (sum / rows as f32 * scale * scale + EPSILON);
+            *column = decay * *column
+                + (1.0 - decay) * (sum / rows as f32 * scale * scale + AdafactorStep::EPSILON);
         }
     });
 }
@@ -111,7 +137,7 @@ fn unfactored_direction(gradient: &[f32], scale: f32, decay: f32, second: &mut [
         .for_each(|((direction, gradient), second)| {
             for ((u, g), v) in direction.iter_mut().zip(gradient).zip(second) {
                 let g = g * scale;
-                *v = decay * *v + (1.0 - decay) * (g * g + EPSILON);
+                *v = decay * *v + (1.0 - decay) * (g * g + AdafactorStep::EPSILON);
                 *u = g / v.sqrt();
             }
         });

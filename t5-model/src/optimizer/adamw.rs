@@ -1,54 +1,81 @@
 //! AdamW, and nanoT5's variant with updates scaled by the weights.
 
+use fusion_core::HostTensor;
 use rayon::prelude::*;
 
-use super::{CHUNK, Moments, Optimizer, ParameterUpdate, parameter_scale};
+use super::{CHUNK, Moments, ParameterUpdate, parameter_scale, zeros};
 
-pub(super) fn apply(
-    update: &ParameterUpdate,
-    shape: &[usize],
-    weights: &mut [f32],
-    gradient: &[f32],
-    moments: &mut Moments,
-) {
-    let (scaled, beta1, beta2, epsilon, weight_decay) = match update.optimizer {
-        Optimizer::Adamw { beta1, beta2, epsilon, weight_decay } => {
-            (false, beta1, beta2, epsilon, weight_decay)
-        }
-        Optimizer::AdamwScale { beta1, beta2, epsilon, weight_decay } => {
-            (true, beta1, beta2, epsilon, weight_decay)
-        }
-        Optimizer::Adafactor { .. } => return,
-    };
-    let rate = update.learning_rate;
-    let steps = i32::try_from(update.step).unwrap_or(i32::MAX);
-    let (correction1, correction2) = (1.0 - beta1.powi(steps), (1.0 - beta2.powi(steps)).sqrt());
-    let weight_decay = if update.decay { weight_decay } else { 0.0 };
-    // AdamW divides by sqrt(v) / correction2 + epsilon, AdamWScale by (sqrt(v) + epsilon) / correction2.
-    let step_size = rate * correction2 / correction1;
-    let (step_size, epsilon) = match scaled {
-        true => (step_size * parameter_scale(weights), epsilon),
-        false => (step_size, epsilon * correction2),
-    };
-    // AdamW decays before the update, AdamWScale after it.
-    let kept = (1.0 - rate * weight_decay) as f32;
-    let (before, after) = if scaled { (1.0, kept) } else { (kept, 1.0) };
-    let (step_size, epsilon) = (step_size as f32, epsilon as f32);
-    let (beta1, rest1) = (beta1 as f32, (1.0 - beta1) as f32);
-    let (beta2, rest2) = (beta2 as f32, (1.0 - beta2) as f32);
-    let gradient_scale = update.gradient_scale;
+/// A step of AdamW with its constants worked out; `g` is the gradient times `gradient_scale`:
+///
+/// `m ← beta1 · m + rest1 · g`, `v ← beta2 · v + rest2 · g²`, `w ← (w · before - step · m / (√v + epsilon)) · after`
+#[derive(Clone, Copy, Debug)]
+pub struct AdamwStep {
+    pub gradient_scale: f32,
+    pub beta1: f32,
+    pub rest1: f32,
+    pub beta2: f32,
+    pub rest2: f32,
+    /// To be multiplied by `max(1e-3, RMS(w))` if [`AdamwStep::relative`].
+    pub step: f64,
+    pub epsilon: f32,
+    /// AdamW decays before the update, AdamWScale after it.
+    pub before: f32,
+    pub after: f32,
+    pub relative: bool,
+}
 
-    let (first, second) = moments.pair(("exp_avg", shape), ("exp_avg_sq", shape));
-    weights
-        .par_chunks_mut(CHUNK)
-        .zip(gradient.par_chunks(CHUNK))
-        .zip(first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK)))
-        .for_each(|((weights, gradient), (first, second))| {
-            for (((w, g), m), v) in weights.iter_mut().zip(gradient).zip(first).zip(second) {
-                let g = g * gradient_scale;
-                *m = beta1 * *m + rest1 * g;
-                *v = beta2 * *v + rest2 * (g * g);
-                *w = (*w * before - step_size * *m / (v.sqrt() + epsilon)) * after;
-            }
-        });
+impl AdamwStep {
+    /// `betas` as they are in [`Optimizer`](super::Optimizer); `relative` for AdamWScale.
+    pub(super) fn new(
+        update: &ParameterUpdate,
+        [beta1, beta2]: [f64; 2],
+        epsilon: f64,
+        weight_decay: f64,
+        relative: bool,
+    ) -> Self {
+        let rate = update.learning_rate;
+        let steps = i32::try_from(update.step).unwrap_or(i32::MAX);
+        let (correction1, correction2) = (1.0 - beta1.powi(steps), (1.0 - beta2.powi(steps)).sqrt());
+        let weight_decay = if update.decay { weight_decay } else { 0.0 };
+        let kept = (1.0 - rate * weight_decay) as f32;
+        let (before, after) = if relative { (1.0, kept) } else { (kept, 1.0) };
+        // AdamW divides by sqrt(v) / correction2 + epsilon, AdamWScale by (sqrt(v) + epsilon) / correction2.
+        let epsilon = if relative { epsilon } else { epsilon * correction2 } as f32;
+        AdamwStep {
+            gradient_scale: update.gradient_scale,
+            beta1: beta1 as f32,
+            rest1: (1.0 - beta1) as f32,
+            beta2: beta2 as f32,
+            rest2: (1.0 - beta2) as f32,
+            step: rate * correction2 / correction1,
+            epsilon,
+            before,
+            after,
+            relative,
+        }
+    }
+
+    pub(super) fn apply(
+        self,
+        shape: &[usize],
+        weights: &mut [f32],
+        gradient: &[f32],
+        moments: &mut Moments<HostTensor>,
+    ) {
+        let AdamwStep { gradient_scale, beta1, rest1, beta2, rest2, epsilon, before, after, .. } = self;
+        let step = (self.step * if self.relative { parameter_scale(weights) } else { 1.0 }) as f32;
+        let (mean, squares) = moments.mean_and_squares(shape, zeros);
+        weights
+            .par_chunks_mut(CHUNK)
+            .zip(gradient.par_chunks(CHUNK))
+            .zip(mean.data.par_chunks_mut(CHUNK).zip(squares.data.par_chunks_mut(CHUNK)))
+            .for_each(|((weights, gradient), (mean, squares))| {
+                for (((w, g), m), v) in weights.iter_mut().zip(gradient).zip(mean).zip(squares) {
+                    let g = g * gradient_scale;
+                    *m = beta1 * *m + rest1 * g;
+                    *v = beta2 * *v + rest2 * (g * g);
+                    *w = (*w * before - step * *m / (v.sqrt() + epsilon)) * after;
+                }
+            });
+    }
 }

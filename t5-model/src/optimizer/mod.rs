@@ -1,4 +1,4 @@
-//! Optimisers, each after its published definition, on the host. A backend may run the same update on its device.
+//! Optimisers, each after its published definition: as rules, which devices follow, and on the host.
 
 mod adafactor;
 mod adamw;
@@ -8,9 +8,12 @@ mod state;
 
 use std::fmt;
 
+use fusion_core::HostTensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+pub use adafactor::AdafactorStep;
+pub use adamw::AdamwStep;
 pub use carry::{CarriedState, CarryOptimizer};
 use moments::Moment;
 pub use moments::Moments;
@@ -191,18 +194,42 @@ pub struct ParameterUpdate {
     pub decay: bool,
 }
 
+/// An update with its constants worked out.
+#[derive(Clone, Copy, Debug)]
+pub enum UpdateRule {
+    Adamw(AdamwStep),
+    Adafactor(AdafactorStep),
+}
+
 impl ParameterUpdate {
-    /// Updates `weights` of a shape with one or two dimensions. Missing moments start at zero. The result does not
-    /// depend on the number of threads.
-    pub fn apply(&self, shape: &[usize], weights: &mut [f32], gradient: &[f32], moments: &mut Moments) {
+    /// What is to be done with a parameter of that shape.
+    pub fn rule(&self, shape: &[usize]) -> UpdateRule {
         match self.optimizer {
-            Optimizer::Adamw { .. } | Optimizer::AdamwScale { .. } => {
-                adamw::apply(self, shape, weights, gradient, moments)
+            Optimizer::Adamw { beta1, beta2, epsilon, weight_decay } => {
+                UpdateRule::Adamw(AdamwStep::new(self, [beta1, beta2], epsilon, weight_decay, false))
+            }
+            Optimizer::AdamwScale { beta1, beta2, epsilon, weight_decay } => {
+                UpdateRule::Adamw(AdamwStep::new(self, [beta1, beta2], epsilon, weight_decay, true))
             }
             Optimizer::Adafactor { decay_rate, clip_threshold, min_dim_size_to_factor } => {
-                let settings = adafactor::Settings { decay_rate, clip_threshold, min_dim_size_to_factor };
-                adafactor::apply(self, settings, shape, weights, gradient, moments)
+                let factored = adafactor::is_factored(shape, min_dim_size_to_factor);
+                UpdateRule::Adafactor(AdafactorStep::new(self, decay_rate, clip_threshold, factored))
             }
+        }
+    }
+
+    /// Updates `weights` of a shape with one or two dimensions on the host. Missing moments start at zero. The result does
+    /// not depend on the number of threads.
+    pub fn apply(
+        &self,
+        shape: &[usize],
+        weights: &mut [f32],
+        gradient: &[f32],
+        moments: &mut Moments<HostTensor>,
+    ) {
+        match self.rule(shape) {
+            UpdateRule::Adamw(step) => step.apply(shape, weights, gradient, moments),
+            UpdateRule::Adafactor(step) => step.apply(shape, weights, gradient, moments),
         }
     }
 }
@@ -227,6 +254,10 @@ fn chunk_sum_of_squares(values: &[f32]) -> f64 {
         }
     }
     lanes.iter().sum::<f64>() + rest
+}
+
+fn zeros(shape: &[usize]) -> HostTensor {
+    HostTensor::zeros(shape)
 }
 
 /// `max(1e-3, RMS)`, the scale of a parameter in Adafactor and AdamWScale.

@@ -1,14 +1,5 @@
 //! What an optimiser remembers of a parameter.
 
-use std::collections::BTreeMap;
-
-use fusion_core::HostTensor;
-
-/// Running averages by name: `exp_avg` and `exp_avg_sq` of AdamW; of Adafactor `exp_avg_sq`, or its factors
-/// `exp_avg_sq_row` and `exp_avg_sq_col`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Moments(BTreeMap<&'static str, HostTensor>);
-
 /// A running average over updates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Moment {
@@ -49,46 +40,93 @@ impl Moment {
     }
 }
 
-impl Moments {
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &HostTensor)> {
-        self.0.iter().map(|(name, tensor)| (*name, tensor))
+/// The running averages that an optimiser keeps of one parameter: mean and squares of AdamW; of Adafactor the squares, or their
+/// factors, rows and columns. `T` is a tensor where the update is computed.
+///
+/// An average that is asked for is zeros to begin with, or if it had another shape; those of other optimisers are dropped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moments<T> {
+    mean: Option<Kept<T>>,
+    squares: Option<Kept<T>>,
+    rows: Option<Kept<T>>,
+    columns: Option<Kept<T>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Kept<T> {
+    shape: Vec<usize>,
+    tensor: T,
+}
+
+impl<T> Default for Moments<T> {
+    fn default() -> Self {
+        Moments { mean: None, squares: None, rows: None, columns: None }
+    }
+}
+
+impl<T> Moments<T> {
+    /// Of the gradient, and of its squares.
+    pub fn mean_and_squares(
+        &mut self,
+        parameter: &[usize],
+        zeros: impl Fn(&[usize]) -> T,
+    ) -> (&mut T, &mut T) {
+        (self.rows, self.columns) = (None, None);
+        (keep(&mut self.mean, parameter, &zeros), keep(&mut self.squares, parameter, &zeros))
+    }
+
+    /// Of the gradient's squares.
+    pub fn squares(&mut self, parameter: &[usize], zeros: impl Fn(&[usize]) -> T) -> &mut T {
+        (self.mean, self.rows, self.columns) = (None, None, None);
+        keep(&mut self.squares, parameter, &zeros)
+    }
+
+    /// Of the means of the gradient's squares over each row and over each column of a matrix.
+    pub fn rows_and_columns(
+        &mut self,
+        parameter: &[usize],
+        zeros: impl Fn(&[usize]) -> T,
+    ) -> (&mut T, &mut T) {
+        (self.mean, self.squares) = (None, None);
+        let (rows, columns) = (Moment::Rows.shape(parameter), Moment::Columns.shape(parameter));
+        (keep(&mut self.rows, rows, &zeros), keep(&mut self.columns, columns, &zeros))
+    }
+
+    /// What there is, under the names of files: `exp_avg` and `exp_avg_sq`; `exp_avg_sq_row` and `exp_avg_sq_col`.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &T)> {
+        let all = [&self.mean, &self.squares, &self.rows, &self.columns];
+        let named = Moment::ALL.into_iter().zip(all);
+        named.filter_map(|(moment, kept)| kept.as_ref().map(|kept| (moment.name(), &kept.tensor)))
     }
 
     /// Sets a moment that was read from a file.
-    pub fn insert(&mut self, name: &str, tensor: HostTensor) -> Result<(), String> {
-        let names = Moment::ALL.map(Moment::name);
-        let known = names.into_iter().find(|known| *known == name);
-        let name = known
-            .ok_or_else(|| format!("no optimiser has a moment of that name; known: {}", names.join(", ")))?;
-        self.0.insert(name, tensor);
+    pub fn insert(&mut self, name: &str, shape: &[usize], tensor: T) -> Result<(), String> {
+        let moment = Moment::ALL.into_iter().find(|moment| moment.name() == name).ok_or_else(|| {
+            let names = Moment::ALL.map(Moment::name).join(", ");
+            format!("no optimiser has a moment of that name; known: {names}")
+        })?;
+        let kept = match moment {
+            Moment::Mean => &mut self.mean,
+            Moment::Squares => &mut self.squares,
+            Moment::Rows => &mut self.rows,
+            Moment::Columns => &mut self.columns,
+        };
+        *kept = Some(Kept { shape: shape.to_vec(), tensor });
         Ok(())
     }
 
-    /// Two moments at once, zeros to begin with or if they have another shape.
-    pub(super) fn pair(
-        &mut self,
-        first: (&'static str, &[usize]),
-        second: (&'static str, &[usize]),
-    ) -> (&mut [f32], &mut [f32]) {
-        self.keep(&[first, second]);
-        let mut tensors: BTreeMap<_, _> = self.0.iter_mut().map(|(name, tensor)| (*name, tensor)).collect();
-        let mut take =
-            |name| tensors.remove(name).map(|tensor| tensor.data.as_mut_slice()).unwrap_or_default();
-        (take(first.0), take(second.0))
+    /// The same in other tensors.
+    pub fn map<U>(self, mut tensor: impl FnMut(T) -> U) -> Moments<U> {
+        let mut map =
+            |kept: Option<Kept<T>>| kept.map(|kept| Kept { shape: kept.shape, tensor: tensor(kept.tensor) });
+        let Moments { mean, squares, rows, columns } = self;
+        Moments { mean: map(mean), squares: map(squares), rows: map(rows), columns: map(columns) }
     }
+}
 
-    /// One moment, as [`Moments::pair`].
-    pub(super) fn one(&mut self, moment: (&'static str, &[usize])) -> &mut [f32] {
-        self.keep(&[moment]);
-        self.0.get_mut(moment.0).map(|tensor| tensor.data.as_mut_slice()).unwrap_or_default()
+fn keep<'a, T>(kept: &'a mut Option<Kept<T>>, shape: &[usize], zeros: impl Fn(&[usize]) -> T) -> &'a mut T {
+    if kept.as_ref().is_some_and(|kept| kept.shape != shape) {
+        *kept = None;
     }
-
-    fn keep(&mut self, wanted: &[(&'static str, &[usize])]) {
-        self.0.retain(|name, tensor| {
-            wanted.iter().any(|(other, shape)| other == name && *shape == tensor.shape)
-        });
-        for (name, shape) in wanted {
-            self.0.entry(name).or_insert_with(|| HostTensor::zeros(*shape));
-        }
-    }
+    &mut kept.get_or_insert_with(|| Kept { shape: shape.to_vec(), tensor: zeros(shape) }).tensor
 }

@@ -56,6 +56,7 @@ impl Ops for MinimalOps {
     /// Where to begin on the way back, and with which gradient.
     type Loss = (Option<Place>, Vec<f32>);
     type Gradient = HostTensor;
+    type Moment = HostTensor;
 
     fn parameter(&self, tensor: HostTensor) -> Node {
         Node { value: Rc::new(tensor), place: Some(self.tape.place()) }
@@ -258,8 +259,16 @@ impl Ops for MinimalOps {
         add_to(&mut total.data, &gradient.data);
     }
 
-    fn squared_norm(&self, gradient: &HostTensor) -> f64 {
-        gradient.data.iter().map(|value| f64::from(*value).powi(2)).sum()
+    fn squared_norm(&self, gradients: &[HostTensor]) -> f64 {
+        gradients.iter().flat_map(|gradient| &gradient.data).map(|value| f64::from(*value).powi(2)).sum()
+    }
+
+    fn moment(&self, tensor: HostTensor) -> HostTensor {
+        tensor
+    }
+
+    fn read_moment(&self, moment: &HostTensor) -> HostTensor {
+        moment.clone()
     }
 }
 
