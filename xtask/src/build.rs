@@ -1,4 +1,4 @@
-//! This program, built again: with a backend that it was built without, or by its checks.
+//! This program, built again: with a backend or devices that it was built without, or by its checks.
 
 use std::path::Path;
 use std::process::Command;
@@ -37,39 +37,63 @@ pub fn cargo_with_libtorch(command: &str) -> Result<Command> {
     Ok(cargo)
 }
 
-/// A backend that this program can have, but was built without.
+/// A backend, or devices of one, that this program can have but was built without.
+#[derive(Debug, PartialEq)]
 pub struct Missing {
-    pub name: &'static str,
+    pub backend: &'static str,
+    /// What the names of its devices begin with, where only these are missing.
+    pub devices: Option<&'static str>,
+    /// The feature of this package.
+    feature: &'static str,
     /// What it needs besides, for people.
     pub needs: &'static str,
 }
 
-/// Those that the workspace has and this program has not.
-pub fn missing_backends() -> Vec<Missing> {
-    let all = [
-        Missing { name: "burn", needs: "nothing else" },
-        Missing { name: "dfdx", needs: "nothing else" },
-        Missing { name: "tch", needs: "libtorch 2.11.0, see `cargo xtask setup tch`" },
-    ];
-    let built: Vec<&str> = t5_model::backends().iter().map(|backend| backend.name()).collect();
-    all.into_iter().filter(|backend| !built.contains(&backend.name)).collect()
-}
-
-pub fn is_missing(name: &str) -> bool {
-    missing_backends().iter().any(|missing| missing.name == name)
-}
-
-/// The backend of that name. One that this program was built without is built, and then does what this process was asked
-/// to do, in its place.
-pub fn backend(name: &str) -> Result<&'static dyn t5_model::Backend> {
-    if !is_missing(name) {
-        return Ok(t5_model::backend(name)?);
+impl Missing {
+    /// Whether it is what a backend's name and a device's ask for.
+    fn is(&self, backend: &str, device: Option<&str>) -> bool {
+        let is_device =
+            |devices: &str| device.is_some_and(|device| device.split(':').next() == Some(devices));
+        self.backend == backend && self.devices.is_none_or(is_device)
     }
-    // Set for the process that takes this one's place: if it has not got the backend either, something is wrong.
+}
+
+/// What the workspace has and this program has not.
+pub fn missing() -> Vec<Missing> {
+    let backend = |backend, needs| Missing { backend, devices: None, feature: backend, needs };
+    let devices = |name, needs| Missing { backend: "burn", devices: Some(name), feature: name, needs };
+    let all = [
+        (cfg!(feature = "burn"), backend("burn", "nothing else")),
+        (cfg!(feature = "wgpu"), devices("wgpu", "a driver of Vulkan, Metal or DirectX 12")),
+        (cfg!(feature = "cuda"), devices("cuda", "CUDA; its build fetches LLVM from the network")),
+        (cfg!(feature = "dfdx"), backend("dfdx", "nothing else")),
+        (cfg!(feature = "tch"), backend("tch", "libtorch 2.11.0, see `cargo xtask setup tch`")),
+    ];
+    all.into_iter().filter_map(|(is_built, missing)| (!is_built).then_some(missing)).collect()
+}
+
+pub fn is_missing(backend: &str, device: Option<&str>) -> bool {
+    missing().iter().any(|missing| missing.is(backend, device))
+}
+
+/// The features that this program was built with and that are none of the default ones.
+fn extra_features() -> impl Iterator<Item = &'static str> {
+    let all =
+        [(cfg!(feature = "tch"), "tch"), (cfg!(feature = "wgpu"), "wgpu"), (cfg!(feature = "cuda"), "cuda")];
+    all.into_iter().filter_map(|(is_built, feature)| is_built.then_some(feature))
+}
+
+/// The backend of that name, with the means for a device. A program that was built without is built with them, and then does
+/// what this process was asked to do, in its place.
+pub fn backend(name: &str, device: Option<&str>) -> Result<&'static dyn t5_model::Backend> {
+    let Some(Missing { feature, .. }) = missing().into_iter().find(|missing| missing.is(name, device)) else {
+        return Ok(t5_model::backend(name)?);
+    };
+    // Set for the process that takes this one's place: if it has not got them either, something is wrong.
     const BUILT_FOR: &str = "DEEP_FUSION_BUILT_FOR";
-    let again = std::env::var_os(BUILT_FOR).is_some();
-    ensure!(!again, "the program was built with the feature `{name}` and has no such backend");
-    if name == "tch" {
+    let again = std::env::var_os(BUILT_FOR).is_some_and(|built| built == feature);
+    ensure!(!again, "the program was built with the feature `{feature}` and does not have it");
+    if feature == "tch" {
         libtorch::find()?.with_context(|| {
             "the backend tch needs libtorch 2.11.0, and there is none: `cargo xtask setup tch` fetches it; where one is \
              installed, LIBTORCH=DIR names it, and LIBTORCH_USE_PYTORCH=1 takes that of the Python on the path"
@@ -77,13 +101,14 @@ pub fn backend(name: &str) -> Result<&'static dyn t5_model::Backend> {
     }
     // Cargo puts the new program in the place of this one, whose path is lost by then.
     let program = std::env::current_exe().context("this program's file is not known")?;
-    eprintln!("building with the backend {name} where that has not been done (the first time takes minutes)");
+    eprintln!("building with {feature} where that has not been done (the first time takes minutes)");
+    let features: Vec<&str> = extra_features().chain([feature]).collect();
     let mut build = cargo_with_libtorch("build")?;
-    build.args(["--quiet", "--release", "--package", "xtask", "--features", name]);
+    build.args(["--quiet", "--release", "--package", "xtask", "--features", &features.join(",")]);
     let status = build.status().context("cannot start cargo")?;
-    ensure!(status.success(), "building with the backend {name} failed");
+    ensure!(status.success(), "building with {feature} failed");
     let mut program = Command::new(program);
-    program.env(BUILT_FOR, name).args(std::env::args_os().skip(1));
+    program.env(BUILT_FOR, feature).args(std::env::args_os().skip(1));
     Err(replace(program))
 }
 
@@ -99,5 +124,23 @@ fn replace(mut command: Command) -> anyhow::Error {
     match command.status() {
         Ok(status) => std::process::exit(status.code().unwrap_or(1)),
         Err(error) => anyhow::Error::new(error).context("cannot start what was built"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_features_of_one_backend() {
+        assert_eq!(is_missing("burn", Some("wgpu:1")), !cfg!(feature = "wgpu"));
+        assert_eq!(is_missing("burn", Some("cuda:0")), !cfg!(feature = "cuda"));
+        assert_eq!(is_missing("tch", Some("cuda:0")), !cfg!(feature = "tch"));
+        assert!(
+            !is_missing("burn", Some("cpu"))
+                && !is_missing("burn", None)
+                && !is_missing("burn", Some("wgpux"))
+        );
+        assert!(!is_missing("dfdx", Some("wgpu:0")) && !is_missing("unknown", Some("wgpu:0")));
     }
 }

@@ -54,7 +54,7 @@ impl ComputeArguments {
     /// Finds the backend and the device, and sets the threads. Comes before any parallel work.
     pub fn start(&self) -> Result<Compute> {
         start_threads(self.threads)?;
-        let backend = build::backend(&self.backend)?;
+        let backend = build::backend(&self.backend, Some(&self.device))?;
         let how = Computation {
             device: self.device.clone(),
             precision: self.precision.into(),

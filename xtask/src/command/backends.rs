@@ -2,7 +2,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use crate::build::{Missing, missing_backends};
+use crate::build::{Missing, missing};
 use crate::output::{print, print_json};
 
 /// List the compiled-in backends and their devices
@@ -32,8 +32,14 @@ impl Arguments {
                 text += &format!("    --device {name:<10}  {description}, {precisions}\n");
             }
         }
-        for Missing { name, needs } in missing_backends() {
-            text += &format!("{name}  not compiled in; `--backend {name}` builds it, and it needs {needs}\n");
+        for Missing { backend, devices, needs, .. } in missing() {
+            let (what, flags) = match devices {
+                None => (backend.to_owned(), format!("--backend {backend}")),
+                Some(devices) => {
+                    (format!("{backend} on {devices}"), format!("--backend {backend} --device {devices}:0"))
+                }
+            };
+            text += &format!("{what}  not compiled in; `{flags}` builds it, and it needs {needs}\n");
         }
         print(&text)
     }

@@ -17,11 +17,14 @@ use crate::interrupt::Interrupted;
 pub const NO_TRANSFORMERS: &str = "\nWithout transformers: no Python with torch and transformers was found. \
      `pip install torch transformers`, or name one with --python\n";
 
-/// Builds the backends among these contestants that are not compiled in.
+/// Builds what these contestants need and is not compiled in.
 pub fn build_missing(names: &[String]) -> Result<()> {
-    let frameworks = names.iter().filter_map(|name| name.split_whitespace().next());
-    for missing in frameworks.filter(|name| build::is_missing(name)) {
-        build::backend(missing)?;
+    for name in names {
+        let mut words = name.split_whitespace();
+        let (backend, device) = (words.next().unwrap_or_default(), words.next());
+        if build::is_missing(backend, device) {
+            build::backend(backend, device)?;
+        }
     }
     Ok(())
 }

@@ -112,7 +112,7 @@ impl Arguments {
     fn calibrated(&self, fusion: PlannedFusion, calibrate: Option<Calibrate>) -> Result<PlannedFusion> {
         let Some(calibrate) = calibrate else { return Ok(fusion) };
         let backend = self.backend.clone().unwrap_or_else(|| "burn".to_owned());
-        let device = self.device_of(build::backend(&backend)?);
+        let device = self.device_of(build::backend(&backend, self.device.as_deref())?);
         let compute = ComputeArguments {
             backend,
             device,
@@ -146,7 +146,7 @@ impl Arguments {
 
     fn plan_device(&self) -> Result<Option<Box<dyn PlanDevice>>> {
         let Some(backend) = &self.backend else { return Ok(None) };
-        let backend = build::backend(backend)?;
+        let backend = build::backend(backend, self.device.as_deref())?;
         Ok(Some(backend.plan_device(&self.device_of(backend))?))
     }
 
