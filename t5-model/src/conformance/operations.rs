@@ -29,6 +29,7 @@ pub fn operations<O: Ops>(mut ops: O, precision: Precision) -> Result<Vec<Check>
     }
     checks.push(check(&mut ops, "append", 0.0, |ops| Ok(appended(ops)))?);
     checks.push(check(&mut ops, "gather", 0.0, |ops| Ok(gathered(ops)))?);
+    checks.push(check(&mut ops, "leaf and product", allowed, |ops| Ok(differentiated(ops)))?);
     checks.push(check(&mut ops, "accumulate", 1e-6, |ops| Ok(accumulated(ops)))?);
     for (name, optimizer) in optimizers() {
         checks.push(check(&mut ops, format!("update: {name}"), 1e-5, |ops| Ok(update(ops, optimizer)))?);
@@ -300,6 +301,31 @@ fn gathered<O: Ops>(ops: &mut O) -> f64 {
     let row = |id: &i32| x.data[*id as usize * 3..][..3].to_vec();
     let expected = HostTensor { shape: vec![4, 2, 3], data: positions.ids.iter().flat_map(row).collect() };
     deviation(Some(&found), &expected)
+}
+
+/// The way back through a linear layer alone: from a gradient of its output to those of its input and its weight, and to none of
+/// what the input was computed from.
+fn differentiated<O: Ops>(ops: &mut O) -> f64 {
+    let (x, dy, weight) = (pattern(&[4, 3], 1), pattern(&[4, 2], 2), pattern(&[2, 3], 3));
+    let dy_on_device = activation_of(ops, &dy, 2);
+    let (table, weight_on_device) = (ops.parameter(x.clone()), ops.parameter(weight.clone()));
+    ops.record(true);
+    let leaf = ops.leaf(&ops.embedding(&table, TokenIds { ids: &[0, 1, 2, 3], batch: 2, length: 2 }));
+    let loss = ops.product(&ops.linear(&leaf, &weight_on_device), &dy_on_device);
+    let (leaves, gradients) = ops.backward(loss, &[&leaf], &[&table, &weight_on_device]);
+    ops.record(false);
+    let sum = |terms: usize, term: &dyn Fn(usize) -> f32| (0..terms).map(term).sum::<f32>();
+    let dx = (0..12).map(|at| sum(2, &|out| dy.data[at / 3 * 2 + out] * weight.data[out * 3 + at % 3]));
+    let dx = HostTensor { shape: vec![2, 2, 3], data: dx.collect() };
+    let dweight = (0..6).map(|at| sum(4, &|row| dy.data[row * 2 + at / 3] * x.data[row * 3 + at % 3]));
+    let dweight = HostTensor { shape: vec![2, 3], data: dweight.collect() };
+    let found = leaves.first().map(|leaf| ops.read_activation(leaf));
+    let [none, found_weight] = [0, 1].map(|at| gradients.get(at).map(|gradient| ops.read_gradient(gradient)));
+    let nothing = if none == Some(HostTensor::zeros([4, 3])) { 0.0 } else { f64::INFINITY };
+    let value =
+        deviation(Some(&ops.read_activation(&leaf)), &HostTensor { shape: vec![2, 2, 3], ..x.clone() });
+    let gradients = deviation(found.as_ref(), &dx).max(deviation(found_weight.as_ref(), &dweight));
+    nothing.max(value).max(gradients)
 }
 
 /// Twice a gradient, and its norm: of `linear`, summed by the loss over labels.
