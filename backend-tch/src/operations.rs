@@ -2,7 +2,6 @@
 //! computed in.
 
 use fusion_core::HostTensor;
-use rayon::prelude::*;
 use t5_model::optimizer::{Moments, ParameterUpdate, sum_of_squares};
 use t5_model::{
     Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Place, Positions, Precision, Tape, TokenIds,
@@ -78,11 +77,7 @@ impl TchOps {
     }
 
     fn factors(&self, draw: DropoutDraw, shape: &[i64]) -> Tensor {
-        /// Elements a thread draws at a time.
-        const PIECE: usize = 1 << 14;
-        let mut factors = vec![0.0; shape.iter().product::<i64>() as usize];
-        let pieces = factors.par_chunks_mut(PIECE).enumerate();
-        pieces.for_each(|(index, factors)| draw.factors(index * PIECE, factors));
+        let factors = draw.first_factors(shape.iter().product::<i64>() as usize);
         upload(&factors, shape, self.device)
     }
 }

@@ -4,6 +4,7 @@
 //! from the host, so every backend sees the same numbers. What crosses this trait is f32, whatever a device computes in.
 
 use fusion_core::{HostTensor, Philox};
+use rayon::prelude::*;
 
 use crate::optimizer::{Moments, ParameterUpdate};
 
@@ -73,6 +74,16 @@ impl DropoutDraw {
             let draw = if element.is_multiple_of(2) { word & 0xFFFF } else { word >> 16 };
             *factor = if draw < threshold { 0.0 } else { keep };
         }
+    }
+
+    /// The factors of the first elements, drawn on all threads.
+    pub fn first_factors(&self, elements: usize) -> Vec<f32> {
+        /// Elements a thread draws at a time.
+        const PIECE: usize = 1 << 14;
+        let mut factors = vec![0.0; elements];
+        let pieces = factors.par_chunks_mut(PIECE).enumerate();
+        pieces.for_each(|(index, factors)| self.factors(index * PIECE, factors));
+        factors
     }
 }
 

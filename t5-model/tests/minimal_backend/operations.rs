@@ -187,8 +187,7 @@ impl Ops for MinimalOps {
     }
 
     fn dropout(&self, x: &Node, draw: DropoutDraw) -> Node {
-        let mut factors = vec![0.0; x.data().len()];
-        draw.factors(0, &mut factors);
+        let factors = draw.first_factors(x.data().len());
         let dropped = move |x: &[f32]| zip(x, &factors, |x, factor| x * factor);
         self.node(x.shape::<3>(), dropped(x.data()), [x.place], move |dy| [dropped(&dy)])
     }
