@@ -1,6 +1,7 @@
-//! The burn framework as a backend: flex on the CPU with T5's operations as fused kernels, and burn's own operations on
-//! every other device.
+//! The burn framework as a backend: flex on the CPU with T5's operations as fused kernels, and burn's own operations, in f32 or
+//! bf16, on every other device.
 
+mod cross_entropy;
 mod flex;
 mod plain;
 mod plan;
@@ -9,6 +10,8 @@ mod update;
 use std::sync::OnceLock;
 
 use burn::tensor::Device;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use burn::tensor::{DeviceType, FloatDType};
 use fusion_core::{PlanDevice, TensorSource};
 use t5_model::conformance::{Check, operations};
 use t5_model::kernels::keep_freed_memory;
@@ -27,7 +30,7 @@ impl Burn {
         let device = (self as &dyn Backend).device(how)?;
         Ok(match device.name.as_str() {
             "cpu" => Operations::Flex(flex::FlexOps::default()),
-            name => Operations::Plain(plain::PlainOps::new(find(name)?)),
+            name => Operations::Plain(plain::PlainOps::new(find(name)?, how.precision)),
         })
     }
 }
@@ -45,13 +48,15 @@ impl Backend for Burn {
 
     fn devices(&self) -> Vec<DeviceInfo> {
         let threads = rayon::current_num_threads();
-        let cpu = |name: &str, what: &str| DeviceInfo {
+        let cpu = |name: &str, what: &str, precisions: &[Precision]| DeviceInfo {
             name: name.into(),
             description: format!("flex with {what}, {threads} threads"),
-            precisions: vec![Precision::F32],
+            precisions: precisions.to_vec(),
         };
-        let devices =
-            [cpu("cpu", "fused kernels"), cpu("cpu-plain", "burn's own operations, to compare with")];
+        let devices = [
+            cpu("cpu", "fused kernels", &[Precision::F32]),
+            cpu("cpu-plain", "burn's own operations, to compare with", &[Precision::F32, Precision::Bf16]),
+        ];
         devices.into_iter().chain(accelerators().iter().map(|(device, _)| device.clone())).collect()
     }
 
@@ -95,32 +100,33 @@ fn accelerators() -> &'static [(DeviceInfo, Device)] {
     ACCELERATORS.get_or_init(|| {
         #[allow(unused_mut, reason = "without a GPU feature there is nothing to add")]
         let mut found: Vec<(DeviceInfo, Device)> = Vec::new();
-        // A name costs opening the device; of CUDA's, that takes memory on each.
+        // Asking a device opens it; CUDA's would each lose memory to that.
         #[cfg(feature = "cuda")]
-        found.extend(enumerate("cuda", burn::tensor::DeviceType::Cuda, |_| "burn's CUDA".into()));
+        found.extend(enumerate("cuda", DeviceType::Cuda, |_| ("burn's CUDA".into(), true)));
         #[cfg(feature = "wgpu")]
-        found.extend(enumerate("wgpu", burn::tensor::DeviceType::Wgpu, |device| {
+        found.extend(enumerate("wgpu", DeviceType::Wgpu, |device| {
             let name = device.identity().map(|identity| identity.name);
-            format!("burn's wgpu, {}", name.unwrap_or_else(|| "a device without a name".into()))
+            let name = name.unwrap_or_else(|| "a device without a name".into());
+            (format!("burn's wgpu, {name}"), device.supports_dtype(FloatDType::BF16))
         }));
         found
     })
 }
 
+/// The devices of a runtime, given what one is and whether it knows bf16.
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 fn enumerate(
     name: &str,
-    kind: burn::tensor::DeviceType,
-    describe: impl Fn(&Device) -> String,
+    kind: DeviceType,
+    ask: impl Fn(&Device) -> (String, bool),
 ) -> impl Iterator<Item = (DeviceInfo, Device)> {
     // Without a driver, the runtimes panic rather than find nothing.
     let devices = std::panic::catch_unwind(|| Device::enumerate(kind).into_vec()).unwrap_or_default();
     devices.into_iter().enumerate().map(move |(index, device)| {
-        let info = DeviceInfo {
-            name: format!("{name}:{index}"),
-            description: describe(&device),
-            precisions: vec![Precision::F32],
-        };
+        let (description, knows_bf16) = ask(&device);
+        let precisions = [Precision::F32].into_iter().chain(knows_bf16.then_some(Precision::Bf16));
+        let info =
+            DeviceInfo { name: format!("{name}:{index}"), description, precisions: precisions.collect() };
         (info, device)
     })
 }

@@ -1,17 +1,23 @@
 //! T5 in burn's own operations, on any of its devices. On the CPU the fused kernels are faster; there this is what they
-//! are checked against.
+//! are checked against. The residual stream, norms, softmax and the loss are f32; between them activations have the type that is
+//! computed in.
 
 use burn::tensor::activation::{relu, softmax};
-use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, FloatDType, Gradients, Int, Tensor, TensorData};
 use fusion_core::HostTensor;
 use t5_model::optimizer::{Moments, ParameterUpdate, UpdateRule};
-use t5_model::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Positions, TokenIds};
+use t5_model::{
+    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Positions, Precision, TokenIds,
+};
 
+use crate::cross_entropy::cross_entropy;
 use crate::update::{adafactor, adamw, factored_adafactor};
 
 /// The operations on a device; holds whether they are recorded.
 pub struct PlainOps {
     device: Device,
+    /// What products are computed in.
+    dtype: FloatDType,
     recording: bool,
 }
 
@@ -22,8 +28,12 @@ pub struct PlainMatrix {
 }
 
 impl PlainOps {
-    pub fn new(device: Device) -> Self {
-        PlainOps { device: device.autodiff(), recording: false }
+    pub fn new(device: Device, precision: Precision) -> Self {
+        let dtype = match precision {
+            Precision::F32 => FloatDType::F32,
+            Precision::Bf16 => FloatDType::BF16,
+        };
+        PlainOps { device: device.autodiff(), dtype, recording: false }
     }
 
     /// Where inputs from the host belong.
@@ -55,6 +65,16 @@ impl PlainOps {
     fn hidden(&self, hidden: Vec<bool>, shape: [usize; 4]) -> Tensor<4, Bool> {
         Tensor::from_data(TensorData::new(hidden, shape), &self.device())
     }
+}
+
+fn cast<const D: usize>(x: Tensor<D>, to: impl Into<DType>) -> Tensor<D> {
+    let to = to.into();
+    if x.dtype() == to { x } else { x.cast(FloatDType::from(to)) }
+}
+
+/// What is rounded no further.
+fn exact<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    cast(x, FloatDType::F32)
 }
 
 fn host<const D: usize>(tensor: &Tensor<D>, shape: Vec<usize>) -> HostTensor {
@@ -116,17 +136,15 @@ impl Ops for PlainOps {
     }
 
     fn linear(&self, x: &Tensor<3>, weight: &PlainMatrix) -> Tensor<3> {
-        let weight = self.input(weight);
+        let (x, weight) = (cast(x.clone(), self.dtype), cast(self.input(weight), self.dtype));
         let ([batch, length, inputs], [outputs, _]) = (x.dims(), weight.dims());
         // Flattened: burn would broadcast the weight over the batch.
-        x.clone()
-            .reshape([batch * length, inputs])
-            .matmul(weight.transpose())
-            .reshape([batch, length, outputs])
+        x.reshape([batch * length, inputs]).matmul(weight.transpose()).reshape([batch, length, outputs])
     }
 
     fn rms_norm(&self, x: &Tensor<3>, gain: &PlainMatrix, groups: &[usize], epsilon: f32) -> Tensor<3> {
         let [batch, length, _] = x.dims();
+        let x = exact(x.clone());
         let mut at = 0;
         let normed = groups.iter().map(|&group| {
             let x = x.clone().slice([0..batch, 0..length, at..at + group]);
@@ -134,7 +152,7 @@ impl Ops for PlainOps {
             let scale = (x.clone().square().mean_dim(2) + epsilon).sqrt().recip(); // [batch, length, 1]
             x * scale
         });
-        Tensor::cat(normed.collect(), 2) * self.input(gain).unsqueeze::<3>()
+        cast(Tensor::cat(normed.collect(), 2) * self.input(gain).unsqueeze::<3>(), self.dtype)
     }
 
     fn position_bias(&self, table: &PlainMatrix, buckets: &Buckets) -> Tensor<3> {
@@ -152,8 +170,8 @@ impl Ops for PlainOps {
         how: Attention<'_, Tensor<3>>,
     ) -> Tensor<3> {
         let ([batch, query, inner], [_, key, _]) = (q.dims(), k.dims());
-        let [q, k, v] = [q, k, v].map(|x| split_heads(x, how.heads)); // [batch, heads, length, d_kv]
-        let mut scores = q.matmul(k.swap_dims(2, 3)); // [batch, heads, query, key]
+        let [q, k, v] = [q, k, v].map(|x| cast(split_heads(x, how.heads), self.dtype)); // [batch, heads, length, d_kv]
+        let mut scores = exact(q.matmul(k.swap_dims(2, 3))); // [batch, heads, query, key]
         if let Some(bias) = how.bias {
             scores = scores + bias.clone().unsqueeze::<4>();
         }
@@ -169,18 +187,16 @@ impl Ops for PlainOps {
         let mut probabilities = softmax(scores, 3);
         if let Some(draw) = how.dropout {
             let shape = probabilities.dims();
-            let mut factors = vec![0.0; shape.iter().product()];
-            draw.factors(0, &mut factors);
-            probabilities = probabilities * self.floats(factors, shape);
+            probabilities = probabilities * self.floats(draw.first_factors(shape.iter().product()), shape);
         }
-        probabilities.matmul(v).swap_dims(1, 2).reshape([batch, query, inner])
+        cast(probabilities, self.dtype).matmul(v).swap_dims(1, 2).reshape([batch, query, inner])
     }
 
     fn gated_gelu(&self, gate: &Tensor<3>, value: &Tensor<3>) -> Tensor<3> {
-        let x = gate.clone();
+        let (x, value) = (exact(gate.clone()), exact(value.clone()));
         let cubic = x.clone().square() * (0.044_715 * 0.797_884_6) + 0.797_884_6;
         let tanh = (x.clone() * cubic).tanh();
-        x * 0.5 * (tanh + 1.0) * value.clone()
+        cast(x * 0.5 * (tanh + 1.0) * value, self.dtype)
     }
 
     fn relu(&self, x: &Tensor<3>) -> Tensor<3> {
@@ -188,7 +204,8 @@ impl Ops for PlainOps {
     }
 
     fn add(&self, x: &Tensor<3>, y: &Tensor<3>) -> Tensor<3> {
-        x.clone() + y.clone()
+        // The residual stream stays as exact as it is.
+        if x.dtype() == y.dtype() { x.clone() + y.clone() } else { exact(x.clone()) + exact(y.clone()) }
     }
 
     fn scale(&self, x: &Tensor<3>, factor: f32) -> Tensor<3> {
@@ -197,9 +214,8 @@ impl Ops for PlainOps {
 
     fn dropout(&self, x: &Tensor<3>, draw: DropoutDraw) -> Tensor<3> {
         let shape = x.dims();
-        let mut factors = vec![0.0; shape.iter().product()];
-        draw.factors(0, &mut factors);
-        x.clone() * self.floats(factors, shape)
+        let factors = self.floats(draw.first_factors(shape.iter().product()), shape);
+        x.clone() * cast(factors, x.dtype())
     }
 
     fn append(&self, x: &Tensor<3>, y: &Tensor<3>) -> Tensor<3> {
@@ -219,33 +235,28 @@ impl Ops for PlainOps {
         labels: &[i32],
         how: CrossEntropy,
     ) -> (Tensor<1>, LossSums) {
-        let logits = self.linear(x, head);
-        let vocabulary = logits.dims()[2];
-        let logits = logits.reshape([labels.len(), vocabulary]);
-        let counts =
-            self.floats(labels.iter().map(|l| if *l < 0 { 0.0 } else { 1.0 }).collect(), [labels.len()]);
-        let labels = self.integers(labels.iter().map(|label| (*label).max(0)));
-        let largest = logits.clone().detach().max_dim(1); // [rows, 1]
-        let shifted = logits.clone() - largest.clone();
-        let log_z = (shifted.exp().sum_dim(1).log() + largest).reshape([-1]); // [rows]
-        let target = logits.clone().gather(1, labels.clone().unsqueeze_dim(1)).reshape([-1]);
-        let each = (log_z.clone() - target) * counts.clone();
-        let right: Tensor<1, Bool> = logits.argmax(1).reshape([-1]).equal(labels);
-        let sums = LossSums {
-            loss: total(each.clone()),
-            correct: total(right.float() * counts.clone()) as u64,
-            tokens: total(counts.clone()) as u64,
+        let features = x.dims()[2];
+        let (value, weight) = match self.recording {
+            true => (x.clone().inner(), head.tensor.clone().inner()),
+            false => (x.clone(), self.input(head)),
         };
-        let loss = (each + log_z.square() * counts * how.z_loss).sum() * how.scale;
-        (loss, sums)
+        let value = cast(value.reshape([labels.len(), features]), self.dtype);
+        let (sums, gradients) = cross_entropy(value, cast(weight, self.dtype), labels, how, self.recording);
+        let Some([dx, dhead]) = gradients else { return (Tensor::zeros([1], &self.device()), sums) };
+        // Something that has these gradients.
+        let dx = cast(dx.reshape(x.dims()), x.dtype());
+        let by_x = self.product(x, &dx);
+        (exact(by_x) + (self.input(head) * dhead.autodiff()).sum(), sums)
     }
 
     fn leaf(&self, x: &Tensor<3>) -> Tensor<3> {
-        x.clone().autodiff().require_grad()
+        let x = x.clone();
+        let alone = if x.device().is_autodiff() { x.detach() } else { x.autodiff() };
+        alone.require_grad()
     }
 
     fn product(&self, y: &Tensor<3>, dy: &Tensor<3>) -> Tensor<1> {
-        (y.clone() * dy.clone().autodiff()).sum()
+        (y.clone() * cast(dy.clone(), y.dtype()).autodiff()).sum()
     }
 
     fn backward(

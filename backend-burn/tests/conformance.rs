@@ -2,16 +2,19 @@
 
 use backend_burn as _;
 use t5_model::conformance::{fused_models, suite};
-use t5_model::{Computation, backend};
+use t5_model::{Computation, Precision, backend};
 
 const DEVICES: [&str; 2] = ["cpu", "cpu-plain"];
 
 #[test]
 fn passes_the_suite() {
-    for device in DEVICES {
-        let checks = suite(backend("burn").unwrap(), &Computation::on(device)).unwrap();
+    for (device, precision) in
+        [("cpu", Precision::F32), ("cpu-plain", Precision::F32), ("cpu-plain", Precision::Bf16)]
+    {
+        let how = Computation { precision, ..Computation::on(device) };
+        let checks = suite(backend("burn").unwrap(), &how).unwrap();
         let failed: Vec<_> = checks.iter().filter(|check| !check.passed()).collect();
-        assert!(checks.len() > 60 && failed.is_empty(), "{device}: {failed:#?}");
+        assert!(checks.len() > 60 && failed.is_empty(), "{device}, {precision}: {failed:#?}");
     }
 }
 
@@ -20,7 +23,7 @@ fn what_there_is_not() {
     let burn = backend("burn").unwrap();
     let missing = burn.plan_device("tpu").err().map(|error| error.to_string());
     assert!(missing.is_some_and(|missing| missing.contains("cpu-plain")));
-    let half = Computation { precision: t5_model::Precision::Bf16, ..Computation::on("cpu") };
+    let half = Computation { precision: Precision::Bf16, ..Computation::on("cpu") };
     let missing = burn.check_operations(&half).err().map(|error| error.to_string());
     assert_eq!(missing.as_deref(), Some("cpu does not compute in bf16; it does in f32"));
 }

@@ -1,0 +1,62 @@
+//! Head and loss on burn's devices, a few rows at a time, differentiated on the way.
+
+use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
+use t5_model::{CrossEntropy, LossSums};
+
+/// Logits that exist at once.
+const LOGITS: usize = 1 << 24;
+
+/// The sums over rows of `x` `[rows, features]`, and the gradients of `x` and of `head` `[vocabulary, features]` if they are
+/// `wanted`. None of it is recorded.
+pub fn cross_entropy(
+    x: Tensor<2>,
+    head: Tensor<2>,
+    labels: &[i32],
+    how: CrossEntropy,
+    wanted: bool,
+) -> (LossSums, Option<[Tensor<2>; 2]>) {
+    let (dtype, device) = (FloatDType::from(x.dtype()), x.device());
+    let [vocabulary, _] = head.dims();
+    let step = (LOGITS / vocabulary.max(1)).max(16);
+    let mut sums = LossSums::default();
+    let (mut losses, mut rights, mut dx) = (vec![], vec![], vec![]);
+    let mut dhead: Option<Tensor<2>> = None;
+    for (index, labels) in labels.chunks(step).enumerate() {
+        let rows = labels.len();
+        let counts: Vec<f32> = labels.iter().map(|label| if *label < 0 { 0.0 } else { 1.0 }).collect();
+        sums.tokens += labels.iter().filter(|label| **label >= 0).count() as u64;
+        let counts = Tensor::<2>::from_data(TensorData::new(counts, [rows, 1]), &device);
+        let ids: Vec<i32> = labels.iter().map(|label| (*label).max(0)).collect();
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, 1]), &device);
+        let x = x.clone().slice([index * step..index * step + rows]);
+        let logits = x.clone().matmul(head.clone().transpose()).cast(FloatDType::F32); // [rows, vocabulary]
+        let right = logits.clone().argmax(1).equal(ids.clone()).float();
+        let target = logits.clone().gather(1, ids.clone());
+        let largest = logits.clone().max_dim(1); // [rows, 1]
+        let exponentials = (logits - largest.clone()).exp();
+        let total = exponentials.clone().sum_dim(1);
+        let log_z = total.clone().log() + largest;
+        losses.push((log_z.clone() - target) * counts.clone());
+        rights.push(right * counts.clone());
+        if !wanted {
+            continue;
+        }
+        // d/dlogit = scale · (p · (1 + 2 · z_loss · log Z) - [label])
+        let scale = counts * how.scale;
+        let factor = (log_z * (2.0 * how.z_loss) + 1.0) * scale.clone() / total;
+        let dlogits = (exponentials * factor).scatter(1, ids, scale.neg(), IndexingUpdateOp::Add).cast(dtype);
+        dx.push(dlogits.clone().matmul(head.clone()));
+        let part = dlogits.transpose().matmul(x).cast(FloatDType::F32);
+        dhead = Some(match dhead {
+            Some(sum) => sum + part,
+            None => part,
+        });
+    }
+    // Read last and at once, so that a GPU is not waited for in between.
+    losses.append(&mut rights);
+    let rows: Vec<f64> = Tensor::cat(losses, 0).into_data().iter::<f32>().map(f64::from).collect();
+    let (losses, rights) = rows.split_at(labels.len());
+    sums.loss = losses.iter().sum();
+    sums.correct = rights.iter().sum::<f64>() as u64;
+    (sums, dhead.map(|dhead| [Tensor::cat(dx, 0), dhead]))
+}
