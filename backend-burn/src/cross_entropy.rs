@@ -28,7 +28,7 @@ pub fn cross_entropy(
         let counts = Tensor::<2>::from_data(TensorData::new(counts, [rows, 1]), &device);
         let ids: Vec<i32> = labels.iter().map(|label| (*label).max(0)).collect();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, 1]), &device);
-        let x = x.clone().slice([index * step..index * step + rows]);
+        let x = x.clone().narrow(0, index * step, rows);
         let logits = x.clone().matmul(head.clone().transpose()).cast(FloatDType::F32); // [rows, vocabulary]
         let right = logits.clone().argmax(1).equal(ids.clone()).float();
         let target = logits.clone().gather(1, ids.clone());

@@ -2,6 +2,7 @@
 //! lie in this crate's sources, beside the scripts that made them.
 
 mod answers;
+mod by_hand;
 mod models;
 mod operations;
 mod plans;

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use fusion_core::{HostTensor, TensorFile, TensorSource};
 
 use super::Check;
+use super::by_hand::{by_hand, check};
 use super::references::{self, deviation, integers, number_deviation, shape};
-use crate::optimizer::{Moments, ParameterUpdate};
 use crate::{
-    Attention, Buckets, CrossEntropy, DropoutDraw, Error, LossSums, Ops, Optimizer, Positions, Precision,
-    Result, SessionError, TokenIds,
+    Attention, Buckets, CrossEntropy, DropoutDraw, Error, LossSums, Ops, Precision, Result, SessionError,
+    TokenIds,
 };
 
 /// As in the script.
-const LOSS: CrossEntropy = CrossEntropy { scale: 0.1, z_loss: 0.01 };
+pub(super) const LOSS: CrossEntropy = CrossEntropy { scale: 0.1, z_loss: 0.01 };
 const DROPOUT_RATE: f64 = 0.25;
 
 /// Runs a backend's operations on stored inputs and compares values, losses and gradients with stored references.
@@ -27,27 +27,8 @@ pub fn operations<O: Ops>(mut ops: O, precision: Precision) -> Result<Vec<Check>
         checks.push(check(&mut ops, format!("{name}, values"), allowed, |ops| case.values(ops))?);
         checks.push(check(&mut ops, format!("{name}, gradients"), allowed, |ops| case.gradients(ops))?);
     }
-    checks.push(check(&mut ops, "append", 0.0, |ops| Ok(appended(ops)))?);
-    checks.push(check(&mut ops, "gather", 0.0, |ops| Ok(gathered(ops)))?);
-    checks.push(check(&mut ops, "leaf and product", allowed, |ops| Ok(differentiated(ops)))?);
-    checks.push(check(&mut ops, "accumulate", 1e-6, |ops| Ok(accumulated(ops)))?);
-    for (name, optimizer) in optimizers() {
-        checks.push(check(&mut ops, format!("update: {name}"), 1e-5, |ops| Ok(update(ops, optimizer)))?);
-    }
+    checks.extend(by_hand(&mut ops, allowed)?);
     Ok(checks)
-}
-
-/// Runs a check that begins with nothing recorded, whatever the one before left.
-fn check<O: Ops>(
-    ops: &mut O,
-    name: impl Into<String>,
-    allowed: f64,
-    run: impl FnOnce(&mut O) -> Result<f64>,
-) -> Result<Check, SessionError> {
-    Check::run(name, allowed, || {
-        ops.record(false);
-        Ok(run(ops)?)
-    })
 }
 
 /// Of the largest value. bf16 keeps 8 bits, and an operation rounds its inputs, its result and their gradients.
@@ -265,133 +246,6 @@ fn matrix(HostTensor { shape, data }: &HostTensor) -> HostTensor {
         other => other.to_vec(),
     };
     HostTensor { shape, data: data.clone() }
-}
-
-/// A tensor of numbers that repeat after a while.
-fn pattern(shape: &[usize], first: usize) -> HostTensor {
-    let value = |index: usize| ((index * 7 + first * 5) % 23) as f32 / 11.0 - 0.9;
-    HostTensor { shape: shape.to_vec(), data: (0..shape.iter().product()).map(value).collect() }
-}
-
-/// Rows of whole numbers from `first` on, `[2 · length, 3]`: exact even in bf16, for they have few bits.
-fn counting(length: usize, first: i32) -> HostTensor {
-    let data = (0..2 * length as i32 * 3).map(|index| (first + index) as f32).collect();
-    HostTensor { shape: vec![2 * length, 3], data }
-}
-
-/// `[2, length, 3]`.
-fn activation_of<O: Ops>(ops: &O, tensor: &HostTensor, length: usize) -> O::Activation {
-    let ids: Vec<i32> = (0..2 * length as i32).collect();
-    ops.embedding(&ops.parameter(tensor.clone()), TokenIds { ids: &ids, batch: 2, length })
-}
-
-fn appended<O: Ops>(ops: &mut O) -> f64 {
-    let (x, y) = (counting(2, 0), counting(1, 50));
-    let appended = ops.append(&activation_of(ops, &x, 2), &activation_of(ops, &y, 1));
-    let row = |row: usize| [&x.data[row * 6..][..6], &y.data[row * 3..][..3]].concat();
-    let expected = HostTensor { shape: vec![2, 3, 3], data: [row(0), row(1)].concat() };
-    deviation(Some(&ops.read_activation(&appended)), &expected)
-}
-
-/// Positions that are left out, taken twice and in another order.
-fn gathered<O: Ops>(ops: &mut O) -> f64 {
-    let x = counting(3, 10);
-    let positions = Positions { ids: vec![5, 0, 0, 4, 1, 5, 2, 2], batch: 4, length: 2 };
-    let found = ops.read_activation(&ops.gather(&activation_of(ops, &x, 3), &positions));
-    let row = |id: &i32| x.data[*id as usize * 3..][..3].to_vec();
-    let expected = HostTensor { shape: vec![4, 2, 3], data: positions.ids.iter().flat_map(row).collect() };
-    deviation(Some(&found), &expected)
-}
-
-/// The way back through a linear layer alone: from a gradient of its output to those of its input and its weight, and to none of
-/// what the input was computed from.
-fn differentiated<O: Ops>(ops: &mut O) -> f64 {
-    let (x, dy, weight) = (pattern(&[4, 3], 1), pattern(&[4, 2], 2), pattern(&[2, 3], 3));
-    let dy_on_device = activation_of(ops, &dy, 2);
-    let (table, weight_on_device) = (ops.parameter(x.clone()), ops.parameter(weight.clone()));
-    ops.record(true);
-    let leaf = ops.leaf(&ops.embedding(&table, TokenIds { ids: &[0, 1, 2, 3], batch: 2, length: 2 }));
-    let loss = ops.product(&ops.linear(&leaf, &weight_on_device), &dy_on_device);
-    let (leaves, gradients) = ops.backward(loss, &[&leaf], &[&table, &weight_on_device]);
-    ops.record(false);
-    let sum = |terms: usize, term: &dyn Fn(usize) -> f32| (0..terms).map(term).sum::<f32>();
-    let dx = (0..12).map(|at| sum(2, &|out| dy.data[at / 3 * 2 + out] * weight.data[out * 3 + at % 3]));
-    let dx = HostTensor { shape: vec![2, 2, 3], data: dx.collect() };
-    let dweight = (0..6).map(|at| sum(4, &|row| dy.data[row * 2 + at / 3] * x.data[row * 3 + at % 3]));
-    let dweight = HostTensor { shape: vec![2, 3], data: dweight.collect() };
-    let found = leaves.first().map(|leaf| ops.read_activation(leaf));
-    let [none, found_weight] = [0, 1].map(|at| gradients.get(at).map(|gradient| ops.read_gradient(gradient)));
-    let nothing = if none == Some(HostTensor::zeros([4, 3])) { 0.0 } else { f64::INFINITY };
-    let value =
-        deviation(Some(&ops.read_activation(&leaf)), &HostTensor { shape: vec![2, 2, 3], ..x.clone() });
-    let gradients = deviation(found.as_ref(), &dx).max(deviation(found_weight.as_ref(), &dweight));
-    nothing.max(value).max(gradients)
-}
-
-/// Twice a gradient, and its norm: of `linear`, summed by the loss over labels.
-fn accumulated<O: Ops>(ops: &mut O) -> f64 {
-    let (table, head) = (ops.parameter(pattern(&[5, 4], 1)), ops.parameter(pattern(&[3, 4], 2)));
-    ops.record(true);
-    let gradient = || {
-        let x = ops.embedding(&table, TokenIds { ids: &[0, 1, 2, 4], batch: 2, length: 2 });
-        let (loss, _) = ops.cross_entropy(&x, &head, &[0, 1, 2, 0], LOSS);
-        ops.backward(loss, &[], &[&table]).1.into_iter().next()
-    };
-    let gradients = (gradient(), gradient(), gradient());
-    ops.record(false);
-    let (Some(mut total), Some(second), Some(third)) = gradients else {
-        return f64::INFINITY;
-    };
-    let one = ops.read_gradient(&total);
-    ops.accumulate(&mut total, second);
-    let twice = HostTensor { shape: one.shape, data: one.data.iter().map(|value| 2.0 * value).collect() };
-    let squares: f64 = twice.data.iter().map(|value| f64::from(*value).powi(2)).sum();
-    let sum = deviation(Some(&ops.read_gradient(&total)), &twice);
-    // With one more, whose squares are a quarter of those.
-    let norm = number_deviation(ops.squared_norm(&[total, third]), 1.25 * squares);
-    sum.max(norm)
-}
-
-fn optimizers() -> [(&'static str, Optimizer); 5] {
-    let decayed = Optimizer::Adamw { beta1: 0.8, beta2: 0.95, epsilon: 1e-7, weight_decay: 0.1 };
-    let factored = Optimizer::Adafactor { decay_rate: 0.8, clip_threshold: 1.0, min_dim_size_to_factor: 4 };
-    [
-        ("adamw", Optimizer::adamw()),
-        ("adamw, weight decay", decayed),
-        ("adamw_scale", Optimizer::adamw_scale()),
-        ("adafactor", Optimizer::adafactor()),
-        ("adafactor, factored", factored),
-    ]
-}
-
-/// Five steps of an optimiser, against the host's; with gradients of the device's own and a rate that moves the weights far.
-fn update<O: Ops>(ops: &mut O, optimizer: Optimizer) -> f64 {
-    let mut expected = pattern(&[6, 5], 3);
-    let mut parameter = ops.parameter(expected.clone());
-    let mut moments = (Moments::<HostTensor>::default(), Moments::<O::Moment>::default());
-    let head = ops.parameter(pattern(&[4, 5], 4));
-    let mut worst: f64 = 0.0;
-    for step in 1..=5 {
-        ops.record(true);
-        let ids = [0, 2, 3, step as i32];
-        let x = ops.embedding(&parameter, TokenIds { ids: &ids, batch: 1, length: 4 });
-        let (loss, _) = ops.cross_entropy(&x, &head, &[0, 1, 2, 3], LOSS);
-        let gradient = ops.backward(loss, &[], &[&parameter]).1.into_iter().next();
-        ops.record(false);
-        let Some(gradient) = gradient else { return f64::INFINITY };
-        let update =
-            ParameterUpdate { optimizer, learning_rate: 0.03, step, gradient_scale: 0.7, decay: true };
-        let on_host = ops.read_gradient(&gradient);
-        update.apply(&expected.shape, &mut expected.data, &on_host.data, &mut moments.0);
-        ops.update(&mut parameter, gradient, &mut moments.1, &update);
-        worst = worst.max(deviation(Some(&ops.read_parameter(&parameter)), &expected));
-        for (name, expected) in moments.0.iter() {
-            let found = moments.1.iter().find(|(other, _)| *other == name);
-            let found = found.map(|(_, moment)| ops.read_moment(moment));
-            worst = worst.max(deviation(found.as_ref(), expected));
-        }
-    }
-    worst
 }
 
 #[cfg(test)]
