@@ -95,11 +95,6 @@ fn split_heads(x: &Tensor<3>, heads: usize) -> Tensor<4> {
     x.clone().reshape([batch, length, heads, inner / heads]).swap_dims(1, 2)
 }
 
-/// A sum on the host.
-fn total(values: Tensor<1>) -> f64 {
-    values.into_data().iter::<f32>().map(f64::from).sum()
-}
-
 impl Ops for PlainOps {
     type Parameter = PlainMatrix;
     type Activation = Tensor<3>;
@@ -286,7 +281,10 @@ impl Ops for PlainOps {
         // All sums are on their way before the host waits for them.
         let sums: Vec<Tensor<1>> =
             gradients.iter().map(|gradient| gradient.tensor.clone().square().sum()).collect();
-        if sums.is_empty() { 0.0 } else { total(Tensor::cat(sums, 0)) }
+        if sums.is_empty() {
+            return 0.0;
+        }
+        Tensor::cat(sums, 0).into_data().iter::<f32>().map(f64::from).sum()
     }
 
     fn moment(&self, tensor: HostTensor) -> PlainMatrix {
