@@ -1,23 +1,17 @@
 //! This program, built again: with a backend or devices that it was built without, or by its checks.
 
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::libtorch;
-
-/// The sources that this program was built from. It is always built where it runs.
-pub fn workspace() -> &'static Path {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package.parent().unwrap_or(package)
-}
+use crate::{libtorch, resources};
 
 /// Cargo, in the workspace: from there it reads the flags of the workspace's builds.
-pub fn cargo(command: &str) -> Command {
+pub fn cargo(command: &str) -> Result<Command> {
+    let workspace = resources::sources(&format!("`cargo {command}`"))?;
     // `cargo run` tells which cargo runs it; built by hand, the one on the path will do.
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.arg(command).current_dir(workspace());
+    cargo.arg(command).current_dir(workspace);
     // What `cargo run` says about this package. Build scripts watch it, and would run again whenever cargo is started from here.
     let about = ["CARGO_PKG_", "CARGO_MANIFEST_"];
     for (name, _) in std::env::vars_os() {
@@ -25,16 +19,25 @@ pub fn cargo(command: &str) -> Command {
             cargo.env_remove(name);
         }
     }
-    cargo
+    Ok(cargo)
 }
 
 /// The same, for what builds all crates; it finds libtorch where that was fetched.
 pub fn cargo_with_libtorch(command: &str) -> Result<Command> {
-    let mut cargo = cargo(command);
+    let mut cargo = cargo(command)?;
     if let Some(libtorch) = libtorch::find()? {
         cargo.envs(libtorch.variables());
     }
     Ok(cargo)
+}
+
+/// Says how to get libtorch where there is none.
+pub fn require_libtorch() -> Result<()> {
+    let found = libtorch::find()?.with_context(|| {
+        "the backend tch needs libtorch 2.11.0, and there is none: `cargo xtask setup tch` fetches it; where one is \
+         installed, LIBTORCH=DIR names it, and LIBTORCH_USE_PYTORCH=1 takes that of the Python on the path"
+    });
+    found.map(drop)
 }
 
 /// A backend, or devices of one, that this program can have but was built without.
@@ -44,7 +47,7 @@ pub struct Missing {
     /// What the names of its devices begin with, where only these are missing.
     pub devices: Option<&'static str>,
     /// The feature of this package.
-    feature: &'static str,
+    pub feature: &'static str,
     /// What it needs besides, for people.
     pub needs: &'static str,
 }
@@ -93,11 +96,12 @@ pub fn backend(name: &str, device: Option<&str>) -> Result<&'static dyn t5_model
     const BUILT_FOR: &str = "DEEP_FUSION_BUILT_FOR";
     let again = std::env::var_os(BUILT_FOR).is_some_and(|built| built == feature);
     ensure!(!again, "the program was built with the feature `{feature}` and does not have it");
+    ensure!(
+        !resources::is_bundle(),
+        "this bundle was built without {feature}; `cargo xtask bundle --features {feature}` makes one with it"
+    );
     if feature == "tch" {
-        libtorch::find()?.with_context(|| {
-            "the backend tch needs libtorch 2.11.0, and there is none: `cargo xtask setup tch` fetches it; where one is \
-             installed, LIBTORCH=DIR names it, and LIBTORCH_USE_PYTORCH=1 takes that of the Python on the path"
-        })?;
+        require_libtorch()?;
     }
     // Cargo puts the new program in the place of this one, whose path is lost by then.
     let program = std::env::current_exe().context("this program's file is not known")?;

@@ -6,8 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::build::workspace;
-use crate::interrupt;
+use crate::{interrupt, resources};
 
 const VERSION: &str = "2.11.0";
 
@@ -32,8 +31,8 @@ impl Libtorch {
 /// The user's libtorch, or that which was fetched.
 pub fn find() -> Result<Option<Libtorch>> {
     // `.cargo/config.toml` names the default place to what cargo runs.
-    let named = std::env::var_os("LIBTORCH").map(PathBuf::from);
-    if let Some(directory) = named.filter(|named| *named != directory().join("torch")) {
+    let (named, default) = (std::env::var_os("LIBTORCH").map(PathBuf::from), directory()?);
+    if let Some(directory) = named.filter(|named| *named != default.join("torch")) {
         let place = directory.display();
         ensure!(directory.join("lib").is_dir(), "LIBTORCH is {place}, but there is no {place}/lib");
         return Ok(Some(Libtorch::Environment));
@@ -41,13 +40,12 @@ pub fn find() -> Result<Option<Libtorch>> {
     if std::env::var_os("LIBTORCH_USE_PYTORCH").is_some() {
         return Ok(Some(Libtorch::Environment));
     }
-    let directory = directory();
-    Ok(directory.join("torch/lib").is_dir().then_some(Libtorch::Installed(directory)))
+    Ok(default.join("torch/lib").is_dir().then_some(Libtorch::Installed(default)))
 }
 
 /// What `.cargo/config.toml` says as well, wherever builds go.
-fn directory() -> PathBuf {
-    workspace().join("target/libtorch")
+fn directory() -> Result<PathBuf> {
+    Ok(resources::sources("a libtorch to build with")?.join("target/libtorch"))
 }
 
 /// Fetches libtorch, if there is none.
@@ -55,7 +53,7 @@ pub fn install() -> Result<Libtorch> {
     if let Some(found) = find()? {
         return Ok(found);
     }
-    let directory = directory();
+    let directory = directory()?;
     let parent = directory.parent().context("a directory in the workspace has a parent")?;
     fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
     // Beside its place and renamed, so that a broken download is never taken for libtorch.

@@ -18,6 +18,7 @@ mod problems;
 mod progress;
 mod recipe;
 mod report;
+mod resources;
 mod stage;
 #[cfg(feature = "webster")]
 mod webster;

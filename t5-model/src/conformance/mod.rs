@@ -1,5 +1,5 @@
 //! What every backend must agree in: [`suite`] runs all of it. References come from PyTorch and transformers, in files that
-//! lie in this crate's sources, beside the scripts that made them.
+//! lie in this crate's sources, beside the scripts that made them, or where [`set_references`] says.
 
 mod answers;
 mod by_hand;
@@ -11,6 +11,7 @@ mod training;
 
 pub use operations::operations;
 pub use plans::{fused_models, plan_execution};
+pub use references::{REFERENCES, set_references};
 
 use fusion_core::{HostTensors, Philox, TensorSource};
 

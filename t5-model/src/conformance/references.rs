@@ -1,14 +1,33 @@
 //! What others computed; the scripts that made the files stand beside them.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use fusion_core::{HostTensor, TensorFile, TensorSource};
 
 use crate::{Batch, Error, Result};
 
-/// The suite's files lie in the sources: it is for who builds backends.
+/// The files and folders that the suite reads.
+pub const REFERENCES: [&str; 7] = [
+    "operations.safetensors",
+    "trajectory.safetensors",
+    "v1_1",
+    "v1_0",
+    "gated_tied",
+    "relu_untied",
+    "fusion",
+];
+
+static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+
+/// Says where the [`REFERENCES`] lie, to be called before the suite runs. Otherwise they are read from this crate's sources,
+/// which a program that runs elsewhere does not have. Only the first call counts.
+pub fn set_references(folder: PathBuf) {
+    let _ = FOLDER.set(folder); // whoever came first
+}
+
 pub(super) fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
+    FOLDER.get_or_init(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")).join(name)
 }
 
 pub(super) fn file(name: &str) -> Result<TensorFile> {

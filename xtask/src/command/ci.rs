@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::progress::duration;
-use crate::{build, libtorch};
+use crate::{build, libtorch, resources};
 
 const EXAMPLES: &str = concat!("Example:\n", "  cargo xtask ci --only clippy",);
 
@@ -38,6 +38,7 @@ enum Step {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
+        resources::sources("`ci`")?;
         let wanted = |step: &Step| self.only.is_empty() || self.only.contains(step);
         for step in Step::value_variants().iter().filter(|step| wanted(step)) {
             let name = step.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
@@ -97,7 +98,7 @@ const EVERYTHING: [&str; 3] = ["--release", "--workspace", "--locked"];
 /// Runs the small quickstart as a user would. Not this program's own file: building the tests has replaced it.
 fn smoke(backend: &str) -> Result<()> {
     let output = tempfile::tempdir().context("cannot create a temporary directory")?;
-    let mut run = build::cargo("run");
+    let mut run = build::cargo("run")?;
     run.args([
         "--quiet",
         "--release",

@@ -1,10 +1,11 @@
 use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::json;
-use t5_model::conformance::{Check, suite};
+use t5_model::conformance::{Check, set_references, suite};
 
 use crate::compute::ComputeArguments;
 use crate::output::{print, print_json};
+use crate::resources::{REFERENCES, resource};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -30,6 +31,7 @@ pub struct Arguments {
 impl Arguments {
     pub fn run(self) -> Result<()> {
         let compute = self.compute.start()?;
+        set_references(resource(REFERENCES));
         let checks = suite(compute.backend(), compute.how())?;
         if self.json {
             print_json(&json!({

@@ -3,6 +3,7 @@ use clap::{Args, ValueEnum};
 
 use crate::libtorch::{Libtorch, install};
 use crate::output::print;
+use crate::resources;
 
 const EXAMPLES: &str =
     concat!("Examples:\n", "  cargo xtask setup tch\n", "  cargo xtask pretrain --backend tch …",);
@@ -27,6 +28,7 @@ enum Backend {
 impl Arguments {
     pub fn run(self) -> Result<()> {
         let Backend::Tch = self.backend;
+        resources::sources("`setup`")?;
         match install()? {
             Libtorch::Environment => print("the environment says where libtorch is: nothing to do\n"),
             Libtorch::Installed(directory) => print(&format!("libtorch is in {}\n", directory.display())),

@@ -5,6 +5,9 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use t5_model::{Computation, Precision, backends};
 
+use super::python;
+use crate::resources::{SCRIPTS, resource};
+
 /// What computes, on which device, in which precision.
 #[derive(Clone, Debug)]
 pub struct Contestant {
@@ -97,8 +100,8 @@ impl Contestant {
                 command
             }
             Framework::Transformers { variant } => {
-                let mut command = Command::new(python.context("transformers needs a Python")?);
-                command.arg(Path::new(SCRIPTS).join(script));
+                let mut command = python::call(python.context("transformers needs a Python")?);
+                command.arg(resource(SCRIPTS).join(script));
                 command.args((self.how.precision == Precision::Bf16).then_some("--bf16"));
                 command.args((!variant.is_empty()).then(|| format!("--{variant}")));
                 command
@@ -108,8 +111,6 @@ impl Contestant {
         Ok(command)
     }
 }
-
-const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../t5-model/tests/python");
 
 #[cfg(test)]
 mod tests {

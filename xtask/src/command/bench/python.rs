@@ -5,6 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::resources::resource;
+
 /// Says what cannot be imported, without importing it.
 const PROBE: &str = "import importlib.util as u, sys; \
      missing = [name for name in ('torch', 'transformers') if u.find_spec(name) is None]; \
@@ -16,12 +18,22 @@ pub fn find(wanted: Option<&Path>) -> Result<Option<PathBuf>> {
         check(python).with_context(|| format!("--python {} cannot run transformers", python.display()))?;
         return Ok(Some(python.to_owned()));
     }
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python/bin/python");
-    Ok([own, PathBuf::from("python3")].into_iter().find(|python| check(python).is_ok()))
+    Ok([resource("target/python/bin/python"), PathBuf::from("python3")]
+        .into_iter()
+        .find(|python| check(python).is_ok()))
+}
+
+/// Calls a Python, which has libraries of its own: those that a bundle's launcher adds to the path are this program's.
+pub fn call(python: &Path) -> Command {
+    let mut command = Command::new(python);
+    if let Some(path) = std::env::var_os("DEEP_FUSION_CALLERS_LD_LIBRARY_PATH") {
+        command.env("LD_LIBRARY_PATH", path);
+    }
+    command
 }
 
 fn check(python: &Path) -> Result<()> {
-    let output = Command::new(python).args(["-c", PROBE]).output().context("cannot start it")?;
+    let output = call(python).args(["-c", PROBE]).output().context("cannot start it")?;
     if output.status.success() {
         return Ok(());
     }
