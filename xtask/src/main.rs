@@ -2,6 +2,7 @@
 //! backends.
 
 mod build;
+mod bundle;
 mod command;
 mod compute;
 mod convert;

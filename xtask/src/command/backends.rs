@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::build::{Missing, missing};
 use crate::output::{print, print_json};
+use crate::resources::is_bundle;
 
 /// List the compiled-in backends and their devices
 ///
@@ -32,14 +33,20 @@ impl Arguments {
                 text += &format!("    --device {name:<10}  {description}, {precisions}\n");
             }
         }
-        for Missing { backend, devices, needs, .. } in missing() {
+        for Missing { backend, devices, needs, feature } in missing() {
             let (what, flags) = match devices {
                 None => (backend.to_owned(), format!("--backend {backend}")),
                 Some(devices) => {
                     (format!("{backend} on {devices}"), format!("--backend {backend} --device {devices}:0"))
                 }
             };
-            text += &format!("{what}  not compiled in; `{flags}` builds it, and it needs {needs}\n");
+            text += &if is_bundle() {
+                format!(
+                    "{what}  not in this bundle; `cargo xtask bundle --features {feature}` makes one with it\n"
+                )
+            } else {
+                format!("{what}  not compiled in; `{flags}` builds it, and it needs {needs}\n")
+            };
         }
         print(&text)
     }

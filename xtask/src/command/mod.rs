@@ -2,6 +2,7 @@
 
 mod backends;
 mod bench;
+mod bundle;
 mod check;
 mod ci;
 mod conformance;
@@ -59,6 +60,7 @@ enum Command {
     Setup(setup::Arguments),
     Conformance(conformance::Arguments),
     Bench(bench::Arguments),
+    Bundle(bundle::Arguments),
     Ci(ci::Arguments),
 }
 
@@ -83,6 +85,7 @@ impl Cli {
             Command::Backends(arguments) => arguments.run(),
             Command::Conformance(arguments) => arguments.run(),
             Command::Bench(arguments) => arguments.run(),
+            Command::Bundle(arguments) => arguments.run(),
             Command::Ci(arguments) => arguments.run(),
         }
     }

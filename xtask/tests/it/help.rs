@@ -5,7 +5,7 @@ fn help() {
     insta::assert_snapshot!("xtask", call(&["--help"]).success());
     let commands = [
         "run", "pretrain", "fuse", "check", "evaluate", "glue", "generate", "verify", "inspect", "export",
-        "convert", "forward", "report", "backends", "ci",
+        "convert", "forward", "report", "backends", "bundle", "ci",
     ];
     for command in commands {
         insta::assert_snapshot!(command, call(&[command, "--help"]).success());

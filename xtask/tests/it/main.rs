@@ -7,6 +7,8 @@ mod backends;
 mod bench_glue;
 #[cfg(unix)]
 mod bench_train;
+#[cfg(target_os = "linux")]
+mod bundle;
 mod calibrate;
 mod check;
 mod checkpoints;
