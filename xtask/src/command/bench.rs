@@ -7,6 +7,7 @@ mod contestant;
 mod entrant;
 mod fuse;
 mod glue;
+mod gpu;
 mod process;
 mod protocol;
 mod python;

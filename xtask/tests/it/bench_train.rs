@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::program::{Called, call, text};
 use crate::scripts::{backends, python};
@@ -35,7 +35,9 @@ fn bench(worker: &str, more: &[&str]) -> Called {
 
 #[test]
 fn every_backend_has_its_row() {
-    let names = [backends(), vec!["transformers".into(), "transformers bf16".into()]].concat();
+    let transformers = ["transformers", "transformers bf16", "transformers sdpa", "transformers bf16 sdpa"]
+        .map(String::from);
+    let names = [backends(), transformers.to_vec()].concat();
     let table = bench(SOUND, &[]).success();
     for name in &names {
         let row = table.lines().find(|line| line.starts_with(&format!("{name}  ")));
@@ -58,7 +60,7 @@ fn every_backend_has_its_row() {
         assert_eq!(one["error"], Value::Null);
     }
 
-    let transformers = &contestants[names.len() - 2];
+    let transformers = &contestants[names.len() - 4];
     assert_eq!(report["reference"], "transformers");
     assert_eq!(transformers["ratio"], 1.0);
     assert_eq!([&transformers["quartiles_ms"][0], &transformers["quartiles_ms"][1]], [7.0, 9.0]);
@@ -69,12 +71,39 @@ fn every_backend_has_its_row() {
 }
 
 #[test]
+fn options_reach_workers() {
+    let python = python(&format!("echo \"$*\" >>\"$0.calls\"\n{SOUND}"));
+    let path = python.path().join("python");
+    let named = ["--only", "burn cpu", "--only", "transformers", "--only", "transformers bf16 sdpa"];
+    let others =
+        ["--batch", "5", "--device", "cpu", "--reference", "burn cpu", "--json", "--python", text(&path)];
+    let report = call(&[&TINY[..], &named, &others].concat()).success();
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    assert_eq!(report["batch"], json!([5, 8, 4]));
+    assert_eq!(report["reference"], "burn cpu");
+    let contestants = report["contestants"].as_array().expect("contestants");
+    assert_eq!(contestants[0]["ratio"], 1.0, "{report}");
+    assert_eq!(contestants[1]["tokens_per_second"], 5.0 * (8.0 + 4.0) / 8e-3);
+
+    let calls = fs::read_to_string(path.with_extension("calls")).expect("calls");
+    let calls: Vec<&str> = calls.lines().collect();
+    assert_eq!(calls.len(), 2, "{calls:?}");
+    for (call, variant) in calls.iter().zip(["bench_transformers.py --device", " --bf16 --sdpa --device"]) {
+        assert!(call.contains(variant) && call.contains(" --batch 5 "), "{call}");
+    }
+}
+
+#[test]
 fn a_worker_that_fails_is_out_alone() {
     let backend = backends().remove(0);
     for (worker, reason) in [
         (
             "echo 'lots of text' >&2; echo 'no such operator' >&2; exit 3",
             "ended with exit status: 3: no such operator",
+        ),
+        (
+            "echo 'torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total' >&2; exit 1",
+            "failed: CUDA out of memory. Tried to allocate 2.00 GiB\n",
         ),
         (&format!("{READY} kill -9 $$"), "ended with signal: 9 (SIGKILL)"),
         (&format!("{READY} echo Segmentation"), "it said \"Segmentation\", which is no answer"),
@@ -86,7 +115,8 @@ fn a_worker_that_fails_is_out_alone() {
         ("exec >&-; sleep 100", "ended with signal: 9 (SIGKILL)"),
     ] {
         let called = bench(worker, &["--only", &backend, "--only", "transformers"]);
-        let row = called.stdout.lines().find(|line| line.starts_with("transformers  failed: "));
+        let mut rows = called.stdout.split_inclusive('\n');
+        let row = rows.find(|line| line.starts_with("transformers  failed: "));
         assert!(row.is_some_and(|row| row.contains(reason)), "{worker}:\n{}", called.stdout);
         let other = called.stdout.lines().find(|line| line.starts_with(&backend)).expect("a row");
         assert!(!other.contains("failed"), "{other}");
@@ -101,6 +131,11 @@ fn what_cannot_take_part() {
     for name in backends().iter().chain(&["transformers".into()]) {
         assert!(refused.contains(name), "{name}: {refused}");
     }
+    let refused = call(&["bench", "train", "--device", "abacus:0"]).failure();
+    assert!(refused.contains("there is no contestant on \"abacus:0\"; there are some on: cpu"), "{refused}");
+    let reference = ["--only", "burn cpu", "--reference", "transformers"];
+    let refused = call(&[&TINY[..], &reference].concat()).failure();
+    assert!(refused.contains("there is no contestant \"transformers\"; there are: burn cpu"), "{refused}");
     let without = python("");
     let path = without.path().join("python");
     fs::write(&path, "#!/bin/sh\necho 'it lacks torch' >&2\nexit 1\n").expect("a file");

@@ -2,7 +2,7 @@ use std::fmt;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use t5_model::{Computation, Precision, backends};
 
 use super::python;
@@ -19,8 +19,13 @@ pub struct Contestant {
 enum Framework {
     /// By name.
     Backend(&'static str),
-    /// Hugging Face's T5 under PyTorch, in a way that has a name, if it is not the usual one.
+    /// Hugging Face's T5 under PyTorch, in a way whose words are options of the script; none for the usual one.
     Transformers { variant: &'static str },
+}
+
+/// Whether a device is the host's processor, by its name.
+pub fn on_cpu(device: &str) -> bool {
+    device.starts_with("cpu")
 }
 
 impl fmt::Display for Contestant {
@@ -71,6 +76,19 @@ impl Contestant {
         all
     }
 
+    /// Those on a device.
+    pub fn on(device: &str, all: Vec<Contestant>) -> Result<Vec<Contestant>> {
+        let mut devices: Vec<String> = all.iter().map(|one| one.how.device.clone()).collect();
+        devices.sort();
+        devices.dedup();
+        ensure!(
+            devices.iter().any(|known| known == device),
+            "there is no contestant on {device:?}; there are some on: {}",
+            devices.join(", ")
+        );
+        Ok(all.into_iter().filter(|one| one.how.device == device).collect())
+    }
+
     /// Those of these names, or all.
     pub fn chosen(all: Vec<Contestant>, names: &[String]) -> Result<Vec<Contestant>> {
         let known: Vec<String> = all.iter().map(ToString::to_string).collect();
@@ -86,7 +104,11 @@ impl Contestant {
     }
 
     pub fn on_cpu(&self) -> bool {
-        self.how.device.starts_with("cpu")
+        on_cpu(&self.how.device)
+    }
+
+    pub fn device(&self) -> &str {
+        &self.how.device
     }
 
     /// What starts a worker that computes as this one does: this program's command of that name, or a Python script.
@@ -103,12 +125,19 @@ impl Contestant {
                 let mut command = python::call(python.context("transformers needs a Python")?);
                 command.arg(resource(SCRIPTS).join(script));
                 command.args((self.how.precision == Precision::Bf16).then_some("--bf16"));
-                command.args((!variant.is_empty()).then(|| format!("--{variant}")));
+                command.args(variant.split_whitespace().map(|word| format!("--{word}")));
                 command
             }
         };
         command.args(["--device", &self.how.device, "--threads", &rayon::current_num_threads().to_string()]);
         Ok(command)
+    }
+}
+
+#[cfg(test)]
+impl Contestant {
+    pub fn transformers(device: &str, variant: &'static str) -> Self {
+        Contestant { framework: Framework::Transformers { variant }, how: Computation::on(device) }
     }
 }
 
@@ -128,6 +157,9 @@ mod tests {
         assert_eq!(name(Framework::Backend("tch"), "cpu", Precision::Bf16), "tch cpu bf16");
         assert_eq!(name(transformers(""), "cpu", Precision::F32), "transformers");
         assert_eq!(name(transformers(""), "cpu", Precision::Bf16), "transformers bf16");
-        assert_eq!(name(transformers("compiled"), "cuda:0", Precision::F32), "transformers cuda:0 compiled");
+        assert_eq!(
+            name(transformers("sdpa compiled"), "cuda:0", Precision::Bf16),
+            "transformers cuda:0 bf16 sdpa compiled"
+        );
     }
 }

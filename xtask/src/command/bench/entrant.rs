@@ -83,6 +83,11 @@ impl Entrant {
         })
     }
 
+    /// The worker's process, if it has not failed yet.
+    pub fn process(&self) -> Option<u32> {
+        self.worker.as_ref().ok().map(Worker::id)
+    }
+
     /// The worker's last words, or why it did not come to its end.
     pub fn finish<Summary: DeserializeOwned>(self) -> Result<Result<Summary, String>> {
         match self.worker {

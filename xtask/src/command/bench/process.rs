@@ -44,6 +44,11 @@ impl Worker {
         Ok(worker)
     }
 
+    /// The process's.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     pub fn ask<Answer: DeserializeOwned>(&mut self, request: impl Display) -> Result<Answer> {
         let sent = self.requests.as_mut().map(|requests| writeln!(requests, "{request}"));
         match sent {
@@ -71,20 +76,32 @@ impl Worker {
             Ok(status) => format!("ended with {status}"),
             Err(error) => format!("ended: {error}"),
         };
-        match self.last_message() {
-            Some(message) => anyhow!("{status}: {message}"),
-            None => anyhow!(status),
+        let messages = self.messages();
+        match (out_of_memory(&messages), last_line(&messages)) {
+            (Some(message), _) => anyhow!("{message}"),
+            (None, Some(message)) => anyhow!("{status}: {message}"),
+            (None, None) => anyhow!(status),
         }
     }
 
-    /// The last line on standard error, without Rust's hint at backtraces.
-    fn last_message(&mut self) -> Option<String> {
+    /// What it wrote to standard error.
+    fn messages(&mut self) -> String {
         let mut text = Vec::new();
-        self.messages.rewind().and_then(|()| self.messages.read_to_end(&mut text)).ok()?;
-        let text = String::from_utf8_lossy(&text);
-        let mut lines = text.lines().map(str::trim).rev();
-        lines.find(|line| !line.is_empty() && !line.starts_with("note: run with")).map(str::to_owned)
+        let _ = self.messages.rewind().and_then(|()| self.messages.read_to_end(&mut text)); // or what there is
+        String::from_utf8_lossy(&text).into_owned()
     }
+}
+
+/// The last line, without Rust's hint at backtraces.
+fn last_line(messages: &str) -> Option<&str> {
+    let mut lines = messages.lines().map(str::trim).rev();
+    lines.find(|line| !line.is_empty() && !line.starts_with("note: run with"))
+}
+
+/// That a GPU's memory ran out and how much was wanted, without PyTorch's advice and what else may follow.
+fn out_of_memory(messages: &str) -> Option<&str> {
+    let message = messages.lines().find_map(|line| line.find("CUDA out of memory").map(|at| &line[at..]))?;
+    Some(message.split(". GPU ").next().unwrap_or(message).trim_end())
 }
 
 impl Drop for Worker {
@@ -105,5 +122,25 @@ fn pass_on(output: ChildStdout, said: &SyncSender<String>) {
             Ok(_) if said.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() => return,
             Ok(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{last_line, out_of_memory};
+
+    #[test]
+    fn what_matters_of_messages() {
+        let panic = "thread 'main' panicked\n\nno such operator\nnote: run with `RUST_BACKTRACE=1`\n";
+        assert_eq!((out_of_memory(panic), last_line(panic)), (None, Some("no such operator")));
+        assert_eq!(last_line("\n"), None);
+        let wanted = "CUDA out of memory. Tried to allocate 1.88 GiB";
+        let python = format!(
+            "Traceback:\ntorch.OutOfMemoryError: {wanted}. GPU 0 has a total capacity of 79.11 GiB\n"
+        );
+        assert_eq!(out_of_memory(&python), Some(wanted));
+        let libtorch =
+            format!("error: Internal torch error: {wanted}. GPU 0 has\nException raised from malloc\n");
+        assert_eq!(out_of_memory(&libtorch), Some(wanted));
     }
 }

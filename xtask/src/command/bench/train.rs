@@ -1,16 +1,18 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::slice::from_ref;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use clap::Args;
 use t5_model::parameter_table;
 
-use self::model::Model;
+use self::model::Workload;
 use self::product::SquareProduct;
-use self::protocol::{Request, Times, WARM_UP};
+use self::protocol::WARM_UP;
 use self::report::{Measured, Report};
+use self::run::Run;
 use super::contestant::Contestant;
-use super::entrant::{Entrant, NO_TRANSFORMERS, build_missing, entrants};
+use super::entrant::{NO_TRANSFORMERS, build_missing, entrants};
 use crate::compute::start_threads;
 use crate::interrupt;
 use crate::output::{print, print_json};
@@ -19,30 +21,45 @@ mod model;
 mod product;
 mod protocol;
 mod report;
+mod run;
 pub mod worker;
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
     "  cargo xtask bench train\n",
-    "  cargo xtask bench train --model t5-small --only 'burn cpu' --only transformers --rounds 3 --steps 2",
+    "  cargo xtask bench train --model t5-small --only 'burn cpu' --only transformers --rounds 3 --steps 2\n",
+    "  cargo xtask bench train --model t5-base --batch 128 --device cuda:0 --reference 'transformers cuda:0 bf16 sdpa'",
 );
 
-/// Time training steps of every backend and of Hugging Face's T5 under PyTorch, in turns
+/// How transformers computes on a CPU: with the attention that its model spells out, or with PyTorch's.
+const ON_CPU: [&str; 2] = ["", "sdpa"];
+/// On a GPU, both also under torch.compile.
+const ON_CUDA: [&str; 4] = ["", "compiled", "sdpa", "sdpa compiled"];
+
+/// Time training steps of every backend and of Hugging Face's T5 under PyTorch
 ///
 /// Each contestant is a process of its own: every compiled-in backend on each of its devices in each of its precisions, and
-/// transformers if there is a Python with it. In every round each takes some steps in turn while the others sleep, so that
-/// a busy machine disturbs all alike. A step is forward, cross-entropy, backward and AdamW (PyTorch's fused one in
-/// transformers) on the same sizes, without dropout and clipping.
+/// transformers if there is a Python with it: with its own attention ("eager") and with PyTorch's ("sdpa"), on CUDA also
+/// under torch.compile ("compiled"). On a CPU each takes some steps in turn in every round while the others sleep, so that a
+/// busy machine disturbs all alike. On a GPU one contestant comes after the other with all its rounds, since its memory may
+/// not do for two. A step is forward, cross-entropy, backward and AdamW (PyTorch's fused one in transformers) on the same
+/// sizes, without dropout and clipping.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// What is trained
-    #[arg(long, value_enum, default_value = "probe")]
-    model: Model,
-    /// Only this one, by its name in the table (`burn cpu`, `tch cpu bf16`, `transformers`); can be repeated. A backend that
-    /// is not compiled in is built
+    #[command(flatten)]
+    workload: Workload,
+    /// Only this one, by its name in the table (`burn cpu`, `tch cuda:0 bf16`, `transformers`, `transformers cuda:0 bf16
+    /// sdpa compiled`); can be repeated. A backend that is not compiled in is built
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
+    /// Only those on this device, such as `cuda:0`
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// Whose time others' are compared with, by its name in the table [default: the first of transformers', or else the
+    /// first]
+    #[arg(long, value_name = "NAME")]
+    reference: Option<String>,
     /// How often each contestant has its turn
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -64,25 +81,24 @@ impl Arguments {
     pub fn run(self) -> Result<()> {
         build_missing(&self.only)?;
         start_threads(self.threads)?;
-        let all = Contestant::all(&[""], &["", "compiled"]);
+        let mut all = Contestant::all(&ON_CPU, &ON_CUDA);
+        if let Some(device) = &self.device {
+            all = Contestant::on(device, all)?;
+        }
         let (contestants, python) = entrants(all, &self.only, self.python.as_deref())?;
+        if let Some(reference) = &self.reference {
+            Contestant::chosen(contestants.clone(), from_ref(reference))?;
+        }
         interrupt::listen()?;
         let _graceful = interrupt::let_finish(); // a bench that is interrupted still ends its workers
-        let mut product = SquareProduct::new(if matches!(self.model, Model::Tiny) { 128 } else { 2048 });
-        let parameters = parameter_table(&self.model.config())?.parameter_count();
-        let mut runs = Vec::new();
-        for contestant in contestants {
-            eprintln!("start {contestant}");
-            let command = command(&contestant, self.model, python.as_deref())?;
-            runs.push(Run { entrant: Entrant::start(contestant, command, parameters)?, rounds: Vec::new() });
+        let (on_cpu, on_gpus): (Vec<_>, Vec<_>) = contestants.into_iter().partition(Contestant::on_cpu);
+        let size = if self.workload.is_tiny() { 128 } else { 2048 };
+        let mut product = (!on_cpu.is_empty()).then(|| SquareProduct::new(size));
+        let mut measured = self.in_turns(on_cpu, product.as_mut(), python.as_deref())?;
+        for contestant in on_gpus {
+            measured.extend(self.in_turns(vec![contestant], None, python.as_deref())?);
         }
-        for round in 1..=self.rounds {
-            eprintln!("round {round} of {}", self.rounds);
-            product.run();
-            runs.iter_mut().try_for_each(|run| run.turn(self.steps))?;
-        }
-        let measured = runs.into_iter().map(Run::finish).collect::<Result<Vec<_>>>()?;
-        let report = Report::new(self.model, &product, measured);
+        let report = Report::new(&self.workload, self.reference.as_deref(), product.as_ref(), measured);
         if self.json {
             print_json(&report)?;
         } else {
@@ -94,22 +110,49 @@ impl Arguments {
             failed => bail!("{failed} of the contestants failed"),
         }
     }
-}
 
-/// What starts a contestant's worker.
-fn command(contestant: &Contestant, model: Model, python: Option<&Path>) -> Result<Command> {
-    let mut command = contestant.command("train-worker", "bench_transformers.py", python)?;
-    if contestant.needs_python() {
-        command.args(sizes(model)).args(["--optimizer", "fused"]);
-    } else {
-        command.args(["--model", &model.name()]);
+    /// Starts these contestants, and lets them take their turns.
+    fn in_turns(
+        &self,
+        contestants: Vec<Contestant>,
+        mut product: Option<&mut SquareProduct>,
+        python: Option<&Path>,
+    ) -> Result<Vec<Measured>> {
+        if contestants.is_empty() {
+            return Ok(Vec::new());
+        }
+        let parameters = parameter_table(&self.workload.config())?.parameter_count();
+        let mut runs = Vec::new();
+        for contestant in contestants {
+            eprintln!("start {contestant}");
+            let command = self.command(&contestant, python)?;
+            runs.push(Run::start(contestant, command, parameters)?);
+        }
+        for round in 1..=self.rounds {
+            eprintln!("round {round} of {}", self.rounds);
+            if let Some(product) = &mut product {
+                product.run();
+            }
+            runs.iter_mut().try_for_each(|run| run.turn(self.steps))?;
+        }
+        runs.into_iter().map(Run::finish).collect()
     }
-    Ok(command)
+
+    /// What starts a contestant's worker.
+    fn command(&self, contestant: &Contestant, python: Option<&Path>) -> Result<Command> {
+        let mut command = contestant.command("train-worker", "bench_transformers.py", python)?;
+        if contestant.needs_python() {
+            command.args(sizes(&self.workload)).args(["--optimizer", "fused"]);
+        } else {
+            command.args(self.workload.arguments());
+        }
+        Ok(command)
+    }
 }
 
 /// The model and its batch as options of `bench_transformers.py`.
-fn sizes(model: Model) -> Vec<String> {
-    let (config, [batch, input, target]) = (model.config(), model.sizes());
+fn sizes(workload: &Workload) -> Vec<String> {
+    let (config, [batch, input, target]) = (workload.config(), workload.sizes());
     [
         ("vocabulary", config.vocab_size),
         ("d-model", config.d_model),
@@ -126,29 +169,4 @@ fn sizes(model: Model) -> Vec<String> {
     .into_iter()
     .flat_map(|(name, value)| [format!("--{name}"), value.to_string()])
     .collect()
-}
-
-/// A contestant's way through the measurement.
-struct Run {
-    entrant: Entrant,
-    /// Milliseconds of the steps of each round.
-    rounds: Vec<Vec<f64>>,
-}
-
-impl Run {
-    /// Lets the worker take some steps.
-    fn turn(&mut self, steps: u32) -> Result<()> {
-        let times = self.entrant.ask(Request::Step(steps), |Times { ms }| {
-            let sound = ms.len() == steps as usize && ms.iter().all(|ms| ms.is_finite() && *ms > 0.0);
-            ensure!(sound, "its times of {steps} steps are {ms:?}");
-            Ok(())
-        })?;
-        self.rounds.extend(times.map(|Times { ms }| ms));
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Measured> {
-        let contestant = self.entrant.contestant.clone();
-        Ok(Measured { contestant, rounds: self.rounds, summary: self.entrant.finish()? })
-    }
 }

@@ -1,9 +1,20 @@
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use t5_model::{Batch, T5Config};
 
-/// A model and the batch it trains on.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Model {
+/// What is trained on what.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Workload {
+    /// What is trained
+    #[arg(long, value_enum, default_value = "probe")]
+    model: Model,
+    /// Examples of a batch [default: the model's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    batch: Option<u16>,
+}
+
+/// A model and the batch it usually trains on.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Model {
     /// For tests
     #[value(hide = true)]
     Tiny,
@@ -11,42 +22,66 @@ pub enum Model {
     Probe,
     /// The paper's T5-Small; 8 x (512 + 114) tokens
     T5Small,
+    /// T5 1.1 Base: d_model 768, 12 heads of 64, d_ff 2048, 12 + 12 layers, vocabulary 32,128; 8 x (512 + 114) tokens
+    T5Base,
 }
 
 impl Model {
-    pub fn config(self) -> T5Config {
+    fn config(self) -> T5Config {
         match self {
             Model::Tiny => T5Config::v1_1(64, 16, 2, 8, 32, 1),
             Model::Probe => T5Config::v1_1(8_192, 256, 4, 64, 512, 4),
             Model::T5Small => T5Config::v1_1(32_128, 512, 6, 64, 1024, 8),
+            Model::T5Base => T5Config::v1_1(32_128, 768, 12, 64, 2048, 12),
         }
     }
 
-    /// Examples, and tokens of an input and of a target.
-    pub fn sizes(self) -> [usize; 3] {
+    fn sizes(self) -> [usize; 3] {
         match self {
             Model::Tiny => [2, 8, 4],
             Model::Probe => [16, 128, 32],
-            Model::T5Small => [8, 512, 114],
+            Model::T5Small | Model::T5Base => [8, 512, 114],
         }
+    }
+}
+
+impl Workload {
+    pub fn is_tiny(&self) -> bool {
+        self.model == Model::Tiny
+    }
+
+    pub fn config(&self) -> T5Config {
+        self.model.config()
+    }
+
+    /// Examples, and tokens of an input and of a target.
+    pub fn sizes(&self) -> [usize; 3] {
+        let [size, input, target] = self.model.sizes();
+        [self.batch.map_or(size, usize::from), input, target]
     }
 
     /// Input and target tokens.
-    pub fn tokens(self) -> usize {
+    pub fn tokens(&self) -> usize {
         let [size, input, target] = self.sizes();
         size * (input + target)
     }
 
     /// Arbitrary tokens without padding.
-    pub fn batch(self) -> Batch {
+    pub fn batch(&self) -> Batch {
         let [size, input, target] = self.sizes();
-        let ordinary = self.config().vocab_size as i32 - 2; // all but pad and end of sequence
-        let ids = |count: usize| (0..count as i32).map(|i| 2 + i * 7919 % ordinary).collect::<Vec<_>>();
+        let ordinary = self.config().vocab_size - 2; // all but pad and end of sequence
+        let ids = |count: usize| (0..count).map(|i| (2 + i * 7919 % ordinary) as i32).collect::<Vec<_>>();
         let (inputs, targets) = (ids(size * input), ids(size * target));
         Batch::padded(inputs.chunks(input).zip(targets.chunks(target)), 0)
     }
 
-    pub fn name(self) -> String {
-        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    /// As `train-worker` takes it.
+    pub fn arguments(&self) -> Vec<String> {
+        let [size, ..] = self.sizes();
+        vec!["--model".to_owned(), self.name(), "--batch".to_owned(), size.to_string()]
+    }
+
+    pub fn name(&self) -> String {
+        self.model.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 }

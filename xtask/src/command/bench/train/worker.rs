@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 use t5_model::{Batch, Dropout, Optimizer, Session, Update, initialize, parameter_table};
 
-use super::model::Model;
+use super::model::Workload;
 use super::protocol::{Request, Summary, Times, WARM_UP};
+use crate::command::bench::contestant::on_cpu;
 use crate::command::bench::memory;
 use crate::command::bench::protocol::{Complaint, Ready, say};
 use crate::compute::ComputeArguments;
@@ -15,8 +16,8 @@ use crate::compute::ComputeArguments;
 /// Train as `bench train` asks for on standard input
 #[derive(Args, Debug)]
 pub struct Arguments {
-    #[arg(long, value_enum)]
-    model: Model,
+    #[command(flatten)]
+    workload: Workload,
     #[command(flatten)]
     compute: ComputeArguments,
 }
@@ -24,9 +25,10 @@ pub struct Arguments {
 impl Arguments {
     pub fn run(self) -> Result<()> {
         let compute = self.compute.start()?;
-        let config = self.model.config();
+        let config = self.workload.config();
         let session = compute.open(&config, &initialize(&config, 1)?)?;
-        let mut training = Training { session, batch: self.model.batch(), step: 0, loss: f64::NAN };
+        let each = on_cpu(&self.compute.device);
+        let mut training = Training { session, batch: self.workload.batch(), step: 0, loss: f64::NAN };
         for _ in 0..WARM_UP {
             training.step()?;
         }
@@ -34,7 +36,7 @@ impl Arguments {
         for line in io::stdin().lines() {
             match line.context("cannot read standard input")?.parse() {
                 Ok(Request::Step(steps)) => {
-                    let ms = (0..steps).map(|_| training.step()).collect::<Result<_>>()?;
+                    let ms = if each { training.steps(steps)? } else { training.turn(steps)? };
                     say(&Times { ms })?;
                 }
                 Ok(Request::Quit) => break,
@@ -54,8 +56,28 @@ struct Training {
 }
 
 impl Training {
-    /// One update; returns its milliseconds.
-    fn step(&mut self) -> Result<f64> {
+    /// Updates; returns the milliseconds of each.
+    fn steps(&mut self, count: u32) -> Result<Vec<f64>> {
+        let timed = |_| {
+            let start = Instant::now();
+            self.step()?;
+            Ok(milliseconds(start))
+        };
+        (0..count).map(timed).collect()
+    }
+
+    /// Updates; returns the milliseconds of the mean one for each. A GPU may compute one while the host prepares the next,
+    /// so that nothing but all of them has a time.
+    fn turn(&mut self, count: u32) -> Result<Vec<f64>> {
+        let start = Instant::now();
+        for _ in 0..count {
+            self.step()?;
+        }
+        Ok(vec![milliseconds(start) / f64::from(count); count as usize])
+    }
+
+    /// One update.
+    fn step(&mut self) -> Result<()> {
         self.step += 1;
         let mut optimizer = Optimizer::adamw();
         if let Optimizer::Adamw { weight_decay, .. } = &mut optimizer {
@@ -70,8 +92,11 @@ impl Training {
             z_loss: 0.0,
             dropout: Dropout::default(),
         };
-        let start = Instant::now();
         self.loss = self.session.train_step(from_ref(&self.batch), &update)?.loss;
-        Ok(start.elapsed().as_secs_f64() * 1e3)
+        Ok(())
     }
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
 }
