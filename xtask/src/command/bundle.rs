@@ -75,8 +75,7 @@ fn build(cpu: &str, features: &[String]) -> Result<PathBuf> {
     let output = cargo.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
     ensure!(output.status.success(), "building for {cpu} failed");
     let messages = String::from_utf8_lossy(&output.stdout);
-    let program = messages.lines().filter_map(executable).last();
-    program.context("cargo did not say where the program is")
+    messages.lines().find_map(executable).context("cargo did not say where the program is")
 }
 
 /// The program that a message of cargo's is about.
