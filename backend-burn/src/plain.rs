@@ -7,7 +7,7 @@ use burn::tensor::{Bool, DType, Device, FloatDType, Gradients, Int, Tensor, Tens
 use fusion_core::HostTensor;
 use t5_model::optimizer::{Moments, ParameterUpdate, UpdateRule};
 use t5_model::{
-    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Positions, Precision, TokenIds,
+    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Pending, Positions, Precision, TokenIds,
 };
 
 use crate::cross_entropy::cross_entropy;
@@ -229,7 +229,7 @@ impl Ops for PlainOps {
         head: &PlainMatrix,
         labels: &[i32],
         how: CrossEntropy,
-    ) -> (Tensor<1>, LossSums) {
+    ) -> (Tensor<1>, Pending<LossSums>) {
         let features = x.dims()[2];
         let (value, weight) = match self.recording {
             true => (x.clone().inner(), head.tensor.clone().inner()),
@@ -237,11 +237,13 @@ impl Ops for PlainOps {
         };
         let value = cast(value.reshape([labels.len(), features]), self.dtype);
         let (sums, gradients) = cross_entropy(value, cast(weight, self.dtype), labels, how, self.recording);
-        let Some([dx, dhead]) = gradients else { return (Tensor::zeros([1], &self.device()), sums) };
+        let Some([dx, dhead]) = gradients else {
+            return (Tensor::zeros([1], &self.device()), sums.into());
+        };
         // Something that has these gradients.
         let dx = cast(dx.reshape(x.dims()), x.dtype());
         let by_x = self.product(x, &dx);
-        (exact(by_x) + (self.input(head) * dhead.autodiff()).sum(), sums)
+        (exact(by_x) + (self.input(head) * dhead.autodiff()).sum(), sums.into())
     }
 
     fn leaf(&self, x: &Tensor<3>) -> Tensor<3> {

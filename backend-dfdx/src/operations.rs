@@ -6,7 +6,7 @@ use fusion_core::HostTensor;
 use t5_model::kernels::attention::{self, attention, attention_gradient};
 use t5_model::kernels::{activation, cross_entropy, elementwise, embedding, matmul, norm};
 use t5_model::optimizer::{Moments, ParameterUpdate, sum_of_squares};
-use t5_model::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Positions, TokenIds};
+use t5_model::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Pending, Positions, TokenIds};
 
 use crate::tape::{Recorder, take_gradient};
 use crate::tensor::{Matrix, Node, Slot, host, tensor, values, values_mut};
@@ -215,7 +215,7 @@ impl Ops for DfdxOps {
         Parameter { matrix: head, .. }: &Parameter,
         labels: &[i32],
         how: CrossEntropy,
-    ) -> (Tensor<Rank0, f32, Cpu>, LossSums) {
+    ) -> (Tensor<Rank0, f32, Cpu>, Pending<LossSums>) {
         let (_, _, features) = *x.tensor.shape();
         let (inputs, weight, recording) = (values(&x.tensor), values(&head.tensor), self.tape.is_recording());
         let (loss, sums, gradients) =
@@ -226,7 +226,7 @@ impl Ops for DfdxOps {
             let cross_entropy::HeadGradients { x, head } = gradients.scaled(dy[0]);
             [x, head]
         });
-        (loss, sums)
+        (loss, sums.into())
     }
 
     fn leaf(&self, x: &Activation) -> Activation {

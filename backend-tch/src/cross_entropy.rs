@@ -1,10 +1,11 @@
 //! Head and loss, a few rows at a time, differentiated on the way.
 
 use t5_model::{CrossEntropy, LossSums};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::operations::{TchOps, rows};
-use crate::tensor::{integers, matmul};
+use crate::parameter::Parameter;
+use crate::tensor::matmul;
 
 /// Logits that exist at once.
 const LOGITS: usize = 1 << 21;
@@ -13,14 +14,14 @@ const LOGITS: usize = 1 << 21;
 pub fn cross_entropy(
     ops: &TchOps,
     x: &Tensor,
-    head: &Tensor,
+    head: &Parameter,
     labels: &[i32],
     how: CrossEntropy,
     wanted: bool,
 ) -> (LossSums, [Tensor; 2]) {
-    let vocabulary = head.size()[0] as usize;
+    let (x_rows, weight) = (rows(&x.to_kind(ops.kind)), head.operand(ops.kind));
+    let vocabulary = weight.size()[0] as usize;
     let step = (LOGITS / vocabulary.max(1)).max(16);
-    let (x_rows, weight) = (rows(&x.to_kind(ops.kind)), head.to_kind(ops.kind));
     let transposed = weight.tr();
     let mut sums = LossSums::default();
     let mut dx = vec![];
@@ -30,7 +31,8 @@ pub fn cross_entropy(
         sums.tokens += labels.iter().filter(|label| **label >= 0).count() as u64;
         let counts: Vec<f32> = labels.iter().map(|label| if *label < 0 { 0.0 } else { 1.0 }).collect();
         let counts = Tensor::from_slice(&counts).to_device(ops.device).unsqueeze(1); // [rows, 1]
-        let labels = integers(labels.iter().map(|label| i64::from(*label).max(0)), ops.device).unsqueeze(1);
+        let labels = labels.iter().map(|label| i64::from((*label).max(0))).collect::<Vec<_>>();
+        let labels = Tensor::from_slice(&labels).to_device(ops.device).unsqueeze(1);
         let x = x_rows.narrow(0, (index * step) as i64, labels.size()[0]);
         let logits = matmul(&x, &transposed).to_kind(Kind::Float); // [rows, vocabulary]
         let right = logits.argmax(1, true).eq_tensor(&labels).to_kind(Kind::Float);
@@ -57,9 +59,11 @@ pub fn cross_entropy(
         });
     }
     // Read last, so that a GPU is not waited for in between.
-    for [loss, correct] in totals {
-        sums.loss += loss.double_value(&[]);
-        sums.correct += correct.double_value(&[]) as u64;
+    let totals: Vec<Tensor> = totals.into_iter().flatten().collect();
+    let totals = Tensor::stack(&totals, 0).view([-1, 2]).sum_dim_intlist([0].as_slice(), false, Kind::Double);
+    let totals = Vec::<f64>::try_from(&totals.to_device(Device::Cpu)).unwrap_or_default();
+    if let [loss, correct] = totals[..] {
+        (sums.loss, sums.correct) = (loss, correct as u64);
     }
     let none = || Tensor::zeros([0], (Kind::Float, ops.device));
     let dx = if dx.is_empty() { none() } else { Tensor::cat(&dx, 0).view_as(x).to_kind(x.kind()) };

@@ -1,16 +1,24 @@
 //! libtorch as a backend, on CPUs and CUDA GPUs, in f32 and bf16.
 //!
-//! One path of libtorch's operations serves every device, so what the suite checks on a CPU is what a GPU runs. Gradients
-//! are written out, on [`t5_model::Tape`]: libtorch's own autograd has no operation for head and loss without all logits or
-//! for grouped norms, and keeps more than T5's operations need.
+//! Products are libtorch's on every device. On GPUs, norms, attention, activations, loss and AdamW are kernels of our own
+//! (`cuda`); on CPUs, and on GPUs that cannot run those, they are libtorch's operations. Gradients are written out, on
+//! [`t5_model::Tape`]: libtorch's own autograd has no operation for head and loss without all logits or for grouped norms, and
+//! keeps more than T5's operations need.
 
 mod attention;
+mod bias;
 mod cross_entropy;
+mod cuda;
 mod device;
+mod norm;
 mod operations;
+mod parameter;
 mod plan;
+mod profile;
 mod tensor;
 mod update;
+
+use std::rc::Rc;
 
 use fusion_core::{PlanDevice, TensorSource};
 use t5_model::conformance::{Check, operations};
@@ -18,6 +26,7 @@ use t5_model::kernels::keep_freed_memory;
 use t5_model::{Backend, Computation, DeviceInfo, ModelSession, Session, SessionError, T5Config};
 
 use operations::TchOps;
+pub use profile::Operations;
 
 struct Tch;
 
@@ -30,7 +39,11 @@ impl Tch {
             device::find(&found.name).ok_or_else(|| (self as &dyn Backend).no_device(&how.device))?;
         keep_freed_memory();
         tch::set_num_threads(i32::try_from(rayon::current_num_threads()).unwrap_or(i32::MAX));
-        Ok(TchOps::new(device, how.precision))
+        let kernels = match device {
+            tch::Device::Cuda(index) => cuda::Kernels::new(index).ok().map(Rc::new),
+            _ => None,
+        };
+        Ok(TchOps::new(device, how.precision, kernels))
     }
 }
 

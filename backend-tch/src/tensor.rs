@@ -11,9 +11,35 @@ pub fn upload(values: &[f32], shape: &[i64], device: Device) -> Tensor {
     Tensor::from_slice(values).view(shape).to_device(device)
 }
 
-pub fn integers(values: impl IntoIterator<Item = i64>, device: Device) -> Tensor {
-    let values: Vec<i64> = values.into_iter().collect();
-    Tensor::from_slice(&values).to_device(device)
+/// In i32.
+pub fn integers(values: &[i32], device: Device) -> Tensor {
+    Tensor::from_slice(values).to_device(device)
+}
+
+/// The tensor along whose dimension `dim` these lie side by side, if they are parts of one.
+pub fn beside(parts: &[Tensor], dim: usize) -> Option<Tensor> {
+    let first = parts.first()?;
+    let mut size = first.size();
+    size[dim] = parts.iter().map(|part| part.size()[dim]).sum();
+    let mut strides = vec![1; size.len()];
+    for axis in (1..size.len()).rev() {
+        strides[axis - 1] = strides[axis] * size[axis];
+    }
+    let mut next = first.data_ptr() as usize;
+    for part in parts {
+        let alike =
+            size.iter().zip(part.size()).enumerate().all(|(axis, (whole, own))| axis == dim || *whole == own);
+        if !alike
+            || part.kind() != first.kind()
+            || part.stride() != strides
+            || part.data_ptr() as usize != next
+        {
+            return None;
+        }
+        next += (part.size()[dim] * strides[dim]) as usize * part.kind().elt_size_in_bytes();
+    }
+    // Separate allocations may touch, too; libtorch refuses what goes beyond one.
+    first.f_as_strided(size, strides, None).ok()
 }
 
 /// In f32, whatever the tensor is.
@@ -49,6 +75,14 @@ pub fn matmul(a: &Tensor, b: &Tensor) -> Tensor {
         return a.to_kind(Kind::Float).matmul(&b.to_kind(Kind::Float)).to_kind(Kind::BFloat16);
     }
     a.matmul(b)
+}
+
+/// The same in f32, without rounding in between where the device can.
+pub fn product_in_f32(a: &Tensor, b: &Tensor) -> Tensor {
+    match (a.kind(), a.device()) {
+        (Kind::BFloat16, Device::Cuda(_)) => a.mm_dtype(b, Kind::Float),
+        _ => matmul(a, b).to_kind(Kind::Float),
+    }
 }
 
 /// What oneDNN asks for.

@@ -20,6 +20,16 @@ impl Moment {
         }
     }
 
+    pub fn on_device(&mut self, device: Device) -> &mut Tensor {
+        if let Moment::Host(tensor) = self {
+            *self = Moment::Device(upload(&tensor.data, &sizes(&tensor.shape), device));
+        }
+        match self {
+            Moment::Device(tensor) => tensor,
+            Moment::Host(_) => unreachable!("it was put on the device"),
+        }
+    }
+
     pub fn into_device(self, device: Device) -> Tensor {
         match self {
             Moment::Host(tensor) => upload(&tensor.data, &sizes(&tensor.shape), device),

@@ -39,6 +39,11 @@ impl Philox {
         Philox { key: [word(0), word(4)] }
     }
 
+    /// The key of all its blocks.
+    pub fn key(&self) -> [u32; 2] {
+        self.key
+    }
+
     /// The four words of a block.
     #[inline]
     pub fn block(&self, index: u64) -> [u32; 4] {

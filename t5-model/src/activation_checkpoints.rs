@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::{bias_table, head_name};
+use crate::ops::Pending;
 use crate::{Batch, CrossEntropy, Dropout, LossSums, Ops, T5, T5Config};
 
 /// One batch's way through a model and back.
@@ -26,7 +27,7 @@ impl<O: Ops> Checkpointed<'_, O> {
     }
 
     /// The loss, and the gradients of all parameters in their order.
-    pub fn run(mut self, how: CrossEntropy) -> (LossSums, Vec<O::Gradient>) {
+    pub fn run(mut self, how: CrossEntropy) -> (Pending<LossSums>, Vec<O::Gradient>) {
         let batch = self.batch;
         let model = self.model();
         let bias = model.encoder_bias(batch);
@@ -42,7 +43,7 @@ impl<O: Ops> Checkpointed<'_, O> {
 
         let mut decoder = decoder.into_iter().enumerate().rev();
         let (_, end) = decoder.next().expect("the embedding at least");
-        let mut sums = LossSums::default();
+        let mut sums = Pending::from(LossSums::default());
         let names = ["decoder.final_layer_norm.weight", head_name(self.config)].map(String::from);
         let mut dx = self.segment(&names, &[&end], |model, [x]| {
             let x = model.finish("decoder", x.clone());

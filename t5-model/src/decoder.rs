@@ -85,7 +85,7 @@ impl<O: Ops> T5<'_, O> {
             let path = format!("decoder.block.{block}");
             let attention = format!("{path}.layer.0.SelfAttention");
             let normed = self.norm(&x, &format!("{path}.layer.0.layer_norm"));
-            let new = self.key_value(&attention, &normed);
+            let (q, new) = self.query_key_value(&attention, &normed);
             let own = match memory.blocks[block].own.take() {
                 None => new,
                 Some(past) => KeyValue {
@@ -94,7 +94,7 @@ impl<O: Ops> T5<'_, O> {
                 },
             };
             let view = View { bias: Some(&bias), causal: false, key_mask: None, layout: None };
-            let y = self.attend(&attention, &normed, &own, view);
+            let y = self.attend(&attention, q, &own, view);
             x = self.residual(x, y, &attention);
             x = self.cross_attention(&path, x, &memory.blocks[block].encoder, memory.view());
             x = self.feed_forward(&format!("{path}.layer.2"), x);

@@ -47,7 +47,10 @@ pub use method::{
 };
 pub use model::T5;
 pub use model_session::ModelSession;
-pub use ops::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Positions, TokenIds};
+pub use ops::{
+    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Pending, Positions, TokenIds, Trained,
+    update_each,
+};
 pub use optimizer::Optimizer;
 pub use schedule::{Decay, Schedule};
 pub use session::{Dropout, Evaluation, Forward, Session, SessionError, TrainStep, Update};

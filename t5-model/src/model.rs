@@ -161,8 +161,8 @@ impl<'a, O: Ops> T5<'a, O> {
     pub(crate) fn self_attention(&self, path: &str, x: O::Activation, view: View<'_, O>) -> O::Activation {
         let attention = format!("{path}.layer.0.SelfAttention");
         let normed = self.norm(&x, &format!("{path}.layer.0.layer_norm"));
-        let key_value = self.key_value(&attention, &normed);
-        let y = self.attend(&attention, &normed, &key_value, view);
+        let (q, key_value) = self.query_key_value(&attention, &normed);
+        let y = self.attend(&attention, q, &key_value, view);
         self.residual(x, y, &attention)
     }
 
@@ -175,25 +175,29 @@ impl<'a, O: Ops> T5<'a, O> {
     ) -> O::Activation {
         let attention = cross_attention(path);
         let normed = self.norm(&x, &format!("{path}.layer.1.layer_norm"));
-        let y = self.attend(&attention, &normed, encoder, view);
+        let q = self.linear(&normed, &format!("{attention}.q"));
+        let y = self.attend(&attention, q, encoder, view);
         self.residual(x, y, &attention)
     }
 
     pub(crate) fn key_value(&self, attention: &str, x: &O::Activation) -> KeyValue<O> {
-        KeyValue {
-            key: self.linear(x, &format!("{attention}.k")),
-            value: self.linear(x, &format!("{attention}.v")),
-        }
+        let [key, value] = self.linears(x, ["k", "v"].map(|name| format!("{attention}.{name}")));
+        KeyValue { key, value }
+    }
+
+    /// What an attention to itself sees of `x`.
+    pub(crate) fn query_key_value(&self, attention: &str, x: &O::Activation) -> (O::Activation, KeyValue<O>) {
+        let [q, key, value] = self.linears(x, ["q", "k", "v"].map(|name| format!("{attention}.{name}")));
+        (q, KeyValue { key, value })
     }
 
     pub(crate) fn attend(
         &self,
         attention: &str,
-        x: &O::Activation,
+        q: O::Activation, // [batch, query, heads · d_kv]
         KeyValue { key, value }: &KeyValue<O>,
         view: View<'_, O>,
     ) -> O::Activation {
-        let q = self.linear(x, &format!("{attention}.q")); // [batch, query, heads · d_kv]
         let how = Attention {
             heads: self.config.num_heads,
             bias: view.bias,
@@ -221,8 +225,8 @@ impl<'a, O: Ops> T5<'a, O> {
         let hidden = match self.config.feed_forward_proj {
             FeedForward::Relu => self.ops.relu(&self.linear(&normed, &format!("{path}.wi"))),
             FeedForward::GatedGelu => {
-                let gate = self.linear(&normed, &format!("{path}.wi_0"));
-                let value = self.linear(&normed, &format!("{path}.wi_1"));
+                let [gate, value] =
+                    self.linears(&normed, ["wi_0", "wi_1"].map(|name| format!("{path}.{name}")));
                 self.ops.gated_gelu(&gate, &value)
             }
         }; // [batch, length, d_ff]
@@ -267,6 +271,19 @@ impl<'a, O: Ops> T5<'a, O> {
         self.observe(path, x, |x| self.ops.linear(x, self.parameter(&format!("{path}.weight"))))
     }
 
+    /// Several linear maps of the same activation.
+    fn linears<const N: usize>(&self, x: &O::Activation, paths: [String; N]) -> [O::Activation; N] {
+        let weights = std::array::from_fn(|i| self.parameter(&format!("{}.weight", paths[i])));
+        let all = self.ops.linears(x, weights);
+        if let Some(observer) = self.observer {
+            for (path, y) in paths.iter().zip(&all) {
+                observer(&format!("{path}.input"), x);
+                observer(&format!("{path}.output"), y);
+            }
+        }
+        all
+    }
+
     fn observe(
         &self,
         path: &str,
@@ -286,10 +303,14 @@ impl<'a, O: Ops> T5<'a, O> {
         let config = self.config;
         let (buckets, distance) =
             (config.relative_attention_num_buckets, config.relative_attention_max_distance);
-        let bucket = |query: usize, key: usize| {
-            position_bucket(key as i64 - query as i64, stack == "encoder", buckets, distance) as u32
-        };
-        let ids = (first..first + query).flat_map(|q| (0..key).map(move |k| bucket(q, k))).collect();
+        // Of each distance key - query once, from the last query's to the first's.
+        let last = (first + query - 1) as i64;
+        let distances = (-last..).take(query + key - 1);
+        let of_distance: Vec<u32> = distances
+            .map(|offset| position_bucket(offset, stack == "encoder", buckets, distance) as u32)
+            .collect();
+        let ids =
+            (0..query).rev().flat_map(|start| of_distance[start..start + key].iter().copied()).collect();
         self.ops.position_bias(self.parameter(&bias_table(stack)), &Buckets { ids, query, key })
     }
 

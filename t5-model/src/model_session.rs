@@ -8,7 +8,8 @@ use fusion_core::{HostTensor, HostTensors, TensorSource};
 use crate::activation_checkpoints::Checkpointed;
 use crate::generate::generate;
 use crate::guard::guarded;
-use crate::optimizer::{Moments, ParameterUpdate};
+use crate::ops::{Pending, Trained};
+use crate::optimizer::Moments;
 use crate::rank::{Candidates, log_likelihoods};
 use crate::{
     Batch, Computation, CrossEntropy, Error, Evaluation, Forward, LossSums, Ops, Session, SessionError, T5,
@@ -22,6 +23,36 @@ pub struct ModelSession<O: Ops> {
     parameters: BTreeMap<String, O::Parameter>,
     moments: BTreeMap<String, Moments<O::Moment>>,
     checkpoint_activations: bool,
+    begun: Vec<BegunStep>,
+}
+
+fn no_moments<P, M>(parameters: &BTreeMap<String, P>) -> BTreeMap<String, Moments<M>> {
+    parameters.keys().map(|name| (name.clone(), Moments::default())).collect()
+}
+
+/// An update whose results nobody has asked for.
+struct BegunStep {
+    step: u64,
+    tokens: u64,
+    /// Of each micro-batch.
+    sums: Vec<Pending<LossSums>>,
+    gradient_norm: Pending<f64>,
+}
+
+impl BegunStep {
+    fn finish(self) -> Result<TrainStep, SessionError> {
+        let BegunStep { step, tokens, sums, gradient_norm } = self;
+        let (mut loss, mut correct) = (0.0, 0);
+        for sums in sums.into_iter().map(Pending::read) {
+            loss += sums.loss;
+            correct += sums.correct;
+        }
+        let (loss, gradient_norm) = (loss / tokens as f64, gradient_norm.read());
+        match loss.is_finite() && gradient_norm.is_finite() {
+            true => Ok(TrainStep { loss, correct, tokens, gradient_norm }),
+            false => Err(SessionError::NonFinite { step, loss, gradient_norm }),
+        }
+    }
 }
 
 impl<O: Ops> ModelSession<O> {
@@ -50,9 +81,10 @@ impl<O: Ops> ModelSession<O> {
         Ok(ModelSession {
             ops,
             config: config.clone(),
+            moments: no_moments(&parameters),
             parameters,
-            moments: BTreeMap::new(),
             checkpoint_activations: how.checkpoint_activations,
+            begun: Vec::new(),
         })
     }
 
@@ -73,7 +105,7 @@ impl<O: Ops> ModelSession<O> {
         dropout: crate::Dropout,
         pass: String,
         how: CrossEntropy,
-    ) -> (LossSums, Vec<O::Gradient>) {
+    ) -> (Pending<LossSums>, Vec<O::Gradient>) {
         if self.checkpoint_activations {
             let ModelSession { ops, config, parameters, .. } = self;
             let gradients = BTreeMap::new();
@@ -98,20 +130,13 @@ impl<O: Ops> ModelSession<O> {
         }
     }
 
-    fn apply(&mut self, gradients: Vec<O::Gradient>, update: &Update, gradient_norm: f64) {
-        let clip = update.clip_norm.map_or(1.0, |limit| (limit / (gradient_norm + 1e-6)).min(1.0));
-        let each = ParameterUpdate {
-            optimizer: update.optimizer,
-            learning_rate: update.learning_rate,
-            step: update.optimizer_step,
-            gradient_scale: clip as f32,
-            decay: true,
-        };
-        for ((name, parameter), gradient) in self.parameters.iter_mut().zip(gradients) {
-            let moments = self.moments.entry(name.clone()).or_default();
-            let each = ParameterUpdate { decay: !name.ends_with("layer_norm.weight"), ..each };
-            self.ops.update(parameter, gradient, moments, &each);
-        }
+    fn apply(&mut self, gradients: Vec<O::Gradient>, update: &Update) -> Pending<f64> {
+        let parameters = self.parameters.iter_mut().zip(self.moments.values_mut());
+        let trained = parameters.map(|((name, parameter), moments)| {
+            let decay = !name.ends_with("layer_norm.weight");
+            Trained { parameter, moments, decay }
+        });
+        self.ops.update_all(trained.collect(), gradients, update)
     }
 }
 
@@ -120,7 +145,7 @@ impl<O: Ops> Session for ModelSession<O> {
         &self.config
     }
 
-    fn train_step(&mut self, micro_batches: &[Batch], update: &Update) -> Result<TrainStep, SessionError> {
+    fn begin_step(&mut self, micro_batches: &[Batch], update: &Update) -> Result<(), SessionError> {
         let mut tokens = 0;
         for batch in micro_batches {
             tokens += self.check(batch)?;
@@ -128,12 +153,11 @@ impl<O: Ops> Session for ModelSession<O> {
         let how = CrossEntropy { scale: 1.0 / tokens as f32, z_loss: update.z_loss as f32 };
         self.guarded(|session| {
             let mut total: Option<Vec<O::Gradient>> = None;
-            let mut sums = LossSums::default();
+            let mut sums = vec![];
             for (index, batch) in micro_batches.iter().enumerate() {
                 let pass = format!("{}.{index}", update.step);
                 let (batch_sums, gradients) = session.gradients(batch, update.dropout, pass, how);
-                sums.loss += batch_sums.loss;
-                sums.correct += batch_sums.correct;
+                sums.push(batch_sums);
                 match &mut total {
                     None => total = Some(gradients),
                     Some(total) => total
@@ -142,15 +166,19 @@ impl<O: Ops> Session for ModelSession<O> {
                         .for_each(|(total, gradient)| session.ops.accumulate(total, gradient)),
                 }
             }
-            let gradients = total.unwrap_or_default();
-            let squared = session.ops.squared_norm(&gradients);
-            let (loss, gradient_norm) = (sums.loss / tokens as f64, squared.sqrt());
-            if !loss.is_finite() || !gradient_norm.is_finite() {
-                return Err(SessionError::NonFinite { step: update.step, loss, gradient_norm });
-            }
-            session.apply(gradients, update, gradient_norm);
-            Ok(TrainStep { loss, correct: sums.correct, tokens, gradient_norm })
+            let gradient_norm = session.apply(total.unwrap_or_default(), update);
+            session.begun.push(BegunStep { step: update.step, tokens, sums, gradient_norm });
+            Ok(())
         })
+    }
+
+    fn finish_steps(&mut self) -> Result<Vec<TrainStep>, SessionError> {
+        let begun = std::mem::take(&mut self.begun);
+        guarded(|| begun.into_iter().map(BegunStep::finish).collect())
+    }
+
+    fn is_asynchronous(&self) -> bool {
+        self.ops.is_asynchronous()
     }
 
     fn evaluate(&mut self, batch: &Batch) -> Result<Evaluation, SessionError> {
@@ -160,6 +188,7 @@ impl<O: Ops> Session for ModelSession<O> {
             let x = model.forward(batch);
             let how = CrossEntropy { scale: 1.0, z_loss: 0.0 };
             let (_, sums) = session.ops.cross_entropy(&x, model.head(), &batch.labels, how);
+            let sums = sums.read();
             Ok(Evaluation { loss_sum: sums.loss, correct: sums.correct, tokens: sums.tokens })
         })
     }
@@ -172,7 +201,8 @@ impl<O: Ops> Session for ModelSession<O> {
             let x = model.forward(batch);
             let logits = session.ops.read_activation(&session.ops.linear(&x, model.head()));
             let (_, sums) = session.ops.cross_entropy(&x, model.head(), &batch.labels, how);
-            let mut forward = Forward { logits, loss: sums.loss / tokens as f64, gradients: BTreeMap::new() };
+            let loss = sums.read().loss / tokens as f64;
+            let mut forward = Forward { logits, loss, gradients: BTreeMap::new() };
             if gradients {
                 let (_, gradients) = session.gradients(batch, crate::Dropout::default(), String::new(), how);
                 let read = gradients.iter().map(|gradient| session.ops.read_gradient(gradient));
@@ -239,7 +269,7 @@ impl<O: Ops> Session for ModelSession<O> {
     }
 
     fn load_optimizer_state(&mut self, state: HostTensors) -> Result<(), SessionError> {
-        let mut moments = BTreeMap::<String, Moments<O::Moment>>::new();
+        let mut moments: BTreeMap<_, Moments<O::Moment>> = no_moments(&self.parameters);
         for (name, tensor) in state.0 {
             let split =
                 name.rsplit_once('.').filter(|(parameter, _)| self.parameters.contains_key(*parameter));

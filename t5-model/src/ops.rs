@@ -6,6 +6,7 @@
 use fusion_core::{HostTensor, Philox};
 use rayon::prelude::*;
 
+use crate::Update;
 use crate::optimizer::{Moments, ParameterUpdate};
 
 /// Token ids of a batch, `[batch, length]`, row by row; all within the embedding's rows.
@@ -58,11 +59,20 @@ impl DropoutDraw {
         DropoutDraw { rate: rate as f32, stream: Philox::new(seed, site) }
     }
 
+    /// The key of the stream, for devices that draw for themselves: block `i` of the stream decides over the elements
+    /// `8 · i..`, 16 bits over each, the low half of a word first.
+    pub fn key(&self) -> [u32; 2] {
+        self.stream.key()
+    }
+
+    /// The number of 16 bits below which an element is dropped, and the factor of one that is kept.
+    pub fn threshold(&self) -> (u32, f32) {
+        ((self.rate * 65536.0) as u32, 1.0 / (1.0 - self.rate))
+    }
+
     /// Writes the factors of elements `first..`: 0 for a dropped one, `1 / (1 - rate)` for a kept one.
     pub fn factors(&self, first: usize, out: &mut [f32]) {
-        // 16 bits decide over an element, so a block decides over 8.
-        let threshold = (self.rate * 65536.0) as u32;
-        let keep = 1.0 / (1.0 - self.rate);
+        let (threshold, keep) = self.threshold();
         let (mut block, mut index) = ([0; 4], usize::MAX);
         for (offset, factor) in out.iter_mut().enumerate() {
             let element = first + offset;
@@ -107,8 +117,36 @@ pub struct LossSums {
     pub tokens: u64,
 }
 
+/// A number that a device may not have computed yet. Reading it waits for the device.
+pub struct Pending<T>(Box<dyn FnOnce() -> T>);
+
+impl<T> Pending<T> {
+    pub fn new(read: impl FnOnce() -> T + 'static) -> Self {
+        Pending(Box::new(read))
+    }
+
+    pub fn read(self) -> T {
+        (self.0)()
+    }
+}
+
+impl<T: 'static> From<T> for Pending<T> {
+    /// One that is known already.
+    fn from(value: T) -> Self {
+        Pending::new(move || value)
+    }
+}
+
+/// A parameter that an update changes.
+pub struct Trained<'a, O: Ops> {
+    pub parameter: &'a mut O::Parameter,
+    pub moments: &'a mut Moments<O::Moment>,
+    /// Whether weight decay applies to it; not to gains.
+    pub decay: bool,
+}
+
 /// T5's operations on a device.
-pub trait Ops {
+pub trait Ops: Sized {
     /// A trainable tensor of one or two dimensions.
     type Parameter;
     /// `[batch, length, features]`.
@@ -135,6 +173,14 @@ pub trait Ops {
     fn embedding(&self, table: &Self::Parameter, ids: TokenIds<'_>) -> Self::Activation;
     /// `x · weightᵀ` with `weight` `[out, in]`.
     fn linear(&self, x: &Self::Activation, weight: &Self::Parameter) -> Self::Activation;
+    /// The same with several weights. By default one after the other; a single product of all of them takes less time.
+    fn linears<const N: usize>(
+        &self,
+        x: &Self::Activation,
+        weights: [&Self::Parameter; N],
+    ) -> [Self::Activation; N] {
+        weights.map(|weight| self.linear(x, weight))
+    }
     /// `gain · x / sqrt(mean(x²) + epsilon)`, the mean taken over each group of features by itself; `groups` add up to
     /// the features.
     fn rms_norm(
@@ -179,7 +225,7 @@ pub trait Ops {
         head: &Self::Parameter,
         labels: &[i32],
         how: CrossEntropy,
-    ) -> (Self::Loss, LossSums);
+    ) -> (Self::Loss, Pending<LossSums>);
 
     /// `x` again, as something to differentiate by; what it was computed from gets no gradient through it.
     fn leaf(&self, x: &Self::Activation) -> Self::Activation;
@@ -197,9 +243,26 @@ pub trait Ops {
     /// The sum of squares of all of them.
     fn squared_norm(&self, gradients: &[Self::Gradient]) -> f64;
 
+    /// Whether the device computes while the host goes on, so that reading a result costs time.
+    fn is_asynchronous(&self) -> bool {
+        false
+    }
+
     /// A moment from the host, and back.
     fn moment(&self, tensor: HostTensor) -> Self::Moment;
     fn read_moment(&self, moment: &Self::Moment) -> HostTensor;
+    /// One step of the optimiser for all parameters, with the gradients clipped together. Returns the gradients' norm before
+    /// clipping; where it is not finite, nothing changes, in later steps neither until it has been read. By default one
+    /// [`Ops::update`] after the other.
+    fn update_all(
+        &self,
+        trained: Vec<Trained<'_, Self>>,
+        gradients: Vec<Self::Gradient>,
+        update: &Update,
+    ) -> Pending<f64> {
+        update_each(self, trained, gradients, update).into()
+    }
+
     /// One step of the optimiser, as [`ParameterUpdate::apply`] and with its rule. By default on the host.
     fn update(
         &self,
@@ -215,4 +278,20 @@ pub trait Ops {
         *parameter = self.parameter(weights);
         *moments = on_host.map(|moment| self.moment(moment));
     }
+}
+
+/// [`Ops::update_all`], one parameter after the other. Returns the gradients' norm.
+pub fn update_each<O: Ops>(
+    ops: &O,
+    trained: Vec<Trained<'_, O>>,
+    gradients: Vec<O::Gradient>,
+    update: &Update,
+) -> f64 {
+    let norm = ops.squared_norm(&gradients).sqrt();
+    if norm.is_finite() {
+        for (Trained { parameter, moments, decay }, gradient) in trained.into_iter().zip(gradients) {
+            ops.update(parameter, gradient, moments, &update.of_parameter(norm, decay));
+        }
+    }
+    norm
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use fusion_core::{HostTensor, HostTensors};
 
+use crate::optimizer::ParameterUpdate;
 use crate::{Batch, Error, Optimizer, T5Config};
 
 /// Why a step did not happen. The model is as it was before.
@@ -42,6 +43,20 @@ pub struct Update {
     pub clip_norm: Option<f64>,
     pub z_loss: f64,
     pub dropout: Dropout,
+}
+
+impl Update {
+    /// The update of one parameter, where the norm of all gradients together is this.
+    pub fn of_parameter(&self, gradient_norm: f64, decay: bool) -> ParameterUpdate {
+        let clip = self.clip_norm.map_or(1.0, |limit| (limit / (gradient_norm + 1e-6)).min(1.0));
+        ParameterUpdate {
+            optimizer: self.optimizer,
+            learning_rate: self.learning_rate,
+            step: self.optimizer_step,
+            gradient_scale: clip as f32,
+            decay,
+        }
+    }
 }
 
 /// What a training step saw, before its update.
@@ -99,8 +114,26 @@ pub struct Forward {
 pub trait Session {
     fn config(&self) -> &T5Config;
 
-    /// One update from the mean loss over all target tokens of the micro-batches together.
-    fn train_step(&mut self, micro_batches: &[Batch], update: &Update) -> Result<TrainStep, SessionError>;
+    /// Begins one update from the mean loss over all target tokens of the micro-batches together. Where the device is
+    /// [asynchronous](Session::is_asynchronous) it may go on when this returns.
+    fn begin_step(&mut self, micro_batches: &[Batch], update: &Update) -> Result<(), SessionError>;
+
+    /// What the updates begun since the last call saw, in order. Waits for the device.
+    ///
+    /// # Errors
+    /// The first update whose loss or gradient is not finite; it and those after it left the weights as they were.
+    fn finish_steps(&mut self) -> Result<Vec<TrainStep>, SessionError>;
+
+    /// One update from its beginning to its end.
+    fn train_step(&mut self, micro_batches: &[Batch], update: &Update) -> Result<TrainStep, SessionError> {
+        self.begin_step(micro_batches, update)?;
+        Ok(self.finish_steps()?.pop().unwrap_or_default())
+    }
+
+    /// Whether updates go on while the host does something else, so that asking for their results costs time.
+    fn is_asynchronous(&self) -> bool {
+        false
+    }
 
     fn evaluate(&mut self, batch: &Batch) -> Result<Evaluation, SessionError>;
 

@@ -14,11 +14,20 @@ pub struct Tape<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Place(usize);
 
-/// The gradients of inputs from that of the output; the flags say whose are wanted.
-type Backward<T> = Box<dyn FnOnce(T, &[bool]) -> Vec<Option<T>>>;
+/// The gradients of inputs, from those of outputs and from what the inputs have already: the sum of both.
+type Backward<T> = Box<dyn FnOnce(Gradients<'_, T>) -> Vec<Option<T>>>;
+
+/// What a step is given on the way back.
+struct Gradients<'a, T> {
+    outputs: Vec<Option<T>>,
+    /// From other steps.
+    inputs: Vec<Option<T>>,
+    wanted: &'a [bool],
+    add: &'a dyn Fn(T, T) -> T,
+}
 
 struct Step<T> {
-    output: Place,
+    outputs: Vec<Place>,
     inputs: Vec<Option<Place>>,
     backward: Backward<T>,
 }
@@ -54,28 +63,75 @@ impl<T> Tape<T> {
         inputs: [Option<Place>; N],
         backward: impl FnOnce(T, [bool; N]) -> [Option<T>; N] + 'static,
     ) -> Option<Place> {
-        if !self.recording || inputs.iter().all(Option::is_none) {
-            return None;
-        }
-        let output = self.place();
-        let backward = Box::new(move |gradient, wanted: &[bool]| {
-            let mut flags = [false; N];
-            flags.copy_from_slice(wanted);
-            Vec::from(backward(gradient, flags))
+        let [output] = self.step_with_outputs(inputs.to_vec(), |[gradient], wanted| match gradient {
+            Some(gradient) => backward(gradient, array(wanted.to_vec())).into(),
+            None => vec![],
         });
-        self.steps.borrow_mut().push(Step { output, inputs: inputs.to_vec(), backward });
-        Some(output)
+        output
+    }
+
+    /// The same for an operation with any number of inputs and several outputs, some of which may have no gradient.
+    pub fn step_with_outputs<const M: usize>(
+        &self,
+        inputs: Vec<Option<Place>>,
+        backward: impl FnOnce([Option<T>; M], &[bool]) -> Vec<Option<T>> + 'static,
+    ) -> [Option<Place>; M] {
+        self.push(inputs, |Gradients { outputs, inputs, wanted, add }| {
+            let mut gradients = backward(array(outputs), wanted).into_iter();
+            let sum = |before: Option<T>| match (before, gradients.next().flatten()) {
+                (Some(before), Some(gradient)) => Some(add(before, gradient)),
+                (before, gradient) => before.or(gradient),
+            };
+            inputs.into_iter().map(sum).collect()
+        })
+    }
+
+    /// Like [`Tape::step`], but the closure also gets the gradients that the inputs have from elsewhere, if any, and returns
+    /// the sums.
+    pub fn adding_step<const N: usize>(
+        &self,
+        inputs: [Option<Place>; N],
+        backward: impl FnOnce(T, [Option<T>; N], [bool; N]) -> [Option<T>; N] + 'static,
+    ) -> Option<Place> {
+        let [output] = self.push(inputs.to_vec(), |Gradients { mut outputs, inputs, wanted, .. }| {
+            match outputs.pop().flatten() {
+                Some(gradient) => backward(gradient, array(inputs), array(wanted.to_vec())).into(),
+                None => inputs,
+            }
+        });
+        output
+    }
+
+    fn push<const M: usize>(
+        &self,
+        inputs: Vec<Option<Place>>,
+        backward: impl FnOnce(Gradients<'_, T>) -> Vec<Option<T>> + 'static,
+    ) -> [Option<Place>; M] {
+        if !self.recording || inputs.iter().all(Option::is_none) {
+            return [None; M];
+        }
+        let outputs: [Place; M] = std::array::from_fn(|_| self.place());
+        let backward = Box::new(backward);
+        self.steps.borrow_mut().push(Step { outputs: outputs.to_vec(), inputs, backward });
+        outputs.map(Some)
     }
 
     /// The gradients of all places that `from` depends on, where its own is `gradient`. Forgets what was recorded; what a
     /// step kept is freed as soon as it is done.
     pub fn backward(&self, from: Place, gradient: T, add: impl Fn(T, T) -> T) -> HashMap<Place, T> {
         let mut gradients = HashMap::from([(from, gradient)]);
-        for Step { output, inputs, backward } in self.steps.take().into_iter().rev() {
-            let Some(gradient) = gradients.remove(&output) else { continue };
+        for Step { outputs, inputs, backward } in self.steps.take().into_iter().rev() {
+            let outputs: Vec<Option<T>> = outputs.iter().map(|output| gradients.remove(output)).collect();
+            if outputs.iter().all(Option::is_none) {
+                continue;
+            }
             let wanted: Vec<bool> = inputs.iter().map(Option::is_some).collect();
-            for (input, gradient) in inputs.into_iter().zip(backward(gradient, &wanted)) {
+            let before =
+                inputs.iter().map(|input| input.and_then(|input| gradients.remove(&input))).collect();
+            let sums = backward(Gradients { outputs, inputs: before, wanted: &wanted, add: &add });
+            for (input, gradient) in inputs.into_iter().zip(sums) {
                 let (Some(input), Some(gradient)) = (input, gradient) else { continue };
+                // There is one already if an operation has an input twice.
                 let sum = match gradients.remove(&input) {
                     Some(before) => add(before, gradient),
                     None => gradient,
@@ -85,6 +141,12 @@ impl<T> Tape<T> {
         }
         gradients
     }
+}
+
+fn array<T, const N: usize>(values: Vec<T>) -> [T; N] {
+    let mut values = values.into_iter();
+    // A step is given as many as it recorded.
+    std::array::from_fn(|_| values.next().expect("one for each"))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use fusion_core::HostTensor;
 use t5_model::kernels::attention::{self, attention, attention_gradient};
 use t5_model::kernels::{activation, cross_entropy, elementwise, embedding, matmul, norm};
 use t5_model::optimizer::{Moments, ParameterUpdate, sum_of_squares};
-use t5_model::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Positions, TokenIds};
+use t5_model::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Pending, Positions, TokenIds};
 
 use tape::{Node, record};
 
@@ -220,7 +220,13 @@ impl Ops for FlexOps {
         Node::new(tensor(y, [*batch, *length, features]))
     }
 
-    fn cross_entropy(&self, x: &Node, head: &Node, labels: &[i32], how: CrossEntropy) -> (Node, LossSums) {
+    fn cross_entropy(
+        &self,
+        x: &Node,
+        head: &Node,
+        labels: &[i32],
+        how: CrossEntropy,
+    ) -> (Node, Pending<LossSums>) {
         let head = self.input(head);
         let shape = dims::<3>(x.primitive());
         let head_shape = dims::<2>(head.primitive());
@@ -243,7 +249,7 @@ impl Ops for FlexOps {
                 None => [None, None],
             }
         });
-        (loss, sums)
+        (loss, sums.into())
     }
 
     fn leaf(&self, x: &Node) -> Node {

@@ -42,11 +42,16 @@ pub fn tokenizer() -> Tokenizer {
 pub struct Shared {
     memory: Rc<RefCell<Memory>>,
     config: T5Config,
+    steps: Vec<TrainStep>,
 }
 
 impl Shared {
     pub fn new(memory: Memory) -> Self {
-        Shared { memory: Rc::new(RefCell::new(memory)), config: T5Config::v1_1(30, 4, 1, 4, 4, 1) }
+        Shared {
+            memory: Rc::new(RefCell::new(memory)),
+            config: T5Config::v1_1(30, 4, 1, 4, 4, 1),
+            steps: vec![],
+        }
     }
 
     pub fn take(&self) -> Memory {
@@ -102,8 +107,14 @@ impl Session for Shared {
         &self.config
     }
 
-    fn train_step(&mut self, micro_batches: &[Batch], update: &Update) -> Result<TrainStep, SessionError> {
-        self.memory.borrow_mut().train_step(micro_batches, update)
+    fn begin_step(&mut self, micro_batches: &[Batch], update: &Update) -> Result<(), SessionError> {
+        let step = self.memory.borrow_mut().train_step(micro_batches, update)?;
+        self.steps.push(step);
+        Ok(())
+    }
+
+    fn finish_steps(&mut self) -> Result<Vec<TrainStep>, SessionError> {
+        Ok(std::mem::take(&mut self.steps))
     }
 
     fn evaluate(&mut self, _: &Batch) -> Result<Evaluation, SessionError> {

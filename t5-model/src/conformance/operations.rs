@@ -93,7 +93,7 @@ impl<'a> Case<'a> {
             return Ok(worst);
         }
         let (_, sums) = ops.cross_entropy(&y, self.head(&parameters)?, &self.labels()?, LOSS);
-        Ok(worst.max(self.loss_deviation(sums)))
+        Ok(worst.max(self.loss_deviation(sums.read())))
     }
 
     /// The worst deviation of the result, the loss and all gradients when they are recorded.
@@ -112,7 +112,7 @@ impl<'a> Case<'a> {
         let (_, gradients) = ops.backward(loss, &[], &wanted);
         ops.record(false);
 
-        let mut worst = deviation(Some(&recorded), &self.y).max(self.loss_deviation(sums));
+        let mut worst = deviation(Some(&recorded), &self.y).max(self.loss_deviation(sums.read()));
         let mut found = gradients.iter().map(|gradient| ops.read_gradient(gradient));
         for (name, found) in parameters.keys().zip(&mut found) {
             let expected = self.gradients.get(name).ok_or_else(|| self.lacks(name))?;

@@ -3,6 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fusion_core::Error;
 
@@ -76,7 +77,16 @@ fn lock(directory: &Path) -> Result<File> {
     let mut options = File::options();
     let file = options.read(true).write(true).create(true).truncate(false).open(&path);
     let file = file.map_err(Error::io("open", &path))?;
-    match file.try_lock() {
+    let mut locked = file.try_lock();
+    // A process that another thread is starting holds copies of all open files until it has begun.
+    for _ in 0..20 {
+        if !matches!(locked, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(TrainError::Locked { directory: directory.into() }),
         // Some network file systems have no locks. That must not keep anybody from training there.

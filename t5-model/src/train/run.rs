@@ -16,7 +16,7 @@ use super::metrics::MetricsFile;
 use super::progress::{Progress, State};
 use super::settings::Settings;
 use super::snapshot::Saved;
-use super::training::Training;
+use super::training::{Begun, Training};
 use crate::optimizer::OptimizerState;
 use crate::text::{self, DataPosition, SpanCorruptionStream, Tokenizer};
 use crate::{Session, T5Config, TensorBoard};
@@ -160,7 +160,9 @@ pub fn train(
     };
     let progress = saved.clone().unwrap_or_default();
     let board = TensorBoard::open(directory.path(), progress.step)?;
-    Training { run, identity, directory, session, progress, saved, metrics, board, observer, stop }.complete()
+    let begun = Begun::default();
+    Training { run, identity, directory, session, progress, begun, saved, metrics, board, observer, stop }
+        .complete()
 }
 
 /// What a finished run came to.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::directory::RunDirectory;
 use super::error::{Intact, Result, TrainError};
@@ -13,7 +13,24 @@ use super::progress::{Progress, State};
 use super::run::{Event, Outcome, Run};
 use super::snapshot::Snapshot;
 use crate::text::{DataPosition, SpanCorruptionStream};
-use crate::{Batch, Dropout, Session, TensorBoard, Update, training_flops_per_token};
+use crate::{Batch, Dropout, Session, SessionError, TensorBoard, Update, training_flops_per_token};
+
+/// How long an asynchronous device computes before somebody asks how far it is.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Updates that a device has been given and that nobody has asked about.
+#[derive(Default)]
+pub(super) struct Begun {
+    updates: Vec<BegunUpdate>,
+    /// When the first of them began.
+    since: Option<Instant>,
+}
+
+struct BegunUpdate {
+    step: u64,
+    tokens: u64,
+    learning_rate: f64,
+}
 
 /// A run under way.
 pub(super) struct Training<'a, 'b> {
@@ -22,6 +39,7 @@ pub(super) struct Training<'a, 'b> {
     pub directory: RunDirectory,
     pub session: Box<dyn Session>,
     pub progress: Progress,
+    pub begun: Begun,
     /// What the newest checkpoint holds.
     pub saved: Option<Progress>,
     pub metrics: MetricsFile,
@@ -39,12 +57,16 @@ impl Training<'_, '_> {
             let step = self.progress.step;
             let last = step >= settings.steps;
             let due = last || step.is_multiple_of(settings.evaluate_every);
+            if due {
+                self.collect()?;
+            }
             let evaluated = !due || self.evaluate()?;
             if last && evaluated {
                 return self.finish();
             }
             let stopped = !evaluated || self.stop.load(Ordering::Relaxed);
             if stopped || (step > 0 && step.is_multiple_of(settings.checkpoint_every)) {
+                self.collect()?;
                 self.checkpoint()?;
             }
             if stopped {
@@ -60,7 +82,7 @@ impl Training<'_, '_> {
 
     fn update(&mut self, text: &mut SpanCorruptionStream) -> Result<()> {
         let settings = self.run.settings;
-        let start = Instant::now();
+        self.begun.since.get_or_insert_with(Instant::now);
         let step = self.progress.step + 1;
         let (batches, position) = self.batches(text, step)?;
         let update = Update {
@@ -72,13 +94,8 @@ impl Training<'_, '_> {
             z_loss: settings.z_loss,
             dropout: Dropout { rate: settings.dropout, seed: settings.seed },
         };
-        let result = self.session.train_step(&batches, &update);
-        let result = result.map_err(|source| TrainError::Update {
-            step,
-            source: source.into(),
-            intact: self.intact(),
-        })?;
-        let seconds = start.elapsed().as_secs_f64();
+        let begun = self.session.begin_step(&batches, &update);
+        begun.map_err(|source| self.failed(step, source))?;
 
         let mut tokens = 0;
         for batch in &batches {
@@ -91,22 +108,49 @@ impl Training<'_, '_> {
         self.progress.step = step;
         self.progress.position = position;
         self.progress.tokens += tokens;
-        self.progress.window.add(&result, tokens, seconds);
-        (self.observer)(Event::Step {
-            step,
-            loss: result.loss,
-            accuracy: result.correct as f64 / result.tokens.max(1) as f64,
-            gradient_norm: result.gradient_norm,
-            learning_rate: update.learning_rate,
-            tokens,
-            seconds,
-        });
-        if step.is_multiple_of(settings.log_every) || step == settings.steps {
+        self.begun.updates.push(BegunUpdate { step, tokens, learning_rate: update.learning_rate });
+        let waited = self.begun.since.is_some_and(|since| since.elapsed() >= PATIENCE);
+        let log = step.is_multiple_of(settings.log_every) || step == settings.steps;
+        if log || waited || !self.session.is_asynchronous() {
+            self.collect()?;
+        }
+        if log {
             let window = std::mem::take(&mut self.progress.window);
             let Progress { tokens, flops, .. } = self.progress;
             self.record(&window.metrics(step, tokens, flops, update.learning_rate))?;
         }
         Ok(())
+    }
+
+    /// Waits for the updates that were begun, and tells what they saw.
+    fn collect(&mut self) -> Result<()> {
+        let Begun { updates, since } = std::mem::take(&mut self.begun);
+        let Some(first) = updates.first() else { return Ok(()) };
+        let results = self.session.finish_steps().map_err(|source| self.failed(first.step, source))?;
+        // An asynchronous device tells no times of single updates.
+        let elapsed = since.map_or(0.0, |since| since.elapsed().as_secs_f64());
+        let seconds = elapsed / updates.len() as f64;
+        for (BegunUpdate { step, tokens, learning_rate }, result) in updates.into_iter().zip(results) {
+            self.progress.window.add(&result, tokens, seconds);
+            (self.observer)(Event::Step {
+                step,
+                loss: result.loss,
+                accuracy: result.correct as f64 / result.tokens.max(1) as f64,
+                gradient_norm: result.gradient_norm,
+                learning_rate,
+                tokens,
+                seconds,
+            });
+        }
+        Ok(())
+    }
+
+    fn failed(&self, step: u64, source: SessionError) -> TrainError {
+        let step = match source {
+            SessionError::NonFinite { step, .. } => step,
+            _ => step,
+        };
+        TrainError::Update { step, source: source.into(), intact: self.intact() }
     }
 
     /// The micro-batches of an update, and where the text goes on after them.

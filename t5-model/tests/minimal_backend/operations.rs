@@ -5,7 +5,9 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use fusion_core::HostTensor;
-use t5_model::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Place, Tape, TokenIds};
+use t5_model::{
+    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Pending, Place, Tape, TokenIds,
+};
 
 use crate::attention::Heads;
 use crate::loss;
@@ -208,7 +210,7 @@ impl Ops for MinimalOps {
         head: &Node,
         labels: &[i32],
         how: CrossEntropy,
-    ) -> (Self::Loss, LossSums) {
+    ) -> (Self::Loss, Pending<LossSums>) {
         let [vocabulary, features] = head.shape();
         let rows = labels.len();
         let mut logits = product([rows, features, vocabulary], x.data(), &transposed(head.data(), features));
@@ -221,7 +223,7 @@ impl Ops for MinimalOps {
                 product([vocabulary, rows, features], &transposed(&logits, vocabulary), &saved_x.data);
             [Some(dx), Some(dhead)]
         });
-        ((place, vec![1.0]), sums)
+        ((place, vec![1.0]), sums.into())
     }
 
     fn leaf(&self, x: &Node) -> Node {

@@ -49,6 +49,17 @@ fn failed_updates() {
     ");
 }
 
+/// Though the device was given more to do before anybody knew.
+#[test]
+fn failed_updates_of_a_device_that_goes_on_by_itself() {
+    let mut trial = Trial { fault: Some(Fault::NonFinite(8)), asynchronous: true, ..Trial::default() };
+    trial.settings.log_every = 100;
+    let message = trial.train().map_err(|error| error.to_string());
+    assert!(message.is_err_and(|message| message.starts_with("update 8: the loss is NaN")));
+    assert_eq!(trial.names("checkpoints"), ["step-00000003", "step-00000006"]);
+    assert!(!trial.events.contains(&"step 8".to_owned()));
+}
+
 #[test]
 fn diverged_weights_are_not_saved() {
     let mut trial = Trial { fault: Some(Fault::Weights(6)), ..Trial::default() };

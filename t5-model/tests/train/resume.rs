@@ -51,6 +51,16 @@ fn finish_and_compare(mut trial: Trial) {
     assert_eq!(result(&trial, outcome), *UNINTERRUPTED, "{:#?}", trial.events);
 }
 
+/// Results of several updates come at once, and the run that follows them is the same.
+#[test]
+fn on_a_device_that_goes_on_by_itself() {
+    for stop in 1..=settings().steps {
+        let mut trial = Trial { asynchronous: true, ..trial() };
+        trial.train_until(|event| matches!(event, Event::Step { step, .. } if *step == stop)).unwrap();
+        finish_and_compare(trial);
+    }
+}
+
 #[test]
 fn stopped_after_any_update() {
     for stop in 1..=settings().steps {

@@ -45,24 +45,12 @@ struct Toy {
     carried_steps: u64,
     micro_batches: usize,
     fault: Option<Fault>,
+    asynchronous: bool,
+    begun: Vec<Result<TrainStep, SessionError>>,
 }
 
 impl Toy {
-    fn tensor(name: &str, data: &[f32]) -> HostTensors {
-        [(name.to_owned(), HostTensor { shape: vec![SIZE], data: data.to_vec() })].into_iter().collect()
-    }
-
-    fn loss(&self, label: i32) -> f64 {
-        self.weights[label as usize % SIZE].abs().into()
-    }
-}
-
-impl Session for Toy {
-    fn config(&self) -> &T5Config {
-        &self.config
-    }
-
-    fn train_step(&mut self, micro_batches: &[Batch], update: &Update) -> Result<TrainStep, SessionError> {
+    fn step(&mut self, micro_batches: &[Batch], update: &Update) -> Result<TrainStep, SessionError> {
         let step = update.step;
         match self.fault {
             Some(Fault::Update(at)) if at == step => return Err(SessionError::Device("it is gone".into())),
@@ -92,6 +80,39 @@ impl Session for Toy {
         }
         let correct = labels.iter().filter(|&&label| label % 3 == 0).count() as u64;
         Ok(TrainStep { loss, correct, tokens: labels.len() as u64, gradient_norm: loss * 0.3 })
+    }
+
+    fn tensor(name: &str, data: &[f32]) -> HostTensors {
+        [(name.to_owned(), HostTensor { shape: vec![SIZE], data: data.to_vec() })].into_iter().collect()
+    }
+
+    fn loss(&self, label: i32) -> f64 {
+        self.weights[label as usize % SIZE].abs().into()
+    }
+}
+
+impl Session for Toy {
+    fn config(&self) -> &T5Config {
+        &self.config
+    }
+
+    fn begin_step(&mut self, micro_batches: &[Batch], update: &Update) -> Result<(), SessionError> {
+        // What fails on a device is known when its results are asked for; no later update happens.
+        let failed = self.begun.last().is_some_and(Result::is_err);
+        match self.step(micro_batches, update) {
+            Err(error) if !self.asynchronous => return Err(error),
+            _ if failed => {}
+            step => self.begun.push(step),
+        }
+        Ok(())
+    }
+
+    fn finish_steps(&mut self) -> Result<Vec<TrainStep>, SessionError> {
+        self.begun.drain(..).collect()
+    }
+
+    fn is_asynchronous(&self) -> bool {
+        self.asynchronous
     }
 
     fn evaluate(&mut self, batch: &Batch) -> Result<Evaluation, SessionError> {
@@ -175,6 +196,8 @@ pub struct Trial {
     pub carried: Option<OptimizerState>,
     pub identity: BTreeMap<String, Value>,
     pub fault: Option<Fault>,
+    /// Whether the device goes on by itself.
+    pub asynchronous: bool,
     /// Events so far, of all calls, without times and places.
     pub events: Vec<String>,
     /// How many sessions were opened.
@@ -191,6 +214,7 @@ impl Default for Trial {
             carried: None,
             identity: BTreeMap::from([("text.files".into(), Value::from("sample"))]),
             fault: None,
+            asynchronous: false,
             events: Vec::new(),
             opened: 0,
         }
@@ -223,7 +247,18 @@ impl Trial {
                 Some(directory) => Checkpoint::open(directory)?.load_f32("toy.weight")?.data,
             };
             let config = config.clone();
-            let toy = Toy { config, weights, momentum: None, step: 0, carried_steps, micro_batches, fault };
+            let (momentum, begun, asynchronous) = (None, vec![], self.asynchronous);
+            let toy = Toy {
+                config,
+                weights,
+                momentum,
+                step: 0,
+                carried_steps,
+                micro_batches,
+                fault,
+                asynchronous,
+                begun,
+            };
             Ok::<Box<dyn Session>, Box<dyn Error + Send + Sync>>(Box::new(toy))
         };
         let events = &mut self.events;

@@ -71,19 +71,28 @@ impl Training {
     fn turn(&mut self, count: u32) -> Result<Vec<f64>> {
         let start = Instant::now();
         for _ in 0..count {
-            self.step()?;
+            let update = self.next();
+            self.session.begin_step(from_ref(&self.batch), &update)?;
         }
+        self.loss = self.session.finish_steps()?.last().map_or(f64::NAN, |step| step.loss);
         Ok(vec![milliseconds(start) / f64::from(count); count as usize])
     }
 
-    /// One update.
+    /// One update, to its end.
     fn step(&mut self) -> Result<()> {
+        let update = self.next();
+        self.loss = self.session.train_step(from_ref(&self.batch), &update)?.loss;
+        Ok(())
+    }
+
+    /// What the next update is told.
+    fn next(&mut self) -> Update {
         self.step += 1;
         let mut optimizer = Optimizer::adamw();
         if let Optimizer::Adamw { weight_decay, .. } = &mut optimizer {
             *weight_decay = 0.01; // as in bench_transformers.py
         }
-        let update = Update {
+        Update {
             optimizer,
             learning_rate: 1e-3,
             step: self.step,
@@ -91,9 +100,7 @@ impl Training {
             clip_norm: None,
             z_loss: 0.0,
             dropout: Dropout::default(),
-        };
-        self.loss = self.session.train_step(from_ref(&self.batch), &update)?.loss;
-        Ok(())
+        }
     }
 }
 

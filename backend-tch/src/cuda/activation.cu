@@ -1,0 +1,75 @@
+// Gated GELU (the tanh approximation) and dropout. A thread takes four neighbouring elements; widths and strides are multiples
+// of 4. The gate and the value may be halves of one row: `stride` is the distance of rows.
+
+__device__ __forceinline__ float tanh_of(float x)
+{
+#ifdef BF16
+    float y; // exact to 11 bits, of which bf16 keeps 8
+    asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return tanhf(x);
+#endif
+}
+
+#define ROOT_2_OVER_PI 0.7978845608028654f
+#define CUBIC 0.044715f
+
+__device__ __forceinline__ float gelu(float x)
+{
+    return 0.5f * x * (1.0f + tanh_of(ROOT_2_OVER_PI * (x + CUBIC * x * x * x)));
+}
+
+// gelu'(x), and gelu(x) beside it.
+__device__ __forceinline__ float2 gelu_gradient(float x)
+{
+    float t = tanh_of(ROOT_2_OVER_PI * (x + CUBIC * x * x * x));
+    float half = 0.5f * (1.0f + t);
+    float slope = half + 0.5f * x * (1.0f - t * t) * ROOT_2_OVER_PI * (1.0f + 3.0f * CUBIC * x * x);
+    return make_float2(slope, x * half);
+}
+
+extern "C" __global__ void __launch_bounds__(256) gated_gelu_forward(
+    const Element *gate, const Element *value, long long stride, Element *y, long long rows, int width)
+{
+    long long index = 4 * ((long long)blockIdx.x * blockDim.x + threadIdx.x);
+    if (index >= rows * width) return;
+    long long row = index / width;
+    long long at = row * stride + (index - row * width);
+    float4 g = load4(gate + at), v = load4(value + at);
+    store4(y + index, make_float4(gelu(g.x) * v.x, gelu(g.y) * v.y, gelu(g.z) * v.z, gelu(g.w) * v.w));
+}
+
+extern "C" __global__ void __launch_bounds__(256) gated_gelu_backward(
+    const Element *dy, const Element *gate, const Element *value, long long stride, Element *dgate, Element *dvalue,
+    long long gradient_stride, long long rows, int width)
+{
+    long long index = 4 * ((long long)blockIdx.x * blockDim.x + threadIdx.x);
+    if (index >= rows * width) return;
+    long long row = index / width;
+    long long at = row * stride + (index - row * width), to = row * gradient_stride + (index - row * width);
+    float4 d = load4(dy + index), g = load4(gate + at), v = load4(value + at);
+    float2 x = gelu_gradient(g.x), y = gelu_gradient(g.y), z = gelu_gradient(g.z), w = gelu_gradient(g.w);
+    store4(dgate + to, make_float4(d.x * v.x * x.x, d.y * v.y * y.x, d.z * v.z * z.x, d.w * v.w * w.x));
+    store4(dvalue + to, make_float4(d.x * x.y, d.y * y.y, d.z * z.y, d.w * w.y));
+}
+
+// y = x · factor, with the factors of `DropoutDraw`: a block of Philox decides over 8 elements, 16 bits over each.
+#define DROPOUT(name, type, read, write)                                                                                       \
+    extern "C" __global__ void __launch_bounds__(256) name(                                                                    \
+        const type *x, type *y, u32 key0, u32 key1, u32 threshold, float keep, long long size)                                 \
+    {                                                                                                                          \
+        long long block = (long long)blockIdx.x * blockDim.x + threadIdx.x;                                                    \
+        if (8 * block >= size) return;                                                                                         \
+        uint4 words = philox(block, make_uint2(key0, key1));                                                                   \
+        u32 word[4] = {words.x, words.y, words.z, words.w};                                                                    \
+        for (int i = 0; i < 8 && 8 * block + i < size; i++) {                                                                  \
+            u32 draw = i & 1 ? word[i / 2] >> 16 : word[i / 2] & 0xFFFF;                                                       \
+            float value = x ? read(x[8 * block + i]) : 1.0f;                                                                   \
+            y[8 * block + i] = write(draw < threshold ? 0.0f : value * keep);                                                  \
+        }                                                                                                                      \
+    }
+
+__device__ __forceinline__ float same(float x) { return x; }
+DROPOUT(dropout_f32, float, same, same)
+DROPOUT(dropout_bf16, u16, from_bf16, to_bf16)

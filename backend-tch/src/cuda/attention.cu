@@ -1,0 +1,742 @@
+// softmax(q · kᵀ + bias) · v for heads of up to 64 features in bf16, forward and backward, without storing probabilities
+// (arXiv 2205.14135, 2307.08691) and with T5's bias: a number for each head and distance key - query.
+//
+// A block takes ROWS queries (or, for the gradients of keys and values, as many keys) of a head, a warp 16 of them, and walks over
+// the other side 64 at a time. Products are of bf16 with sums in f32: mma.m16n8k16, or wgmma.m64n64k16 on Hopper (if HOPPER is
+// defined), whose four warps read the right factor from shared memory together. In what follows a lane is 4 · g + t. It holds of
+//   A [16, 16]: rows g and g + 8, columns 2t, 2t + 1, 2t + 8, 2t + 9;   B [16, 8]: the same rows 2t … of column g;
+//   C [16, 8]: rows g and g + 8, columns 2t and 2t + 1.
+// No sum depends on the order in which blocks run.
+
+#define ROWS 64
+#define TILE 64
+#define HEAD 64
+#define LOG2E 1.4426950408889634f
+#define MINUS_INFINITY __int_as_float(0xFF800000)
+
+struct Shape {
+    int heads, queries, keys;
+    // Features of a head: a multiple of 8, at most HEAD.
+    int features;
+    // Key i is visible to query j if i <= j + keys - queries.
+    int causal;
+    // Examples that a block of `attention_dq` takes, one after the other.
+    int group;
+    int batch;
+    int unused;
+    // Distances of examples and of positions, in elements; heads lie side by side.
+    long long q_batch, q_row, k_batch, k_row, v_batch, v_row;
+    // Of the output and its gradient.
+    long long o_batch, o_row, do_batch, do_row;
+    // Of the gradients.
+    long long dq_batch, dq_row, dk_batch, dk_row, dv_batch, dv_row;
+};
+
+__device__ __forceinline__ u32 shared_address(const void *p) { return (u32)__cvta_generic_to_shared(p); }
+
+__device__ __forceinline__ float power_of_2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// 16 bytes to shared memory, asynchronously; zeros if not `there`.
+__device__ __forceinline__ void copy16(u32 to, const void *from, bool there)
+{
+    int bytes = there ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes));
+}
+
+__device__ __forceinline__ void copies_begun() { asm volatile("cp.async.commit_group;"); }
+template <int LEFT> __device__ __forceinline__ void await_copies() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT)); }
+
+// Where 8 features of a row of a tile lie. Rows are 128 bytes; the exclusive or spreads a column over all banks.
+__device__ __forceinline__ u32 place(u32 tile, int row, int chunk) { return tile + row * 128 + ((chunk ^ (row & 7)) << 4); }
+
+// Copies up to COUNT positions of a head.
+template <int COUNT, int WARPS = 4>
+__device__ __forceinline__ void copy_tile(u32 tile, const u16 *from, long long row_distance, int rows, int features)
+{
+#pragma unroll
+    for (int i = 0; i < COUNT / (4 * WARPS); i++) {
+        int row = threadIdx.x / 8 + 4 * WARPS * i, chunk = threadIdx.x % 8;
+        bool there = row < rows && 8 * chunk < features;
+        copy16(place(tile, row, chunk), from + (there ? row * row_distance + 8 * chunk : 0), there);
+    }
+}
+
+struct Four {
+    u32 x[4];
+};
+
+__device__ __forceinline__ Four read_four(u32 address)
+{
+    Four f;
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(f.x[0]), "=r"(f.x[1]), "=r"(f.x[2]), "=r"(f.x[3]) : "r"(address) : "memory");
+    return f;
+}
+
+__device__ __forceinline__ Four read_four_transposed(u32 address)
+{
+    Four f;
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(f.x[0]), "=r"(f.x[1]), "=r"(f.x[2]), "=r"(f.x[3]) : "r"(address) : "memory");
+    return f;
+}
+
+// An A of rows `row..row + 16` and features `16 · step..`.
+__device__ __forceinline__ Four read_a(u32 tile, int row, int step)
+{
+    int lane = threadIdx.x & 31;
+    return read_four(place(tile, row + (lane & 15), 2 * step + (lane >> 4)));
+}
+
+// Two Bs whose columns are the positions `position..position + 16` and whose rows are the features `16 · step..`.
+__device__ __forceinline__ Four read_positions(u32 tile, int position, int step)
+{
+    int lane = threadIdx.x & 31;
+    return read_four(place(tile, position + (lane & 7) + ((lane >> 4) << 3), 2 * step + ((lane >> 3) & 1)));
+}
+
+// Two Bs whose rows are the positions `position..position + 16` and whose columns are the features `16 · pair..`.
+__device__ __forceinline__ Four read_features(u32 tile, int position, int pair)
+{
+    int lane = threadIdx.x & 31;
+    return read_four_transposed(place(tile, position + (lane & 15), 2 * pair + (lane >> 4)));
+}
+
+__device__ __forceinline__ void multiply(float (&c)[4], const Four &a, u32 b0, u32 b1)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a.x[0]), "r"(a.x[1]), "r"(a.x[2]), "r"(a.x[3]), "r"(b0), "r"(b1));
+}
+
+// Two neighbouring Cs as an A.
+__device__ __forceinline__ Four as_a(const float (&left)[4], const float (&right)[4])
+{
+    return {{pack_bf16(left[0], left[1]), pack_bf16(left[2], left[3]), pack_bf16(right[0], right[1]),
+             pack_bf16(right[2], right[3])}};
+}
+
+#ifdef HOPPER
+// Positions of the other side that a warp takes at a time, by eights.
+#define PART 8
+
+// A tile of rows of 128 bytes, in the order that `place` gives them, which is wgmma's 128-byte swizzle; 8 rows are 1,024 bytes.
+__device__ __forceinline__ u64 descriptor(u32 address)
+{
+    return ((u64)(address & 0x3FFFF) >> 4) | (1ull << 16) | ((u64)(1024 >> 4) << 32) | (1ull << 62);
+}
+
+#define SUMS(c)                                                                                                                \
+    "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), "+f"(c[1][3]),    \
+        "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]), "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]),               \
+        "+f"(c[3][3]), "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]), "+f"(c[5][0]), "+f"(c[5][1]),               \
+        "+f"(c[5][2]), "+f"(c[5][3]), "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), "+f"(c[7][0]),               \
+        "+f"(c[7][1]), "+f"(c[7][2]), "+f"(c[7][3])
+#define SUM_NAMES                                                                                                              \
+    "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}"
+
+// c += a · b for a warp group: a of registers, b [16, 64] of shared memory, its columns' (0) or its rows' (1) elements side by side.
+template <int TRANSPOSED> __device__ __forceinline__ void multiply_group(float (&c)[8][4], const Four &a, u64 b)
+{
+    asm volatile("{ .reg .pred p; setp.eq.u32 p, 0, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " SUM_NAMES ", {%32,%33,%34,%35}, %36, p, 1, 1, %37; }"
+                 : SUMS(c) : "r"(a.x[0]), "r"(a.x[1]), "r"(a.x[2]), "r"(a.x[3]), "l"(b), "n"(TRANSPOSED));
+}
+
+// The same with a [64, 16] of shared memory.
+__device__ __forceinline__ void multiply_group(float (&c)[8][4], u64 a, u64 b)
+{
+    asm volatile("{ .reg .pred p; setp.eq.u32 p, 0, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " SUM_NAMES ", %32, %33, p, 1, 1, 0, 0; }"
+                 : SUMS(c) : "l"(a), "l"(b));
+}
+
+// Products go on by themselves between `begin_products` and `end_products`. What they read and add to must not be moved in there by
+// the compiler, which does not know.
+template <int COUNT> __device__ __forceinline__ void hold(float (&c)[COUNT][4])
+{
+#pragma unroll
+    for (int n = 0; n < COUNT; n++)
+        asm volatile("" : "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])::"memory");
+}
+template <int COUNT> __device__ __forceinline__ void hold(Four (&a)[COUNT])
+{
+#pragma unroll
+    for (int n = 0; n < COUNT; n++)
+        asm volatile("" : "+r"(a[n].x[0]), "+r"(a[n].x[1]), "+r"(a[n].x[2]), "+r"(a[n].x[3])::"memory");
+}
+__device__ __forceinline__ void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void end_products()
+{
+    asm volatile("wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;" ::: "memory");
+}
+// What was copied becomes visible to wgmma.
+__device__ __forceinline__ void show_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// c [16 rows, 64 positions] += a · positionsᵀ, over the features; `tile` holds the positions.
+__device__ __forceinline__ void by_positions(float (&c)[8][4], const Four (&a)[4], u32 tile)
+{
+#pragma unroll
+    for (int step = 0; step < 4; step++) multiply_group<0>(c, a[step], descriptor(tile + 32 * step));
+}
+
+__device__ __forceinline__ void by_positions(float (&c)[8][4], u32 a, u32 tile)
+{
+#pragma unroll
+    for (int step = 0; step < 4; step++) multiply_group(c, descriptor(a + 32 * step), descriptor(tile + 32 * step));
+}
+
+// c [16 rows, features] += p · positions.
+__device__ __forceinline__ void by_features(float (&c)[8][4], const Four (&p)[4], u32 tile)
+{
+#pragma unroll
+    for (int step = 0; step < 4; step++) multiply_group<1>(c, p[step], descriptor(tile + 2048 * step));
+}
+#else
+#define PART 4
+
+template <typename T> __device__ __forceinline__ void hold(T &) {}
+__device__ __forceinline__ void begin_products() {}
+__device__ __forceinline__ void end_products() {}
+__device__ __forceinline__ void show_copies() {}
+
+template <int COUNT> __device__ __forceinline__ void by_positions(float (&c)[COUNT][4], const Four (&a)[4], u32 tile)
+{
+#pragma unroll
+    for (int step = 0; step < 4; step++) {
+#pragma unroll
+        for (int pair = 0; pair < COUNT / 2; pair++) {
+            Four b = read_positions(tile, 16 * pair, step);
+            multiply(c[2 * pair], a[step], b.x[0], b.x[1]);
+            multiply(c[2 * pair + 1], a[step], b.x[2], b.x[3]);
+        }
+    }
+}
+
+template <int STEPS> __device__ __forceinline__ void by_features(float (&c)[8][4], const Four (&p)[STEPS], u32 tile)
+{
+#pragma unroll
+    for (int step = 0; step < STEPS; step++) {
+#pragma unroll
+        for (int pair = 0; pair < 4; pair++) {
+            Four b = read_features(tile, 16 * step, pair);
+            multiply(c[2 * pair], p[step], b.x[0], b.x[1]);
+            multiply(c[2 * pair + 1], p[step], b.x[2], b.x[3]);
+        }
+    }
+}
+#endif
+
+// Cs as As.
+template <int COUNT> __device__ __forceinline__ void as_factors(Four (&a)[COUNT / 2], const float (&c)[COUNT][4])
+{
+#pragma unroll
+    for (int step = 0; step < COUNT / 2; step++) a[step] = as_a(c[2 * step], c[2 * step + 1]);
+}
+
+__device__ __forceinline__ void write_pair(u16 *to, float x, float y) { *(u32 *)to = pack_bf16(x, y); }
+
+// Writes 16 rows of a warp, as far as there are some.
+__device__ __forceinline__ void write_rows(
+    u16 *to, long long row_distance, int row, int rows, int features, const float (&c)[HEAD / 8][4], float upper, float lower)
+{
+    int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+#pragma unroll
+    for (int n = 0; n < HEAD / 8; n++) {
+        int feature = 8 * n + 2 * t;
+        if (feature >= features) break;
+        if (row + g < rows) write_pair(to + (row + g) * row_distance + feature, c[n][0] * upper, c[n][1] * upper);
+        if (row + g + 8 < rows) write_pair(to + (row + g + 8) * row_distance + feature, c[n][2] * lower, c[n][3] * lower);
+    }
+}
+
+// bias[i] = relative[first + i], 0 outside of `distances` numbers.
+__device__ __forceinline__ void read_bias(float *bias, const float *relative, int first, int count, int distances)
+{
+    for (int i = threadIdx.x; i < count; i += blockDim.x) {
+        int at = first + i;
+        bias[i] = relative && at >= 0 && at < distances ? relative[at] : 0.0f;
+    }
+}
+
+// Where scores start: at the bias, which depends on the distance alone and so is that of row g + 8 and the next 8 columns.
+template <int COUNT> __device__ __forceinline__ void start_scores(float (&c)[COUNT][4], const float *near)
+{
+    c[0][2] = near[-8];
+    c[0][3] = near[-7];
+#pragma unroll
+    for (int n = 0; n < COUNT; n++) {
+        c[n][0] = near[8 * n];
+        c[n][1] = near[8 * n + 1];
+        if (n + 1 < COUNT) {
+            c[n + 1][2] = c[n][0];
+            c[n + 1][3] = c[n][1];
+        }
+    }
+}
+
+// Grid [tiles of queries, heads, batch]. `relative` [heads, queries + keys - 1] or null: the bias of key - query + queries - 1.
+// `visible` [batch, keys] or null. `lse` [batch, heads, queries] gets log2 of the sum of exponentials.
+extern "C" __global__ void __launch_bounds__(128, 4) attention_forward(
+    const u16 *q, const u16 *k, const u16 *v, const float *relative, const u8 *visible, u16 *out, float *lse, Shape s)
+{
+    extern __shared__ __align__(1024) u8 memory[];
+    u32 tiles = shared_address(memory); // two stages of keys and values
+    float *bias = (float *)(memory + 4 * 8192);
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
+    int first = blockIdx.x * ROWS, head = blockIdx.y, example = blockIdx.z, row = 16 * warp;
+    q += example * s.q_batch + head * s.features + first * s.q_row;
+    k += example * s.k_batch + head * s.features;
+    v += example * s.v_batch + head * s.features;
+    if (visible) visible += (long long)example * s.keys;
+
+    int shift = s.keys - s.queries;
+    int end = s.causal ? min(s.keys, first + ROWS + shift) : s.keys;
+    int count = (end + TILE - 1) / TILE;
+    copy_tile<ROWS>(tiles + 16384, q, s.q_row, s.queries - first, s.features);
+    copies_begun();
+    copy_tile<TILE>(tiles, k, s.k_row, s.keys, s.features);
+    copy_tile<TILE>(tiles + 8192, v, s.v_row, s.keys, s.features);
+    copies_begun();
+    // bias[key - query + ROWS - 1], the query counted from `first`.
+    int distances = s.queries + s.keys - 1;
+    read_bias(bias, relative ? relative + (long long)head * distances : nullptr, s.queries - ROWS - first,
+              count * TILE + ROWS, distances);
+    await_copies<1>();
+    __syncthreads();
+    Four query[4];
+#pragma unroll
+    for (int step = 0; step < 4; step++) query[step] = read_a(tiles + 16384, row, step);
+    __syncthreads();
+
+    float o[HEAD / 8][4] = {};
+    float maximum[2] = {MINUS_INFINITY, MINUS_INFINITY}, sum[2] = {0, 0};
+    for (int tile = 0; tile < count; tile++) {
+        int key0 = tile * TILE;
+        u32 keys = tiles + (tile & 1) * 16384, values = keys + 8192;
+        if (tile + 1 < count) {
+            u32 next = tiles + ((tile + 1) & 1) * 16384;
+            int left = s.keys - key0 - TILE;
+            copy_tile<TILE>(next, k + (key0 + TILE) * s.k_row, s.k_row, left, s.features);
+            copy_tile<TILE>(next + 8192, v + (key0 + TILE) * s.v_row, s.v_row, left, s.features);
+        }
+        copies_begun();
+        await_copies<1>();
+        show_copies();
+        __syncthreads();
+
+        float p[8][4];
+        start_scores(p, bias + key0 + ROWS - 1 - row - g + 2 * t);
+        hold(p);
+        hold(query);
+        begin_products();
+        by_positions(p, query, keys);
+        end_products();
+        hold(p);
+        bool whole = key0 + TILE <= s.keys && !visible && (!s.causal || key0 + TILE <= first + row + shift + 1);
+        if (!whole) {
+#pragma unroll
+            for (int n = 0; n < 8; n++) {
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    int key = key0 + 8 * n + 2 * t + (i & 1), seen = first + row + g + (i & 2) * 4 + shift;
+                    bool hidden = key >= s.keys || (s.causal && key > seen) || (visible && !visible[key]);
+                    if (hidden) p[n][i] = MINUS_INFINITY;
+                }
+            }
+        }
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float largest = maximum[half];
+#pragma unroll
+            for (int n = 0; n < 8; n++) largest = fmaxf(largest, fmaxf(p[n][2 * half], p[n][2 * half + 1]));
+            largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFu, largest, 1));
+            largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFu, largest, 2));
+            float base = largest == MINUS_INFINITY ? 0.0f : largest * LOG2E;
+            float kept = power_of_2(maximum[half] * LOG2E - base);
+            maximum[half] = largest;
+            float more = 0;
+#pragma unroll
+            for (int n = 0; n < 8; n++) {
+                p[n][2 * half] = power_of_2(p[n][2 * half] * LOG2E - base);
+                p[n][2 * half + 1] = power_of_2(p[n][2 * half + 1] * LOG2E - base);
+                more += p[n][2 * half] + p[n][2 * half + 1];
+                o[n][2 * half] *= kept;
+                o[n][2 * half + 1] *= kept;
+            }
+            sum[half] = sum[half] * kept + more;
+        }
+        Four factors[4];
+        as_factors(factors, p);
+        hold(o);
+        hold(factors);
+        begin_products();
+        by_features(o, factors, values);
+        end_products();
+        hold(o);
+        hold(factors);
+        __syncthreads();
+    }
+    await_copies<0>();
+    float factor[2];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        sum[half] += __shfl_xor_sync(0xFFFFFFFFu, sum[half], 1);
+        sum[half] += __shfl_xor_sync(0xFFFFFFFFu, sum[half], 2);
+        factor[half] = 1.0f / sum[half];
+        int query_row = first + row + g + 8 * half;
+        if (t == 0 && query_row < s.queries)
+            lse[((long long)example * s.heads + head) * s.queries + query_row] = maximum[half] * LOG2E + log2f(sum[half]);
+    }
+    write_rows(out + example * s.o_batch + head * s.features + first * s.o_row, s.o_row, row, s.queries - first, s.features, o,
+               factor[0], factor[1]);
+}
+
+// deltas[batch, heads, queries] = the sum over features of out · dout. Eight lanes take a row of a head.
+extern "C" __global__ void __launch_bounds__(256) attention_deltas(const u16 *out, const u16 *dout, float *deltas, Shape s)
+{
+    long long index = ((long long)blockIdx.x * 256 + threadIdx.x) / 8;
+    int part = threadIdx.x & 7;
+    bool there = index < (long long)s.batch * s.heads * s.queries;
+    int head = index % s.heads;
+    long long position = index / s.heads;
+    long long example = position / s.queries, query = position % s.queries;
+    float sum = 0;
+    if (there && 8 * part < s.features) {
+        int at = head * s.features + 8 * part;
+        uint4 a = *(const uint4 *)(out + example * s.o_batch + query * s.o_row + at);
+        uint4 b = *(const uint4 *)(dout + example * s.do_batch + query * s.do_row + at);
+        u32 x[4] = {a.x, a.y, a.z, a.w}, y[4] = {b.x, b.y, b.z, b.w};
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            sum += __uint_as_float(x[i] << 16) * __uint_as_float(y[i] << 16) +
+                   __uint_as_float(x[i] & 0xFFFF0000u) * __uint_as_float(y[i] & 0xFFFF0000u);
+    }
+#pragma unroll
+    for (int offset = 4; offset > 0; offset >>= 1) sum += __shfl_xor_sync(0xFFFFFFFFu, sum, offset);
+    if (there && part == 0) deltas[(example * s.heads + head) * s.queries + query] = sum;
+}
+
+// The gradients of keys and values. Grid [tiles of keys, heads, batch].
+extern "C" __global__ void __launch_bounds__(128, 3) attention_dkv(
+    const u16 *q, const u16 *k, const u16 *v, const float *relative, const u8 *visible, const u16 *dout, const float *lse,
+    const float *deltas, u16 *dk, u16 *dv, Shape s)
+{
+    extern __shared__ __align__(1024) u8 memory[];
+    u32 tiles = shared_address(memory); // two stages of queries and gradients of the output
+    u32 own = tiles + 4 * 8192; // the block's keys and values
+    float *rows = (float *)(memory + 6 * 8192); // two stages of 64 lse and 64 deltas
+    float *bias = rows + 256;
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
+    int first = blockIdx.x * ROWS, head = blockIdx.y, example = blockIdx.z, row = 16 * warp;
+    q += example * s.q_batch + head * s.features;
+    dout += example * s.do_batch + head * s.features;
+    lse += ((long long)example * s.heads + head) * s.queries;
+    deltas += ((long long)example * s.heads + head) * s.queries;
+
+    int shift = s.keys - s.queries;
+    int count = (s.queries + TILE - 1) / TILE;
+    // The first tile with a query that sees a key of these.
+    int begin = s.causal ? max(0, first - shift) / TILE : 0;
+    copy_tile<ROWS>(own, k + example * s.k_batch + head * s.features + first * s.k_row, s.k_row, s.keys - first, s.features);
+    copy_tile<ROWS>(own + 8192, v + example * s.v_batch + head * s.features + first * s.v_row, s.v_row, s.keys - first,
+                    s.features);
+    copies_begun();
+    // bias[key - query + padded - 1], the key counted from `first`.
+    int padded = count * TILE, distances = s.queries + s.keys - 1;
+    read_bias(bias, relative ? relative + (long long)head * distances : nullptr, first + s.queries - padded, padded + ROWS,
+              distances);
+    bool hidden[2];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int at = first + row + g + 8 * half;
+        hidden[half] = at >= s.keys || (visible && !visible[(long long)example * s.keys + at]);
+    }
+#ifdef HOPPER
+    u32 key = own, value = own + 8192;
+#else
+    Four key[4], value[4];
+    await_copies<0>();
+    __syncthreads();
+#pragma unroll
+    for (int step = 0; step < 4; step++) {
+        key[step] = read_a(own, row, step);
+        value[step] = read_a(own + 8192, row, step);
+    }
+#endif
+
+    auto copy_stage = [&](int tile) {
+        u32 to = tiles + (tile & 1) * 16384;
+        int query0 = tile * TILE;
+        copy_tile<TILE>(to, q + query0 * s.q_row, s.q_row, s.queries - query0, s.features);
+        copy_tile<TILE>(to + 8192, dout + query0 * s.do_row, s.do_row, s.queries - query0, s.features);
+        if (threadIdx.x < 128) {
+            int at = threadIdx.x & 63;
+            bool is_lse = threadIdx.x < 64, there = query0 + at < s.queries;
+            // A query that there is not has no probabilities. Deltas are subtracted.
+            float outside = is_lse ? -MINUS_INFINITY : 0.0f;
+            rows[(tile & 1) * 128 + threadIdx.x] = there ? (is_lse ? lse[query0 + at] : -deltas[query0 + at]) : outside;
+        }
+    };
+    float dk_sum[HEAD / 8][4] = {}, dv_sum[HEAD / 8][4] = {};
+    if (begin < count) copy_stage(begin);
+    copies_begun();
+    for (int tile = begin; tile < count; tile++) {
+        int query0 = tile * TILE;
+        u32 queries = tiles + (tile & 1) * 16384, gradients = queries + 8192;
+        if (tile + 1 < count) copy_stage(tile + 1);
+        copies_begun();
+        await_copies<1>();
+        show_copies();
+        __syncthreads();
+        const float *row_lse = rows + (tile & 1) * 128, *row_delta = row_lse + 64;
+        bool whole = first + row + 16 <= s.keys && !visible && (!s.causal || first + row + 15 <= query0 + shift);
+#pragma unroll
+        for (int start = 0; start < TILE; start += 8 * PART) {
+            // [16 keys, 8 · PART queries]; the bias falls with the query.
+            float p[PART][4], dp[PART][4];
+            const float *near = bias + row + g + padded - 1 - query0 - start - 2 * t;
+            p[0][0] = near[0];
+            p[0][1] = near[-1];
+#pragma unroll
+            for (int n = 0; n < PART; n++) {
+                p[n][2] = near[8 - 8 * n];
+                p[n][3] = near[7 - 8 * n];
+                if (n + 1 < PART) {
+                    p[n + 1][0] = near[-8 - 8 * n];
+                    p[n + 1][1] = near[-9 - 8 * n];
+                }
+                float2 delta = *(const float2 *)(row_delta + start + 8 * n + 2 * t);
+                dp[n][0] = dp[n][2] = delta.x;
+                dp[n][1] = dp[n][3] = delta.y;
+            }
+            hold(p);
+            hold(dp);
+            begin_products();
+            by_positions(p, key, queries + start * 128);
+            by_positions(dp, value, gradients + start * 128);
+            end_products();
+            hold(p);
+            hold(dp);
+#pragma unroll
+            for (int n = 0; n < PART; n++) {
+                float2 of_row = *(const float2 *)(row_lse + start + 8 * n + 2 * t);
+#pragma unroll
+                for (int i = 0; i < 4; i++) p[n][i] = power_of_2(p[n][i] * LOG2E - (i & 1 ? of_row.y : of_row.x));
+                if (!whole) {
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        int query = query0 + start + 8 * n + 2 * t + (i & 1), seen = first + row + g + (i & 2) * 4;
+                        if (hidden[i >> 1] || (s.causal && seen > query + shift)) p[n][i] = 0.0f;
+                    }
+                }
+#pragma unroll
+                for (int i = 0; i < 4; i++) dp[n][i] *= p[n][i];
+            }
+            Four factors[PART / 2], gradient_factors[PART / 2];
+            as_factors(factors, p);
+            as_factors(gradient_factors, dp);
+            hold(dv_sum);
+            hold(dk_sum);
+            hold(factors);
+            hold(gradient_factors);
+            begin_products();
+            by_features(dv_sum, factors, gradients + start * 128);
+            by_features(dk_sum, gradient_factors, queries + start * 128);
+            end_products();
+            hold(dv_sum);
+            hold(dk_sum);
+            hold(factors);
+            hold(gradient_factors);
+        }
+        __syncthreads();
+    }
+    await_copies<0>();
+    write_rows(dk + example * s.dk_batch + head * s.features + first * s.dk_row, s.dk_row, row, s.keys - first, s.features, dk_sum,
+               1.0f, 1.0f);
+    write_rows(dv + example * s.dv_batch + head * s.features + first * s.dv_row, s.dv_row, row, s.keys - first, s.features, dv_sum,
+               1.0f, 1.0f);
+}
+
+// The gradients of queries and of the bias. Grid [tiles of queries, heads, groups of examples]. `partial`, if not null, gets for each
+// block the sums of the scores' gradients by key - query + ROWS - 1, the query counted within the tile: [heads, tiles, groups, span]
+// with span = 64 · tiles of keys + ROWS.
+//
+// How it adds them up: the Cs of a warp are 8 × 8 squares of keys 8n.. and queries 8a..; squares with the same n - a = j lie on the
+// same diagonals, so they are added first. A lane has columns 2t and 2t + 1 of row g of such a sum. What is on the diagonal of the
+// first is, for the second, a row further down, at lane + 4 (for g = 7 in the sum of j - 1). One shuffle brings them together, and a
+// lane keeps the sum of diagonal 8j + 2t - g in a column of shared memory that is its own.
+extern "C" __global__ void __launch_bounds__(128, 3) attention_dq(
+    const u16 *q, const u16 *k, const u16 *v, const float *relative, const u8 *visible, const u16 *dout, const float *lse,
+    const float *deltas, u16 *dq, float *partial, Shape s)
+{
+    extern __shared__ __align__(1024) u8 memory[];
+    u32 tiles = shared_address(memory);
+    float *bias = (float *)(memory + 4 * 8192);
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
+    int first = blockIdx.x * ROWS, head = blockIdx.y, row = 16 * warp;
+    int shift = s.keys - s.queries;
+    int end = s.causal ? min(s.keys, first + ROWS + shift) : s.keys;
+    int count = (end + TILE - 1) / TILE, all = (s.keys + TILE - 1) / TILE;
+    int distances = s.queries + s.keys - 1;
+    read_bias(bias, relative ? relative + (long long)head * distances : nullptr, s.queries - ROWS - first, all * TILE + ROWS,
+              distances);
+    // [warp][j + 1][lane] for j in -1..=8 · count
+    float *diagonals = bias + all * TILE + ROWS;
+    int squares = 8 * all + 2;
+    float *own = diagonals + warp * squares * 32 + lane;
+    if (partial)
+        for (int j = 0; j < squares; j++) own[32 * j] = 0.0f;
+
+    int last = min(s.batch, (int)(blockIdx.z + 1) * s.group);
+    for (int example = blockIdx.z * s.group; example < last; example++) {
+        const u16 *k_of = k + example * s.k_batch + head * s.features, *v_of = v + example * s.v_batch + head * s.features;
+        const u8 *visible_of = visible ? visible + (long long)example * s.keys : nullptr;
+        copy_tile<ROWS>(tiles, q + example * s.q_batch + head * s.features + first * s.q_row, s.q_row, s.queries - first, s.features);
+        copy_tile<ROWS>(tiles + ROWS * 128, dout + example * s.do_batch + head * s.features + first * s.do_row, s.do_row,
+                        s.queries - first, s.features);
+        copies_begun();
+        await_copies<0>();
+        __syncthreads();
+        Four query[4], gradient[4];
+#pragma unroll
+        for (int step = 0; step < 4; step++) {
+            query[step] = read_a(tiles, row, step);
+            gradient[step] = read_a(tiles + ROWS * 128, row, step);
+        }
+        __syncthreads();
+        copy_tile<TILE>(tiles, k_of, s.k_row, s.keys, s.features);
+        copy_tile<TILE>(tiles + 8192, v_of, s.v_row, s.keys, s.features);
+        copies_begun();
+        float row_lse[2], row_delta[2];
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            int at = first + row + g + 8 * half;
+            long long index = ((long long)example * s.heads + head) * s.queries + at;
+            row_lse[half] = at < s.queries ? lse[index] : -MINUS_INFINITY;
+            row_delta[half] = at < s.queries ? -deltas[index] : 0.0f;
+        }
+
+        float dq_sum[HEAD / 8][4] = {};
+        // Of the square before: what it has of queries g, its sums' second column, and of j - 1 the same.
+        float even = 0, odd = 0, odd_before = 0;
+        int j = 0;
+        auto add_square = [&](float e, float o) {
+            float below = __shfl_sync(0xFFFFFFFFu, g == 0 ? odd_before : o, (lane + 4) & 31);
+            own[32 * j] += e + below;
+            odd_before = o;
+            j++;
+        };
+        for (int tile = 0; tile < count; tile++) {
+            int key0 = tile * TILE;
+            u32 keys = tiles + (tile & 1) * 16384, values = keys + 8192;
+            if (tile + 1 < count) {
+                u32 next = tiles + ((tile + 1) & 1) * 16384;
+                int left = s.keys - key0 - TILE;
+                copy_tile<TILE>(next, k_of + (key0 + TILE) * s.k_row, s.k_row, left, s.features);
+                copy_tile<TILE>(next + 8192, v_of + (key0 + TILE) * s.v_row, s.v_row, left, s.features);
+            }
+            copies_begun();
+            await_copies<1>();
+            show_copies();
+            __syncthreads();
+            bool whole = key0 + TILE <= s.keys && !visible && (!s.causal || key0 + TILE <= first + row + shift + 1);
+#pragma unroll
+            for (int start = 0; start < TILE; start += 8 * PART) {
+                // [16 queries, 8 · PART keys]
+                float p[PART][4], dp[PART][4];
+                start_scores(p, bias + key0 + start + ROWS - 1 - row - g + 2 * t);
+#pragma unroll
+                for (int n = 0; n < PART; n++) {
+                    dp[n][0] = dp[n][1] = row_delta[0];
+                    dp[n][2] = dp[n][3] = row_delta[1];
+                }
+                hold(p);
+                hold(dp);
+                hold(query);
+                hold(gradient);
+                begin_products();
+                by_positions(p, query, keys + start * 128);
+                by_positions(dp, gradient, values + start * 128);
+                end_products();
+                hold(p);
+                hold(dp);
+#pragma unroll
+                for (int n = 0; n < PART; n++) {
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        p[n][i] = power_of_2(p[n][i] * LOG2E - row_lse[i >> 1]);
+                        if (!whole) {
+                            int key = key0 + start + 8 * n + 2 * t + (i & 1), seen = first + row + g + (i & 2) * 4 + shift;
+                            bool hidden =
+                                key >= s.keys || (s.causal && key > seen) || (visible_of && !visible_of[key]);
+                            if (hidden) p[n][i] = 0.0f;
+                        }
+                        dp[n][i] *= p[n][i];
+                    }
+                }
+                if (partial) {
+#pragma unroll
+                    for (int n = 0; n < PART; n++) {
+                        add_square(even + dp[n][2], odd + dp[n][3]);
+                        even = dp[n][0];
+                        odd = dp[n][1];
+                    }
+                }
+                Four factors[PART / 2];
+                as_factors(factors, dp);
+                hold(dq_sum);
+                hold(factors);
+                begin_products();
+                by_features(dq_sum, factors, keys + start * 128);
+                end_products();
+                hold(dq_sum);
+                hold(factors);
+            }
+            __syncthreads();
+        }
+        if (partial) {
+            add_square(even, odd);
+            add_square(0.0f, 0.0f);
+        }
+        await_copies<0>();
+        write_rows(dq + example * s.dq_batch + head * s.features + first * s.dq_row, s.dq_row, row, s.queries - first, s.features,
+                   dq_sum, 1.0f, 1.0f);
+    }
+    if (!partial) return;
+    __syncthreads();
+    int span = all * TILE + ROWS;
+    float *to = partial + (((long long)head * gridDim.x + blockIdx.x) * gridDim.z + blockIdx.z) * span;
+    for (int i = threadIdx.x; i < span; i += blockDim.x) {
+        float sum = 0;
+        for (int w = 0; w < 4; w++) {
+            for (int column = 0; column < 4; column++) {
+                // 8j - g
+                int x = i - (ROWS - 1) + 16 * w - 2 * column, of = (-x) & 7, square = (x + of) / 8 + 1;
+                if (x + of >= -8 && square < squares) sum += diagonals[(w * squares + square) * 32 + 4 * of + column];
+            }
+        }
+        to[i] = sum;
+    }
+}
+
+// drelative [heads, queries + keys - 1] from what `attention_dq` left. Grid [distances / 128, heads].
+extern "C" __global__ void __launch_bounds__(128) attention_dbias(const float *partial, float *drelative, int tiles, int groups, Shape s)
+{
+    int distances = s.queries + s.keys - 1, at = blockIdx.x * 128 + threadIdx.x, head = blockIdx.y;
+    if (at >= distances) return;
+    int span = ((s.keys + TILE - 1) / TILE) * TILE + ROWS;
+    float sum = 0;
+    for (int tile = 0; tile < tiles; tile++) {
+        int i = at - (s.queries - 1) + tile * ROWS + ROWS - 1;
+        if (i < 0 || i >= span) continue;
+        const float *from = partial + ((long long)head * tiles + tile) * groups * span + i;
+        for (int group = 0; group < groups; group++) sum += from[(long long)group * span];
+    }
+    drelative[(long long)head * distances + at] = sum;
+}

@@ -1,0 +1,249 @@
+//! Attention that does not store its probabilities.
+
+use tch::{Kind, Tensor};
+
+use super::{Argument, Kernel, Kernels, Source, at, at_option};
+use crate::tensor::beside;
+
+/// Queries and keys that a block takes at a time, and the most features of a head.
+const TILE: i64 = 64;
+/// Two stages of two tiles in bf16.
+const TILES: i64 = 4 * TILE * TILE * 2;
+/// A block's own keys and values.
+const OWN: i64 = 2 * TILE * TILE * 2;
+
+/// As in `attention.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct Shape {
+    heads: i32,
+    queries: i32,
+    keys: i32,
+    features: i32,
+    causal: i32,
+    group: i32,
+    batch: i32,
+    unused: i32,
+    q: [i64; 2],
+    k: [i64; 2],
+    v: [i64; 2],
+    o: [i64; 2],
+    d_o: [i64; 2],
+    dq: [i64; 2],
+    dk: [i64; 2],
+    dv: [i64; 2],
+}
+
+impl Argument for Shape {}
+
+/// An attention and what its way back needs.
+pub struct Flash {
+    heads: i64,
+    causal: bool,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    /// `[heads, query + key - 1]`, f32: the bias of key - query + queries - 1.
+    relative: Option<Tensor>,
+    /// `[batch, key]`, 0 for a hidden one.
+    visible: Option<Tensor>,
+    output: Tensor,
+    /// log2 of the scores' sums of exponentials, `[batch, heads, query]`.
+    lse: Tensor,
+}
+
+/// Distances of examples and of positions.
+fn distances(x: &Tensor) -> [i64; 2] {
+    let stride = x.stride();
+    [stride[0], stride[1]]
+}
+
+fn tiles(positions: i64) -> i64 {
+    (positions + TILE - 1) / TILE
+}
+
+impl Kernels {
+    /// Whether these, `[batch, length, heads · d_kv]`, can be attended to here.
+    pub fn can_attend(&self, heads: i64, q: &Tensor, k: &Tensor, v: &Tensor, biased: bool) -> bool {
+        let fits = |x: &Tensor| {
+            let stride = x.stride();
+            x.kind() == Kind::BFloat16
+                && stride[2] == 1
+                && stride[0] % 8 == 0
+                && stride[1] % 8 == 0
+                && x.data_ptr() as u64 % 16 == 0
+        };
+        let features = q.size()[2] / heads;
+        let longest = tiles(k.size()[1].max(q.size()[1]));
+        let shared =
+            TILES + OWN + 1024 + 4 * TILE * (longest + 1) + if biased { diagonals(longest) } else { 0 };
+        features <= TILE
+            && features % 8 == 0
+            && [q, k, v].into_iter().all(fits)
+            && shared <= self.shared_memory
+    }
+
+    fn attention_kernel(name: &'static str) -> Kernel {
+        Kernel { source: Source::Attention, bf16: true, vectors: 0, name }
+    }
+
+    pub fn attend(
+        &self,
+        heads: i64,
+        causal: bool,
+        [q, k, v]: [Tensor; 3],
+        relative: Option<Tensor>,
+        visible: Option<Tensor>,
+    ) -> Flash {
+        let size = q.size();
+        let (batch, queries) = (size[0], size[1]);
+        let output = self.empty(&size, Kind::BFloat16);
+        let lse = self.empty(&[batch, heads, queries], Kind::Float);
+        let flash = Flash { heads, causal, q, k, v, relative, visible, output, lse };
+        let Flash { q, k, v, relative, visible, output, lse, .. } = &flash;
+        let shared = TILES + 4 * TILE * (tiles(k.size()[1]) + 1);
+        self.launch(
+            Self::attention_kernel("attention_forward"),
+            [tiles(queries), heads, batch],
+            128,
+            shared,
+            &[
+                &at(q),
+                &at(k),
+                &at(v),
+                &at_option(relative.as_ref()),
+                &at_option(visible.as_ref()),
+                &at(output),
+                &at(lse),
+                &flash.shape(),
+            ],
+        );
+        flash
+    }
+
+    /// The gradients of queries, keys and values, side by side where these are, and of the relative bias.
+    pub fn attention_gradients(&self, flash: &Flash, dy: &Tensor) -> ([Tensor; 3], Option<Tensor>) {
+        let Flash { heads, q, k, v, relative, visible, output, lse, .. } = flash;
+        let (batch, queries, keys) = (q.size()[0], q.size()[1], k.size()[1]);
+        let [dq, dk, dv] = self.gradients_like(q, k, v);
+        let deltas = self.empty(&[batch, *heads, queries], Kind::Float);
+        // Enough blocks to fill the GPU a few times; the more examples one takes, the fewer sums of the bias are left to add.
+        let blocks = batch * heads * tiles(queries);
+        let group = (blocks / (8 * self.multiprocessors)).clamp(1, batch);
+        let groups = (batch + group - 1) / group;
+        let shape = Shape {
+            group: group as i32,
+            d_o: distances(dy),
+            dq: distances(&dq),
+            dk: distances(&dk),
+            dv: distances(&dv),
+            ..flash.shape()
+        };
+        let launch = |name, grid, threads, shared, arguments: &[&dyn Argument]| {
+            self.launch(Self::attention_kernel(name), grid, threads, shared, arguments);
+        };
+        let rows = (8 * batch * heads * queries + 255) / 256;
+        launch("attention_deltas", [rows, 1, 1], 256, 0, &[&at(output), &at(dy), &at(&deltas), &shape]);
+
+        let [q, k, v] = [q, k, v].map(at);
+        let [relative_at, visible_at] = [relative, visible].map(|tensor| at_option(tensor.as_ref()));
+        let (lse, deltas_at) = (at(lse), at(&deltas));
+        let shared = TILES + OWN + 1024 + 4 * TILE * (tiles(queries) + 1);
+        launch(
+            "attention_dkv",
+            [tiles(keys), *heads, batch],
+            128,
+            shared,
+            &[&q, &k, &v, &relative_at, &visible_at, &at(dy), &lse, &deltas_at, &at(&dk), &at(&dv), &shape],
+        );
+        let span = TILE * (tiles(keys) + 1);
+        let partial =
+            relative.as_ref().map(|_| self.empty(&[*heads, tiles(queries), groups, span], Kind::Float));
+        let shared = TILES + 4 * span + if partial.is_some() { diagonals(tiles(keys)) } else { 0 };
+        launch(
+            "attention_dq",
+            [tiles(queries), *heads, groups],
+            128,
+            shared,
+            &[
+                &q,
+                &k,
+                &v,
+                &relative_at,
+                &visible_at,
+                &at(dy),
+                &lse,
+                &deltas_at,
+                &at(&dq),
+                &at_option(partial.as_ref()),
+                &shape,
+            ],
+        );
+        let drelative = partial.map(|partial| {
+            let distances = queries + keys - 1;
+            let drelative = self.empty(&[*heads, distances], Kind::Float);
+            let (grid, sizes) =
+                ([(distances + 127) / 128, *heads, 1], [tiles(queries) as i32, groups as i32]);
+            launch(
+                "attention_dbias",
+                grid,
+                128,
+                0,
+                &[&at(&partial), &at(&drelative), &sizes[0], &sizes[1], &shape],
+            );
+            drelative
+        });
+        ([dq, dk, dv], drelative)
+    }
+
+    fn gradients_like(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> [Tensor; 3] {
+        let parts = |whole: &Tensor, widths: &[i64]| -> Vec<Tensor> { whole.split_with_sizes(widths, 2) };
+        let width = |x: &Tensor| x.size()[2];
+        let like = |whole: &Tensor| self.empty(&whole.size(), Kind::BFloat16);
+        let all = [q, k, v].map(Tensor::shallow_clone);
+        if let Some(whole) = beside(&all, 2) {
+            let mut parts = parts(&like(&whole), &all.each_ref().map(width)).into_iter();
+            return std::array::from_fn(|_| parts.next().expect("three parts"));
+        }
+        let [_, k, v] = all;
+        let both = beside(&[k.shallow_clone(), v.shallow_clone()], 2).map_or_else(
+            || [k.shallow_clone(), v.shallow_clone()].map(|x| like(&x)),
+            |whole| {
+                let mut parts = parts(&like(&whole), &[width(&k), width(&v)]).into_iter();
+                std::array::from_fn(|_| parts.next().expect("two parts"))
+            },
+        );
+        let [dk, dv] = both;
+        [like(q), dk, dv]
+    }
+}
+
+/// Bytes for the diagonals of so many tiles of keys.
+fn diagonals(tiles: i64) -> i64 {
+    4 * (8 * tiles + 2) * 32 * 4
+}
+
+impl Flash {
+    pub fn output(&self) -> &Tensor {
+        &self.output
+    }
+
+    fn shape(&self) -> Shape {
+        let Flash { heads, causal, q, k, v, output, .. } = self;
+        let size = q.size();
+        Shape {
+            heads: *heads as i32,
+            queries: size[1] as i32,
+            keys: k.size()[1] as i32,
+            features: (size[2] / heads) as i32,
+            causal: i32::from(*causal),
+            group: 1,
+            batch: size[0] as i32,
+            q: distances(q),
+            k: distances(k),
+            v: distances(v),
+            o: distances(output),
+            ..Shape::default()
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Kernels of our own for NVIDIA's GPUs, where libtorch would take many launches and passes over memory.
+//!
+//! Their sources are part of the program; NVRTC, which comes with PyTorch, compiles them for the GPU at hand when they are first
+//! used. They run on libtorch's stream, in order with its own kernels, and on its memory.
+
+mod adamw;
+mod attention;
+mod embedding;
+mod fused;
+mod staging;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use cudarc::driver::sys::{CUdevice_attribute, CUfunction, CUfunction_attribute, CUmodule};
+use cudarc::driver::{CudaContext, CudaStream, result};
+use cudarc::nvrtc;
+use tch::{Device, Kind, Tensor};
+
+pub use adamw::Updated;
+use staging::Staging;
+
+/// A file of kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Source {
+    Activation,
+    Adamw,
+    Attention,
+    CrossEntropy,
+    Embedding,
+    Norm,
+}
+
+impl Source {
+    fn text(self) -> String {
+        let own = match self {
+            Source::Activation => include_str!("activation.cu"),
+            Source::Adamw => include_str!("adamw.cu"),
+            Source::Attention => include_str!("attention.cu"),
+            Source::CrossEntropy => include_str!("cross_entropy.cu"),
+            Source::Embedding => include_str!("embedding.cu"),
+            Source::Norm => include_str!("norm.cu"),
+        };
+        format!("{}\n{own}", include_str!("common.cu"))
+    }
+}
+
+/// A kernel in one of its forms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Kernel {
+    source: Source,
+    /// Activations are bf16, not f32.
+    bf16: bool,
+    /// The value of `VECTORS`, where the source has it.
+    vectors: i64,
+    name: &'static str,
+}
+
+/// The kernels on a GPU.
+pub struct Kernels {
+    device: Device,
+    context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    /// Such as `sm_90`.
+    architecture: String,
+    multiprocessors: i64,
+    /// The most shared memory that a block can have.
+    shared_memory: i64,
+    /// Bytes on the device.
+    memory: i64,
+    modules: RefCell<HashMap<(Source, bool, i64), CUmodule>>,
+    functions: RefCell<HashMap<Kernel, CUfunction>>,
+    staging: RefCell<Staging>,
+    /// Lists that every step needs again, such as the groups of norms.
+    lists: RefCell<HashMap<Vec<i32>, Tensor>>,
+}
+
+/// The oldest GPUs with bf16, asynchronous copies to shared memory and the matrix instructions used here.
+const OLDEST: (i32, i32) = (8, 0);
+/// With the instructions that Hopper alone has.
+const HOPPER: &str = "sm_90a";
+
+impl Kernels {
+    /// Of a GPU, or why there are none.
+    pub fn new(index: usize) -> Result<Self, String> {
+        // Where a library is missing, cudarc panics.
+        catch_unwind(AssertUnwindSafe(|| Self::open(index)))
+            .unwrap_or_else(|_| Err("CUDA's driver cannot be loaded".into()))
+    }
+
+    fn open(index: usize) -> Result<Self, String> {
+        // SAFETY: these are NVIDIA's libraries, whose initialisers may run.
+        if !unsafe { nvrtc::sys::is_culib_present() } {
+            return Err("NVRTC (libnvrtc.so, a part of CUDA and of PyTorch) is not found".into());
+        }
+        let failed = |error: result::DriverError| error.to_string();
+        // The context that libtorch uses as well, and its stream.
+        let context = CudaContext::new(index).map_err(failed)?;
+        let capability = context.compute_capability().map_err(failed)?;
+        if capability < OLDEST {
+            return Err(format!("its compute capability is {}.{}", capability.0, capability.1));
+        }
+        let attribute = |attribute| context.attribute(attribute).map(i64::from).map_err(failed);
+        Ok(Kernels {
+            device: Device::Cuda(index),
+            stream: context.default_stream(),
+            architecture: match capability {
+                (9, 0) => HOPPER.into(),
+                (major, minor) => format!("sm_{major}{minor}"),
+            },
+            multiprocessors: attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            shared_memory: attribute(
+                CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+            )?,
+            memory: context.total_mem().map_err(failed)? as i64,
+            staging: RefCell::new(Staging::new(&context).map_err(failed)?),
+            lists: RefCell::default(),
+            context,
+            modules: RefCell::default(),
+            functions: RefCell::default(),
+        })
+    }
+
+    /// Bytes on the device.
+    pub fn memory(&self) -> i64 {
+        self.memory
+    }
+
+    fn empty(&self, size: &[i64], kind: Kind) -> Tensor {
+        Tensor::empty(size, (kind, self.device))
+    }
+
+    /// Numbers from the host. The GPU has them when its turn comes; the host goes on at once.
+    pub fn upload<T: tch::kind::Element + bytemuck::NoUninit>(&self, numbers: &[T]) -> Tensor {
+        let tensor = self.empty(&[numbers.len() as i64], T::KIND);
+        let mut staging = self.staging.borrow_mut();
+        self.bind();
+        match staging.send(bytemuck::cast_slice(numbers), at(&tensor), &self.stream) {
+            Ok(true) => tensor,
+            Ok(false) => Tensor::from_slice(numbers).to_device(self.device),
+            Err(error) => panic!("nothing can be copied to the GPU: {error}"),
+        }
+    }
+
+    /// The same for numbers that are likely to be wanted again.
+    fn list(&self, numbers: &[i32]) -> Tensor {
+        let mut lists = self.lists.borrow_mut();
+        lists.entry(numbers.to_vec()).or_insert_with(|| self.upload(numbers)).shallow_clone()
+    }
+
+    fn bind(&self) {
+        // libtorch may have made another device's context current.
+        self.context.bind_to_thread().unwrap_or_else(|error| panic!("the GPU's context is lost: {error}"));
+    }
+
+    /// Starts a kernel. The host does not wait for it.
+    ///
+    /// # Panics
+    /// If the kernel cannot be compiled or started.
+    fn launch(&self, kernel: Kernel, grid: [i64; 3], threads: u32, shared: i64, arguments: &[&dyn Argument]) {
+        let function = self.function(kernel);
+        let [x, y, z] = grid.map(|blocks| u32::try_from(blocks).expect("a grid within CUDA's limits"));
+        let mut arguments: Vec<*mut c_void> = arguments.iter().map(|argument| argument.address()).collect();
+        // SAFETY: callers pass what the kernel declares, and tensors as large as it reads and writes. Their memory is given back
+        // to libtorch's allocator in the stream's order, so a kernel has ended before another use of it begins.
+        let launched = unsafe {
+            if shared > 48 << 10 {
+                let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+                let _ = result::function::set_function_attribute(function, attribute, shared as i32);
+            }
+            let (grid, block, shared) = ((x, y, z), (threads, 1, 1), shared as u32);
+            result::launch_kernel(function, grid, block, shared, self.stream.cu_stream(), &mut arguments)
+        };
+        launched.unwrap_or_else(|error| panic!("{} cannot be started: {error}", kernel.name));
+    }
+
+    fn function(&self, kernel: Kernel) -> CUfunction {
+        let Kernel { source, bf16, vectors, name } = kernel;
+        self.bind();
+        *self.functions.borrow_mut().entry(kernel).or_insert_with(|| {
+            let mut modules = self.modules.borrow_mut();
+            let module =
+                *modules.entry((source, bf16, vectors)).or_insert_with(|| self.load(source, bf16, vectors));
+            let name = CString::new(name).expect("a name without zeros");
+            // SAFETY: the module is never unloaded.
+            let function = unsafe { result::module::get_function(module, name) };
+            function.unwrap_or_else(|error| panic!("{source:?} lacks a kernel: {error}"))
+        })
+    }
+
+    fn load(&self, source: Source, bf16: bool, vectors: i64) -> CUmodule {
+        let cubin = compile(source, bf16, vectors, &self.architecture)
+            .unwrap_or_else(|error| panic!("{source:?}: {error}"));
+        // SAFETY: a whole cubin.
+        let module = unsafe { result::module::load_data(cubin.as_ptr().cast()) };
+        module.unwrap_or_else(|error| panic!("{source:?} cannot be loaded: {error}"))
+    }
+}
+
+/// Machine code for an architecture.
+fn compile(source: Source, bf16: bool, vectors: i64, architecture: &str) -> Result<Vec<u8>, String> {
+    let text = CString::new(source.text()).map_err(|error| error.to_string())?;
+    let program = nvrtc::result::create_program(&text, None).map_err(|error| error.to_string())?;
+    let mut options = vec![format!("--gpu-architecture={architecture}"), "--std=c++17".into()];
+    options.push(format!("-DVECTORS={vectors}"));
+    options.extend(bf16.then(|| "-DBF16".into()));
+    options.extend((architecture == HOPPER).then(|| "-DHOPPER".into()));
+    // SAFETY: the program exists until the end of this function.
+    unsafe {
+        let compiled = nvrtc::result::compile_program(program, &options).map_err(|error| {
+            let log = nvrtc::result::get_program_log(program).unwrap_or_default();
+            let log = CStr::from_ptr(log.as_ptr()).to_string_lossy().into_owned();
+            format!("{error}\n{log}")
+        });
+        let cubin = compiled.and_then(|()| {
+            let mut size = 0;
+            nvrtc::sys::nvrtcGetCUBINSize(program, &mut size).result().map_err(|error| error.to_string())?;
+            let mut cubin = vec![0u8; size];
+            let got = nvrtc::sys::nvrtcGetCUBIN(program, cubin.as_mut_ptr().cast());
+            got.result().map_err(|error| error.to_string())?;
+            Ok(cubin)
+        });
+        let _ = nvrtc::result::destroy_program(program);
+        cubin
+    }
+}
+
+/// What a kernel takes by value.
+trait Argument {
+    fn address(&self) -> *mut c_void {
+        std::ptr::from_ref(self).cast_mut().cast()
+    }
+}
+
+impl Argument for u64 {}
+impl Argument for u32 {}
+impl Argument for i64 {}
+impl Argument for i32 {}
+impl Argument for f32 {}
+
+/// A tensor's first element, for a kernel.
+fn at(tensor: &Tensor) -> u64 {
+    tensor.data_ptr() as u64
+}
+
+/// The same, or null.
+fn at_option(tensor: Option<&Tensor>) -> u64 {
+    tensor.map_or(0, at)
+}
+
+fn is_bf16(kind: Kind) -> bool {
+    kind == Kind::BFloat16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Compiles every kernel for every architecture it is for, where there is an NVRTC; no GPU is needed.
+    #[test]
+    fn all_kernels_compile() {
+        // SAFETY: as in `Kernels::open`.
+        if !unsafe { nvrtc::sys::is_culib_present() } {
+            return;
+        }
+        for architecture in ["sm_80", HOPPER] {
+            for (source, vectors) in [
+                (Source::Activation, 0),
+                (Source::Adamw, 0),
+                (Source::Embedding, 0),
+                (Source::CrossEntropy, 0),
+                (Source::CrossEntropy, 1),
+                (Source::Norm, 1),
+                (Source::Norm, 16),
+            ] {
+                for bf16 in [false, true] {
+                    compile(source, bf16, vectors, architecture).unwrap();
+                }
+            }
+            compile(Source::Attention, true, 0, architecture).unwrap();
+        }
+    }
+}
