@@ -527,7 +527,7 @@ impl TchOps {
     fn flash(&self, q: &Node, k: &Node, v: &Node, how: &Attention<'_, Bias>) -> Option<Node> {
         let kernels = self.kernels.clone()?;
         let heads = how.heads as i64;
-        let values = [q, k, v].map(Node::value);
+        let values = [q, k, v].map(|x| x.value().to_kind(self.kind));
         let fits = {
             let [q, k, v] = &values;
             kernels.can_attend(heads, q, k, v, how.bias.is_some())

@@ -124,6 +124,7 @@ __device__ __forceinline__ Four as_a(const float (&left)[4], const float (&right
 #ifdef HOPPER
 // Positions of the other side that a warp takes at a time, by eights.
 #define PART 8
+#define DQ_BLOCKS 2
 
 // A tile of rows of 128 bytes, in the order that `place` gives them, which is wgmma's 128-byte swizzle; 8 rows are 1,024 bytes.
 __device__ __forceinline__ u64 descriptor(u32 address)
@@ -140,15 +141,15 @@ __device__ __forceinline__ u64 descriptor(u32 address)
 #define SUM_NAMES                                                                                                              \
     "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}"
 
-// c += a · b for a warp group: a of registers, b [16, 64] of shared memory, its columns' (0) or its rows' (1) elements side by side.
-template <int TRANSPOSED> __device__ __forceinline__ void multiply_group(float (&c)[8][4], const Four &a, u64 b)
+// c += a · b for a warp group: a of registers, b [16, 64] of shared memory, the elements of its rows side by side.
+__device__ __forceinline__ void multiply_group(float (&c)[8][4], const Four &a, u64 b)
 {
     asm volatile("{ .reg .pred p; setp.eq.u32 p, 0, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " SUM_NAMES ", {%32,%33,%34,%35}, %36, p, 1, 1, %37; }"
-                 : SUMS(c) : "r"(a.x[0]), "r"(a.x[1]), "r"(a.x[2]), "r"(a.x[3]), "l"(b), "n"(TRANSPOSED));
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " SUM_NAMES ", {%32,%33,%34,%35}, %36, p, 1, 1, 1; }"
+                 : SUMS(c) : "r"(a.x[0]), "r"(a.x[1]), "r"(a.x[2]), "r"(a.x[3]), "l"(b));
 }
 
-// The same with a [64, 16] of shared memory.
+// The same with a [64, 16] of shared memory, and of b the elements of its columns side by side.
 __device__ __forceinline__ void multiply_group(float (&c)[8][4], u64 a, u64 b)
 {
     asm volatile("{ .reg .pred p; setp.eq.u32 p, 0, 0;\n"
@@ -178,14 +179,13 @@ __device__ __forceinline__ void end_products()
 // What was copied becomes visible to wgmma.
 __device__ __forceinline__ void show_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-// c [16 rows, 64 positions] += a · positionsᵀ, over the features; `tile` holds the positions.
-__device__ __forceinline__ void by_positions(float (&c)[8][4], const Four (&a)[4], u32 tile)
-{
-#pragma unroll
-    for (int step = 0; step < 4; step++) multiply_group<0>(c, a[step], descriptor(tile + 32 * step));
-}
+// What a block's own rows are multiplied from: shared memory. (Registers that live through the loop are not kept by ptxas 13.0, which
+// gives them to others after their first use by wgmma.)
+typedef u32 Own;
+__device__ __forceinline__ Own own_rows(u32 tile, int) { return tile; }
 
-__device__ __forceinline__ void by_positions(float (&c)[8][4], u32 a, u32 tile)
+// c [16 rows, 64 positions] += own · positionsᵀ, over the features; `tile` holds the positions.
+__device__ __forceinline__ void by_positions(float (&c)[8][4], Own a, u32 tile)
 {
 #pragma unroll
     for (int step = 0; step < 4; step++) multiply_group(c, descriptor(a + 32 * step), descriptor(tile + 32 * step));
@@ -195,25 +195,38 @@ __device__ __forceinline__ void by_positions(float (&c)[8][4], u32 a, u32 tile)
 __device__ __forceinline__ void by_features(float (&c)[8][4], const Four (&p)[4], u32 tile)
 {
 #pragma unroll
-    for (int step = 0; step < 4; step++) multiply_group<1>(c, p[step], descriptor(tile + 2048 * step));
+    for (int step = 0; step < 4; step++) multiply_group(c, p[step], descriptor(tile + 2048 * step));
 }
 #else
 #define PART 4
+#define DQ_BLOCKS 3
 
 template <typename T> __device__ __forceinline__ void hold(T &) {}
 __device__ __forceinline__ void begin_products() {}
 __device__ __forceinline__ void end_products() {}
 __device__ __forceinline__ void show_copies() {}
 
-template <int COUNT> __device__ __forceinline__ void by_positions(float (&c)[COUNT][4], const Four (&a)[4], u32 tile)
+struct Own {
+    Four step[4];
+};
+
+__device__ __forceinline__ Own own_rows(u32 tile, int row)
+{
+    Own own;
+#pragma unroll
+    for (int step = 0; step < 4; step++) own.step[step] = read_a(tile, row, step);
+    return own;
+}
+
+template <int COUNT> __device__ __forceinline__ void by_positions(float (&c)[COUNT][4], const Own &a, u32 tile)
 {
 #pragma unroll
     for (int step = 0; step < 4; step++) {
 #pragma unroll
         for (int pair = 0; pair < COUNT / 2; pair++) {
             Four b = read_positions(tile, 16 * pair, step);
-            multiply(c[2 * pair], a[step], b.x[0], b.x[1]);
-            multiply(c[2 * pair + 1], a[step], b.x[2], b.x[3]);
+            multiply(c[2 * pair], a.step[step], b.x[0], b.x[1]);
+            multiply(c[2 * pair + 1], a.step[step], b.x[2], b.x[3]);
         }
     }
 }
@@ -286,8 +299,8 @@ extern "C" __global__ void __launch_bounds__(128, 4) attention_forward(
     const u16 *q, const u16 *k, const u16 *v, const float *relative, const u8 *visible, u16 *out, float *lse, Shape s)
 {
     extern __shared__ __align__(1024) u8 memory[];
-    u32 tiles = shared_address(memory); // two stages of keys and values
-    float *bias = (float *)(memory + 4 * 8192);
+    u32 tiles = shared_address(memory); // two stages of keys and values, and the block's queries
+    float *bias = (float *)(memory + 5 * 8192);
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
     int first = blockIdx.x * ROWS, head = blockIdx.y, example = blockIdx.z, row = 16 * warp;
     q += example * s.q_batch + head * s.features + first * s.q_row;
@@ -298,7 +311,7 @@ extern "C" __global__ void __launch_bounds__(128, 4) attention_forward(
     int shift = s.keys - s.queries;
     int end = s.causal ? min(s.keys, first + ROWS + shift) : s.keys;
     int count = (end + TILE - 1) / TILE;
-    copy_tile<ROWS>(tiles + 16384, q, s.q_row, s.queries - first, s.features);
+    copy_tile<ROWS>(tiles + 4 * 8192, q, s.q_row, s.queries - first, s.features);
     copies_begun();
     copy_tile<TILE>(tiles, k, s.k_row, s.keys, s.features);
     copy_tile<TILE>(tiles + 8192, v, s.v_row, s.keys, s.features);
@@ -309,10 +322,7 @@ extern "C" __global__ void __launch_bounds__(128, 4) attention_forward(
               count * TILE + ROWS, distances);
     await_copies<1>();
     __syncthreads();
-    Four query[4];
-#pragma unroll
-    for (int step = 0; step < 4; step++) query[step] = read_a(tiles + 16384, row, step);
-    __syncthreads();
+    Own query = own_rows(tiles + 4 * 8192, row);
 
     float o[HEAD / 8][4] = {};
     float maximum[2] = {MINUS_INFINITY, MINUS_INFINITY}, sum[2] = {0, 0};
@@ -333,7 +343,6 @@ extern "C" __global__ void __launch_bounds__(128, 4) attention_forward(
         float p[8][4];
         start_scores(p, bias + key0 + ROWS - 1 - row - g + 2 * t);
         hold(p);
-        hold(query);
         begin_products();
         by_positions(p, query, keys);
         end_products();
@@ -457,18 +466,9 @@ extern "C" __global__ void __launch_bounds__(128, 3) attention_dkv(
         int at = first + row + g + 8 * half;
         hidden[half] = at >= s.keys || (visible && !visible[(long long)example * s.keys + at]);
     }
-#ifdef HOPPER
-    u32 key = own, value = own + 8192;
-#else
-    Four key[4], value[4];
     await_copies<0>();
     __syncthreads();
-#pragma unroll
-    for (int step = 0; step < 4; step++) {
-        key[step] = read_a(own, row, step);
-        value[step] = read_a(own + 8192, row, step);
-    }
-#endif
+    Own key = own_rows(own, row), value = own_rows(own + 8192, row);
 
     auto copy_stage = [&](int tile) {
         u32 to = tiles + (tile & 1) * 16384;
@@ -571,13 +571,13 @@ extern "C" __global__ void __launch_bounds__(128, 3) attention_dkv(
 // same diagonals, so they are added first. A lane has columns 2t and 2t + 1 of row g of such a sum. What is on the diagonal of the
 // first is, for the second, a row further down, at lane + 4 (for g = 7 in the sum of j - 1). One shuffle brings them together, and a
 // lane keeps the sum of diagonal 8j + 2t - g in a column of shared memory that is its own.
-extern "C" __global__ void __launch_bounds__(128, 3) attention_dq(
+extern "C" __global__ void __launch_bounds__(128, DQ_BLOCKS) attention_dq(
     const u16 *q, const u16 *k, const u16 *v, const float *relative, const u8 *visible, const u16 *dout, const float *lse,
     const float *deltas, u16 *dq, float *partial, Shape s)
 {
     extern __shared__ __align__(1024) u8 memory[];
     u32 tiles = shared_address(memory);
-    float *bias = (float *)(memory + 4 * 8192);
+    float *bias = (float *)(memory + 6 * 8192);
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
     int first = blockIdx.x * ROWS, head = blockIdx.y, row = 16 * warp;
     int shift = s.keys - s.queries;
@@ -597,22 +597,16 @@ extern "C" __global__ void __launch_bounds__(128, 3) attention_dq(
     for (int example = blockIdx.z * s.group; example < last; example++) {
         const u16 *k_of = k + example * s.k_batch + head * s.features, *v_of = v + example * s.v_batch + head * s.features;
         const u8 *visible_of = visible ? visible + (long long)example * s.keys : nullptr;
-        copy_tile<ROWS>(tiles, q + example * s.q_batch + head * s.features + first * s.q_row, s.q_row, s.queries - first, s.features);
-        copy_tile<ROWS>(tiles + ROWS * 128, dout + example * s.do_batch + head * s.features + first * s.do_row, s.do_row,
+        copy_tile<ROWS>(tiles + 4 * 8192, q + example * s.q_batch + head * s.features + first * s.q_row, s.q_row, s.queries - first, s.features);
+        copy_tile<ROWS>(tiles + 5 * 8192, dout + example * s.do_batch + head * s.features + first * s.do_row, s.do_row,
                         s.queries - first, s.features);
         copies_begun();
-        await_copies<0>();
-        __syncthreads();
-        Four query[4], gradient[4];
-#pragma unroll
-        for (int step = 0; step < 4; step++) {
-            query[step] = read_a(tiles, row, step);
-            gradient[step] = read_a(tiles + ROWS * 128, row, step);
-        }
-        __syncthreads();
         copy_tile<TILE>(tiles, k_of, s.k_row, s.keys, s.features);
         copy_tile<TILE>(tiles + 8192, v_of, s.v_row, s.keys, s.features);
         copies_begun();
+        await_copies<1>();
+        __syncthreads();
+        Own query = own_rows(tiles + 4 * 8192, row), gradient = own_rows(tiles + 5 * 8192, row);
         float row_lse[2], row_delta[2];
 #pragma unroll
         for (int half = 0; half < 2; half++) {
@@ -658,8 +652,6 @@ extern "C" __global__ void __launch_bounds__(128, 3) attention_dq(
                 }
                 hold(p);
                 hold(dp);
-                hold(query);
-                hold(gradient);
                 begin_products();
                 by_positions(p, query, keys + start * 128);
                 by_positions(dp, gradient, values + start * 128);

@@ -9,7 +9,7 @@ use crate::tensor::beside;
 const TILE: i64 = 64;
 /// Two stages of two tiles in bf16.
 const TILES: i64 = 4 * TILE * TILE * 2;
-/// A block's own keys and values.
+/// A block's own tiles: keys and values, or queries and gradients.
 const OWN: i64 = 2 * TILE * TILE * 2;
 
 /// As in `attention.cu`.
@@ -101,7 +101,7 @@ impl Kernels {
         let lse = self.empty(&[batch, heads, queries], Kind::Float);
         let flash = Flash { heads, causal, q, k, v, relative, visible, output, lse };
         let Flash { q, k, v, relative, visible, output, lse, .. } = &flash;
-        let shared = TILES + 4 * TILE * (tiles(k.size()[1]) + 1);
+        let shared = TILES + OWN / 2 + 4 * TILE * (tiles(k.size()[1]) + 1);
         self.launch(
             Self::attention_kernel("attention_forward"),
             [tiles(queries), heads, batch],
@@ -159,7 +159,7 @@ impl Kernels {
         let span = TILE * (tiles(keys) + 1);
         let partial =
             relative.as_ref().map(|_| self.empty(&[*heads, tiles(queries), groups, span], Kind::Float));
-        let shared = TILES + 4 * span + if partial.is_some() { diagonals(tiles(keys)) } else { 0 };
+        let shared = TILES + OWN + 4 * span + if partial.is_some() { diagonals(tiles(keys)) } else { 0 };
         launch(
             "attention_dq",
             [tiles(queries), *heads, groups],

@@ -3,6 +3,7 @@
 use fusion_core::HostTensor;
 
 use super::Check;
+use super::attention::Long;
 use super::operations::LOSS;
 use super::references::{deviation, number_deviation};
 use crate::optimizer::{Moments, ParameterUpdate};
@@ -16,6 +17,16 @@ pub(super) fn by_hand<O: Ops>(ops: &mut O, allowed: f64) -> Result<Vec<Check>, S
         check(ops, "leaf and product", allowed, |ops| Ok(differentiated(ops)))?,
         check(ops, "accumulate", 1e-6, |ops| Ok(accumulated(ops)))?,
     ];
+    let long = [
+        Long { queries: 150, keys: 150, causal: false, padded: false },
+        Long { queries: 130, keys: 130, causal: true, padded: false },
+        Long { queries: 70, keys: 200, causal: false, padded: true },
+    ];
+    for long in long {
+        let Long { queries, keys, causal, .. } = long;
+        let name = format!("attention, {queries} × {keys}{}", if causal { ", causal" } else { "" });
+        checks.push(check(ops, name, allowed, |ops| Ok(long.deviation(ops)))?);
+    }
     for (name, optimizer) in optimizers() {
         checks.push(check(ops, format!("update: {name}"), 1e-5, |ops| Ok(update(ops, optimizer)))?);
     }

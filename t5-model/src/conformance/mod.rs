@@ -2,6 +2,7 @@
 //! lie in this crate's sources, beside the scripts that made them, or where [`set_references`] says.
 
 mod answers;
+mod attention;
 mod by_hand;
 mod models;
 mod operations;

@@ -1,0 +1,148 @@
+//! Attention over more positions than a kernel takes at a time, against plain loops in f64.
+
+use fusion_core::{HostTensor, Philox};
+
+use super::references::deviation;
+use crate::{Attention, Buckets, Ops, TokenIds};
+
+/// A whole attention, small but long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Long {
+    pub queries: usize,
+    pub keys: usize,
+    pub causal: bool,
+    /// Whether some keys are padding.
+    pub padded: bool,
+}
+
+const BATCH: usize = 2;
+const HEADS: usize = 2;
+/// Of a head. Kernels like multiples of eight.
+const FEATURES: usize = 16;
+const WIDTH: usize = HEADS * FEATURES;
+const BUCKETS: usize = 7;
+
+/// Queries, keys, values, the table of biases, and the gradient of the output.
+struct Inputs {
+    q: HostTensor,
+    k: HostTensor,
+    v: HostTensor,
+    table: HostTensor,
+    dy: HostTensor,
+}
+
+impl Long {
+    fn inputs(self) -> Inputs {
+        let normal = |name: &str, rows: usize, columns: usize| {
+            let mut tensor = HostTensor::zeros([rows, columns]);
+            Philox::new(3, name).fill_normal(0, 0.5, &mut tensor.data);
+            tensor
+        };
+        Inputs {
+            q: normal("q", BATCH * self.queries, WIDTH),
+            k: normal("k", BATCH * self.keys, WIDTH),
+            v: normal("v", BATCH * self.keys, WIDTH),
+            table: normal("table", BUCKETS, HEADS),
+            dy: normal("dy", BATCH * self.queries, WIDTH),
+        }
+    }
+
+    /// A function of the distance, as T5's.
+    fn bucket(self, query: usize, key: usize) -> usize {
+        (key + self.queries - query) * BUCKETS / (self.queries + self.keys)
+    }
+
+    fn is_visible(self, query: usize, key: usize) -> bool {
+        let seen = !self.causal || key + self.queries <= query + self.keys;
+        seen && !(self.padded && key % 5 == 3)
+    }
+
+    /// The worst deviation of the result and of all gradients.
+    pub fn deviation<O: Ops>(self, ops: &mut O) -> f64 {
+        let inputs = self.inputs();
+        let [q, k, v, table] =
+            [&inputs.q, &inputs.k, &inputs.v, &inputs.table].map(|x| ops.parameter(x.clone()));
+        let dy = ops.parameter(inputs.dy.clone());
+        let pairs =
+            (0..self.queries).flat_map(|query| (0..self.keys).map(move |key| self.bucket(query, key) as u32));
+        let buckets = Buckets { ids: pairs.collect(), query: self.queries, key: self.keys };
+        let mask: Vec<u8> =
+            (0..BATCH * self.keys).map(|key| u8::from(!(self.padded && key % self.keys % 5 == 3))).collect();
+
+        let dy = rows(ops, &dy, self.queries);
+        ops.record(true);
+        let bias = ops.position_bias(&table, &buckets);
+        let how = Attention {
+            heads: HEADS,
+            bias: Some(&bias),
+            causal: self.causal,
+            key_mask: self.padded.then_some(mask.as_slice()),
+            dropout: None,
+        };
+        let [queries, keys, values] = [(&q, self.queries), (&k, self.keys), (&v, self.keys)]
+            .map(|(table, length)| rows(ops, table, length));
+        let y = ops.attention(&queries, &keys, &values, how);
+        let found_y = ops.read_activation(&y);
+        let loss = ops.product(&y, &dy);
+        let (_, gradients) = ops.backward(loss, &[], &[&q, &k, &v, &table]);
+        ops.record(false);
+
+        let (y, expected) = self.by_loops(&inputs);
+        let found = gradients.iter().map(|gradient| ops.read_gradient(gradient));
+        let worst = deviation(Some(&found_y), &y);
+        found.zip(&expected).map(|(found, expected)| deviation(Some(&found), expected)).fold(worst, f64::max)
+    }
+
+    /// The result `[batch, query, width]`, and the gradients of queries, keys, values and the table.
+    fn by_loops(self, inputs: &Inputs) -> (HostTensor, [HostTensor; 4]) {
+        let Inputs { q, k, v, table, dy } = inputs;
+        let zeros = |x: &HostTensor| vec![0f64; x.data.len()];
+        let (mut y, mut dq, mut dk, mut dv, mut dtable) =
+            (zeros(q), zeros(q), zeros(k), zeros(v), zeros(table));
+        for (example, head) in (0..BATCH).flat_map(|example| (0..HEADS).map(move |head| (example, head))) {
+            let place = |length: usize, position: usize| {
+                let start = (example * length + position) * WIDTH + head * FEATURES;
+                start..start + FEATURES
+            };
+            let dot = |x: &[f32], y: &[f32]| -> f64 {
+                x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
+            };
+            for query in 0..self.queries {
+                let own = place(self.queries, query);
+                let visible: Vec<usize> = (0..self.keys).filter(|key| self.is_visible(query, *key)).collect();
+                let score = |key: &usize| {
+                    let bias = table.data[self.bucket(query, *key) * HEADS + head];
+                    dot(&q.data[own.clone()], &k.data[place(self.keys, *key)]) + f64::from(bias)
+                };
+                let powers: Vec<f64> = visible.iter().map(|key| score(key).exp()).collect();
+                let sum: f64 = powers.iter().sum();
+                let dp = |key: usize| dot(&dy.data[own.clone()], &v.data[place(self.keys, key)]);
+                let mean: f64 = visible.iter().zip(&powers).map(|(key, power)| power / sum * dp(*key)).sum();
+                for (key, power) in visible.into_iter().zip(powers) {
+                    let (p, other) = (power / sum, place(self.keys, key));
+                    let dscore = p * (dp(key) - mean);
+                    dtable[self.bucket(query, key) * HEADS + head] += dscore;
+                    for (own, other) in own.clone().zip(other) {
+                        y[own] += p * f64::from(v.data[other]);
+                        dq[own] += dscore * f64::from(k.data[other]);
+                        dk[other] += dscore * f64::from(q.data[own]);
+                        dv[other] += p * f64::from(dy.data[own]);
+                    }
+                }
+            }
+        }
+        let tensor = |shape: Vec<usize>, data: Vec<f64>| HostTensor {
+            shape,
+            data: data.into_iter().map(|value| value as f32).collect(),
+        };
+        let gradients = [(q, dq), (k, dk), (v, dv), (table, dtable)];
+        let y = tensor(vec![BATCH, self.queries, WIDTH], y);
+        (y, gradients.map(|(x, data)| tensor(x.shape.clone(), data)))
+    }
+}
+
+/// The rows of a table in their order, `[batch, length, width]`.
+fn rows<O: Ops>(ops: &O, table: &O::Parameter, length: usize) -> O::Activation {
+    let ids: Vec<i32> = (0..(BATCH * length) as i32).collect();
+    ops.embedding(table, TokenIds { ids: &ids, batch: BATCH, length })
+}
