@@ -5,6 +5,8 @@ use std::sync::Once;
 use t5_model::{DeviceInfo, Precision};
 use tch::{Cuda, Device};
 
+use crate::cuda;
+
 /// The CPU first.
 pub fn all() -> Vec<(DeviceInfo, Device)> {
     let info = |name: String, description: String| DeviceInfo {
@@ -20,6 +22,14 @@ pub fn all() -> Vec<(DeviceInfo, Device)> {
 
 pub fn find(name: &str) -> Option<Device> {
     all().into_iter().find(|(info, _)| info.name == name).map(|(_, device)| device)
+}
+
+/// Bytes of a GPU's memory.
+pub fn memory(device: Device) -> Option<u64> {
+    match device {
+        Device::Cuda(index) => cuda::memory_of(index),
+        _ => None,
+    }
 }
 
 fn gpus() -> usize {

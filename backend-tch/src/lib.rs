@@ -10,6 +10,7 @@ mod bias;
 mod cross_entropy;
 mod cuda;
 mod device;
+mod memory;
 mod norm;
 mod operations;
 mod parameter;
@@ -23,7 +24,10 @@ use std::rc::Rc;
 use fusion_core::{PlanDevice, TensorSource};
 use t5_model::conformance::{Check, operations};
 use t5_model::kernels::keep_freed_memory;
-use t5_model::{Backend, Computation, DeviceInfo, ModelSession, Session, SessionError, T5Config};
+use t5_model::{
+    Backend, Computation, DeviceInfo, ModelSession, Session, SessionError, T5Config, TrainingMemory,
+    TrainingSize,
+};
 
 use operations::TchOps;
 pub use profile::Operations;
@@ -67,6 +71,16 @@ impl Backend for Tch {
         weights: &dyn TensorSource,
     ) -> Result<Box<dyn Session>, SessionError> {
         Ok(Box::new(ModelSession::new(self.operations(how)?, how, config, weights)?))
+    }
+
+    fn training_memory(&self, how: &Computation, size: &TrainingSize<'_>) -> Option<TrainingMemory> {
+        how.device.starts_with("cuda:").then(|| {
+            let total = device::find(&how.device).and_then(device::memory).map(|bytes| bytes as f64);
+            // Without the device, logits are cut as by one of 80 GB.
+            let peak = memory::training_peak(how, size, total.unwrap_or(80e9));
+            let fitting = total.and_then(|total| memory::fitting(how, size, total));
+            TrainingMemory { peak, total, fitting }
+        })
     }
 
     fn plan_device(&self, device: &str) -> t5_model::Result<Box<dyn PlanDevice>> {

@@ -5,6 +5,7 @@ use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
 use fusion_core::HostTensor;
+use t5_model::kernels::norm;
 use t5_model::optimizer::{Moments, ParameterUpdate, UpdateRule, sum_of_squares};
 use t5_model::{
     Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Pending, Place, Positions, Precision, Tape,
@@ -16,6 +17,7 @@ use crate::attention::{Heads, Scores, attention};
 use crate::bias::Bias;
 use crate::cross_entropy::cross_entropy;
 use crate::cuda::{Kernels, Updated};
+use crate::memory;
 use crate::norm::{rms_norm, rms_norm_gradients};
 use crate::parameter::{Parameter, joined};
 use crate::tensor::{beside, elements, elements_mut, host, integers, matmul, product_in_f32, sizes, upload};
@@ -285,7 +287,21 @@ impl Ops for TchOps {
                 });
             return Node::new(value, place);
         }
-        let saved_x = x.value().to_kind(Kind::Float);
+        let saved_x = x.value().to_kind(Kind::Float).contiguous();
+        if let (Some(x_here), Some(gain_here)) = (elements(&saved_x), elements(&saved_gain)) {
+            let groups: Vec<usize> = groups.iter().map(|size| *size as usize).collect();
+            let size = saved_x.size();
+            let y = upload(&norm::rms_norm(x_here, gain_here, &groups, epsilon), &size, self.device);
+            let inputs = [x.input(), (self.place(gain), Kind::Float)];
+            return self.node(y.to_kind(self.kind), inputs, move |dy, _| {
+                let dy = dy.to_kind(Kind::Float).contiguous();
+                let here = |x| elements(x).expect("it lies in the host's memory, in f32");
+                let [x, gain, dy] = [&saved_x, &saved_gain, &dy].map(here);
+                let (dx, dgain) = norm::rms_norm_gradient(x, gain, &groups, epsilon, dy);
+                let sizes = [size.clone(), vec![gain.len() as i64]];
+                [Some(upload(&dx, &sizes[0], Device::Cpu)), Some(upload(&dgain, &sizes[1], Device::Cpu))]
+            });
+        }
         let (y, scales) = rms_norm(&saved_x, &saved_gain, &groups, epsilon);
         let inputs = [x.input(), (self.place(gain), Kind::Float)];
         self.node(y.to_kind(self.kind), inputs, move |dy, _| {
@@ -386,7 +402,7 @@ impl Ops for TchOps {
                 let operand = head.operand(self.kind);
                 // Logits take as much of the device's memory as a few layers' activations.
                 let row = operand.size()[0] * self.kind.elt_size_in_bytes() as i64;
-                let at_once = (kernels.memory() / 64 / row).max(1);
+                let at_once = (kernels.memory() / memory::LOGITS / row).max(1);
                 let (sums, [dx, dhead]) =
                     kernels.cross_entropy(&x_rows, &operand, labels, how, tracked, at_once);
                 let tokens = labels.iter().filter(|label| **label >= 0).count() as u64;

@@ -15,10 +15,11 @@ unsafe extern "C" {
 #[derive(Clone, Debug, Default)]
 pub struct Operations(BTreeMap<String, u64>);
 
-/// Operations that only look at memory in another way or make room, and those that do their work by calling others.
-const NO_WORK: [&str; 27] = [
+/// Operations that only look at memory in another way or make room, and those that do their work by calling others, which count.
+const NO_WORK: [&str; 38] = [
     "_reshape_alias",
     "_to_copy",
+    "_unsafe_view",
     "alias",
     "as_strided",
     "clone",
@@ -30,20 +31,30 @@ const NO_WORK: [&str; 27] = [
     "expand",
     "item",
     "lift_fresh",
+    "log_softmax",
     "matmul",
+    "mean",
     "narrow",
+    "norm",
     "numpy_T",
+    "ones",
     "reshape",
     "resize_",
+    "resolve_conj",
     "result_type",
     "select",
     "slice",
+    "softmax",
     "split_with_sizes",
+    "square",
+    "stack",
     "t",
     "to",
     "transpose",
     "unsqueeze",
     "view",
+    "view_as",
+    "zeros",
 ];
 
 impl Operations {

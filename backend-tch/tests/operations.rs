@@ -19,14 +19,15 @@ fn a_step_of_t5_small() {
         z_loss: 1e-4,
         dropout: Dropout::default(),
     };
-    for precision in [Precision::F32, Precision::Bf16] {
+    // On a CPU, bf16 takes conversions that a GPU's kernels do on their way.
+    for (precision, most) in [(Precision::F32, 1500), (Precision::Bf16, 1700)] {
         let how = Computation { precision, ..Computation::on("cpu") };
         let mut session = backend("tch").unwrap().open(&how, &config, &weights).unwrap();
         session.train_step(std::slice::from_ref(&batch), &update(1)).unwrap();
         let step = || session.begin_step(std::slice::from_ref(&batch), &update(2)).unwrap();
         let ((), operations) = Operations::of(step);
         let (work, reads) = (operations.work(), operations.reads());
-        println!("{precision}: {work} operations, {reads} reads: {:?}", operations.by_frequency());
-        assert!(work <= 1500 && reads <= 1, "{precision}: {work}, {reads}: {:?}", operations.by_frequency());
+        println!("{precision}: {work} operations, {reads} reads");
+        assert!(work <= most && reads <= 1, "{precision}: {work}, {reads}: {:?}", operations.by_frequency());
     }
 }

@@ -8,7 +8,7 @@ use fusion_core::{PlanDevice, TensorSource};
 use serde::{Deserialize, Serialize};
 
 use crate::conformance::Check;
-use crate::{Error, Result, Session, SessionError, T5Config};
+use crate::{Error, Optimizer, Result, Session, SessionError, T5Config};
 
 /// What activations and matrix products are computed in. Parameters, their gradients, the optimiser's state, norms, softmax
 /// and loss are f32 in either.
@@ -46,6 +46,30 @@ impl Computation {
     }
 }
 
+/// A training whose memory is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainingSize<'a> {
+    pub config: &'a T5Config,
+    /// On the device at a time.
+    pub examples: usize,
+    /// Tokens of an input and of a target.
+    pub input_length: usize,
+    pub target_length: usize,
+    pub optimizer: Optimizer,
+    pub dropout: bool,
+}
+
+/// What a training takes of a device's memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TrainingMemory {
+    /// Bytes at the peak, an estimate.
+    pub peak: f64,
+    /// Bytes of the device, if it is there.
+    pub total: Option<f64>,
+    /// The most examples at a time that fit into these.
+    pub fitting: Option<usize>,
+}
+
 /// A device that a backend can use.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct DeviceInfo {
@@ -72,6 +96,11 @@ pub trait Backend: Sync {
         config: &T5Config,
         weights: &dyn TensorSource,
     ) -> Result<Box<dyn Session>, SessionError>;
+    /// The memory that a training takes, where that can be told. The device need not be there.
+    fn training_memory(&self, how: &Computation, size: &TrainingSize<'_>) -> Option<TrainingMemory> {
+        let _ = (how, size);
+        None
+    }
     /// Executes plans on a device.
     fn plan_device(&self, device: &str) -> Result<Box<dyn PlanDevice>>;
     /// [`conformance::operations`](crate::conformance::operations) of what its sessions compute with.

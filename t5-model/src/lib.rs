@@ -33,7 +33,9 @@ mod tensorboard;
 pub mod text;
 pub mod train;
 
-pub use backend::{Backend, Computation, DeviceInfo, Precision, backend, backends};
+pub use backend::{
+    Backend, Computation, DeviceInfo, Precision, TrainingMemory, TrainingSize, backend, backends,
+};
 pub use batch::{Batch, IGNORED_LABEL};
 pub use buckets::position_bucket;
 pub use calibrate::Calibration;

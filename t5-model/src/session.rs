@@ -19,6 +19,12 @@ pub enum SessionError {
     NonFinite { step: u64, loss: f64, gradient_norm: f64 },
     #[error("the device failed: {0}")]
     Device(String),
+    /// With what the framework said.
+    #[error(
+        "the device's memory does not suffice ({0}); a smaller micro_batch_size needs less, and so does computing activations \
+         again on the way back (checkpointing)"
+    )]
+    OutOfMemory(String),
     #[error("the optimiser's state: {0}")]
     OptimizerState(String),
 }

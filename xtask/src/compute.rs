@@ -55,13 +55,18 @@ impl ComputeArguments {
     pub fn start(&self) -> Result<Compute> {
         start_threads(self.threads)?;
         let backend = build::backend(&self.backend, Some(&self.device))?;
-        let how = Computation {
+        let how = self.how();
+        backend.device(&how)?;
+        Ok(Compute { backend, how })
+    }
+
+    /// What was asked for, whether there is such a device or not.
+    pub fn how(&self) -> Computation {
+        Computation {
             device: self.device.clone(),
             precision: self.precision.into(),
             checkpoint_activations: self.checkpoint_activations,
-        };
-        backend.device(&how)?;
-        Ok(Compute { backend, how })
+        }
     }
 }
 

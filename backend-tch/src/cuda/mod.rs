@@ -241,6 +241,13 @@ impl Argument for i64 {}
 impl Argument for i32 {}
 impl Argument for f32 {}
 
+/// Bytes of a GPU's memory.
+pub fn memory_of(index: usize) -> Option<u64> {
+    // Where the driver is missing, cudarc panics.
+    let memory = catch_unwind(|| CudaContext::new(index).and_then(|context| context.total_mem()));
+    memory.ok()?.ok().map(|bytes| bytes as u64)
+}
+
 /// A tensor's first element, for a kernel.
 fn at(tensor: &Tensor) -> u64 {
     tensor.data_ptr() as u64

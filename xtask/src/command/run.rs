@@ -3,11 +3,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use fusion_core::write_file_atomically;
+use t5_model::backend;
 
 use crate::compute::ComputeArguments;
 use crate::glue_files::GluePlace;
 use crate::interrupt;
-use crate::output::{count, print, thousands};
+use crate::output::{bytes, count, print, thousands};
 use crate::recipe::Recipe;
 use crate::report::glue::Beside;
 use crate::report::table::Table;
@@ -63,7 +64,7 @@ impl Arguments {
         let selected = stages.selected(&self.only)?;
         let forecasts = Forecasts::of(selected.iter().copied())?;
         if self.dry_run {
-            return dry_run(&stages, selected.into_iter().zip(forecasts));
+            return dry_run(&stages, selected.into_iter().zip(forecasts), &self.compute);
         }
         let compute = self.compute.start()?;
         interrupt::listen()?;
@@ -78,12 +79,20 @@ impl Arguments {
 }
 
 /// What would run, and what it would make and take.
-fn dry_run<'a>(stages: &Stages<'_>, selected: impl Iterator<Item = (&'a Stage, Forecast)>) -> Result<()> {
-    let mut table = Table::new(["stage", "kind", "state", "parameters", "tokens", "FLOP", "from"]);
+fn dry_run<'a>(
+    stages: &Stages<'_>,
+    selected: impl Iterator<Item = (&'a Stage, Forecast)>,
+    compute: &ComputeArguments,
+) -> Result<()> {
+    let mut table = Table::new(["stage", "kind", "state", "parameters", "tokens", "FLOP", "memory", "from"]);
     let mut notes = String::new();
     let known = |number: Option<f64>| number.map_or(String::new(), count);
     for (stage, forecast) in selected {
         let state = stages.state(stage)?;
+        let (training, how) = (forecast.training.as_ref(), compute.how());
+        // A backend that is not compiled in is not built for this.
+        let memory = backend(&compute.backend).ok().zip(training);
+        let memory = memory.and_then(|(backend, training)| Some((training, training.memory(backend, &how)?)));
         let inputs: Vec<String> = stage.work.inputs().iter().map(ToString::to_string).collect();
         table.rows.push(vec![
             stage.name.clone(),
@@ -92,14 +101,18 @@ fn dry_run<'a>(stages: &Stages<'_>, selected: impl Iterator<Item = (&'a Stage, F
             forecast.parameters.map_or(String::new(), thousands),
             known(forecast.tokens),
             known(forecast.flops),
+            memory.as_ref().map_or(String::new(), |(_, memory)| bytes(memory.peak)),
             inputs.join(" "),
         ]);
         let changes = if let State::OutOfDate(changes) = state { changes } else { Vec::new() };
         let changes = changes.iter().map(|change| format!("{}: {change}\n", stage.name));
         let warnings =
             forecast.warnings.iter().map(|warning| format!("{}: warning: {warning}\n", stage.name));
-        notes.extend(changes.chain(warnings));
+        let memory = memory.and_then(|(training, memory)| training.warning(&memory, &how.device));
+        let memory = memory.map(|warning| format!("{}: warning: {warning}\n", stage.name));
+        notes.extend(changes.chain(warnings).chain(memory));
     }
+    table.drop_empty("memory");
     print(&format!("{}{}{notes}", table.text(), if notes.is_empty() { "" } else { "\n" }))
 }
 

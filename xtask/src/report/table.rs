@@ -14,6 +14,15 @@ impl Table {
         Table { header: header.map(str::to_owned).to_vec(), rows: Vec::new() }
     }
 
+    /// Leaves a column out if nothing stands in it.
+    pub fn drop_empty(&mut self, name: &str) {
+        let Some(column) = self.header.iter().position(|header| header == name) else { return };
+        if self.rows.iter().all(|cells| cells[column].is_empty()) {
+            self.header.remove(column);
+            self.rows.iter_mut().for_each(|cells| drop(cells.remove(column)));
+        }
+    }
+
     pub fn text(&self) -> String {
         let lines: Vec<Vec<String>> = std::iter::once(&self.header).chain(&self.rows).cloned().collect();
         glue_eval::table::aligned(&lines)

@@ -7,11 +7,16 @@ use anyhow::{Context, Result, bail};
 use fusion_core::{Carry, Checkpoint};
 use t5_model::optimizer::{CarryOptimizer, Optimizer};
 use t5_model::text::{SpanLengths, Tokenizer};
-use t5_model::{FusionParent, Grown, T5Config, parameter_table, training_flops_per_token};
+use t5_model::train::Settings;
+use t5_model::{
+    Backend, Computation, FusionParent, Grown, T5Config, TrainingMemory, TrainingSize, parameter_table,
+    training_flops_per_token,
+};
 
 use super::fuse::Fuse;
 use super::pretrain::{Pretrain, Start};
 use super::{Source, Stage, Work};
+use crate::output::bytes;
 use crate::problems::Problems;
 
 /// Of one stage. What is not known has no value.
@@ -23,7 +28,57 @@ pub struct Forecast {
     pub tokens: Option<f64>,
     /// Floating-point operations, forward and backward.
     pub flops: Option<f64>,
+    /// What it trains, if it trains.
+    pub training: Option<Training>,
     pub warnings: Vec<String>,
+}
+
+/// What decides a training's memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Training {
+    pub config: T5Config,
+    /// Examples on the device at a time.
+    pub examples: usize,
+    pub lengths: SpanLengths,
+    pub optimizer: Optimizer,
+    pub dropout: f64,
+}
+
+impl Training {
+    pub fn new(config: &T5Config, settings: &Settings, lengths: SpanLengths) -> Self {
+        Training {
+            config: config.clone(),
+            examples: settings.micro_batch_size(),
+            lengths,
+            optimizer: settings.optimizer,
+            dropout: settings.dropout,
+        }
+    }
+
+    /// The memory it takes as the backend computes, where that can be told.
+    pub fn memory(&self, backend: &dyn Backend, how: &Computation) -> Option<TrainingMemory> {
+        let Training { config, examples, lengths, optimizer, dropout } = self;
+        let size = TrainingSize {
+            config,
+            examples: *examples,
+            input_length: lengths.inputs,
+            target_length: lengths.targets,
+            optimizer: *optimizer,
+            dropout: *dropout > 0.0,
+        };
+        backend.training_memory(how, &size)
+    }
+
+    /// What is to be said if it will hardly fit.
+    pub fn warning(&self, memory: &TrainingMemory, device: &str) -> Option<String> {
+        let total = memory.total.filter(|total| memory.peak > *total)?;
+        let advice = match memory.fitting {
+            Some(examples) => format!("a micro_batch_size of {examples} would fit"),
+            None => "not even one example would fit".into(),
+        };
+        let [needed, total] = [memory.peak, total].map(bytes);
+        Some(format!("it needs about {needed} on {device}, which has {total}; {advice}"))
+    }
 }
 
 /// Looks ahead, stage by stage. Stages' results need not exist.
@@ -93,7 +148,8 @@ impl<'a> Forecasts<'a> {
         let tokens = examples * (lengths.inputs + lengths.targets) as f64;
         let each = |model| training_flops_per_token(model, lengths.inputs, lengths.targets);
         let flops = model.as_ref().map(|model| each(model) * tokens);
-        Ok((model, Forecast { tokens: Some(tokens), flops, ..Forecast::default() }))
+        let training = model.as_ref().map(|model| Training::new(model, &work.settings, lengths));
+        Ok((model, Forecast { tokens: Some(tokens), flops, training, ..Forecast::default() }))
     }
 
     fn fuse(&self, work: &Fuse) -> Result<(Option<T5Config>, Forecast)> {

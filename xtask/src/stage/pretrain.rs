@@ -8,11 +8,12 @@ use fusion_core::{Checkpoint, Lineage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use t5_model::optimizer::OptimizerState;
-use t5_model::text::Tokenizer;
+use t5_model::text::{SpanLengths, Tokenizer};
 use t5_model::train::{Outcome, Run, Settings, train};
 use t5_model::{FeedForward, Precision, T5Config, initialize, parameter_table};
 
 use super::Source;
+use super::forecast::Training;
 use super::text::Data;
 use crate::compute::Compute;
 use crate::interrupt::{self, Interrupted};
@@ -114,6 +115,12 @@ impl Pretrain {
         let beginning = self.beginning(from, &tokenizer)?;
         let text = self.data.open(tokenizer)?;
         let Settings { seed, .. } = self.settings;
+        let lengths = SpanLengths::t5(self.data.input_length, text.tokenizer().sentinels().len())?;
+        let training = Training::new(&beginning.config, &self.settings, lengths);
+        let memory = training.memory(compute.backend(), compute.how());
+        if let Some(warning) = memory.and_then(|memory| training.warning(&memory, &compute.how().device)) {
+            eprintln!("{name}: warning: {warning}");
+        }
         let micro_batch = self.settings.micro_batch_size();
         let mut open_session = |resumed: Option<&Path>| match (resumed, &beginning.checkpoint) {
             (Some(checkpoint), _) => Ok(compute.open(&beginning.config, &Checkpoint::open(checkpoint)?)?),

@@ -1,0 +1,162 @@
+//! How much of a GPU's memory a training takes.
+
+use t5_model::{Computation, Optimizer, Precision, TrainingSize, parameter_table};
+
+/// What CUDA, cuBLAS and the kernels take by themselves.
+const CONTEXT: f64 = 0.6e9;
+/// libtorch's allocator rounds sizes up and keeps pieces that fit nothing.
+const FRAGMENTS: f64 = 1.04;
+/// The share of a GPU's memory that logits may take at a time.
+pub const LOGITS: i64 = 64;
+
+/// Bytes at the peak. `total` is the GPU's memory, by which logits are cut.
+pub fn training_peak(how: &Computation, size: &TrainingSize<'_>, total: f64) -> f64 {
+    let TrainingSize { config, optimizer, .. } = size;
+    let parameters = parameter_table(config).map_or(0, |table| table.parameter_count()) as f64;
+    let element = element(how.precision);
+    // Weights and gradients are f32; products have copies of the weights in their own type.
+    let copies = if how.precision == Precision::F32 { 0.0 } else { element };
+    let moments = match optimizer {
+        Optimizer::Adamw { .. } | Optimizer::AdamwScale { .. } => 8.0,
+        Optimizer::Adafactor { .. } => 0.1,
+    };
+    let kept = parameters * (4.0 + copies + moments);
+    let layers = Layers::new(how.precision, size);
+    let [encoder, decoder] = [config.num_layers, config.num_decoder_layers()].map(|layers| layers as f64);
+    let [inputs, targets] =
+        [size.input_length, size.target_length].map(|length| (size.examples * length) as f64);
+    let stream = 4.0 * config.d_model as f64;
+    // Head and loss, when all activations are there; no gradient of a layer is yet.
+    let logits = (targets * config.vocab_size as f64 * element).min(total / LOGITS as f64);
+    let head = logits + 4.0 * (config.vocab_size * config.d_model) as f64 + 3.0 * targets * stream;
+    let memory = inputs * stream * 1.5;
+    let peak = if how.checkpoint_activations {
+        let streams = (encoder + 1.0) * inputs * stream + (decoder + 1.0) * targets * stream;
+        let largest =
+            f64::max(layers.encoder + layers.encoder_gradients, layers.decoder + layers.decoder_gradients);
+        streams + memory + f64::max(head, largest + 4.0 * parameters)
+    } else {
+        let activations = encoder * layers.encoder + decoder * layers.decoder;
+        // The last layer of the encoder on the way back: all of the decoder is done.
+        let back = encoder * layers.encoder + layers.encoder_gradients + 4.0 * parameters;
+        memory + f64::max(activations + head, back)
+    };
+    CONTEXT + FRAGMENTS * (kept + peak)
+}
+
+fn element(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 4.0,
+        Precision::Bf16 => 2.0,
+    }
+}
+
+/// Bytes that one layer keeps for its way back, and that its way back takes besides.
+struct Layers {
+    encoder: f64,
+    decoder: f64,
+    encoder_gradients: f64,
+    decoder_gradients: f64,
+}
+
+impl Layers {
+    fn new(precision: Precision, size: &TrainingSize<'_>) -> Self {
+        let &TrainingSize { config, examples, input_length, target_length, dropout, .. } = size;
+        let element = element(precision);
+        let [model, inner, hidden] =
+            [config.d_model, config.inner_dim(), config.d_ff].map(|width| width as f64);
+        let [inputs, targets] = [input_length, target_length].map(|length| (examples * length) as f64);
+        // The residual stream in f32, and what its norm makes of it.
+        let normed = (4.0 + element) * model;
+        // q, k, v and the result.
+        let own = normed + 4.0 * element * inner;
+        // The gate, the value and their product; a dropout keeps its result beside what it dropped of.
+        let feed_forward = normed + element * hidden * if dropout { 4.0 } else { 3.0 };
+        let crossing = targets * (normed + 2.0 * element * inner) + inputs * 2.0 * element * inner;
+        // Kernels of our own store no probabilities; where they cannot be used, those are kept, with copies of what they come from.
+        let is_stored =
+            dropout || precision == Precision::F32 || config.d_kv > 64 || !config.d_kv.is_multiple_of(8);
+        let stored = |queries: usize, keys: usize| {
+            let pairs = (examples * config.num_heads * queries * keys) as f64;
+            let copies = element * inner * (examples * (2 * queries + 2 * keys)) as f64;
+            let probabilities = pairs * (4.0 + if dropout { 4.0 + element } else { 0.0 });
+            if is_stored { probabilities + copies } else { 0.0 }
+        };
+        let feed_forward_gradients = 4.0 * model + element * (model + 3.0 * hidden);
+        Layers {
+            encoder: inputs * (own + feed_forward) + stored(input_length, input_length),
+            decoder: targets * (own + feed_forward)
+                + crossing
+                + stored(target_length, target_length)
+                + stored(target_length, input_length),
+            encoder_gradients: inputs * feed_forward_gradients + stored(input_length, input_length),
+            decoder_gradients: targets * feed_forward_gradients + inputs * 4.0 * model,
+        }
+    }
+}
+
+/// The most examples at a time that fit, of the divisors of a batch; none may.
+pub fn fitting(how: &Computation, size: &TrainingSize<'_>, total: f64) -> Option<usize> {
+    let divisors = (1..=size.examples).rev().filter(|examples| size.examples.is_multiple_of(*examples));
+    let mut fitting = divisors.filter(|examples| {
+        training_peak(how, &TrainingSize { examples: *examples, ..*size }, total) <= total
+    });
+    fitting.next()
+}
+
+#[cfg(test)]
+mod tests {
+    use t5_model::T5Config;
+
+    use super::*;
+
+    fn base() -> T5Config {
+        T5Config::v1_1(32_128, 768, 12, 64, 2048, 12)
+    }
+
+    fn peak(config: &T5Config, examples: usize, precision: Precision, checkpoint_activations: bool) -> f64 {
+        let how = Computation { precision, checkpoint_activations, ..Computation::on("cuda:0") };
+        let optimizer = Optimizer::adamw();
+        let size = TrainingSize {
+            config,
+            examples,
+            input_length: 512,
+            target_length: 114,
+            optimizer,
+            dropout: false,
+        };
+        training_peak(&how, &size, 85e9)
+    }
+
+    /// What `nvidia-smi` said of `bench train` on an H100 with 80 GB, in GB.
+    #[test]
+    fn measured_peaks() {
+        let small = T5Config::v1_1(32_128, 512, 6, 64, 1024, 8);
+        for (measured, predicted) in [
+            (15.0, peak(&small, 128, Precision::Bf16, false)),
+            (36.8, peak(&base(), 128, Precision::Bf16, false)),
+            (12.0, peak(&base(), 128, Precision::Bf16, true)),
+            (25.9, peak(&base(), 32, Precision::F32, false)),
+        ] {
+            let predicted = predicted / 1e9;
+            assert!((predicted / measured - 1.0).abs() < 0.15, "{predicted} GB, measured {measured}");
+        }
+    }
+
+    #[test]
+    fn smaller_batches_fit() {
+        let how = Computation { precision: Precision::Bf16, ..Computation::on("cuda:0") };
+        let (config, optimizer) = (base(), Optimizer::adamw());
+        let size = TrainingSize {
+            config: &config,
+            examples: 128,
+            input_length: 512,
+            target_length: 114,
+            optimizer,
+            dropout: false,
+        };
+        assert_eq!(fitting(&how, &size, 85e9), Some(128));
+        assert_eq!(fitting(&how, &size, 16e9), Some(32));
+        assert_eq!(fitting(&how, &size, 4e9), None);
+    }
+}
