@@ -16,7 +16,13 @@ pub fn all() -> Vec<(DeviceInfo, Device)> {
     };
     let threads = rayon::current_num_threads();
     let cpu = (info("cpu".into(), format!("libtorch, {threads} threads")), Device::Cpu);
-    let gpu = |index| (info(format!("cuda:{index}"), "libtorch, NVIDIA GPU".into()), Device::Cuda(index));
+    let gpu = |index| {
+        let kernels = match cuda::can_run(index) {
+            Ok(()) => "kernels of our own".into(),
+            Err(reason) => format!("libtorch's kernels only, for {reason}"),
+        };
+        (info(format!("cuda:{index}"), format!("libtorch, NVIDIA GPU, {kernels}")), Device::Cuda(index))
+    };
     std::iter::once(cpu).chain((0..gpus()).map(gpu)).collect()
 }
 

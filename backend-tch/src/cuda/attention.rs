@@ -71,7 +71,7 @@ impl Kernels {
                 && stride[2] == 1
                 && stride[0] % 8 == 0
                 && stride[1] % 8 == 0
-                && x.data_ptr() as u64 % 16 == 0
+                && (x.data_ptr() as u64).is_multiple_of(16)
         };
         let features = q.size()[2] / heads;
         let longest = tiles(k.size()[1].max(q.size()[1]));

@@ -128,7 +128,7 @@ impl Kernels {
         let fits = |x: &Tensor| {
             let (stride, size) = (x.stride(), x.size());
             let evenly = stride[0] == stride[1] * size[1] || size[0] == 1;
-            stride[2] == 1 && stride[1] % 4 == 0 && evenly && x.data_ptr() as u64 % 16 == 0
+            stride[2] == 1 && stride[1] % 4 == 0 && evenly && (x.data_ptr() as u64).is_multiple_of(16)
         };
         width % 4 == 0
             && gate.kind() == value.kind()

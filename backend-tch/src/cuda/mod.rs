@@ -12,7 +12,7 @@ mod staging;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use cudarc::driver::sys::{CUdevice_attribute, CUfunction, CUfunction_attribute, CUmodule};
@@ -86,23 +86,11 @@ const HOPPER: &str = "sm_90a";
 impl Kernels {
     /// Of a GPU, or why there are none.
     pub fn new(index: usize) -> Result<Self, String> {
-        // Where a library is missing, cudarc panics.
-        catch_unwind(AssertUnwindSafe(|| Self::open(index)))
-            .unwrap_or_else(|_| Err("CUDA's driver cannot be loaded".into()))
-    }
-
-    fn open(index: usize) -> Result<Self, String> {
-        // SAFETY: these are NVIDIA's libraries, whose initialisers may run.
-        if !unsafe { nvrtc::sys::is_culib_present() } {
-            return Err("NVRTC (libnvrtc.so, a part of CUDA and of PyTorch) is not found".into());
-        }
+        can_run(index)?;
         let failed = |error: result::DriverError| error.to_string();
         // The context that libtorch uses as well, and its stream.
         let context = CudaContext::new(index).map_err(failed)?;
         let capability = context.compute_capability().map_err(failed)?;
-        if capability < OLDEST {
-            return Err(format!("its compute capability is {}.{}", capability.0, capability.1));
-        }
         let attribute = |attribute| context.attribute(attribute).map(i64::from).map_err(failed);
         Ok(Kernels {
             device: Device::Cuda(index),
@@ -241,11 +229,53 @@ impl Argument for i64 {}
 impl Argument for i32 {}
 impl Argument for f32 {}
 
+/// What the driver says of a GPU, without using it.
+struct Gpu {
+    capability: (i32, i32),
+    /// Bytes.
+    memory: u64,
+}
+
+impl Gpu {
+    fn of(index: usize) -> Result<Self, String> {
+        let ask = || {
+            result::init()?;
+            let device = result::device::get(index as i32)?;
+            use CUdevice_attribute::{
+                CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
+                CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+            };
+            // SAFETY: the driver has just given the device.
+            unsafe {
+                let capability = (
+                    result::device::get_attribute(device, MAJOR)?,
+                    result::device::get_attribute(device, MINOR)?,
+                );
+                Ok(Gpu { capability, memory: result::device::total_mem(device)? as u64 })
+            }
+        };
+        // Where the driver is missing, cudarc panics.
+        let found = catch_unwind(ask).map_err(|_| "CUDA's driver cannot be loaded".to_owned())?;
+        found.map_err(|error: result::DriverError| error.to_string())
+    }
+}
+
+/// Whether a GPU can run the kernels, or why not.
+pub fn can_run(index: usize) -> Result<(), String> {
+    let (major, minor) = Gpu::of(index)?.capability;
+    if (major, minor) < OLDEST {
+        return Err(format!("its compute capability is {major}.{minor}"));
+    }
+    // SAFETY: this is NVIDIA's library, whose initialisers may run.
+    match unsafe { nvrtc::sys::is_culib_present() } {
+        true => Ok(()),
+        false => Err("NVRTC (libnvrtc.so, a part of CUDA and of PyTorch) is not found".into()),
+    }
+}
+
 /// Bytes of a GPU's memory.
 pub fn memory_of(index: usize) -> Option<u64> {
-    // Where the driver is missing, cudarc panics.
-    let memory = catch_unwind(|| CudaContext::new(index).and_then(|context| context.total_mem()));
-    memory.ok()?.ok().map(|bytes| bytes as u64)
+    Gpu::of(index).ok().map(|gpu| gpu.memory)
 }
 
 /// A tensor's first element, for a kernel.
