@@ -23,7 +23,7 @@ pub struct ModelSession<O: Ops> {
     parameters: BTreeMap<String, O::Parameter>,
     moments: BTreeMap<String, Moments<O::Moment>>,
     checkpoint_activations: bool,
-    begun: Vec<BegunStep>,
+    begun: Vec<Begun>,
 }
 
 fn no_moments<P, M>(parameters: &BTreeMap<String, P>) -> BTreeMap<String, Moments<M>> {
@@ -31,7 +31,13 @@ fn no_moments<P, M>(parameters: &BTreeMap<String, P>) -> BTreeMap<String, Moment
 }
 
 /// An update whose results nobody has asked for.
-struct BegunStep {
+enum Begun {
+    Done(TrainStep),
+    Running(RunningStep),
+}
+
+/// An update that an asynchronous device may not have ended.
+struct RunningStep {
     step: u64,
     tokens: u64,
     /// Of each micro-batch.
@@ -39,9 +45,9 @@ struct BegunStep {
     gradient_norm: Pending<f64>,
 }
 
-impl BegunStep {
+impl RunningStep {
     fn finish(self) -> Result<TrainStep, SessionError> {
-        let BegunStep { step, tokens, sums, gradient_norm } = self;
+        let RunningStep { step, tokens, sums, gradient_norm } = self;
         let (mut loss, mut correct) = (0.0, 0);
         for sums in sums.into_iter().map(Pending::read) {
             loss += sums.loss;
@@ -167,14 +173,22 @@ impl<O: Ops> Session for ModelSession<O> {
                 }
             }
             let gradient_norm = session.apply(total.unwrap_or_default(), update);
-            session.begun.push(BegunStep { step: update.step, tokens, sums, gradient_norm });
+            let step = RunningStep { step: update.step, tokens, sums, gradient_norm };
+            session.begun.push(match session.ops.is_asynchronous() {
+                true => Begun::Running(step),
+                false => Begun::Done(step.finish()?),
+            });
             Ok(())
         })
     }
 
     fn finish_steps(&mut self) -> Result<Vec<TrainStep>, SessionError> {
         let begun = std::mem::take(&mut self.begun);
-        guarded(|| begun.into_iter().map(BegunStep::finish).collect())
+        let finish = |step| match step {
+            Begun::Done(step) => Ok(step),
+            Begun::Running(step) => step.finish(),
+        };
+        guarded(|| begun.into_iter().map(finish).collect())
     }
 
     fn is_asynchronous(&self) -> bool {

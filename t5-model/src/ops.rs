@@ -252,8 +252,8 @@ pub trait Ops: Sized {
     fn moment(&self, tensor: HostTensor) -> Self::Moment;
     fn read_moment(&self, moment: &Self::Moment) -> HostTensor;
     /// One step of the optimiser for all parameters, with the gradients clipped together. Returns the gradients' norm before
-    /// clipping; where it is not finite, nothing changes, in later steps neither until it has been read. By default one
-    /// [`Ops::update`] after the other.
+    /// clipping; where it is not finite, nothing changes, on an asynchronous device in later steps neither until it has been
+    /// read. By default one [`Ops::update`] after the other.
     fn update_all(
         &self,
         trained: Vec<Trained<'_, Self>>,

@@ -121,13 +121,14 @@ pub trait Session {
     fn config(&self) -> &T5Config;
 
     /// Begins one update from the mean loss over all target tokens of the micro-batches together. Where the device is
-    /// [asynchronous](Session::is_asynchronous) it may go on when this returns.
+    /// [asynchronous](Session::is_asynchronous) it may go on when this returns, and what fails may show only in
+    /// [`Session::finish_steps`].
     fn begin_step(&mut self, micro_batches: &[Batch], update: &Update) -> Result<(), SessionError>;
 
     /// What the updates begun since the last call saw, in order. Waits for the device.
     ///
     /// # Errors
-    /// The first update whose loss or gradient is not finite; it and those after it left the weights as they were.
+    /// The first update whose loss or gradient is not finite; it and those begun after it left the weights as they were.
     fn finish_steps(&mut self) -> Result<Vec<TrainStep>, SessionError>;
 
     /// One update from its beginning to its end.

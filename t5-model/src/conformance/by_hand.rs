@@ -7,7 +7,9 @@ use super::attention::Long;
 use super::operations::LOSS;
 use super::references::{deviation, number_deviation};
 use crate::optimizer::{Moments, ParameterUpdate};
-use crate::{Ops, Optimizer, Positions, Result, SessionError, TokenIds};
+use crate::{
+    CrossEntropy, Dropout, Ops, Optimizer, Positions, Result, SessionError, TokenIds, Trained, Update,
+};
 
 /// What generation, activation checkpoints and updates need. `allowed` is what products may deviate by.
 pub(super) fn by_hand<O: Ops>(ops: &mut O, allowed: f64) -> Result<Vec<Check>, SessionError> {
@@ -29,6 +31,8 @@ pub(super) fn by_hand<O: Ops>(ops: &mut O, allowed: f64) -> Result<Vec<Check>, S
     }
     for (name, optimizer) in optimizers() {
         checks.push(check(ops, format!("update: {name}"), 1e-5, |ops| Ok(update(ops, optimizer)))?);
+        let name = format!("update of all: {name}");
+        checks.push(check(ops, name, 1e-5, |ops| Ok(update_of_all(ops, optimizer)))?);
     }
     Ok(checks)
 }
@@ -168,6 +172,57 @@ fn update<O: Ops>(ops: &mut O, optimizer: Optimizer) -> f64 {
             let found = moments.1.iter().find(|(other, _)| *other == name);
             let found = found.map(|(_, moment)| ops.read_moment(moment));
             worst = worst.max(deviation(found.as_ref(), expected));
+        }
+    }
+    worst
+}
+
+/// Three steps of an optimiser for a matrix that decays and one that does not, clipped together, against the host's. Before the last
+/// comes one whose gradient is not finite, which changes nothing.
+fn update_of_all<O: Ops>(ops: &mut O, optimizer: Optimizer) -> f64 {
+    let mut expected = [pattern(&[6, 5], 3), pattern(&[4, 5], 4)];
+    let mut parameters = expected.each_ref().map(|tensor| ops.parameter(tensor.clone()));
+    let mut on_host = [Moments::<HostTensor>::default(), Moments::default()];
+    let mut on_device = [Moments::<O::Moment>::default(), Moments::default()];
+    let mut worst: f64 = 0.0;
+    for step in [1, 2, 0, 3] {
+        let is_finite = step > 0;
+        ops.record(true);
+        let [table, head] = parameters.each_ref();
+        let x = ops.embedding(table, TokenIds { ids: &[0, 2, 3, step as i32], batch: 1, length: 4 });
+        let scale = if is_finite { 0.1 } else { f32::NAN };
+        let (loss, _) = ops.cross_entropy(&x, head, &[0, 1, 2, 3], CrossEntropy { scale, z_loss: 0.0 });
+        let (_, gradients) = ops.backward(loss, &[], &[table, head]);
+        ops.record(false);
+        let found: Vec<HostTensor> = gradients.iter().map(|gradient| ops.read_gradient(gradient)).collect();
+        let squares = found.iter().flat_map(|gradient| &gradient.data).map(|value| f64::from(*value).powi(2));
+        let norm = squares.sum::<f64>().sqrt();
+        let update = Update {
+            optimizer,
+            learning_rate: 0.03,
+            step,
+            optimizer_step: step.max(1),
+            clip_norm: Some(0.3 * norm),
+            z_loss: 0.0,
+            dropout: Dropout::default(),
+        };
+        if is_finite {
+            let each = expected.iter_mut().zip(&mut on_host).zip(&found).zip([true, false]);
+            for (((expected, moments), gradient), decay) in each {
+                let each = update.of_parameter(norm, decay);
+                each.apply(&expected.shape, &mut expected.data, &gradient.data, moments);
+            }
+        }
+        let each = parameters.iter_mut().zip(&mut on_device).zip([true, false]);
+        let trained = each.map(|((parameter, moments), decay)| Trained { parameter, moments, decay });
+        let found_norm = ops.update_all(trained.collect(), gradients, &update).read();
+        worst = worst.max(match is_finite {
+            true => number_deviation(found_norm, norm),
+            false if found_norm.is_finite() => f64::INFINITY,
+            false => 0.0,
+        });
+        for (parameter, expected) in parameters.iter().zip(&expected) {
+            worst = worst.max(deviation(Some(&ops.read_parameter(parameter)), expected));
         }
     }
     worst
