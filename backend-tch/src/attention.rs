@@ -1,7 +1,11 @@
 //! Attention, forward and backward.
 
+use t5_model::Attention;
 use tch::{Kind, Tensor};
 
+use crate::bias::Bias;
+use crate::node::Node;
+use crate::operations::TchOps;
 use crate::tensor::matmul;
 
 /// How activations fall into heads.
@@ -104,5 +108,86 @@ impl Saved {
             Tensor::internal_softmax_backward_data(&dprobabilities, &self.probabilities, -1, Kind::Float);
         let products = dscores.to_kind(scores.heads.kind);
         [matmul(&products, &self.k), matmul(&products.transpose(1, 2), &self.q), dv, dscores]
+    }
+}
+
+impl TchOps {
+    /// Attention by kernels of our own, where they can.
+    pub fn flash(&self, q: &Node, k: &Node, v: &Node, how: &Attention<'_, Bias>) -> Option<Node> {
+        let kernels = self.kernels.clone()?;
+        let heads = how.heads as i64;
+        let values = [q, k, v].map(|x| x.value().to_kind(self.kind));
+        let fits = {
+            let [q, k, v] = &values;
+            kernels.can_attend(heads, q, k, v, how.bias.is_some())
+        };
+        if !fits || how.dropout.is_some() {
+            return None;
+        }
+        let relative = match how.bias {
+            None => None,
+            Some(bias) => Some(bias.of_distances(self)?),
+        };
+        let visible = how.key_mask.map(|mask| self.padding(mask));
+        let bias_value = relative.map(Node::value);
+        let flash = kernels.attend(heads, how.causal, values, bias_value, visible);
+        let value = flash.output().shallow_clone();
+        let no_bias = (None, Kind::Float);
+        let inputs = [q.input(), k.input(), v.input(), relative.map_or(no_bias, Node::input)];
+        Some(self.node(value, inputs, move |dy, _| {
+            let ([dq, dk, dv], dbias) = kernels.attention_gradients(&flash, &dy.contiguous());
+            [Some(dq), Some(dk), Some(dv), dbias]
+        }))
+    }
+
+    /// Attention in libtorch's operations, which stores its probabilities.
+    pub fn stored_attention(&self, q: &Node, k: &Node, v: &Node, how: Attention<'_, Bias>) -> Node {
+        let heads = Heads { heads: how.heads as i64, kind: self.kind };
+        let [split_q, split_k, split_v] = [q, k, v].map(|x| heads.split(&x.value())); // [batch · heads, length, d_kv]
+        let (query, key) = (split_q.size()[1], split_k.size()[1]);
+        let batch = q.value().size()[0];
+        let hidden = self.hidden(how.causal, how.key_mask, [batch, query, key]);
+        let factors = how.dropout.map(|draw| self.factors(&draw, &[batch * heads.heads, query, key]));
+        let bias = how.bias.map(|bias| bias.of_pairs(self));
+        let bias_value = bias.map(Node::value);
+        let scores = Scores { heads, bias: bias_value, hidden, factors };
+        let saved = attention(&scores, split_q, split_k, split_v);
+        let y = heads.join(&saved.output, batch);
+        let no_bias = (None, Kind::Float);
+        let inputs = [q.input(), k.input(), v.input(), bias.map_or(no_bias, Node::input)];
+        self.node(y, inputs, move |dy, [.., want_bias]| {
+            let [dq, dk, dv, dscores] = saved.backward(&scores, &heads.split(&dy));
+            let dbias = want_bias.then(|| scores.bias_gradient(&dscores, batch));
+            [Some(heads.join(&dq, batch)), Some(heads.join(&dk, batch)), Some(heads.join(&dv, batch)), dbias]
+        })
+    }
+
+    /// A padding mask on the device, `[batch · key]`.
+    fn padding(&self, mask: &[u8]) -> Tensor {
+        let mut last = self.mask.borrow_mut();
+        match &*last {
+            Some((known, tensor)) if known == mask => tensor.shallow_clone(),
+            _ => {
+                let tensor = match &self.kernels {
+                    Some(kernels) => kernels.upload(mask),
+                    None => Tensor::from_slice(mask).to_device(self.device),
+                };
+                *last = Some((mask.to_vec(), tensor.shallow_clone()));
+                tensor
+            }
+        }
+    }
+
+    /// True where a query does not see a key, broadcast to `[batch, heads, query, key]`.
+    fn hidden(&self, causal: bool, key_mask: Option<&[u8]>, [batch, query, key]: [i64; 3]) -> Option<Tensor> {
+        let causal = causal.then(|| {
+            let all = Tensor::ones([1, 1, query, key], (Kind::Bool, self.device));
+            all.triu(key - query + 1)
+        });
+        let padding = key_mask.map(|mask| self.padding(mask).view([batch, 1, 1, key]).eq(0));
+        match (causal, padding) {
+            (Some(causal), Some(padding)) => Some(causal.logical_or(&padding)),
+            (causal, padding) => causal.or(padding),
+        }
     }
 }

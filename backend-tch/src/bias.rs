@@ -5,7 +5,8 @@ use std::cell::OnceCell;
 use t5_model::{Buckets, Place};
 use tch::{Device, Kind, Tensor};
 
-use crate::operations::{Node, TchOps};
+use crate::node::Node;
+use crate::operations::TchOps;
 
 /// A position bias. Its forms are computed when they are wanted.
 pub struct Bias {

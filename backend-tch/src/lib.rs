@@ -11,6 +11,7 @@ mod cross_entropy;
 mod cuda;
 mod device;
 mod memory;
+mod node;
 mod norm;
 mod operations;
 mod parameter;

@@ -5,7 +5,6 @@ use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
 use fusion_core::HostTensor;
-use t5_model::kernels::norm;
 use t5_model::optimizer::{Moments, ParameterUpdate, UpdateRule, sum_of_squares};
 use t5_model::{
     Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Pending, Place, Positions, Precision, Tape,
@@ -13,12 +12,12 @@ use t5_model::{
 };
 use tch::{Device, Kind, Tensor};
 
-use crate::attention::{Heads, Scores, attention};
 use crate::bias::Bias;
 use crate::cross_entropy::cross_entropy;
 use crate::cuda::{Kernels, Updated};
 use crate::memory;
-use crate::norm::{rms_norm, rms_norm_gradients};
+use crate::node::{Gradient, Node};
+use crate::norm;
 use crate::parameter::{Parameter, joined};
 use crate::tensor::{beside, elements, elements_mut, host, integers, matmul, product_in_f32, sizes, upload};
 use crate::update::{Moment, update_on_device};
@@ -28,53 +27,13 @@ pub struct TchOps {
     pub device: Device,
     /// What products are computed in.
     pub kind: Kind,
-    tape: Tape<Gradient>,
+    pub tape: Tape<Gradient>,
     /// Of our own, on GPUs that can run them.
-    kernels: Option<Rc<Kernels>>,
+    pub kernels: Option<Rc<Kernels>>,
     /// The padding mask that attention saw last: that of all blocks is the same.
-    mask: RefCell<Option<(Vec<u8>, Tensor)>>,
+    pub mask: RefCell<Option<(Vec<u8>, Tensor)>>,
     /// Whether all gradients' norms were finite, for updates on the device; an f64.
     healthy: OnceCell<Tensor>,
-}
-
-/// An activation or a bias.
-#[derive(Clone)]
-pub struct Node {
-    value: Rc<RefCell<Value>>,
-    place: Option<Place>,
-}
-
-enum Value {
-    Known(Tensor),
-    /// f32 and the type of products. A norm adds them on its way.
-    Sum(Tensor, Tensor),
-}
-
-/// A gradient on its way back.
-pub struct Gradient {
-    value: Tensor,
-    /// The same in bf16, where a kernel wrote both.
-    low: Option<Tensor>,
-}
-
-impl Gradient {
-    fn in_kind(&self, kind: Kind) -> Gradient {
-        match &self.low {
-            Some(low) if low.kind() == kind => low.shallow_clone().into(),
-            _ => self.value.to_kind(kind).into(),
-        }
-    }
-
-    /// With both types where the input is f32, else in that of the input.
-    fn or_in(self, kind: Kind) -> Gradient {
-        if kind == Kind::Float { self } else { self.in_kind(kind) }
-    }
-}
-
-impl From<Tensor> for Gradient {
-    fn from(value: Tensor) -> Self {
-        Gradient { value, low: None }
-    }
 }
 
 /// Where to begin on the way back, and with which gradient.
@@ -93,7 +52,7 @@ impl TchOps {
         TchOps { device, kind, tape: Tape::default(), kernels, mask, healthy }
     }
 
-    fn place(&self, parameter: &Parameter) -> Option<Place> {
+    pub fn place(&self, parameter: &Parameter) -> Option<Place> {
         self.tape.is_recording().then_some(parameter.place)
     }
 
@@ -123,7 +82,7 @@ impl TchOps {
         }
     }
 
-    fn factors(&self, draw: &DropoutDraw, shape: &[i64]) -> Tensor {
+    pub fn factors(&self, draw: &DropoutDraw, shape: &[i64]) -> Tensor {
         match &self.kernels {
             Some(kernels) => kernels.dropout_factors(shape, draw),
             None => {
@@ -131,41 +90,6 @@ impl TchOps {
                 upload(&factors, shape, self.device)
             }
         }
-    }
-}
-
-impl Node {
-    fn new(value: Tensor, place: Option<Place>) -> Self {
-        Node { value: Rc::new(RefCell::new(Value::Known(value))), place }
-    }
-
-    pub fn value(&self) -> Tensor {
-        let mut value = self.value.borrow_mut();
-        let sum = match &*value {
-            Value::Known(tensor) => return tensor.shallow_clone(),
-            Value::Sum(x, y) => x + y,
-        };
-        *value = Value::Known(sum.shallow_clone());
-        sum
-    }
-
-    fn kind(&self) -> Kind {
-        match &*self.value.borrow() {
-            Value::Known(tensor) => tensor.kind(),
-            Value::Sum(..) => Kind::Float,
-        }
-    }
-
-    /// What is still to be added.
-    fn sum(&self) -> Option<(Tensor, Tensor)> {
-        match &*self.value.borrow() {
-            Value::Known(_) => None,
-            Value::Sum(x, y) => Some((x.shallow_clone(), y.shallow_clone())),
-        }
-    }
-
-    pub fn input(&self) -> (Option<Place>, Kind) {
-        (self.place, self.kind())
     }
 }
 
@@ -259,54 +183,7 @@ impl Ops for TchOps {
     }
 
     fn rms_norm(&self, x: &Node, gain: &Parameter, groups: &[usize], epsilon: f32) -> Node {
-        let (kind, groups, saved_gain) = (x.kind(), sizes(groups), gain.value());
-        if let Some(kernels) = self.kernels.clone().filter(|kernels| kernels.can_norm(&groups)) {
-            let sum = x.sum();
-            let (known, more) = match &sum {
-                Some((x, y)) => (x.shallow_clone(), Some(y)),
-                None => (x.value().to_kind(Kind::Float).contiguous(), None),
-            };
-            let (sum, value, normed) =
-                kernels.rms_norm(&known, more, &saved_gain, &groups, epsilon, self.kind);
-            if let Some(sum) = &sum {
-                *x.value.borrow_mut() = Value::Known(sum.shallow_clone());
-            }
-            let saved_x = sum.unwrap_or(known);
-            let place =
-                self.tape.adding_step([x.place, self.place(gain)], move |dy, [before, gain_before], _| {
-                    // The residual stream's gradient is added on the way.
-                    let before = before.map(|before| before.value.to_kind(Kind::Float).contiguous());
-                    let dy = dy.value.contiguous();
-                    let ([dx, dgain], low) =
-                        kernels.rms_norm_gradients(&dy, &saved_x, &saved_gain, &normed, before.as_ref());
-                    let dgain = match gain_before {
-                        Some(before) => dgain + before.value,
-                        None => dgain,
-                    };
-                    [Some(Gradient { value: dx, low }.or_in(kind)), Some(dgain.into())]
-                });
-            return Node::new(value, place);
-        }
-        let saved_x = x.value().to_kind(Kind::Float).contiguous();
-        if let (Some(x_here), Some(gain_here)) = (elements(&saved_x), elements(&saved_gain)) {
-            let groups: Vec<usize> = groups.iter().map(|size| *size as usize).collect();
-            let size = saved_x.size();
-            let y = upload(&norm::rms_norm(x_here, gain_here, &groups, epsilon), &size, self.device);
-            let inputs = [x.input(), (self.place(gain), Kind::Float)];
-            return self.node(y.to_kind(self.kind), inputs, move |dy, _| {
-                let dy = dy.to_kind(Kind::Float).contiguous();
-                let here = |x| elements(x).expect("it lies in the host's memory, in f32");
-                let [x, gain, dy] = [&saved_x, &saved_gain, &dy].map(here);
-                let (dx, dgain) = norm::rms_norm_gradient(x, gain, &groups, epsilon, dy);
-                let sizes = [size.clone(), vec![gain.len() as i64]];
-                [Some(upload(&dx, &sizes[0], Device::Cpu)), Some(upload(&dgain, &sizes[1], Device::Cpu))]
-            });
-        }
-        let (y, scales) = rms_norm(&saved_x, &saved_gain, &groups, epsilon);
-        let inputs = [x.input(), (self.place(gain), Kind::Float)];
-        self.node(y.to_kind(self.kind), inputs, move |dy, _| {
-            rms_norm_gradients(&dy.to_kind(Kind::Float), &saved_x, &saved_gain, &groups, &scales).map(Some)
-        })
+        norm::rms_norm(self, x, gain, groups, epsilon)
     }
 
     fn position_bias(&self, table: &Parameter, buckets: &Buckets) -> Bias {
@@ -356,7 +233,7 @@ impl Ops for TchOps {
             && x.is_contiguous()
             && y.is_contiguous();
         match later {
-            true => Node { value: Rc::new(RefCell::new(Value::Sum(x, y))), place },
+            true => Node::later(x, y, place),
             false => Node::new(x + y, place),
         }
     }
@@ -535,87 +412,6 @@ impl Ops for TchOps {
             *moments = on_device.map(Moment::Device);
         }
         parameter.round();
-    }
-}
-
-impl TchOps {
-    /// Attention by kernels of our own, where they can.
-    fn flash(&self, q: &Node, k: &Node, v: &Node, how: &Attention<'_, Bias>) -> Option<Node> {
-        let kernels = self.kernels.clone()?;
-        let heads = how.heads as i64;
-        let values = [q, k, v].map(|x| x.value().to_kind(self.kind));
-        let fits = {
-            let [q, k, v] = &values;
-            kernels.can_attend(heads, q, k, v, how.bias.is_some())
-        };
-        if !fits || how.dropout.is_some() {
-            return None;
-        }
-        let relative = match how.bias {
-            None => None,
-            Some(bias) => Some(bias.of_distances(self)?),
-        };
-        let visible = how.key_mask.map(|mask| self.padding(mask));
-        let bias_value = relative.map(Node::value);
-        let flash = kernels.attend(heads, how.causal, values, bias_value, visible);
-        let value = flash.output().shallow_clone();
-        let no_bias = (None, Kind::Float);
-        let inputs = [q.input(), k.input(), v.input(), relative.map_or(no_bias, Node::input)];
-        Some(self.node(value, inputs, move |dy, _| {
-            let ([dq, dk, dv], dbias) = kernels.attention_gradients(&flash, &dy.contiguous());
-            [Some(dq), Some(dk), Some(dv), dbias]
-        }))
-    }
-
-    /// Attention in libtorch's operations, which stores its probabilities.
-    fn stored_attention(&self, q: &Node, k: &Node, v: &Node, how: Attention<'_, Bias>) -> Node {
-        let heads = Heads { heads: how.heads as i64, kind: self.kind };
-        let [split_q, split_k, split_v] = [q, k, v].map(|x| heads.split(&x.value())); // [batch · heads, length, d_kv]
-        let (query, key) = (split_q.size()[1], split_k.size()[1]);
-        let batch = q.value().size()[0];
-        let hidden = self.hidden(how.causal, how.key_mask, [batch, query, key]);
-        let factors = how.dropout.map(|draw| self.factors(&draw, &[batch * heads.heads, query, key]));
-        let bias = how.bias.map(|bias| bias.of_pairs(self));
-        let bias_value = bias.map(Node::value);
-        let scores = Scores { heads, bias: bias_value, hidden, factors };
-        let saved = attention(&scores, split_q, split_k, split_v);
-        let y = heads.join(&saved.output, batch);
-        let no_bias = (None, Kind::Float);
-        let inputs = [q.input(), k.input(), v.input(), bias.map_or(no_bias, Node::input)];
-        self.node(y, inputs, move |dy, [.., want_bias]| {
-            let [dq, dk, dv, dscores] = saved.backward(&scores, &heads.split(&dy));
-            let dbias = want_bias.then(|| scores.bias_gradient(&dscores, batch));
-            [Some(heads.join(&dq, batch)), Some(heads.join(&dk, batch)), Some(heads.join(&dv, batch)), dbias]
-        })
-    }
-
-    /// A padding mask on the device, `[batch · key]`.
-    fn padding(&self, mask: &[u8]) -> Tensor {
-        let mut last = self.mask.borrow_mut();
-        match &*last {
-            Some((known, tensor)) if known == mask => tensor.shallow_clone(),
-            _ => {
-                let tensor = match &self.kernels {
-                    Some(kernels) => kernels.upload(mask),
-                    None => Tensor::from_slice(mask).to_device(self.device),
-                };
-                *last = Some((mask.to_vec(), tensor.shallow_clone()));
-                tensor
-            }
-        }
-    }
-
-    /// True where a query does not see a key, broadcast to `[batch, heads, query, key]`.
-    fn hidden(&self, causal: bool, key_mask: Option<&[u8]>, [batch, query, key]: [i64; 3]) -> Option<Tensor> {
-        let causal = causal.then(|| {
-            let all = Tensor::ones([1, 1, query, key], (Kind::Bool, self.device));
-            all.triu(key - query + 1)
-        });
-        let padding = key_mask.map(|mask| self.padding(mask).view([batch, 1, 1, key]).eq(0));
-        match (causal, padding) {
-            (Some(causal), Some(padding)) => Some(causal.logical_or(&padding)),
-            (causal, padding) => causal.or(padding),
-        }
     }
 }
 

@@ -39,7 +39,7 @@ impl Source {
         let own = match self {
             Source::Activation => include_str!("activation.cu"),
             Source::Adamw => include_str!("adamw.cu"),
-            Source::Attention => include_str!("attention.cu"),
+            Source::Attention => concat!(include_str!("tiles.cu"), "\n", include_str!("attention.cu")),
             Source::CrossEntropy => include_str!("cross_entropy.cu"),
             Source::Embedding => include_str!("embedding.cu"),
             Source::Norm => include_str!("norm.cu"),
@@ -299,11 +299,12 @@ mod tests {
     /// Compiles every kernel for every architecture it is for, where there is an NVRTC; no GPU is needed.
     #[test]
     fn all_kernels_compile() {
-        // SAFETY: as in `Kernels::open`.
+        // SAFETY: as in `can_run`.
         if !unsafe { nvrtc::sys::is_culib_present() } {
             return;
         }
-        for architecture in ["sm_80", HOPPER] {
+        let architectures = ["sm_80", HOPPER, "sm_120"];
+        for architecture in architectures {
             for (source, vectors) in [
                 (Source::Activation, 0),
                 (Source::Adamw, 0),
@@ -319,5 +320,6 @@ mod tests {
             }
             compile(Source::Attention, true, 0, architecture).unwrap();
         }
+        println!("compiled for {}", architectures.join(", "));
     }
 }
