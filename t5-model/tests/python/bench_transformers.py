@@ -20,13 +20,12 @@ On CUDA nothing waits for the GPU but the end of N steps, and a step's time is w
 """
 
 import argparse
-import json
-import resource
 import statistics
 import sys
 import time
 
 import torch
+from bench_worker import peak_memory, say
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.models.t5.modeling_t5 import T5Attention
 
@@ -127,16 +126,6 @@ class Training:
         return [start.elapsed_time(end) for start, end in zip(events, events[1:])]
 
 
-def peak_memory():
-    """The process's largest resident set in bytes. getrusage, where there is no /proc, also counts who started it."""
-    try:
-        with open("/proc/self/status") as status:
-            return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
-    except OSError:
-        # Linux would count kibibytes; macOS, where this is for, counts bytes.
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
 def peak_device_memory(device):
     """The most bytes that tensors took of a GPU's memory, and that PyTorch's allocator did."""
     if device.type != "cuda":
@@ -145,10 +134,6 @@ def peak_device_memory(device):
         peak_allocated_bytes=torch.cuda.max_memory_allocated(device),
         peak_reserved_bytes=torch.cuda.max_memory_reserved(device),
     )
-
-
-def say(**fields):
-    print(json.dumps(fields), flush=True)
 
 
 def rounded(times):

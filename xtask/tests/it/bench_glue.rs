@@ -1,4 +1,6 @@
-//! `bench glue`, with scripts in the place of a Python with transformers.
+//! `bench glue`, with scripts in the place of a Python with transformers and CTranslate2.
+
+use std::fs;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -60,11 +62,16 @@ fn bench(worker: &str, more: &[&str]) -> Called {
 
 #[test]
 fn every_backend_answers_what_it_was_taught() {
-    let others = ["transformers", "transformers bf16", "transformers unsorted", "transformers bf16 unsorted"];
+    let transformers =
+        ["transformers", "transformers bf16", "transformers unsorted", "transformers bf16 unsorted"];
+    let others = [&transformers[..], &["ctranslate2"]].concat();
     let report: Value = serde_json::from_str(&bench(SOUND, &["--json"]).success()).expect("JSON");
     let contestants = report["contestants"].as_array().expect("contestants");
     let names: Vec<&str> = contestants.iter().filter_map(|one| one["name"].as_str()).collect();
-    assert_eq!(names, backends().iter().map(String::as_str).chain(others).collect::<Vec<_>>());
+    assert_eq!(
+        names,
+        backends().iter().map(String::as_str).chain(others.iter().copied()).collect::<Vec<_>>()
+    );
     assert_eq!(report["sets"], json!([{ "name": "sst2", "examples": 2, "tokens": 5 + 6 }]));
     assert_eq!(report["reference"], "transformers");
     for one in contestants {
@@ -117,6 +124,26 @@ fn a_worker_that_fails_is_out_alone() {
         assert!(!other.contains("failed"), "{other}");
         assert!(called.failure().ends_with("error: 1 of the contestants failed\n"));
     }
+}
+
+#[test]
+fn ctranslate2_takes_part_where_it_is_installed() {
+    let (python, files) = (python(""), files());
+    let path = python.path().join("python");
+    let probe = "case $* in -c*ctranslate2) exit 1 ;; -c*) exit 0 ;; esac";
+    fs::write(&path, format!("#!/bin/sh\n{probe}\n{SOUND}")).expect("a script");
+    let lack = format!("Without ctranslate2: {} lacks it. `pip install ctranslate2` there, or", text(&path));
+    let tokenizer = files.path().join("tokenizer.json");
+    let bench = |more: &[&str]| {
+        let named = ["bench", "glue", "--model", "tiny", "--rounds", "1", "--python", text(&path)];
+        let data = ["--glue", text(files.path()), "--tasks", "sst2", "--tokenizer", text(&tokenizer)];
+        call(&[&named[..], &data, more].concat())
+    };
+    let table = bench(&[]).success();
+    assert!(table.contains(&lack), "{table}");
+    assert!(!table.contains("\nctranslate2"), "{table}");
+    let refused = bench(&["--only", "ctranslate2"]).failure();
+    assert!(refused.contains(&lack), "{refused}");
 }
 
 #[test]

@@ -21,6 +21,8 @@ enum Framework {
     Backend(&'static str),
     /// Hugging Face's T5 under PyTorch, in a way whose words are options of the script; none for the usual one.
     Transformers { variant: &'static str },
+    /// Answers only.
+    CTranslate2,
 }
 
 /// Whether a device is the host's processor, by its name.
@@ -30,17 +32,16 @@ pub fn on_cpu(device: &str) -> bool {
 
 impl fmt::Display for Contestant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.framework, self.how.device.as_str()) {
-            (Framework::Backend(name), device) => write!(f, "{name} {device}")?,
-            (Framework::Transformers { .. }, "cpu") => f.write_str("transformers")?,
-            (Framework::Transformers { .. }, device) => write!(f, "transformers {device}")?,
+        f.write_str(self.framework())?;
+        if !self.needs_python() || self.how.device != "cpu" {
+            write!(f, " {}", self.how.device)?;
         }
         if self.how.precision != Precision::default() {
             write!(f, " {}", self.how.precision)?;
         }
-        match self.framework {
-            Framework::Transformers { variant } if !variant.is_empty() => write!(f, " {variant}"),
-            _ => Ok(()),
+        match self.variant() {
+            "" => Ok(()),
+            variant => write!(f, " {variant}"),
         }
     }
 }
@@ -76,6 +77,11 @@ impl Contestant {
         all
     }
 
+    /// CTranslate2 on the CPU in f32.
+    pub fn ctranslate2() -> Contestant {
+        Contestant { framework: Framework::CTranslate2, how: Computation::on("cpu") }
+    }
+
     /// Those on a device.
     pub fn on(device: &str, all: Vec<Contestant>) -> Result<Vec<Contestant>> {
         let mut devices: Vec<String> = all.iter().map(|one| one.how.device.clone()).collect();
@@ -100,7 +106,28 @@ impl Contestant {
     }
 
     pub fn needs_python(&self) -> bool {
-        matches!(self.framework, Framework::Transformers { .. })
+        !matches!(self.framework, Framework::Backend(_))
+    }
+
+    /// Besides what transformers needs, with which it reads checkpoints.
+    pub fn needs_ctranslate2(&self) -> bool {
+        self.framework == Framework::CTranslate2
+    }
+
+    /// By name.
+    pub fn framework(&self) -> &'static str {
+        match self.framework {
+            Framework::Backend(name) => name,
+            Framework::Transformers { .. } => "transformers",
+            Framework::CTranslate2 => "ctranslate2",
+        }
+    }
+
+    fn variant(&self) -> &'static str {
+        match self.framework {
+            Framework::Transformers { variant } => variant,
+            Framework::Backend(_) | Framework::CTranslate2 => "",
+        }
     }
 
     pub fn on_cpu(&self) -> bool {
@@ -121,11 +148,11 @@ impl Contestant {
                 command.args(["--precision", &self.how.precision.to_string()]);
                 command
             }
-            Framework::Transformers { variant } => {
-                let mut command = python::call(python.context("transformers needs a Python")?);
+            Framework::Transformers { .. } | Framework::CTranslate2 => {
+                let mut command = python::call(python.context("there is no Python")?);
                 command.arg(resource(SCRIPTS).join(script));
                 command.args((self.how.precision == Precision::Bf16).then_some("--bf16"));
-                command.args(variant.split_whitespace().map(|word| format!("--{word}")));
+                command.args(self.variant().split_whitespace().map(|word| format!("--{word}")));
                 command
             }
         };
@@ -161,5 +188,6 @@ mod tests {
             name(transformers("sdpa compiled"), "cuda:0", Precision::Bf16),
             "transformers cuda:0 bf16 sdpa compiled"
         );
+        assert_eq!(Contestant::ctranslate2().to_string(), "ctranslate2");
     }
 }

@@ -14,8 +14,9 @@ use super::python;
 use crate::build;
 use crate::interrupt::Interrupted;
 
-pub const NO_TRANSFORMERS: &str = "\nWithout transformers: no Python with torch and transformers was found. \
-     `pip install torch transformers`, or name one with --python\n";
+const NO_TRANSFORMERS: &str = "Without transformers: no Python with torch and transformers was found. \
+     `pip install torch transformers`, or name one with --python";
+const GET_CTRANSLATE2: &str = "`pip install ctranslate2` there, or name another Python with --python";
 
 /// Builds what these contestants need and is not compiled in.
 pub fn build_missing(names: &[String]) -> Result<()> {
@@ -29,23 +30,41 @@ pub fn build_missing(names: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Who of all takes part, where `only` names some, and with which Python.
-pub fn entrants(
-    all: Vec<Contestant>,
-    only: &[String],
-    python: Option<&Path>,
-) -> Result<(Vec<Contestant>, Option<PathBuf>)> {
-    let mut contestants = Contestant::chosen(all, only)?;
-    ensure!(!contestants.is_empty(), "no backend is compiled in");
-    if !contestants.iter().any(Contestant::needs_python) {
-        return Ok((contestants, None));
+/// Who takes part.
+pub struct Field {
+    pub contestants: Vec<Contestant>,
+    pub python: Option<PathBuf>,
+    /// A line about who does not, for want of what; empty if all do.
+    pub left_out: String,
+}
+
+impl Field {
+    /// Those of all that `only` names, or else all for whom there is what they need.
+    pub fn new(all: Vec<Contestant>, only: &[String], python: Option<&Path>) -> Result<Field> {
+        let contestants = Contestant::chosen(all, only)?;
+        ensure!(!contestants.is_empty(), "no backend is compiled in");
+        let mut field = Field { contestants, python: None, left_out: String::new() };
+        if field.contestants.iter().any(Contestant::needs_python) {
+            field.python = python::find(python)?;
+            if field.python.is_none() {
+                field.leave_out(Contestant::needs_python, NO_TRANSFORMERS);
+            }
+        }
+        if let Some(python) = &field.python
+            && field.contestants.iter().any(Contestant::needs_ctranslate2)
+            && !python::has(python, "ctranslate2")
+        {
+            let reason = format!("Without ctranslate2: {} lacks it. {GET_CTRANSLATE2}", python.display());
+            field.leave_out(Contestant::needs_ctranslate2, &reason);
+        }
+        ensure!(only.is_empty() || field.left_out.is_empty(), "{}", field.left_out.trim());
+        Ok(field)
     }
-    let python = python::find(python)?;
-    if python.is_none() {
-        ensure!(only.is_empty(), "{}", NO_TRANSFORMERS.trim());
-        contestants.retain(|contestant| !contestant.needs_python());
+
+    fn leave_out(&mut self, whom: fn(&Contestant) -> bool, reason: &str) {
+        self.contestants.retain(|contestant| !whom(contestant));
+        self.left_out = format!("\n{reason}\n");
     }
-    Ok((contestants, python))
 }
 
 /// A contestant with its worker.

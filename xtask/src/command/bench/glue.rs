@@ -13,7 +13,7 @@ use self::protocol::{Answers, Request, Summary};
 use self::questions::{DevSets, Sample};
 use self::report::{Measured, Report};
 use super::contestant::Contestant;
-use super::entrant::{Entrant, NO_TRANSFORMERS, build_missing, entrants};
+use super::entrant::{Entrant, Field, build_missing};
 use crate::compute::start_threads;
 use crate::interrupt;
 use crate::model::parameter_count;
@@ -34,12 +34,13 @@ const EXAMPLES: &str = concat!(
 /// The order in which transformers takes prompts: the longest first, as an evaluation does, or as they come.
 const ORDERS: [&str; 2] = ["", "unsorted"];
 
-/// Answer GLUE's development sets with every backend and with transformers' `generate`, in turns
+/// Answer GLUE's development sets with every backend, with transformers' `generate` and with CTranslate2, in turns
 ///
-/// Each contestant is a process of its own: every compiled-in backend on each of its devices in each of its precisions, and
-/// transformers if there is a Python with it, once with prompts sorted by length and once with prompts as they come. In every
-/// round they answer one development set after the other in turn. What is timed goes from tokenised prompts to decoded
-/// answers: greedy decoding with cached keys and values, in batches of the same number of prompts.
+/// Each contestant is a process of its own: every compiled-in backend on each of its devices in each of its precisions;
+/// transformers if there is a Python with it, once with prompts sorted by length and once with prompts as they come; and
+/// CTranslate2, in f32 on the CPU, if that Python has it too. In every round they answer one development set after the other
+/// in turn. What is timed goes from tokenised prompts to decoded answers: greedy decoding with cached keys and values, in
+/// batches of the same number of prompts.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -55,8 +56,8 @@ pub struct Arguments {
     /// Training steps of a model with random weights
     #[arg(long, value_name = "N", default_value_t = 40)]
     lessons: u64,
-    /// Only this one, by its name in the table (`burn cpu`, `transformers unsorted`); can be repeated. A backend that is not
-    /// compiled in is built
+    /// Only this one, by its name in the table (`burn cpu`, `transformers unsorted`, `ctranslate2`); can be repeated. A
+    /// backend that is not compiled in is built
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// How often each contestant answers all sets
@@ -68,7 +69,8 @@ pub struct Arguments {
     /// A tokenizer.json, spiece.model or folder [default: the model's]
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
-    /// A Python with torch and transformers [default: target/python/bin/python or python3, if they have them]
+    /// A Python with torch and transformers, and with ctranslate2 if that is to take part [default:
+    /// target/python/bin/python or python3, if they have torch and transformers]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
     /// Print every round as JSON
@@ -80,8 +82,9 @@ impl Arguments {
     pub fn run(self) -> Result<()> {
         build_missing(&self.only)?;
         start_threads(self.threads)?;
-        let all = Contestant::all(&ORDERS, &ORDERS);
-        let (contestants, python) = entrants(all, &self.only, self.python.as_deref())?;
+        let mut all = Contestant::all(&ORDERS, &ORDERS);
+        all.push(Contestant::ctranslate2());
+        let Field { contestants, python, left_out } = Field::new(all, &self.only, self.python.as_deref())?;
         interrupt::listen()?;
         let _graceful = interrupt::let_finish(); // a bench that is interrupted still ends its workers
         let folder = tempfile::Builder::new().prefix("bench-glue-").tempdir();
@@ -111,8 +114,7 @@ impl Arguments {
         if self.json {
             print_json(&report)?;
         } else {
-            let missing = python.is_none() && self.only.is_empty();
-            print(&format!("{}{}", report.text(), if missing { NO_TRANSFORMERS } else { "" }))?;
+            print(&(report.text() + &left_out))?;
         }
         match report.failures() {
             0 => Ok(()),
@@ -128,7 +130,8 @@ impl Arguments {
         folder: &Path,
         python: Option<&Path>,
     ) -> Result<Command> {
-        let mut command = contestant.command("glue-worker", "bench_transformers_glue.py", python)?;
+        let script = format!("bench_{}_glue.py", contestant.framework());
+        let mut command = contestant.command("glue-worker", &script, python)?;
         command.arg("--model").arg(model);
         if contestant.needs_python() {
             command.arg("--prompts").arg(folder.join(PROMPTS));

@@ -7,20 +7,23 @@ use anyhow::{Context, Result, bail};
 
 use crate::resources::resource;
 
-/// Says what cannot be imported, without importing it.
+/// Says which of its arguments cannot be imported, without importing them.
 const PROBE: &str = "import importlib.util as u, sys; \
-     missing = [name for name in ('torch', 'transformers') if u.find_spec(name) is None]; \
+     missing = [name for name in sys.argv[1:] if u.find_spec(name) is None]; \
      sys.exit('it lacks ' + ' and '.join(missing) if missing else 0)";
+
+const TRANSFORMERS: [&str; 2] = ["torch", "transformers"];
 
 /// The one that is wanted, which must do; or else that of `.ci/check-transformers`, or the system's, if they do.
 pub fn find(wanted: Option<&Path>) -> Result<Option<PathBuf>> {
     if let Some(python) = wanted {
-        check(python).with_context(|| format!("--python {} cannot run transformers", python.display()))?;
+        check(python, &TRANSFORMERS)
+            .with_context(|| format!("--python {} cannot run transformers", python.display()))?;
         return Ok(Some(python.to_owned()));
     }
     Ok([resource("target/python/bin/python"), PathBuf::from("python3")]
         .into_iter()
-        .find(|python| check(python).is_ok()))
+        .find(|python| check(python, &TRANSFORMERS).is_ok()))
 }
 
 /// Calls a Python, which has libraries of its own: those that a bundle's launcher adds to the path are this program's.
@@ -32,8 +35,13 @@ pub fn call(python: &Path) -> Command {
     command
 }
 
-fn check(python: &Path) -> Result<()> {
-    let output = call(python).args(["-c", PROBE]).output().context("cannot start it")?;
+/// Whether that one also has another module.
+pub fn has(python: &Path, module: &str) -> bool {
+    check(python, &[module]).is_ok()
+}
+
+fn check(python: &Path, modules: &[&str]) -> Result<()> {
+    let output = call(python).args(["-c", PROBE]).args(modules).output().context("cannot start it")?;
     if output.status.success() {
         return Ok(());
     }

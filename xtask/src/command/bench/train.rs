@@ -12,7 +12,7 @@ use self::protocol::WARM_UP;
 use self::report::{Measured, Report};
 use self::run::Run;
 use super::contestant::Contestant;
-use super::entrant::{NO_TRANSFORMERS, build_missing, entrants};
+use super::entrant::{Field, build_missing};
 use crate::compute::start_threads;
 use crate::interrupt;
 use crate::output::{print, print_json};
@@ -85,7 +85,7 @@ impl Arguments {
         if let Some(device) = &self.device {
             all = Contestant::on(device, all)?;
         }
-        let (contestants, python) = entrants(all, &self.only, self.python.as_deref())?;
+        let Field { contestants, python, left_out } = Field::new(all, &self.only, self.python.as_deref())?;
         if let Some(reference) = &self.reference {
             Contestant::chosen(contestants.clone(), from_ref(reference))?;
         }
@@ -102,8 +102,7 @@ impl Arguments {
         if self.json {
             print_json(&report)?;
         } else {
-            let missing = python.is_none() && self.only.is_empty();
-            print(&format!("{}{}", report.text(), if missing { NO_TRANSFORMERS } else { "" }))?;
+            print(&(report.text() + &left_out))?;
         }
         match report.failures() {
             0 => Ok(()),

@@ -1,6 +1,6 @@
 //! What `bench glue` and its workers say to each other besides.
 //!
-//! `t5-model/tests/python/bench_transformers_glue.py` speaks it too.
+//! `t5-model/tests/python/bench_worker.py` speaks it too.
 
 use std::fmt;
 use std::str::FromStr;
