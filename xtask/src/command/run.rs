@@ -5,6 +5,7 @@ use clap::Args;
 use fusion_core::write_file_atomically;
 use t5_model::backend;
 
+use crate::build;
 use crate::compute::ComputeArguments;
 use crate::glue_files::GluePlace;
 use crate::interrupt;
@@ -113,6 +114,12 @@ fn dry_run<'a>(
         notes.extend(changes.chain(warnings).chain(memory));
     }
     table.drop_empty("memory");
+    if build::is_missing(&compute.backend, Some(&compute.device)) {
+        notes += &format!(
+            "the memory on {} is not known: {} is not compiled in\n",
+            compute.device, compute.backend
+        );
+    }
     print(&format!("{}{}{notes}", table.text(), if notes.is_empty() { "" } else { "\n" }))
 }
 

@@ -110,3 +110,20 @@ fn a_training_goes_on_in_its_own_precision() {
         assert!(refused.contains("another `precision`"), "{refused}");
     }
 }
+
+/// The GPU need not be there, only the backend.
+#[test]
+fn a_dry_run_tells_the_memory_of_trainings_on_a_gpu() {
+    let folder = directory(&[("recipe.toml", RECIPE)]);
+    let arguments = ["run", "recipe.toml", "--dry-run", "--backend", "tch", "--device", "cuda:0"];
+    let text = call_in(folder.path(), &arguments).success();
+    match cfg!(feature = "tch") {
+        true => {
+            let header = text.lines().next().unwrap_or_default();
+            assert!(header.contains("memory") && text.contains(" MB"), "{text}");
+        }
+        false => {
+            assert!(text.ends_with("the memory on cuda:0 is not known: tch is not compiled in\n"), "{text}")
+        }
+    }
+}
