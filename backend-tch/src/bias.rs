@@ -1,4 +1,4 @@
-//! T5's position bias: as a number for each distance, which kernels of our own read, or for each pair of positions.
+//! T5's position bias, per distance (for our CUDA kernels) or per pair of positions (for libtorch operations).
 
 use std::cell::OnceCell;
 
@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use crate::node::Node;
 use crate::operations::TchOps;
 
-/// A position bias. Its forms are computed when they are wanted.
+/// A position bias. Both forms are computed on demand.
 pub struct Bias {
     /// `[buckets, heads]`.
     table: Tensor,
@@ -30,7 +30,7 @@ impl Bias {
         self.of_pairs.get_or_init(|| self.look_up(ops, ids, &[*query as i64, *key as i64]))
     }
 
-    /// `[heads, query + key - 1]`: for each key - query + queries - 1. None if it depends on more than that.
+    /// `[heads, query + key - 1]`, indexed by `key - query + queries - 1`. None if the bias is not a function of the distance.
     pub fn of_distances(&self, ops: &TchOps) -> Option<&Node> {
         let of_distances = self.of_distances.get_or_init(|| {
             let ids = self.buckets_of_distances()?;

@@ -1,15 +1,15 @@
-//! How much of a GPU's memory a training takes.
+//! Estimates the GPU memory that a training needs.
 
 use t5_model::{Computation, Optimizer, Precision, TrainingSize, parameter_table};
 
-/// What CUDA, cuBLAS and the kernels take by themselves.
+/// The CUDA context, cuBLAS workspaces and loaded kernels, in bytes.
 const CONTEXT: f64 = 0.6e9;
-/// libtorch's allocator rounds sizes up and keeps pieces that fit nothing.
+/// Rounding and fragmentation in libtorch's caching allocator.
 const FRAGMENTS: f64 = 1.04;
-/// The share of a GPU's memory that logits may take at a time.
+/// Logits may take 1 / LOGITS of the GPU's memory at a time.
 pub const LOGITS: i64 = 64;
 
-/// Bytes at the peak. `total` is the GPU's memory, by which logits are cut.
+/// Peak memory in bytes. `total` is the GPU's memory, which limits how many logits exist at a time.
 pub fn training_peak(how: &Computation, size: &TrainingSize<'_>, total: f64) -> f64 {
     let TrainingSize { config, optimizer, .. } = size;
     let parameters = parameter_table(config).map_or(0, |table| table.parameter_count()) as f64;
@@ -51,7 +51,7 @@ fn element(precision: Precision) -> f64 {
     }
 }
 
-/// Bytes that one layer keeps for its way back, and that its way back takes besides.
+/// Bytes that one layer saves for the backward pass, and that its backward pass allocates.
 struct Layers {
     encoder: f64,
     decoder: f64,
@@ -95,7 +95,7 @@ impl Layers {
     }
 }
 
-/// The most examples at a time that fit, of the divisors of a batch; none may.
+/// The largest divisor of the batch whose estimated peak fits, if any does.
 pub fn fitting(how: &Computation, size: &TrainingSize<'_>, total: f64) -> Option<usize> {
     let divisors = (1..=size.examples).rev().filter(|examples| size.examples.is_multiple_of(*examples));
     let mut fitting = divisors.filter(|examples| {

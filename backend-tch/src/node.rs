@@ -6,7 +6,7 @@ use std::rc::Rc;
 use t5_model::Place;
 use tch::{Kind, Tensor};
 
-/// An activation or a bias.
+/// An activation, or a position bias, with its place on the tape.
 #[derive(Clone)]
 pub struct Node {
     value: Rc<RefCell<Value>>,
@@ -15,14 +15,14 @@ pub struct Node {
 
 enum Value {
     Known(Tensor),
-    /// f32 and the type of products. A norm adds them on its way.
+    /// A sum that has not been computed: f32 plus the precision of matrix products. The next norm computes it in the same pass.
     Sum(Tensor, Tensor),
 }
 
-/// A gradient on its way back.
+/// A gradient during the backward pass.
 pub struct Gradient {
     pub value: Tensor,
-    /// The same in bf16, where a kernel wrote both.
+    /// A bf16 copy, if a kernel wrote one along with the f32 value.
     pub low: Option<Tensor>,
 }
 
@@ -34,7 +34,7 @@ impl Gradient {
         }
     }
 
-    /// With both types where the input is f32, else in that of the input.
+    /// Unchanged (f32 with its bf16 copy) for an f32 input; otherwise converted to the input's type.
     pub fn or_in(self, kind: Kind) -> Gradient {
         if kind == Kind::Float { self } else { self.in_kind(kind) }
     }
@@ -51,7 +51,7 @@ impl Node {
         Node { value: Rc::new(RefCell::new(Value::Known(value))), place }
     }
 
-    /// `x + y`, which a norm may add up on its way.
+    /// `x + y`, computed when it is first needed.
     pub fn later(x: Tensor, y: Tensor, place: Option<Place>) -> Self {
         Node { value: Rc::new(RefCell::new(Value::Sum(x, y))), place }
     }
@@ -73,7 +73,7 @@ impl Node {
         }
     }
 
-    /// What is still to be added.
+    /// The two terms of a sum that has not been computed yet.
     pub fn sum(&self) -> Option<(Tensor, Tensor)> {
         match &*self.value.borrow() {
             Value::Known(_) => None,
@@ -81,7 +81,7 @@ impl Node {
         }
     }
 
-    /// Its value when somebody has added it up.
+    /// Stores the result of a sum that was computed elsewhere.
     pub fn set(&self, sum: &Tensor) {
         *self.value.borrow_mut() = Value::Known(sum.shallow_clone());
     }

@@ -1,4 +1,4 @@
-//! RMSNorm: in a kernel of our own on GPUs, in the host's on CPUs, and in libtorch's operations where neither can.
+//! RMSNorm: our CUDA kernel on GPUs, the host kernel on CPUs, libtorch operations on GPUs that cannot run ours.
 
 use std::rc::Rc;
 
@@ -73,7 +73,7 @@ fn by_kernels(
     Node::new(value, place)
 }
 
-/// The result, and for each group what its features were multiplied by.
+/// The result, and the inverse RMS of each group.
 fn forward(x: &Tensor, gain: &Tensor, groups: &[i64], epsilon: f32) -> (Tensor, Vec<Tensor>) {
     let inverse_rms = |x: &Tensor| {
         let features = x.size()[2] as f64;

@@ -1,4 +1,4 @@
-//! Trainable tensors, and what products see of them.
+//! Trainable tensors, and their low-precision copies for matrix products.
 
 use std::cell::RefCell;
 
@@ -11,7 +11,7 @@ use crate::tensor::beside;
 pub struct Parameter {
     /// In f32.
     value: RefCell<Tensor>,
-    /// In the type of products, where that is another one; rounded once after each update.
+    /// A copy in the precision of matrix products, if that is not f32; refreshed after each update.
     low: RefCell<Option<Tensor>>,
     pub place: Place,
 }
@@ -25,7 +25,7 @@ impl Parameter {
         self.value.borrow().shallow_clone()
     }
 
-    /// What products multiply by.
+    /// The weights in the precision of matrix products.
     pub fn operand(&self, kind: Kind) -> Tensor {
         match kind {
             Kind::Float => self.value(),
@@ -40,12 +40,12 @@ impl Parameter {
         }
     }
 
-    /// The weights and the rounded ones, for an update of both.
+    /// The f32 weights and the low-precision copy, for an update of both.
     pub fn both(&mut self) -> (&mut Tensor, Option<&mut Tensor>) {
         (self.value.get_mut(), self.low.get_mut().as_mut())
     }
 
-    /// Rounds again after an update of the weights.
+    /// Refreshes the low-precision copy after an update of the weights.
     pub fn round(&mut self) {
         if let (value, Some(low)) = self.both() {
             low.copy_(value);
@@ -53,7 +53,8 @@ impl Parameter {
     }
 }
 
-/// The matrices below each other, for one product. From the first call on they lie so in memory.
+/// The matrices stacked along their rows, for one matrix product. The first call copies them into one buffer; after that the
+/// parameters are views of it.
 pub fn joined<const N: usize>(parameters: [&Parameter; N], kind: Kind) -> Tensor {
     let parts = parameters.map(|parameter| parameter.operand(kind));
     if let Some(whole) = beside(&parts, 0) {

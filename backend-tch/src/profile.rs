@@ -1,4 +1,4 @@
-//! How many operations libtorch runs.
+//! Counts the operations that libtorch runs.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_void};
@@ -11,11 +11,12 @@ unsafe extern "C" {
     );
 }
 
-/// Operations by their names, such as `aten::mm`, of a whole process: one call of [`Operations::of`] at a time.
+/// Operation counts by name, such as `aten::mm`. They are counted for the whole process, so only one [`Operations::of`] may run at
+/// a time.
 #[derive(Clone, Debug, Default)]
 pub struct Operations(BTreeMap<String, u64>);
 
-/// Operations that only look at memory in another way or make room, and those that do their work by calling others, which count.
+/// Operations that do no work themselves: views, allocations, and composites whose parts are counted.
 const NO_WORK: [&str; 38] = [
     "_reshape_alias",
     "_to_copy",
@@ -58,7 +59,7 @@ const NO_WORK: [&str; 38] = [
 ];
 
 impl Operations {
-    /// Those that `run` takes.
+    /// Counts the operations of `run`.
     pub fn of<T>(run: impl FnOnce() -> T) -> (T, Operations) {
         extern "C" fn add(context: *mut c_void, name: *const c_char, length: usize, times: u64) {
             // SAFETY: the context is the one below, and the name a string that lives during this call.
@@ -76,13 +77,13 @@ impl Operations {
         (result, operations)
     }
 
-    /// How many there were that compute or copy. On a GPU each is a kernel or more.
+    /// The number of operations that compute or copy. On a GPU each is at least one kernel.
     pub fn work(&self) -> u64 {
         let works = |name: &str| !NO_WORK.contains(&name.strip_prefix("aten::").unwrap_or(name));
         self.0.iter().filter(|(name, _)| works(name)).map(|(_, times)| times).sum()
     }
 
-    /// How often the host asked for a number, for which it waits on a GPU.
+    /// How often the host read a number back, which synchronises with a GPU.
     pub fn reads(&self) -> u64 {
         self.0.get("aten::_local_scalar_dense").copied().unwrap_or(0)
     }

@@ -16,7 +16,7 @@ pub fn integers(values: &[i32], device: Device) -> Tensor {
     Tensor::from_slice(values).to_device(device)
 }
 
-/// The tensor along whose dimension `dim` these lie side by side, if they are parts of one.
+/// The tensor that these are adjacent slices of along `dim`, if they are.
 pub fn beside(parts: &[Tensor], dim: usize) -> Option<Tensor> {
     let first = parts.first()?;
     let mut size = first.size();
@@ -77,7 +77,7 @@ pub fn matmul(a: &Tensor, b: &Tensor) -> Tensor {
     a.matmul(b)
 }
 
-/// The same in f32, without rounding in between where the device can.
+/// The product in f32; on CUDA without rounding to bf16 first.
 pub fn product_in_f32(a: &Tensor, b: &Tensor) -> Tensor {
     match (a.kind(), a.device()) {
         (Kind::BFloat16, Device::Cuda(_)) => a.mm_dtype(b, Kind::Float),

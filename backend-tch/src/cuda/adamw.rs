@@ -9,10 +9,10 @@ use super::{Argument, Kernel, Kernels, Source, at, at_option};
 /// Elements that a block takes, as in `adamw.cu`.
 const CHUNK: i64 = 32_768;
 
-/// What there is of a parameter; all without gaps.
+/// A parameter's tensors; all contiguous.
 pub struct Updated<'a> {
     pub weights: &'a Tensor,
-    /// The weights in bf16, where products want them.
+    /// The bf16 copy of the weights, if there is one.
     pub low: Option<&'a Tensor>,
     pub gradient: &'a Tensor,
     pub mean: &'a Tensor,
@@ -37,9 +37,8 @@ struct Step {
 impl Argument for Step {}
 
 impl Kernels {
-    /// Updates all parameters by `step`, whose decay is that of those that decay, after clipping the gradients to a norm.
-    /// Returns the norm before. `healthy`, an f64, is 1, and becomes 0 with a norm that is not finite: then nothing is updated
-    /// until that norm has been read.
+    /// Clips the gradients to `clip_norm` and updates all parameters. Returns the gradient norm before clipping. `healthy` (f64, one
+    /// element) is 1; a norm that is not finite sets it to 0, and updates are skipped until that norm has been read.
     pub fn adamw(
         &self,
         all: &[Updated<'_>],

@@ -1,4 +1,4 @@
-//! Attention that does not store its probabilities.
+//! Flash attention with T5's bias.
 
 use tch::{Kind, Tensor};
 
@@ -36,7 +36,7 @@ struct Shape {
 
 impl Argument for Shape {}
 
-/// An attention and what its way back needs.
+/// The result of an attention, with what its backward pass needs.
 pub struct Flash {
     heads: i64,
     causal: bool,
@@ -45,14 +45,14 @@ pub struct Flash {
     v: Tensor,
     /// `[heads, query + key - 1]`, f32: the bias of key - query + queries - 1.
     relative: Option<Tensor>,
-    /// `[batch, key]`, 0 for a hidden one.
+    /// `[batch, key]`, 0 for a hidden key.
     visible: Option<Tensor>,
     output: Tensor,
     /// log2 of the scores' sums of exponentials, `[batch, heads, query]`.
     lse: Tensor,
 }
 
-/// Distances of examples and of positions.
+/// Strides of examples and of positions, in elements.
 fn distances(x: &Tensor) -> [i64; 2] {
     let stride = x.stride();
     [stride[0], stride[1]]
@@ -63,7 +63,7 @@ fn tiles(positions: i64) -> i64 {
 }
 
 impl Kernels {
-    /// Whether these, `[batch, length, heads · d_kv]`, can be attended to here.
+    /// Whether the kernels support these `[batch, length, heads · d_kv]` tensors.
     pub fn can_attend(&self, heads: i64, q: &Tensor, k: &Tensor, v: &Tensor, biased: bool) -> bool {
         let fits = |x: &Tensor| {
             let stride = x.stride();
@@ -121,7 +121,7 @@ impl Kernels {
         flash
     }
 
-    /// The gradients of queries, keys and values, side by side where these are, and of the relative bias.
+    /// The gradients of queries, keys and values, packed like these, and of the relative bias.
     pub fn attention_gradients(&self, flash: &Flash, dy: &Tensor) -> ([Tensor; 3], Option<Tensor>) {
         let Flash { heads, q, k, v, relative, visible, output, lse, .. } = flash;
         let (batch, queries, keys) = (q.size()[0], q.size()[1], k.size()[1]);
@@ -218,7 +218,7 @@ impl Kernels {
     }
 }
 
-/// Bytes for the diagonals of so many tiles of keys.
+/// Shared memory for the sums of the bias gradient's diagonals, in bytes.
 fn diagonals(tiles: i64) -> i64 {
     4 * (8 * tiles + 2) * 32 * 4
 }

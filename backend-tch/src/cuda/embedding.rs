@@ -1,4 +1,4 @@
-//! The gradient of an embedding, the same in every run.
+//! The gradient of an embedding, deterministic.
 
 use tch::{Kind, Tensor};
 
@@ -13,7 +13,7 @@ struct Pieces {
     order: Vec<i32>,
     /// `[first, end, row, is_partial]` each.
     pieces: Vec<i32>,
-    /// The same of tokens with several pieces, whose partial sums have the rows `first..end`.
+    /// The same fields for tokens with several pieces; their partial sums are the rows `first..end`.
     tokens: Vec<i32>,
     partial: usize,
 }
@@ -54,12 +54,12 @@ impl Pieces {
 }
 
 impl Kernels {
-    /// Whether gradients of such a table can be added up here.
+    /// Whether the kernels support a table of this width.
     pub fn can_embed(&self, features: i64) -> bool {
         features % 4 == 0
     }
 
-    /// The gradient of a table `[rows, features]` from that of its rows at `ids`, `[ids, features]`, f32 and without gaps.
+    /// The gradient of a table `[rows, features]`, given the gradient of its rows at `ids`: `[ids, features]`, f32, contiguous.
     pub fn embedding_gradient(&self, dy: &Tensor, ids: &[i32], rows: i64, features: i64) -> Tensor {
         let Pieces { order, pieces, tokens, partial } = Pieces::of(ids, rows as usize);
         let [order, piece_list, token_list] = [&order, &pieces, &tokens].map(|list| self.upload(list));

@@ -1,4 +1,4 @@
-//! Norm, gated GELU, dropout, head and loss.
+//! Norm, gated GELU, dropout, output head and loss.
 
 use t5_model::CrossEntropy;
 use tch::{Kind, Tensor};
@@ -9,9 +9,9 @@ use crate::tensor::{beside, product_in_f32};
 /// The widest row that a warp holds: 16 vectors of 4 elements for each of 32 lanes.
 const WIDEST: i64 = 16 * 128;
 
-/// How rows are normalised, and what the way back needs.
+/// What the backward pass of a norm needs.
 pub struct Normed {
-    /// The last feature of each group, plus one.
+    /// One past the last feature of each group.
     ends: Tensor,
     groups: i32,
     width: i64,
@@ -20,7 +20,7 @@ pub struct Normed {
 }
 
 impl Kernels {
-    /// Whether rows in such groups can be normalised here.
+    /// Whether the kernels support these groups.
     pub fn can_norm(&self, groups: &[i64]) -> bool {
         groups.iter().sum::<i64>() <= WIDEST && groups.iter().all(|size| size % 4 == 0)
     }
@@ -29,8 +29,8 @@ impl Kernels {
         Kernel { source: Source::Norm, bf16: is_bf16(kind), vectors: (width + 127) / 128, name }
     }
 
-    /// `x` and `gain` are f32, without gaps; the result is of the kind. `more`, of the kind too, is added to `x` first; that sum
-    /// comes first in the result.
+    /// `x` and `gain` are f32 and contiguous; the result has type `kind`. If there is `more` (of type `kind`), it is added to `x`
+    /// first, and that sum is returned as well.
     pub fn rms_norm(
         &self,
         x: &Tensor,
@@ -78,8 +78,7 @@ impl Kernels {
         (sum, y, normed)
     }
 
-    /// The gradients of `x`, with `carry` added to it, and of the gain; both f32. Then the first again in bf16, if `dy` is that.
-    /// `dy` is without gaps.
+    /// The f32 gradients of `x` (plus `carry`) and of the gain, and a bf16 copy of the first if `dy` is bf16. `dy` is contiguous.
     pub fn rms_norm_gradients(
         &self,
         dy: &Tensor,
@@ -122,7 +121,7 @@ impl Kernels {
         Kernel { source: Source::Activation, bf16: is_bf16(kind), vectors: 0, name }
     }
 
-    /// Whether the gate and the value, `[batch, length, width]`, lie so that vectors can be read.
+    /// Whether gate and value, `[batch, length, width]`, are aligned for vector loads.
     pub fn can_gate(&self, gate: &Tensor, value: &Tensor) -> bool {
         let width = gate.size()[2];
         let fits = |x: &Tensor| {
@@ -152,7 +151,7 @@ impl Kernels {
         y
     }
 
-    /// The gradients of the gate and the value, side by side in one tensor where these are.
+    /// The gradients of gate and value, packed into one tensor.
     pub fn gated_gelu_gradients(&self, dy: &Tensor, gate: &Tensor, value: &Tensor) -> [Tensor; 2] {
         let size = gate.size();
         let (rows, width) = (size[0] * size[1], size[2]);
@@ -179,14 +178,14 @@ impl Kernels {
         [dgate, dvalue]
     }
 
-    /// `x`, without gaps, times the factors of a dropout.
+    /// `x` (contiguous) times the dropout factors.
     pub fn dropout(&self, x: &Tensor, draw: &t5_model::DropoutDraw) -> Tensor {
         let y = self.empty(&x.size(), x.kind());
         self.drop(at(x), &y, draw);
         y
     }
 
-    /// The factors themselves, f32.
+    /// The dropout factors, f32.
     pub fn dropout_factors(&self, shape: &[i64], draw: &t5_model::DropoutDraw) -> Tensor {
         let factors = self.empty(shape, Kind::Float);
         self.drop(0, &factors, draw);

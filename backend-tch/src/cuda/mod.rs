@@ -1,4 +1,4 @@
-//! Kernels of our own for NVIDIA's GPUs, where libtorch would take many launches and passes over memory.
+//! Our CUDA kernels, for operations that take libtorch many launches and passes over memory.
 //!
 //! Their sources are part of the program; NVRTC, which comes with PyTorch, compiles them for the GPU at hand when they are first
 //! used. They run on libtorch's stream, in order with its own kernels, and on its memory.
@@ -48,13 +48,13 @@ impl Source {
     }
 }
 
-/// A kernel in one of its forms.
+/// A kernel, specialised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Kernel {
     source: Source,
     /// Activations are bf16, not f32.
     bf16: bool,
-    /// The value of `VECTORS`, where the source has it.
+    /// The value of the macro `VECTORS`, if the source uses it.
     vectors: i64,
     name: &'static str,
 }
@@ -74,17 +74,17 @@ pub struct Kernels {
     modules: RefCell<HashMap<(Source, bool, i64), CUmodule>>,
     functions: RefCell<HashMap<Kernel, CUfunction>>,
     staging: RefCell<Staging>,
-    /// Lists that every step needs again, such as the groups of norms.
+    /// Uploaded lists that every step reuses, such as the groups of norms.
     lists: RefCell<HashMap<Vec<i32>, Tensor>>,
 }
 
-/// The oldest GPUs with bf16, asynchronous copies to shared memory and the matrix instructions used here.
+/// The first compute capability with bf16, `cp.async` and the matrix instructions used here.
 const OLDEST: (i32, i32) = (8, 0);
-/// With the instructions that Hopper alone has.
+/// Hopper, including its architecture-specific instructions (wgmma).
 const HOPPER: &str = "sm_90a";
 
 impl Kernels {
-    /// Of a GPU, or why there are none.
+    /// Prepares the kernels for a GPU, or says why it cannot run them.
     pub fn new(index: usize) -> Result<Self, String> {
         can_run(index)?;
         let failed = |error: result::DriverError| error.to_string();
@@ -121,7 +121,7 @@ impl Kernels {
         Tensor::empty(size, (kind, self.device))
     }
 
-    /// Numbers from the host. The GPU has them when its turn comes; the host goes on at once.
+    /// Copies numbers to the GPU, in stream order and without waiting.
     pub fn upload<T: tch::kind::Element + bytemuck::NoUninit>(&self, numbers: &[T]) -> Tensor {
         let tensor = self.empty(&[numbers.len() as i64], T::KIND);
         let mut staging = self.staging.borrow_mut();
@@ -133,7 +133,7 @@ impl Kernels {
         }
     }
 
-    /// The same for numbers that are likely to be wanted again.
+    /// As [`Kernels::upload`], cached for reuse.
     fn list(&self, numbers: &[i32]) -> Tensor {
         let mut lists = self.lists.borrow_mut();
         lists.entry(numbers.to_vec()).or_insert_with(|| self.upload(numbers)).shallow_clone()
@@ -144,7 +144,7 @@ impl Kernels {
         self.context.bind_to_thread().unwrap_or_else(|error| panic!("the GPU's context is lost: {error}"));
     }
 
-    /// Starts a kernel. The host does not wait for it.
+    /// Launches a kernel asynchronously.
     ///
     /// # Panics
     /// If the kernel cannot be compiled or started.
@@ -188,7 +188,7 @@ impl Kernels {
     }
 }
 
-/// Machine code for an architecture.
+/// Compiles a source to machine code (a cubin) for an architecture.
 fn compile(source: Source, bf16: bool, vectors: i64, architecture: &str) -> Result<Vec<u8>, String> {
     let text = CString::new(source.text()).map_err(|error| error.to_string())?;
     let program = nvrtc::result::create_program(&text, None).map_err(|error| error.to_string())?;
@@ -216,7 +216,7 @@ fn compile(source: Source, bf16: bool, vectors: i64, architecture: &str) -> Resu
     }
 }
 
-/// What a kernel takes by value.
+/// A kernel argument that is passed by value.
 trait Argument {
     fn address(&self) -> *mut c_void {
         std::ptr::from_ref(self).cast_mut().cast()
@@ -229,7 +229,7 @@ impl Argument for i64 {}
 impl Argument for i32 {}
 impl Argument for f32 {}
 
-/// What the driver says of a GPU, without using it.
+/// What the driver reports about a GPU, without creating a context.
 struct Gpu {
     capability: (i32, i32),
     /// Bytes.
@@ -278,7 +278,7 @@ pub fn memory_of(index: usize) -> Option<u64> {
     Gpu::of(index).ok().map(|gpu| gpu.memory)
 }
 
-/// A tensor's first element, for a kernel.
+/// The device address of a tensor's first element.
 fn at(tensor: &Tensor) -> u64 {
     tensor.data_ptr() as u64
 }

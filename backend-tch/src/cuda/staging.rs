@@ -1,18 +1,17 @@
-//! Numbers on their way to the GPU, through pinned memory: the host goes on at once, and overwrites no number that is still to be
-//! copied.
+//! A pinned staging buffer for uploads. Copies are asynchronous; the buffer is reused only after they have completed.
 
 use std::ffi::c_void;
 use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError, result};
 
-/// Bytes that are filled before what was filled before them must have been copied.
+/// Size of each half of the buffer, in bytes.
 const HALF: usize = 4 << 20;
 
-/// Two halves of pinned memory that take turns.
+/// Pinned memory in two halves that are filled alternately.
 pub struct Staging {
     memory: *mut u8,
-    /// Recorded when a half is full.
+    /// Recorded on the stream when a half is full.
     events: [CudaEvent; 2],
     half: usize,
     used: usize,
@@ -27,7 +26,7 @@ impl Staging {
         Ok(Staging { memory, events, half: 0, used: 0 })
     }
 
-    /// Starts a copy to the device; false if there are more bytes than fit.
+    /// Starts a copy to the device. Returns false if the bytes do not fit into a half.
     pub fn send(&mut self, bytes: &[u8], to: u64, stream: &CudaStream) -> Result<bool, DriverError> {
         if bytes.len() > HALF {
             return Ok(false);
