@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_void};
 use std::panic::catch_unwind;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::sys::{CUdevice_attribute, CUfunction, CUfunction_attribute, CUmodule};
 use cudarc::driver::{CudaContext, CudaStream, result};
@@ -180,12 +180,29 @@ impl Kernels {
     }
 
     fn load(&self, source: Source, bf16: bool, vectors: i64) -> CUmodule {
-        let cubin = compile(source, bf16, vectors, &self.architecture)
+        let cubin = compiled(source, bf16, vectors, &self.architecture)
             .unwrap_or_else(|error| panic!("{source:?}: {error}"));
         // SAFETY: a whole cubin.
         let module = unsafe { result::module::load_data(cubin.as_ptr().cast()) };
         module.unwrap_or_else(|error| panic!("{source:?} cannot be loaded: {error}"))
     }
+}
+
+/// Machine code, as a process has compiled it.
+type Cubins = HashMap<(Source, bool, i64, String), Arc<Vec<u8>>>;
+
+/// The same as [`compile`], which takes seconds, once in a process: each session has its own [`Kernels`].
+fn compiled(source: Source, bf16: bool, vectors: i64, architecture: &str) -> Result<Arc<Vec<u8>>, String> {
+    static CUBINS: Mutex<Option<Cubins>> = Mutex::new(None);
+    let mut cubins = CUBINS.lock().unwrap_or_else(PoisonError::into_inner);
+    let cubins = cubins.get_or_insert_default();
+    let key = (source, bf16, vectors, architecture.to_owned());
+    if let Some(cubin) = cubins.get(&key) {
+        return Ok(cubin.clone());
+    }
+    let cubin = Arc::new(compile(source, bf16, vectors, architecture)?);
+    cubins.insert(key, cubin.clone());
+    Ok(cubin)
 }
 
 /// Compiles a source to machine code (a cubin) for an architecture.
@@ -315,10 +332,11 @@ mod tests {
                 (Source::Norm, 16),
             ] {
                 for bf16 in [false, true] {
-                    compile(source, bf16, vectors, architecture).unwrap();
+                    compiled(source, bf16, vectors, architecture).unwrap();
                 }
             }
-            compile(Source::Attention, true, 0, architecture).unwrap();
+            let attention = || compiled(Source::Attention, true, 0, architecture).unwrap();
+            assert!(Arc::ptr_eq(&attention(), &attention()), "compiled twice");
         }
         println!("compiled for {}", architectures.join(", "));
     }
