@@ -2,6 +2,8 @@
 
 use t5_model::{Computation, Optimizer, Precision, TrainingSize, parameter_table};
 
+use crate::cuda::fits_tiles;
+
 /// The CUDA context, cuBLAS workspaces and loaded kernels, in bytes.
 const CONTEXT: f64 = 0.6e9;
 /// Rounding and fragmentation in libtorch's caching allocator.
@@ -74,8 +76,7 @@ impl Layers {
         let feed_forward = normed + element * hidden * if dropout { 4.0 } else { 3.0 };
         let crossing = targets * (normed + 2.0 * element * inner) + inputs * 2.0 * element * inner;
         // Kernels of our own store no probabilities; where they cannot be used, those are kept, with copies of what they come from.
-        let is_stored =
-            dropout || precision == Precision::F32 || config.d_kv > 64 || !config.d_kv.is_multiple_of(8);
+        let is_stored = dropout || precision == Precision::F32 || !fits_tiles(config.d_kv as i64);
         let stored = |queries: usize, keys: usize| {
             let pairs = (examples * config.num_heads * queries * keys) as f64;
             let copies = element * inner * (examples * (2 * queries + 2 * keys)) as f64;

@@ -58,6 +58,11 @@ fn distances(x: &Tensor) -> [i64; 2] {
     [stride[0], stride[1]]
 }
 
+/// Whether heads of `d_kv` features fit the kernels' tiles, in whole vectors.
+pub fn fits_tiles(d_kv: i64) -> bool {
+    d_kv <= TILE && d_kv % 8 == 0
+}
+
 fn tiles(positions: i64) -> i64 {
     (positions + TILE - 1) / TILE
 }
@@ -77,10 +82,7 @@ impl Kernels {
         let longest = tiles(k.size()[1].max(q.size()[1]));
         let shared =
             TILES + OWN + 1024 + 4 * TILE * (longest + 1) + if biased { diagonals(longest) } else { 0 };
-        features <= TILE
-            && features % 8 == 0
-            && [q, k, v].into_iter().all(fits)
-            && shared <= self.shared_memory
+        fits_tiles(features) && [q, k, v].into_iter().all(fits) && shared <= self.shared_memory
     }
 
     fn attention_kernel(name: &'static str) -> Kernel {

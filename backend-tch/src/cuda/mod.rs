@@ -21,6 +21,7 @@ use cudarc::nvrtc;
 use tch::{Device, Kind, Tensor};
 
 pub use adamw::Updated;
+pub use attention::fits_tiles;
 use staging::Staging;
 
 /// A file of kernels.
