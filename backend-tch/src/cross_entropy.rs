@@ -1,11 +1,11 @@
 //! Head and loss, a few rows at a time, differentiated on the way.
 
 use t5_model::{CrossEntropy, LossSums};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::operations::{TchOps, rows};
 use crate::parameter::Parameter;
-use crate::tensor::matmul;
+use crate::tensor::{matmul, numbers};
 
 /// Logits that exist at once.
 const LOGITS: usize = 1 << 21;
@@ -61,10 +61,8 @@ pub fn cross_entropy(
     // Read last, so that a GPU is not waited for in between.
     let totals: Vec<Tensor> = totals.into_iter().flatten().collect();
     let totals = Tensor::stack(&totals, 0).view([-1, 2]).sum_dim_intlist([0].as_slice(), false, Kind::Double);
-    let totals = Vec::<f64>::try_from(&totals.to_device(Device::Cpu)).unwrap_or_default();
-    if let [loss, correct] = totals[..] {
-        (sums.loss, sums.correct) = (loss, correct as u64);
-    }
+    let [loss, correct] = numbers(&totals);
+    (sums.loss, sums.correct) = (loss, correct as u64);
     let none = || Tensor::zeros([0], (Kind::Float, ops.device));
     let dx = if dx.is_empty() { none() } else { Tensor::cat(&dx, 0).view_as(x).to_kind(x.kind()) };
     (sums, [dx, dhead.unwrap_or_else(none)])

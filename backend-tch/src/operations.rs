@@ -19,7 +19,9 @@ use crate::memory;
 use crate::node::{Gradient, Node};
 use crate::norm;
 use crate::parameter::{Parameter, joined};
-use crate::tensor::{beside, elements, elements_mut, host, integers, matmul, product_in_f32, sizes, upload};
+use crate::tensor::{
+    beside, elements, elements_mut, host, integers, matmul, numbers, product_in_f32, sizes, upload,
+};
 use crate::update::{Moment, update_on_device};
 
 /// The operations on a device, and what they recorded.
@@ -284,8 +286,7 @@ impl Ops for TchOps {
                     kernels.cross_entropy(&x_rows, &operand, labels, how, tracked, at_once);
                 let tokens = labels.iter().filter(|label| **label >= 0).count() as u64;
                 let read = move || {
-                    let sums = Vec::<f64>::try_from(&sums.to_device(Device::Cpu)).unwrap_or_default();
-                    let [loss, correct] = sums.try_into().unwrap_or([f64::NAN, 0.0]);
+                    let [loss, correct] = numbers(&sums);
                     LossSums { loss, correct: correct as u64, tokens }
                 };
                 let dx = if tracked { dx.view_as(&value).to_kind(value.kind()) } else { dx };
