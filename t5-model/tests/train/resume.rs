@@ -115,17 +115,18 @@ fn failed_in_an_update() {
 
 #[test]
 fn killed_in_any_update() {
-    for step in 1..=settings().steps {
-        let mut trial = trial();
-        trial.fault = Some(Fault::Panic(step));
-        catch_unwind(AssertUnwindSafe(|| trial.train())).unwrap_err();
-        trial.fault = None;
-        // What a process writes when it is killed in the middle of a line.
-        let mut metrics = fs::read(trial.path("metrics.jsonl")).unwrap();
-        metrics.extend(b"{\"kind\":\"train\",\"st");
-        fs::write(trial.path("metrics.jsonl"), metrics).unwrap();
-        read_metrics(trial.directory.path()).unwrap();
-        finish_and_compare(trial);
+    for asynchronous in [false, true] {
+        for step in 1..=settings().steps {
+            let mut trial = Trial { asynchronous, fault: Some(Fault::Panic(step)), ..trial() };
+            catch_unwind(AssertUnwindSafe(|| trial.train())).unwrap_err();
+            trial.fault = None;
+            // What a process writes when it is killed in the middle of a line.
+            let mut metrics = fs::read(trial.path("metrics.jsonl")).unwrap();
+            metrics.extend(b"{\"kind\":\"train\",\"st");
+            fs::write(trial.path("metrics.jsonl"), metrics).unwrap();
+            read_metrics(trial.directory.path()).unwrap();
+            finish_and_compare(trial);
+        }
     }
 }
 
