@@ -22,7 +22,8 @@ mod update;
 
 use std::rc::Rc;
 
-use fusion_core::{PlanDevice, TensorSource};
+use fusion_core::TensorSource;
+use fusion_core::execute::PlanDevice;
 use t5_model::conformance::{Check, operations};
 use t5_model::kernels::keep_freed_memory;
 use t5_model::{

@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-use fusion_core::{PlanDevice, TensorSource};
+use fusion_core::TensorSource;
+use fusion_core::execute::PlanDevice;
 
 use serde::{Deserialize, Serialize};
 

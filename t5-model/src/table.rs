@@ -1,7 +1,7 @@
 //! T5's parameters, as a table: names, axes, and how logits average (Section 3.1).
 
-use fusion_core::Axis::{Embed, Heads, Kv, Mlp, RelposBuckets, Vocab};
-use fusion_core::{Averaging, Dim, Origin, ParamSpec, ParamTable, dim, joined};
+use fusion_core::table::Axis::{Embed, Heads, Kv, Mlp, RelposBuckets, Vocab};
+use fusion_core::table::{Averaging, Dim, Origin, ParamSpec, ParamTable, dim, joined};
 
 use crate::{FeedForward, Result, T5Config};
 

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use fusion_core::{Checkpoint, TensorSource};
+use fusion_core::TensorSource;
+use fusion_core::checkpoint::Checkpoint;
 use t5_model::{Computation, Precision, Session, SessionError, T5Config};
 
 use crate::build;

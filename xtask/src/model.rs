@@ -8,7 +8,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use fusion_core::{Checkpoint, TensorSource};
+use fusion_core::TensorSource;
+use fusion_core::checkpoint::Checkpoint;
 use t5_model::T5Config;
 use t5_model::text::Tokenizer;
 

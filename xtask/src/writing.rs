@@ -4,7 +4,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::Result;
-use fusion_core::{Error, Progress, write_directory_atomically};
+use fusion_core::Error;
+use fusion_core::atomic::write_directory_atomically;
+use fusion_core::checkpoint::Progress;
 
 use crate::interrupt::{self, Interrupted};
 use crate::progress::WritingProgress;

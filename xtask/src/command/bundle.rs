@@ -3,7 +3,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use fusion_core::write_file_atomically;
+use fusion_core::atomic::write_file_atomically;
 use serde_json::Value;
 
 use crate::bundle::{Built, pack};

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use fusion_core::free_space;
+use fusion_core::atomic::free_space;
 use serde::Serialize;
 use t5_model::{Method, Promise, T5Config, parameter_table};
 

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use fusion_core::Checkpoint;
+use fusion_core::checkpoint::Checkpoint;
 use serde_json::json;
 use t5_model::{Batch, T5Config};
 

@@ -2,7 +2,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::Args;
-use fusion_core::{Checkpoint, Lineage, TensorSource};
+use fusion_core::TensorSource;
+use fusion_core::checkpoint::Checkpoint;
+use fusion_core::lineage::Lineage;
 use serde_json::{Map, Value, json};
 use t5_model::{T5Config, parameter_table};
 

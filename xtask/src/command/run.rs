@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use fusion_core::write_file_atomically;
+use fusion_core::atomic::write_file_atomically;
 use t5_model::backend;
 
 use crate::build;

@@ -2,7 +2,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use fusion_core::{Checkpoint, HostTensor, Philox};
+use fusion_core::HostTensor;
+use fusion_core::checkpoint::Checkpoint;
+use fusion_core::random::Philox;
 use serde_json::json;
 use t5_model::{Batch, Comparison, Deviation, Session, T5Config};
 

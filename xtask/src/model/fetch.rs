@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use fusion_core::ShardIndex;
+use fusion_core::checkpoint::ShardIndex;
 
 use super::TOKENIZER_FILES;
 use crate::hub::{Cache, HubName, HubRepo, RepoType, is_offline};

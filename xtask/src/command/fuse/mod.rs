@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use fusion_core::PlanDevice;
+use fusion_core::execute::PlanDevice;
 use serde_json::json;
 use t5_model::Backend;
 

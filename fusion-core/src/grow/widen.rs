@@ -5,10 +5,13 @@
 
 use std::ops::Range;
 
+use super::Part;
 use crate::plan::{
     Fill, FusionPlan, Noise, Normalisation, Placement, PlanParent, PlannedParam, SourceBox, StandardDeviation,
 };
-use crate::{Averaging, Axis, Dim, Error, Factor, ParamSpec, Part, Philox, Result};
+use crate::random::Philox;
+use crate::table::{Averaging, Axis, Dim, Factor, ParamSpec};
+use crate::{Error, Result};
 
 /// How an axis grows: the ranges of the parent's features that follow each other in the child. Every feature is in one
 /// at least.

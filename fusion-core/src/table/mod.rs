@@ -1,11 +1,15 @@
 //! Parameter tables: what each parameter of a model is called, which axes it has, and how logits average in it.
 
+mod axis;
+
 use std::collections::HashMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Axis, Error, Result};
+use crate::{Error, Result};
+
+pub use axis::{Axis, AxisRule};
 
 /// An axis with its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

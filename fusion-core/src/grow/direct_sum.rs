@@ -1,19 +1,9 @@
 //! The paper's fusion as a plan: the direct sum of any number of parents (Eq. 3–5), with averaged logits.
 
+use super::Part;
 use crate::plan::{Absence, Fill, FusionPlan, Normalisation, Placement, PlanParent, PlannedParam};
-use crate::{Averaging, Axis, AxisRule, Dim, Error, Factor, Origin, ParamSpec, ParamTable, Result};
-
-/// A parent as the direct sum sees it.
-#[derive(Clone, Copy, Debug)]
-pub struct Part<'a> {
-    /// A name for texts.
-    pub label: &'a str,
-    /// The hash of its weights, where known.
-    pub blake3: Option<&'a str>,
-    pub table: &'a ParamTable,
-    /// The groups its own normalisation has; empty if it is not grouped.
-    pub embed_groups: &'a [usize],
-}
+use crate::table::{Averaging, Axis, AxisRule, Dim, Factor, Origin, ParamSpec};
+use crate::{Error, Result};
 
 /// What a direct sum leaves open.
 #[derive(Clone, Debug, PartialEq)]

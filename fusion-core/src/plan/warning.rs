@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::{Axis, AxisRule, Fill, FusionPlan, Normalisation, Placement, PlannedParam};
+use crate::plan::{Fill, FusionPlan, Normalisation, Placement, PlannedParam};
+use crate::table::{Axis, AxisRule};
 
 /// A property of a plan that is worth telling its author.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,15 +1,20 @@
-//! Executes a plan on the host: parents in, the child out, in pieces.
+//! Executes a plan: parents in, the child out, in pieces.
+
+mod device;
+mod produce;
 
 use std::path::Path;
 
 use rayon::prelude::*;
 
 use crate::checkpoint::{LazyTensor, PIECE, Producer, Progress, whole, write_weights, writing_memory};
-use crate::device::{PlanDevice, produce_on};
 use crate::plan::{FusionPlan, PlannedParam};
-use crate::produce::Production;
 use crate::tensor::{float_size, to_f32};
 use crate::{Dtype, Error, HostTensor, HostTensors, Result, TensorSource};
+
+use device::produce_on;
+pub use device::{PlacedBox, PlanDevice};
+use produce::Production;
 
 /// A plan that was checked against its parents and can be executed. The result depends neither on the order in
 /// which parameters are produced nor on the number of threads.

@@ -5,10 +5,11 @@ use std::ops::Range;
 use rayon::prelude::*;
 use safetensors::tensor::TensorView;
 
-use crate::geometry::{Geometry, Segment};
+use crate::plan::geometry::{Geometry, Segment};
 use crate::plan::{Fill, Noise, PlannedParam, StandardDeviation};
+use crate::random::Philox;
 use crate::tensor::{Element, float_size, to_f32, with_element};
-use crate::{Dtype, Error, Philox, Result};
+use crate::{Dtype, Error, Result};
 
 /// What it takes to produce a parameter, worked out once.
 pub(crate) struct Production<'a> {

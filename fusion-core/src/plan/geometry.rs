@@ -1,8 +1,8 @@
 //! Where each line of a planned parameter gets its elements from. A line is the last dimension of the stored tensor
 //! for one index of every other dimension.
 
-use crate::Dim;
 use crate::plan::{Absence, Direction, Fill, Place, PlannedParam, shape};
+use crate::table::Dim;
 
 /// A run of elements along a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

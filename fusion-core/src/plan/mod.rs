@@ -1,9 +1,17 @@
 //! The fusion plan: an intermediate representation that says, for every parameter of the child, which part of which
 //! parent goes where. Plain data; see [`FusionPlan::validate`] for what makes it sound.
 
+mod display;
+pub(crate) mod geometry;
+mod validate;
+mod warning;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{AxisRule, Dim, Error, Factor, Result, TensorSource};
+use crate::table::{AxisRule, Dim, Factor};
+use crate::{Error, Result, TensorSource};
+
+pub use warning::Warning;
 
 /// How T5's normalisation treats the child's model dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,7 +169,7 @@ pub struct PlannedParam {
     pub absent: Vec<Absence>,
     #[serde(default)]
     pub fill: Fill,
-    /// The dimension that a product with this weight sums over, its input. See [`ParamSpec::contracts`](crate::ParamSpec).
+    /// The dimension that a product with this weight sums over, its input. See [`ParamSpec::contracts`](crate::table::ParamSpec).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contracts: Option<usize>,
 }

@@ -1,7 +1,7 @@
 //! Executing plans on a device: the host draws what is random, the device places, scales and adds.
 
+use super::produce::Production;
 use crate::plan::{PlannedParam, shape};
-use crate::produce::Production;
 use crate::{Error, HostTensor, Result};
 
 /// A box of a tensor that is added to a box of another. Every tensor has as many dimensions, which are the plan's logical

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use crate::plan::{Absence, Direction, Fill, FusionPlan, Place, Placement, PlannedParam, StandardDeviation};
-use crate::spec::check_dims;
-use crate::{Axis, Dim, Error, Factor, Result};
+use crate::table::{Axis, Dim, Factor, check_dims};
+use crate::{Error, Result};
 
 /// What a parent occupies along one stored dimension: the start and end along each of its axes.
 type Span = Vec<(Axis, usize, usize)>;
