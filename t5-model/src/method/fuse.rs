@@ -7,7 +7,7 @@ use fusion_core::{DirectSum, FusionPlan, Normalisation, Part, direct_sum};
 
 use super::depth::child_layers;
 use super::refusal::check_compatible;
-use crate::table::{EMBEDDING, with_plain_head};
+use crate::parameters::{EMBEDDING, with_plain_head};
 use crate::{DepthAlignment, Error, Result, T5Config};
 
 /// A model to fuse.

@@ -7,10 +7,9 @@ mod plan;
 mod unfinished;
 
 use fusion_core::{PlanDevice, TensorSource};
+use t5_model::backend::ModelSession;
 use t5_model::conformance::{Check, operations, suite};
-use t5_model::{
-    Backend, Computation, DeviceInfo, ModelSession, Precision, Session, SessionError, T5Config, backend,
-};
+use t5_model::{Backend, Computation, DeviceInfo, Precision, Session, SessionError, T5Config, backend};
 
 use operations::MinimalOps;
 
