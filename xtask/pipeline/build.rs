@@ -1,4 +1,4 @@
-//! Finds the text of the `webster` crate, whose interface only looks up single words, and tells the loader where libtorch is.
+//! Finds the text of the `webster` crate, whose interface only looks up single words.
 
 use std::env;
 use std::path::Path;
@@ -6,9 +6,6 @@ use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    if let Ok(libraries) = env::var("DEP_BACKEND_TCH_LIBRARIES") {
-        println!("cargo::rustc-link-arg-bins=-Wl,-rpath,{libraries}");
-    }
     if env::var_os("CARGO_FEATURE_WEBSTER").is_none() {
         return;
     }

@@ -1,10 +1,8 @@
-//! Several things that are wrong at once.
+//! Errors for people: several at once, and each with its causes.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use anyhow::Result;
-
-use crate::output::causes;
 
 /// What has gone wrong so far. Whoever mends an input wants to hear of everything that is wrong with it.
 #[derive(Debug, Default)]
@@ -43,3 +41,24 @@ impl fmt::Display for Several {
 }
 
 impl std::error::Error for Several {}
+
+/// An error with its causes, without those that its message already spells out.
+pub fn causes(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            let _ = write!(text, "\n  because: {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_cause_is_said_once() {
+        let error =
+            anyhow::anyhow!("no such file").context("cannot read it: no such file").context("cannot run");
+        assert_eq!(super::causes(&error), "cannot run\n  because: cannot read it: no such file");
+    }
+}

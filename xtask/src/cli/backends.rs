@@ -2,9 +2,9 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use crate::build::{Missing, missing};
-use crate::output::{print, print_json};
-use crate::resources::is_bundle;
+use crate::dev::build::{Missing, missing};
+use crate::dev::resources::is_bundle;
+use crate::terminal::output::{print, print_json};
 
 /// List the compiled-in backends and their devices
 ///

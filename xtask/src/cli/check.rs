@@ -3,15 +3,18 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use fusion_core::free_space;
+use pipeline::checkpoint::check_replaceable;
+use pipeline::numbers::{bytes, thousands};
+use pipeline::problems::{Problems, causes};
+use pipeline::report::table::Table;
+use pipeline::source::ModelPlace;
+use pipeline::stage::fuse::{FuseSettings, Parents, PlannedFusion};
 use serde::Serialize;
 use t5_model::{Method, Promise, T5Config, parameter_table};
 
 use super::fuse::options::{Options, named};
-use crate::model::{ModelPlace, check_replaceable};
-use crate::output::{bytes, causes, print, print_json, thousands};
-use crate::problems::Problems;
-use crate::report::table::Table;
-use crate::stage::fuse::{FuseSettings, Parents, PlannedFusion};
+use crate::terminal::output::{print, print_json};
+use crate::terminal::with_advice;
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -115,7 +118,7 @@ impl Arguments {
             memory: fusion.memory()?,
             training_memory: child.parameters.saturating_mul(16),
             child,
-            warnings: fusion.warnings.clone(),
+            warnings: fusion.warnings.iter().map(with_advice).collect(),
         })
     }
 }

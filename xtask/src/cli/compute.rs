@@ -2,10 +2,10 @@
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use fusion_core::{Checkpoint, TensorSource};
-use t5_model::{Computation, Precision, Session, SessionError, T5Config};
+use pipeline::Compute;
+use t5_model::{Computation, Precision};
 
-use crate::build;
+use crate::dev::build;
 
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Computing")]
@@ -43,21 +43,12 @@ impl From<PrecisionName> for Precision {
     }
 }
 
-/// A backend, and how it computes.
-#[derive(Clone)]
-pub struct Compute {
-    backend: &'static dyn t5_model::Backend,
-    how: Computation,
-}
-
 impl ComputeArguments {
     /// Finds the backend and the device, and sets the threads. Comes before any parallel work.
     pub fn start(&self) -> Result<Compute> {
         start_threads(self.threads)?;
         let backend = build::backend(&self.backend, Some(&self.device))?;
-        let how = self.how();
-        backend.device(&how)?;
-        Ok(Compute { backend, how })
+        Ok(Compute::new(backend, self.how())?)
     }
 
     /// What was asked for, whether there is such a device or not.
@@ -75,30 +66,4 @@ pub fn start_threads(threads: Option<u16>) -> Result<()> {
     let Some(threads) = threads else { return Ok(()) };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
     pool.build_global().context("cannot start the threads")
-}
-
-impl Compute {
-    pub fn backend(&self) -> &'static dyn t5_model::Backend {
-        self.backend
-    }
-
-    pub fn how(&self) -> &Computation {
-        &self.how
-    }
-
-    pub fn open(
-        &self,
-        config: &T5Config,
-        weights: &dyn TensorSource,
-    ) -> Result<Box<dyn Session>, SessionError> {
-        self.backend.open(&self.how, config, weights)
-    }
-
-    /// Puts a checkpoint on the device.
-    pub fn open_checkpoint(&self, checkpoint: &Checkpoint) -> Result<Box<dyn Session>> {
-        let config = T5Config::of_checkpoint(checkpoint)?;
-        let place = checkpoint.directory().display();
-        self.open(&config, checkpoint)
-            .with_context(|| format!("{place}: cannot put the model on {}", self.how.device))
-    }
 }

@@ -2,12 +2,14 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use pipeline::checkpoint::check_replaceable;
+use pipeline::checkpoint::convert::Conversion;
+use pipeline::source::ModelPlace;
+use pipeline::stage::fuse::WeightType;
 
-use crate::convert::Conversion;
-use crate::interrupt;
-use crate::model::{ModelPlace, check_replaceable};
-use crate::output::print;
-use crate::stage::fuse::WeightType;
+use crate::cli::weight_type::weight_type;
+use crate::terminal::output::print;
+use crate::terminal::{Terminal, interrupt, warn};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -37,7 +39,7 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
     /// Type of the written weights [default: their own]
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = weight_type())]
     dtype: Option<WeightType>,
     /// Replace a checkpoint that is already in DIR
     #[arg(long)]
@@ -47,12 +49,11 @@ pub struct Arguments {
 impl Arguments {
     pub fn run(self) -> Result<()> {
         check_replaceable(&self.output, self.overwrite, self.input.path().as_slice())?;
-        let conversion = Conversion::open(&self.input.directory()?, self.config.as_deref())?;
-        for warning in &conversion.warnings {
-            eprintln!("warning: {warning}");
-        }
+        let conversion = Conversion::open(&self.input.directory(&Terminal)?, self.config.as_deref())?;
+        conversion.warnings.iter().for_each(warn);
         interrupt::listen()?;
-        conversion.write(&self.output, self.tokenizer.as_deref(), self.dtype.map(WeightType::dtype))?;
+        let dtype = self.dtype.map(WeightType::dtype);
+        conversion.write(&self.output, self.tokenizer.as_deref(), dtype, &Terminal)?;
         print(&format!("written to {}\n", self.output.display()))
     }
 }

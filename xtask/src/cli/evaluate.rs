@@ -2,14 +2,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
+use pipeline::source::{ModelPlace, corpus};
+use pipeline::stage::Source;
+use pipeline::stage::evaluate::Evaluate;
+use pipeline::stage::text::{Data, HeldOut};
 
-use crate::compute::ComputeArguments;
-use crate::corpus;
-use crate::model::ModelPlace;
-use crate::output::{print, print_json};
-use crate::stage::Source;
-use crate::stage::evaluate::Evaluate;
-use crate::stage::text::{Data, HeldOut};
+use crate::cli::compute::ComputeArguments;
+use crate::terminal::Terminal;
+use crate::terminal::output::{print, print_json};
 
 const EXAMPLES: &str =
     concat!("Example:\n", "  cargo xtask evaluate --model fused --text validation.json.gz",);
@@ -50,7 +50,7 @@ impl Arguments {
     pub fn run(self) -> Result<()> {
         let text: Vec<String> =
             self.text.iter().map(|text| corpus::absolute(Path::new(""), text)).collect::<Result<_>>()?;
-        let model = self.model.directory()?;
+        let model = self.model.directory(&Terminal)?;
         let tokenizer = self.tokenizer.clone().unwrap_or_else(|| model.clone());
         let work = Evaluate {
             model: self.model.into(),

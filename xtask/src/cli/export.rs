@@ -4,12 +4,14 @@ use anyhow::{Context, Result, ensure};
 use bytesize::ByteSize;
 use clap::Args;
 use fusion_core::Checkpoint;
+use pipeline::checkpoint::check_replaceable;
+use pipeline::checkpoint::export::{Export, ExportSettings};
+use pipeline::source::ModelPlace;
+use pipeline::stage::fuse::WeightType;
 
-use crate::export::{Export, ExportSettings};
-use crate::interrupt;
-use crate::model::{ModelPlace, check_replaceable};
-use crate::output::print;
-use crate::stage::fuse::WeightType;
+use crate::cli::weight_type::weight_type;
+use crate::terminal::output::print;
+use crate::terminal::{Terminal, interrupt, warn};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -35,7 +37,7 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Type of the exported weights [default: the checkpoint's]
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = weight_type())]
     dtype: Option<WeightType>,
     /// Split larger weights into files of at most this size
     #[arg(long, value_name = "SIZE", default_value = "5GB")]
@@ -66,13 +68,11 @@ impl Arguments {
             languages: self.language,
             base_models: self.base_model,
         };
-        let checkpoint = Checkpoint::open(&self.checkpoint.directory()?)?;
+        let checkpoint = Checkpoint::open(&self.checkpoint.directory(&Terminal)?)?;
         let export = Export::new(&checkpoint, settings)?;
-        for warning in &export.warnings {
-            eprintln!("warning: {warning}");
-        }
+        export.warnings.iter().for_each(warn);
         interrupt::listen()?;
-        export.write(&self.output)?;
+        export.write(&self.output, &Terminal)?;
         print(&format!("written to {}\n", self.output.display()))
     }
 }

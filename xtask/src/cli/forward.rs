@@ -3,10 +3,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow};
 use clap::Args;
 use fusion_core::{Checkpoint, Dtype, HostTensor, HostTensors, LazyTensor, TensorFile, TensorSource};
+use pipeline::source::ModelPlace;
 use t5_model::{Batch, Forward, IGNORED_LABEL};
 
-use crate::compute::ComputeArguments;
-use crate::model::ModelPlace;
+use crate::cli::compute::ComputeArguments;
+use crate::terminal::Terminal;
 
 const EXAMPLES: &str = concat!(
     "Example:\n",
@@ -41,7 +42,7 @@ pub struct Arguments {
 impl Arguments {
     pub fn run(self) -> Result<()> {
         let batch = read_batch(&self.input)?;
-        let checkpoint = Checkpoint::open(&self.model.directory()?)?;
+        let checkpoint = Checkpoint::open(&self.model.directory(&Terminal)?)?;
         let mut session = self.compute.start()?.open_checkpoint(&checkpoint)?;
         let forward = session.forward(&batch, self.grad)?;
         write(&self.output, forward)

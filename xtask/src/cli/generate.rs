@@ -4,12 +4,14 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 use fusion_core::Checkpoint;
+use pipeline::checkpoint::tokenizer_for;
+use pipeline::source::ModelPlace;
 use serde_json::json;
 use t5_model::{Batch, T5Config};
 
-use crate::compute::ComputeArguments;
-use crate::model::{ModelPlace, tokenizer_for};
-use crate::output::{print, print_json};
+use crate::cli::compute::ComputeArguments;
+use crate::terminal::Terminal;
+use crate::terminal::output::{print, print_json};
 
 /// Rows that are continued at a time.
 const BATCH: usize = 16;
@@ -47,7 +49,7 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
-        let model = self.model.directory()?;
+        let model = self.model.directory(&Terminal)?;
         let checkpoint = Checkpoint::open(&model)?;
         let config = T5Config::of_checkpoint(&checkpoint)?;
         let tokenizer = tokenizer_for(&model, &config, self.tokenizer.as_deref())?;

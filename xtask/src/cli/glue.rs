@@ -4,15 +4,15 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use fusion_core::write_file_atomically;
 use glue_eval::{AtStep, FineTuneSettings, Scoring, Task};
+use pipeline::run::execute::StageLock;
+use pipeline::source::ModelPlace;
+use pipeline::source::glue::GluePlace;
+use pipeline::stage::glue::{Places, fine_tune};
 use t5_model::Optimizer;
 
-use crate::compute::ComputeArguments;
-use crate::glue_files::GluePlace;
-use crate::interrupt;
-use crate::model::ModelPlace;
-use crate::output::{print, print_json};
-use crate::stage::execute::StageLock;
-use crate::stage::glue::{Places, fine_tune};
+use crate::cli::compute::ComputeArguments;
+use crate::terminal::output::{print, print_json};
+use crate::terminal::{Terminal, interrupt};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -177,7 +177,7 @@ impl Arguments {
         settings.check()?;
         let tasks = if self.tasks.is_empty() { Task::ALL.to_vec() } else { self.tasks };
         let glue = self.glue.directory(&tasks)?;
-        let model = self.model.directory()?;
+        let model = self.model.directory(&Terminal)?;
         let compute = self.compute.start()?;
         interrupt::listen()?;
         let _lock = self.output.as_deref().map(|output| StageLock::take(output, "glue")).transpose()?;
@@ -187,7 +187,7 @@ impl Arguments {
             tokenizer: self.tokenizer.as_deref(),
             directory: self.output.as_deref(),
         };
-        let report = fine_tune(&places, &tasks, &settings, &compute, "the same command goes on from there")?;
+        let report = fine_tune(&places, &tasks, &settings, &compute, &Terminal)?;
         let table = report.table("");
         if let Some(output) = &self.output {
             let write = |name: &str, text: String| {

@@ -3,16 +3,16 @@ use std::path::Path;
 use anyhow::Result;
 use clap::Args;
 use fusion_core::{Checkpoint, Lineage, TensorSource};
+use pipeline::checkpoint::export::MODELING_FILE;
+use pipeline::checkpoint::health::Health;
+use pipeline::checkpoint::parameter_count;
+use pipeline::numbers::{count, thousands};
+use pipeline::source::ModelPlace;
 use serde_json::{Map, Value, json};
 use t5_model::{T5Config, parameter_table};
 
-use crate::export::MODELING_FILE;
-use crate::model::{ModelPlace, parameter_count};
-use crate::output::{count, print, print_json, thousands};
-use health::Health;
-
-mod asymmetry;
-mod health;
+use crate::terminal::Terminal;
+use crate::terminal::output::{print, print_json};
 
 const EXAMPLES: &str = concat!("Example:\n", "  cargo xtask inspect fused",);
 
@@ -33,7 +33,7 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
-        let checkpoint = Checkpoint::open(&self.checkpoint.directory()?)?;
+        let checkpoint = Checkpoint::open(&self.checkpoint.directory(&Terminal)?)?;
         let config = T5Config::of_checkpoint(&checkpoint)?;
         let parameters = parameter_count(&checkpoint)?;
         let types = types(&checkpoint)?;

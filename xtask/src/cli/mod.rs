@@ -1,11 +1,8 @@
 //! The commands, one module each.
 
 mod backends;
-mod bench;
-mod bundle;
 mod check;
-mod ci;
-mod conformance;
+pub mod compute;
 mod convert;
 mod data;
 mod evaluate;
@@ -18,11 +15,13 @@ mod inspect;
 mod pretrain;
 mod report;
 mod run;
-mod setup;
 mod verify;
+mod weight_type;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+use crate::dev::{bench, bundle, ci, conformance, setup};
 
 /// Grows language models: pretrain small T5s, fuse them into a larger one, train on, and score it.
 ///

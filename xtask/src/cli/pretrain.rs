@@ -3,17 +3,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use pipeline::source::{ModelPlace, corpus};
+use pipeline::stage::Source;
+use pipeline::stage::pretrain::{Dimensions, Pretrain, Start};
+use pipeline::stage::text::{Data, HeldOut};
 use t5_model::train::Settings;
 use t5_model::{Decay, FeedForward, Optimizer, Schedule};
 
-use crate::compute::ComputeArguments;
-use crate::corpus;
-use crate::interrupt;
-use crate::model::ModelPlace;
-use crate::output::print;
-use crate::stage::Source;
-use crate::stage::pretrain::{Dimensions, Pretrain, Start};
-use crate::stage::text::{Data, HeldOut};
+use crate::cli::compute::ComputeArguments;
+use crate::terminal::output::print;
+use crate::terminal::{Terminal, interrupt};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -172,12 +171,12 @@ enum DecayName {
 impl Arguments {
     pub fn run(self) -> Result<()> {
         let stage = self.stage()?;
-        let from = self.from.as_ref().map(ModelPlace::directory).transpose()?;
+        let from = self.from.as_ref().map(|from| from.directory(&Terminal)).transpose()?;
         let tokenizer = self.text.tokenizer.clone().or_else(|| from.clone()).context("give a --tokenizer")?;
         let compute = self.compute.start()?;
         interrupt::listen()?;
-        let resume = "the same command goes on from there";
-        let trained = stage.run(from.as_deref(), &tokenizer, &self.output, &compute, "pretrain", resume)?;
+        let trained =
+            stage.run(from.as_deref(), &tokenizer, &self.output, &compute, "pretrain", &Terminal)?;
         let (model, accuracy) = (self.output.join("model"), 100.0 * trained.accuracy);
         print(&format!(
             "{}: step {}, held-out loss {:.4}, accuracy {accuracy:.2} %\n",

@@ -2,10 +2,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use pipeline::report::Report;
+use pipeline::report::glue::Beside;
 
-use crate::output::{print, print_json};
-use crate::report::Report;
-use crate::report::glue::Beside;
+use crate::terminal::output::{print, print_json};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",

@@ -3,20 +3,23 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use fusion_core::write_file_atomically;
+use pipeline::numbers::{bytes, count, thousands};
+use pipeline::recipe::Recipe;
+use pipeline::report::Report;
+use pipeline::report::glue::Beside;
+use pipeline::report::table::Table;
+use pipeline::run::RunFile;
+use pipeline::run::execute::{Stages, State};
+use pipeline::run::forecast::{Forecast, Forecasts};
+use pipeline::source::glue::GluePlace;
+use pipeline::stage::Stage;
+use pipeline::{Interrupted, Watch};
 use t5_model::backend;
 
-use crate::build;
-use crate::compute::ComputeArguments;
-use crate::glue_files::GluePlace;
-use crate::interrupt;
-use crate::output::{bytes, count, print, thousands};
-use crate::recipe::Recipe;
-use crate::report::glue::Beside;
-use crate::report::table::Table;
-use crate::report::{Report, RunFile};
-use crate::stage::Stage;
-use crate::stage::execute::{Stages, State};
-use crate::stage::forecast::{Forecast, Forecasts};
+use crate::cli::compute::ComputeArguments;
+use crate::dev::build;
+use crate::terminal::output::print;
+use crate::terminal::{Terminal, interrupt, with_advice};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -61,19 +64,20 @@ impl Arguments {
         let output = self.output.clone().unwrap_or_else(|| recipe.default_output());
         let tasks = recipe.stages.iter().flat_map(|stage| stage.work.tasks()).copied().collect::<Vec<_>>();
         let glue = self.glue.as_ref().map(|glue| glue.directory(&tasks)).transpose()?;
-        let stages = Stages::new(&recipe.stages, &output, glue.as_deref());
+        let stages = Stages::new(&recipe.stages, &output, glue.as_deref(), &Terminal);
         let selected = stages.selected(&self.only)?;
-        let forecasts = Forecasts::of(selected.iter().copied())?;
+        let forecasts = Forecasts::of(selected.iter().copied(), &Terminal)?;
         if self.dry_run {
             return dry_run(&stages, selected.into_iter().zip(forecasts), &self.compute);
         }
         let compute = self.compute.start()?;
         interrupt::listen()?;
-        let resume = "the same command goes on from there";
         RunFile::new(&recipe).write(&output)?;
         for stage in selected {
-            interrupt::check(resume)?;
-            stages.run(stage, self.redo, &compute, resume)?;
+            if Terminal.wants_stop() {
+                return Err(Interrupted { left: None, resumes: true }.into());
+            }
+            stages.run(stage, self.redo, &compute)?;
         }
         report(&output)
     }
@@ -107,11 +111,10 @@ fn dry_run<'a>(
         ]);
         let changes = if let State::OutOfDate(changes) = state { changes } else { Vec::new() };
         let changes = changes.iter().map(|change| format!("{}: {change}\n", stage.name));
-        let warnings =
-            forecast.warnings.iter().map(|warning| format!("{}: warning: {warning}\n", stage.name));
         let memory = memory.and_then(|(training, memory)| training.warning(&memory, &how.device));
-        let memory = memory.map(|warning| format!("{}: warning: {warning}\n", stage.name));
-        notes.extend(changes.chain(warnings).chain(memory));
+        let warnings = forecast.warnings.iter().chain(&memory);
+        let warnings = warnings.map(|warning| format!("{}: warning: {}\n", stage.name, with_advice(warning)));
+        notes.extend(changes.chain(warnings));
     }
     table.drop_empty("memory");
     if build::is_missing(&compute.backend, Some(&compute.device)) {

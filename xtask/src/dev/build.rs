@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{libtorch, resources};
+use crate::dev::{libtorch, resources};
 
 /// Cargo, in the workspace: from there it reads the flags of the workspace's builds.
 pub fn cargo(command: &str) -> Result<Command> {

@@ -3,9 +3,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use pipeline::numbers::duration;
 
-use crate::progress::duration;
-use crate::{build, libtorch, resources};
+use crate::dev::{build, libtorch, resources};
 
 const EXAMPLES: &str = concat!("Example:\n", "  cargo xtask ci --only clippy",);
 

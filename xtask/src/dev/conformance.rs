@@ -3,9 +3,9 @@ use clap::Args;
 use serde_json::json;
 use t5_model::conformance::{Check, set_references, suite};
 
-use crate::compute::ComputeArguments;
-use crate::output::{print, print_json};
-use crate::resources::{REFERENCES, resource};
+use crate::cli::compute::ComputeArguments;
+use crate::dev::resources::{REFERENCES, resource};
+use crate::terminal::output::{print, print_json};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",

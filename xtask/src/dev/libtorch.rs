@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use pipeline::Stoppable;
 
-use crate::{interrupt, resources};
+use crate::dev::resources;
+use crate::terminal::{Terminal, interrupt};
 
 const VERSION: &str = "2.11.0";
 
@@ -62,7 +64,7 @@ pub fn install() -> Result<Libtorch> {
     eprintln!("fetching libtorch {VERSION} into {} (half a gigabyte; 1.5 on disk)", directory.display());
     // Ctrl-C reaches pip as well; this process stays to remove what pip has left.
     interrupt::listen()?;
-    let graceful = interrupt::let_finish();
+    let graceful = Stoppable::new(&Terminal);
     let fetched = pip(partial.path());
     drop(graceful);
     interrupt::check("libtorch was not fetched, and nothing was left behind")?;

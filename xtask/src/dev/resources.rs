@@ -12,7 +12,7 @@ pub const BUNDLE: &str = "bundle.toml";
 /// What the conformance suite compares with.
 pub const REFERENCES: &str = "t5-model/tests/goldens";
 /// How transformers takes part in benches.
-pub const SCRIPTS: &str = "t5-model/tests/python";
+pub const SCRIPTS: &str = "xtask/src/dev/bench/scripts";
 
 enum Root {
     /// What this program was built from, on the same machine.

@@ -1,9 +1,9 @@
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use crate::libtorch::{Libtorch, install};
-use crate::output::print;
-use crate::resources;
+use crate::dev::libtorch::{Libtorch, install};
+use crate::dev::resources;
+use crate::terminal::output::print;
 
 const EXAMPLES: &str =
     concat!("Examples:\n", "  cargo xtask setup tch\n", "  cargo xtask pretrain --backend tch …",);

@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use glue_eval::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
+use pipeline::numbers::{bytes, count, duration};
 use t5_model::train::Event;
-
-use crate::output::{bytes, count};
 
 /// How far apart plain lines are.
 const LINE_EVERY: Duration = Duration::from_secs(15);
@@ -25,6 +24,14 @@ struct Display {
     /// How positions are written.
     number: fn(u64) -> String,
     last_line: Option<Instant>,
+}
+
+impl Drop for Display {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
 }
 
 impl Display {
@@ -62,12 +69,6 @@ impl Display {
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{line}")),
             None => eprintln!("{line}"),
-        }
-    }
-
-    fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
         }
     }
 }
@@ -109,10 +110,6 @@ impl TrainingProgress {
         }
     }
 
-    pub fn finish(&self) {
-        self.display.finish();
-    }
-
     fn message(&self, step: u64) -> String {
         let updates = self.recent.len().max(1) as f64;
         let loss: f64 = self.recent.iter().map(|(loss, ..)| loss).sum::<f64>() / updates;
@@ -143,10 +140,6 @@ impl StepProgress {
         }
         display.at(done as u64, message);
     }
-
-    pub fn finish(&self) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).finish();
-    }
 }
 
 /// A fine-tuning's progress.
@@ -156,13 +149,9 @@ pub struct FineTuningProgress {
 }
 
 impl FineTuningProgress {
-    pub fn new() -> Self {
-        FineTuningProgress::default()
-    }
-
     pub fn observe(&mut self, event: &Progress<'_>) {
         if let Progress::Started { name, seed, steps, .. } = event {
-            self.finish();
+            self.display = None;
             self.display = Some(Display::new(&format!("{name}, seed {seed}"), *steps));
         }
         let Some(display) = &mut self.display else { return };
@@ -181,18 +170,6 @@ impl FineTuningProgress {
                 display.note(&format!("step {step}: {} {:.2}{invalid}", score.task, score.mean()));
             }
         }
-    }
-
-    pub fn finish(&self) {
-        if let Some(display) = &self.display {
-            display.finish();
-        }
-    }
-}
-
-impl Drop for FineTuningProgress {
-    fn drop(&mut self) {
-        self.finish();
     }
 }
 
@@ -217,32 +194,5 @@ impl WritingProgress {
             let rate = written as f64 / self.start.elapsed().as_secs_f64().max(1e-9);
             display.at(written, &format!("{}/s", bytes(rate)));
         }
-    }
-}
-
-impl Drop for WritingProgress {
-    fn drop(&mut self) {
-        if let Ok(display) = self.display.lock() {
-            display.finish();
-        }
-    }
-}
-
-/// `1 h 02 min`, `3 min 20 s`, `9 s`.
-pub fn duration(seconds: f64) -> String {
-    let seconds = seconds.max(0.0).round() as u64;
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, seconds) => format!("{seconds} s"),
-        (0, minutes, seconds) => format!("{minutes} min {seconds:02} s"),
-        (hours, minutes, _) => format!("{hours} h {minutes:02} min"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn durations() {
-        let texts = [9.4, 200.0, 3725.0, f64::NAN].map(super::duration);
-        assert_eq!(texts, ["9 s", "3 min 20 s", "1 h 02 min", "0 s"]);
     }
 }

@@ -13,8 +13,8 @@ use serde_json::Value;
 use t5_model::text::Tokenizer;
 use t5_model::{StoredParameter, T5Config, parameter_table, t5x_parameters};
 
-use crate::model::{copy_tokenizer, tokenizer_of};
-use crate::writing::write_directory;
+use super::{copy_tokenizer, tokenizer_of, write_directory};
+use crate::{Warning, Watch};
 
 /// What T5X calls the file in a checkpoint's directory.
 const T5X_FILE: &str = "checkpoint";
@@ -34,7 +34,7 @@ pub struct Conversion {
     /// With what belongs to it: a tokenizer's files.
     folder: Option<PathBuf>,
     /// What its author should know.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 impl Conversion {
@@ -57,7 +57,7 @@ impl Conversion {
         if let Some(written_for) = lineage.as_ref().and_then(|lineage| lineage.blake3.as_ref())
             && *written_for != checkpoint.blake3()?
         {
-            warnings.push("lineage.json was written for other weights and is left out".into());
+            warnings.push(Warning::OtherWeights { model: None });
             lineage = None;
         }
         let folder = Some(checkpoint.directory().to_owned());
@@ -82,7 +82,7 @@ impl Conversion {
         let config = match config {
             Some(config) => config,
             None => {
-                warnings.push("the configuration is made up from the weights' shapes (see --config)".into());
+                warnings.push(Warning::MadeUpConfiguration);
                 let shape = |name: &str| {
                     let stored = parameters.get(name)?;
                     file.view(&stored.tensor).ok().map(|view| shape_of(&view, stored.transposed))
@@ -124,20 +124,26 @@ impl Conversion {
             is_called_for
         });
         if !left.is_empty() {
-            let left = left.join(", ");
-            ensure!(!self.is_made_up, "no T5 of these shapes has {left}; --config names a configuration");
-            self.warnings.push(format!("left out, since no T5 of this configuration has it: {left}"));
+            let names = left.join(", ");
+            ensure!(!self.is_made_up, "no T5 of these shapes has {names}; --config names a configuration");
+            self.warnings.push(Warning::LeftOut { tensors: left });
         }
         Ok(())
     }
 
     /// Writes the checkpoint: all of it, or nothing. `tokenizer` is a file or folder; without one, the
     /// checkpoint's own is taken, if it has one.
-    pub fn write(&self, output: &Path, tokenizer: Option<&Path>, dtype: Option<Dtype>) -> Result<()> {
+    pub fn write(
+        &self,
+        output: &Path,
+        tokenizer: Option<&Path>,
+        dtype: Option<Dtype>,
+        watch: &dyn Watch,
+    ) -> Result<()> {
         let tensors = self.parameters.iter().map(|(name, stored)| self.tensor(name, stored, dtype));
         let tensors = tensors.collect::<Result<Vec<_>>>()?;
         let size = tensors.iter().map(LazyTensor::size).sum::<usize>() as u64;
-        write_directory(output, ("convert", "the model"), size, |directory, progress| {
+        write_directory(output, ("convert", "the model"), size, watch, |directory, progress| {
             self.write_tokenizer(directory, tokenizer)?;
             let mut config = self.config.to_json();
             if dtype.is_some() {

@@ -1,6 +1,6 @@
 //! Recipes that somebody damaged: read, looked ahead in, or refused with the file's name; never a panic.
 
-#[path = "../../../fusion-core/tests/hostile/damage.rs"]
+#[path = "../../../../fusion-core/tests/hostile/damage.rs"]
 mod damage;
 
 use std::fs;
@@ -10,10 +10,11 @@ use damage::{damage, replacement, within_memory};
 use proptest::prelude::*;
 
 use super::Recipe;
-use crate::stage::forecast::Forecasts;
+use crate::Silent;
+use crate::run::forecast::Forecasts;
 
 fn quickstart() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/quickstart.toml");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart.toml");
     fs::read_to_string(path).expect("the project's recipe")
 }
 
@@ -22,9 +23,9 @@ fn read(text: &[u8]) -> Result<(), TestCaseError> {
     let path = directory.path().join("damaged.toml");
     fs::write(&path, text).expect("written");
     match within_memory(|| Recipe::read(&path, &[])) {
-        Ok(recipe) => drop(within_memory(|| Forecasts::of(&recipe.stages))),
+        Ok(recipe) => drop(within_memory(|| Forecasts::of(&recipe.stages, &Silent))),
         Err(error) => {
-            let error = crate::output::causes(&error);
+            let error = crate::problems::causes(&error);
             prop_assert!(error.contains("damaged.toml"), "{} does not name the file", error);
         }
     }

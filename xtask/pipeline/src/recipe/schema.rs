@@ -12,14 +12,13 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
-use super::Comparison;
-use super::graph;
 use super::merge::{Table, Value, merge};
 use super::source::Sources;
 use super::tables::{DataTable, EvaluateTable, Texts, TokenizerTable};
-use crate::corpus;
-use crate::hub::HubName;
-use crate::output::causes;
+use super::{Comparison, graph};
+use crate::problems::causes;
+use crate::source::corpus;
+use crate::source::hub::HubName;
 use crate::stage::evaluate::Evaluate;
 use crate::stage::fuse::{Calibrate, Fuse, FuseSettings};
 use crate::stage::glue::Glue;

@@ -6,7 +6,7 @@ use t5_model::train::EvaluationPoint;
 
 use super::Section;
 use super::table::Table;
-use crate::output::count;
+use crate::numbers::count;
 
 /// A trained model in a comparison.
 #[derive(Clone, Debug, PartialEq, Serialize)]

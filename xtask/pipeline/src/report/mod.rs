@@ -2,7 +2,6 @@
 
 mod comparison;
 pub mod glue;
-mod run_file;
 pub mod table;
 
 use std::fs;
@@ -17,13 +16,12 @@ use t5_model::train::{EvaluationPoint, Metrics, read_metrics};
 
 use self::comparison::Arm;
 use self::glue::{Beside, Named};
-pub use self::run_file::{RunFile, StageEntry};
 use self::table::Table;
-use crate::output::{count, thousands};
-use crate::progress::duration;
+use crate::numbers::{count, duration, thousands};
+use crate::run::journal::Record;
+use crate::run::{RunFile, StageEntry};
 use crate::stage::evaluate::TextScore;
 use crate::stage::pretrain::Trained;
-use crate::stage::record::Record;
 
 /// A run's results.
 #[derive(Default, Serialize)]

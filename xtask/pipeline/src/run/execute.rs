@@ -12,13 +12,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use t5_model::text::Tokenizer;
 
-use super::fuse::{NamedModel, PlannedFusion};
-use super::record::{Identity, Record};
-use super::{Source, Stage, Work, glue, result_in};
-use crate::compute::Compute;
-use crate::model;
-use crate::progress::duration;
+use super::journal::{Identity, Record};
+use crate::source::fetch_model;
+use crate::stage::fuse::{NamedModel, PlannedFusion};
 use crate::stage::pretrain::Start;
+use crate::stage::{Source, Stage, Work, glue, result_in};
+use crate::{Compute, Interrupted, Note, Watch};
 
 /// A run's directory, with one directory for each stage.
 pub struct Stages<'a> {
@@ -26,6 +25,7 @@ pub struct Stages<'a> {
     output: &'a Path,
     /// GLUE's files; without them, its stages are left out.
     glue: Option<&'a Path>,
+    watch: &'a dyn Watch,
 }
 
 /// How far a stage is.
@@ -68,8 +68,8 @@ impl StageLock {
 }
 
 impl<'a> Stages<'a> {
-    pub fn new(stages: &'a [Stage], output: &'a Path, glue: Option<&'a Path>) -> Self {
-        Stages { stages, output, glue }
+    pub fn new(stages: &'a [Stage], output: &'a Path, glue: Option<&'a Path>, watch: &'a dyn Watch) -> Self {
+        Stages { stages, output, glue, watch }
     }
 
     fn directory(&self, name: &str) -> PathBuf {
@@ -87,7 +87,7 @@ impl<'a> Stages<'a> {
     fn locate(&self, source: &Source) -> Result<PathBuf> {
         match source {
             Source::Path(path) => Ok(path.clone()),
-            Source::Hub(model) => model::fetch(model),
+            Source::Hub(model) => fetch_model(model, self.watch),
             Source::Stage(name) => Ok(result_in(&self.stage(name)?.work, &self.directory(name))),
         }
     }
@@ -107,7 +107,7 @@ impl<'a> Stages<'a> {
                 Source::Path(path) if path.join("config.json").is_file() => {
                     Checkpoint::open(path)?.blake3()?
                 }
-                Source::Hub(model) => Checkpoint::open(&model::fetch(model)?)?.blake3()?,
+                Source::Hub(model) => Checkpoint::open(&fetch_model(model, self.watch)?)?.blake3()?,
                 Source::Path(path) => Tokenizer::load(path)?.fingerprint().to_owned(),
             };
             inputs.insert(source.to_string(), fingerprint);
@@ -137,7 +137,7 @@ impl<'a> Stages<'a> {
     }
 
     /// Runs a stage if it is not finished; all of its inputs are. With `redo`, a result that is out of date is replaced.
-    pub fn run(&self, stage: &Stage, redo: bool, compute: &Compute, resume: &str) -> Result<()> {
+    pub fn run(&self, stage: &Stage, redo: bool, compute: &Compute) -> Result<()> {
         let (name, directory) = (&stage.name, self.directory(&stage.name));
         // Reading needs no lock; who is to write looks again with it.
         let _lock = match self.state(stage)? {
@@ -146,11 +146,11 @@ impl<'a> Stages<'a> {
         };
         match self.state(stage)? {
             State::Finished => {
-                eprintln!("{name}: finished before");
+                self.watch.note(name, &Note::FinishedBefore);
                 return Ok(());
             }
             State::WithoutFiles => {
-                eprintln!("{name}: left out, since GLUE's files were not given (--glue DIR)");
+                self.watch.note(name, &Note::WithoutGlue);
                 return Ok(());
             }
             State::OutOfDate(changes) if !redo => bail!(
@@ -165,22 +165,23 @@ impl<'a> Stages<'a> {
             State::Begun | State::New => {}
         }
         let identity = self.identity(stage)?;
-        eprintln!("{name}: {}", stage.work.kind());
+        self.watch.note(name, &Note::Begins(stage.work.kind()));
         let start = Instant::now();
         fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
         identity.write(&directory)?;
-        let result = self.work(stage, &directory, compute, resume);
-        let result = result.map_err(|error| match error.is::<crate::interrupt::Interrupted>() {
+        let result = self.work(stage, &directory, compute);
+        let result = result.map_err(|error| match error.is::<Interrupted>() {
             true => error,
             false => error.context(format!("stage {name:?} failed")),
         })?;
         let seconds = start.elapsed().as_secs_f64();
         Record::new(identity, result, seconds).write(&directory)?;
-        eprintln!("{name}: finished in {}", duration(seconds));
+        self.watch.note(name, &Note::Finished { seconds });
         Ok(())
     }
 
-    fn work(&self, stage: &Stage, directory: &Path, compute: &Compute, resume: &str) -> Result<Value> {
+    fn work(&self, stage: &Stage, directory: &Path, compute: &Compute) -> Result<Value> {
+        let watch = self.watch;
         let output = result_in(&stage.work, directory);
         match &stage.work {
             Work::Tokenizer(work) => work.run(&output),
@@ -191,7 +192,7 @@ impl<'a> Stages<'a> {
                 };
                 let tokenizer = self.locate(&work.data.tokenizer)?;
                 let trained =
-                    work.run(from.as_deref(), &tokenizer, directory, compute, &stage.name, resume)?;
+                    work.run(from.as_deref(), &tokenizer, directory, compute, &stage.name, watch)?;
                 Ok(serde_json::to_value(trained)?)
             }
             Work::Fuse(work) => {
@@ -203,14 +204,20 @@ impl<'a> Stages<'a> {
                     None => (fusion, None),
                     Some(calibrate) => {
                         let tokenizer = self.locate(&calibrate.data.tokenizer)?;
-                        let (weights, outcome) =
-                            calibrate.run(&fusion, &work.settings, &tokenizer, compute, &stage.name)?;
-                        eprintln!("{}: {outcome}", stage.name);
+                        let (weights, outcome) = calibrate.run(
+                            &fusion,
+                            &work.settings,
+                            &tokenizer,
+                            compute,
+                            &stage.name,
+                            watch,
+                        )?;
+                        watch.note(&stage.name, &Note::Calibrated(&outcome));
                         (fusion.calibrated(weights, &outcome)?, Some(outcome))
                     }
                 };
-                fusion.warnings.iter().for_each(|warning| eprintln!("{}: warning: {warning}", stage.name));
-                fusion.write(&output, &stage.name, None)?;
+                fusion.warnings.iter().for_each(|warning| watch.note(&stage.name, &Note::Warning(warning)));
+                fusion.write(&output, &stage.name, None, watch)?;
                 write_file_atomically(&directory.join("plan.txt"), fusion.plan.to_string().as_bytes())?;
                 let (parameters, warnings) = (fusion.plan.parameter_count(), &fusion.warnings);
                 let mut result = json!({ "parameters": parameters, "warnings": warnings });
@@ -224,7 +231,7 @@ impl<'a> Stages<'a> {
                 let model = self.locate(&work.model)?;
                 let places =
                     glue::Places { model: &model, files, tokenizer: None, directory: Some(directory) };
-                let report = glue::fine_tune(&places, &work.tasks, &work.settings, compute, resume)?;
+                let report = glue::fine_tune(&places, &work.tasks, &work.settings, compute, watch)?;
                 write_json(&output, &report)
             }
             Work::Evaluate(work) => {

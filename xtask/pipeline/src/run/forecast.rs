@@ -13,11 +13,11 @@ use t5_model::{
     training_flops_per_token,
 };
 
-use super::fuse::Fuse;
-use super::pretrain::{Pretrain, Start};
-use super::{Source, Stage, Work};
-use crate::output::bytes;
 use crate::problems::Problems;
+use crate::stage::fuse::Fuse;
+use crate::stage::pretrain::{Pretrain, Start};
+use crate::stage::{Source, Stage, Work};
+use crate::{Warning, Watch};
 
 /// Of one stage. What is not known has no value.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,7 +30,7 @@ pub struct Forecast {
     pub flops: Option<f64>,
     /// What it trains, if it trains.
     pub training: Option<Training>,
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 /// What decides a training's memory.
@@ -70,20 +70,16 @@ impl Training {
     }
 
     /// What is to be said if it will hardly fit.
-    pub fn warning(&self, memory: &TrainingMemory, device: &str) -> Option<String> {
+    pub fn warning(&self, memory: &TrainingMemory, device: &str) -> Option<Warning> {
         let total = memory.total.filter(|total| memory.peak > *total)?;
-        let advice = match memory.fitting {
-            Some(examples) => format!("a micro_batch_size of {examples} would fit"),
-            None => "not even one example would fit".into(),
-        };
-        let [needed, total] = [memory.peak, total].map(bytes);
-        Some(format!("it needs about {needed} on {device}, which has {total}; {advice}"))
+        let (device, needed, fitting) = (device.to_owned(), memory.peak, memory.fitting);
+        Some(Warning::Memory { device, needed, total, fitting })
     }
 }
 
 /// Looks ahead, stage by stage. Stages' results need not exist.
-#[derive(Default)]
 pub struct Forecasts<'a> {
+    watch: &'a dyn Watch,
     /// The vocabularies' sizes and sentinels.
     tokenizers: HashMap<&'a str, (usize, usize)>,
     models: HashMap<&'a str, T5Config>,
@@ -93,8 +89,14 @@ pub struct Forecasts<'a> {
 
 impl<'a> Forecasts<'a> {
     /// Forecasts stages that stand behind their inputs, or says everything that will be refused.
-    pub fn of(stages: impl IntoIterator<Item = &'a Stage>) -> Result<Vec<Forecast>> {
-        let (mut forecasts, mut problems) = (Forecasts::default(), Problems::default());
+    pub fn of(stages: impl IntoIterator<Item = &'a Stage>, watch: &'a dyn Watch) -> Result<Vec<Forecast>> {
+        let mut problems = Problems::default();
+        let mut forecasts = Forecasts {
+            watch,
+            tokenizers: HashMap::new(),
+            models: HashMap::new(),
+            optimizers: HashMap::new(),
+        };
         let mut next = |stage: &'a Stage| {
             let forecast = forecasts.next(stage).with_context(|| format!("stage {:?} will fail", stage.name));
             problems.keep(forecast).unwrap_or_default()
@@ -156,7 +158,7 @@ impl<'a> Forecasts<'a> {
         let mut parents = Vec::new();
         for source in &work.parents {
             let Some(config) = self.model(source)? else { return Ok((None, Forecast::default())) };
-            let path = source.path()?.unwrap_or_else(|| PathBuf::from(source.to_string()));
+            let path = source.path(self.watch)?.unwrap_or_else(|| PathBuf::from(source.to_string()));
             let parent = FusionParent { label: source.to_string(), config, blake3: None, path };
             parents.extend(std::iter::repeat_n(parent, work.settings.parent_copies()));
         }
@@ -164,7 +166,7 @@ impl<'a> Forecasts<'a> {
         if work.settings.optimizer != CarryOptimizer::Reset {
             plan.params.iter().try_for_each(|param| Carry::new(&plan, param).map(drop))?;
         }
-        let warnings = plan.warnings().iter().map(ToString::to_string).collect();
+        let warnings = plan.warnings().into_iter().map(Warning::Fusion).collect();
         Ok((Some(child), Forecast { warnings, ..Forecast::default() }))
     }
 
@@ -190,7 +192,7 @@ impl<'a> Forecasts<'a> {
     }
 
     fn tokenizer(&self, source: &Source) -> Result<Option<(usize, usize)>> {
-        Ok(match source.path()? {
+        Ok(match source.path(self.watch)? {
             None => source.stage().and_then(|name| self.tokenizers.get(name).copied()),
             Some(path) => {
                 let tokenizer = Tokenizer::load(path)?;
@@ -200,7 +202,7 @@ impl<'a> Forecasts<'a> {
     }
 
     fn model(&self, source: &Source) -> Result<Option<T5Config>> {
-        Ok(match source.path()? {
+        Ok(match source.path(self.watch)? {
             None => source.stage().and_then(|name| self.models.get(name).cloned()),
             Some(path) => Some(T5Config::of_checkpoint(&Checkpoint::open(&path)?)?),
         })

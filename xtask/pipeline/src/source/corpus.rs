@@ -31,7 +31,7 @@ pub fn absolute(directory: &Path, input: &str) -> Result<String> {
 #[cfg(feature = "webster")]
 fn builtin_corpus(name: &str) -> Result<Corpus> {
     match name {
-        "webster" => Ok(Corpus::from_documents("builtin:webster", crate::webster::documents()?)),
+        "webster" => Ok(Corpus::from_documents("builtin:webster", super::webster::documents()?)),
         _ => bail!("no built-in text is called {name:?}; there is {BUILTIN}webster"),
     }
 }

@@ -10,8 +10,8 @@ use t5_model::text::Tokenizer;
 
 use super::Source;
 use super::text::Data;
-use crate::compute::Compute;
-use crate::model::tokenizer_for;
+use crate::Compute;
+use crate::checkpoint::tokenizer_for;
 
 /// A model, and the text it is evaluated on.
 #[derive(Clone, Debug, PartialEq, Serialize)]

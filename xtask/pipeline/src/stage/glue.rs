@@ -11,10 +11,8 @@ use serde_json::{Value, json};
 use t5_model::{Precision, T5Config};
 
 use super::Source;
-use crate::compute::Compute;
-use crate::interrupt::{self, Interrupted};
-use crate::model::tokenizer_for;
-use crate::progress::FineTuningProgress;
+use crate::checkpoint::tokenizer_for;
+use crate::{Compute, Interrupted, Stoppable, Watch};
 
 /// A model that is fine-tuned on some or all tasks, each time afresh.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -37,14 +35,13 @@ pub struct Places<'a> {
     pub directory: Option<&'a Path>,
 }
 
-/// Fine-tunes the checkpoint, and scores it on the tasks' development sets. `resume` says how to go on after an
-/// interruption.
+/// Fine-tunes the checkpoint, and scores it on the tasks' development sets.
 pub fn fine_tune(
     places: &Places<'_>,
     tasks: &[Task],
     settings: &FineTuneSettings,
     compute: &Compute,
-    resume: &str,
+    watch: &dyn Watch,
 ) -> Result<GlueReport> {
     let checkpoint = Checkpoint::open(places.model)?;
     let config = T5Config::of_checkpoint(&checkpoint)?;
@@ -61,16 +58,16 @@ pub fn fine_tune(
         lineage: &Lineage { blake3: blake3.clone(), ..lineage.unwrap_or_default() },
         identity: &identity(places.files, blake3, compute)?,
     };
-    let mut progress = FineTuningProgress::new();
+    let mut progress = watch.fine_tuning();
     let mut open = |resumed: Option<&Path>| match resumed {
         None => compute.open(&config, &checkpoint).map_err(Into::into),
         Some(directory) => Ok(compute.open(&config, &Checkpoint::open(directory)?)?),
     };
-    // Without a directory there is nothing to save, and the first Ctrl-C ends the program.
-    let graceful = places.directory.map(|_| interrupt::let_finish());
-    let report = glue.run(&mut open, interrupt::flag(), &mut |event| progress.observe(&event))?;
-    drop(graceful);
-    report.ok_or_else(|| Interrupted { advice: resume.to_owned() }.into())
+    // Without a directory there is nothing to save, and nothing to stop for.
+    let stoppable = places.directory.map(|_| Stoppable::new(watch));
+    let report = glue.run(&mut open, watch.stop(), &mut |event| progress(&event))?;
+    drop(stoppable);
+    report.ok_or_else(|| Interrupted { left: None, resumes: true }.into())
 }
 
 /// What decides a fine-tuning's result besides its settings.

@@ -1,12 +1,9 @@
 //! What a recipe is made of: stages, each with its work. The commands that take one step build the same.
 
 pub mod evaluate;
-pub mod execute;
-pub mod forecast;
 pub mod fuse;
 pub mod glue;
 pub mod pretrain;
-pub mod record;
 pub mod text;
 pub mod tokenizer;
 
@@ -17,8 +14,9 @@ use anyhow::Result;
 use glue_eval::Task;
 use serde::Serialize;
 
-use crate::hub::HubName;
-use crate::model::{self, ModelPlace};
+use crate::Watch;
+use crate::source::hub::HubName;
+use crate::source::{ModelPlace, fetch_model};
 
 /// A step of a recipe.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,11 +66,11 @@ impl Source {
     }
 
     /// Where it lies, once it has been fetched; a stage's result has its place in a run.
-    pub fn path(&self) -> Result<Option<PathBuf>> {
+    pub fn path(&self, watch: &dyn Watch) -> Result<Option<PathBuf>> {
         match self {
             Source::Stage(_) => Ok(None),
             Source::Path(path) => Ok(Some(path.clone())),
-            Source::Hub(model) => model::fetch(model).map(Some),
+            Source::Hub(model) => fetch_model(model, watch).map(Some),
         }
     }
 }

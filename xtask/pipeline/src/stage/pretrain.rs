@@ -13,12 +13,10 @@ use t5_model::train::{Outcome, Run, Settings, train};
 use t5_model::{FeedForward, Precision, T5Config, initialize, parameter_table};
 
 use super::Source;
-use super::forecast::Training;
 use super::text::Data;
-use crate::compute::Compute;
-use crate::interrupt::{self, Interrupted};
-use crate::model::tokenizer_of;
-use crate::progress::TrainingProgress;
+use crate::checkpoint::tokenizer_of;
+use crate::run::forecast::Training;
+use crate::{Compute, Interrupted, Note, Stoppable, Watch};
 
 /// A pretraining.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -100,7 +98,7 @@ struct Beginning {
 
 impl Pretrain {
     /// Trains in `directory`, or goes on where an earlier run there stopped. `from` is the checkpoint of
-    /// [`Start::Model`]; `resume` says how to go on after an interruption.
+    /// [`Start::Model`].
     pub fn run(
         &self,
         from: Option<&Path>,
@@ -108,7 +106,7 @@ impl Pretrain {
         directory: &Path,
         compute: &Compute,
         name: &str,
-        resume: &str,
+        watch: &dyn Watch,
     ) -> Result<Trained> {
         self.settings.validate()?;
         let tokenizer = Tokenizer::load(tokenizer)?;
@@ -119,7 +117,7 @@ impl Pretrain {
         let training = Training::new(&beginning.config, &self.settings, lengths);
         let memory = training.memory(compute.backend(), compute.how());
         if let Some(warning) = memory.and_then(|memory| training.warning(&memory, &compute.how().device)) {
-            eprintln!("{name}: warning: {warning}");
+            watch.note(name, &Note::Warning(&warning));
         }
         let micro_batch = self.settings.micro_batch_size();
         let mut open_session = |resumed: Option<&Path>| match (resumed, &beginning.checkpoint) {
@@ -139,14 +137,13 @@ impl Pretrain {
             open_training_text: &mut |at| text.training(micro_batch, seed, at),
             open_evaluation_text: &mut || text.evaluation(micro_batch),
         };
-        let mut progress = TrainingProgress::new(name, self.settings.steps);
-        let graceful = interrupt::let_finish();
-        let outcome = train(run, &mut |event| progress.observe(&event), interrupt::flag())?;
-        drop(graceful);
-        progress.finish();
+        let mut progress = watch.training(name, self.settings.steps);
+        let stoppable = Stoppable::new(watch);
+        let outcome = train(run, &mut |event| progress(&event), watch.stop())?;
+        drop(stoppable);
         if !outcome.finished {
-            let saved = format!("step {} is saved in {}", outcome.step, outcome.checkpoint.display());
-            return Err(Interrupted { advice: format!("{saved}; {resume}") }.into());
+            let left = format!("step {} is saved in {}", outcome.step, outcome.checkpoint.display());
+            return Err(Interrupted { left: Some(left), resumes: true }.into());
         }
         self.trained(&beginning, &outcome)
     }

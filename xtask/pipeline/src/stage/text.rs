@@ -11,7 +11,7 @@ use t5_model::text::{
 };
 
 use super::Source;
-use crate::corpus;
+use crate::source::corpus;
 
 /// Text with its tokenizer.
 #[derive(Clone, Debug, PartialEq, Serialize)]

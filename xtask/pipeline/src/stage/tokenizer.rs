@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use t5_model::text::{HoldOut, Split, Tokenizer};
 
-use crate::corpus;
+use crate::source::corpus;
 
 /// A Unigram vocabulary of T5's kind.
 #[derive(Clone, Debug, PartialEq, Serialize)]

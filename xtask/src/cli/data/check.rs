@@ -5,13 +5,14 @@ use clap::Args;
 use glue_eval::check::{Checker, LISTED_BAD_ROWS, SplitCheck};
 use glue_eval::files::Split;
 use glue_eval::{FineTuneSettings, GlueError, Task};
+use pipeline::numbers::thousands;
+use pipeline::problems::{Problems, causes};
+use pipeline::report::table::Table;
+use pipeline::source::glue::{GluePlace, Sums};
 use serde::Serialize;
 use t5_model::text::Tokenizer;
 
-use crate::glue_files::{GluePlace, Sums};
-use crate::output::{causes, print, print_json, thousands};
-use crate::problems::Problems;
-use crate::report::table::Table;
+use crate::terminal::output::{print, print_json};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",

@@ -7,10 +7,11 @@ use anyhow::{Context, Result};
 use clap::Args;
 use glue_eval::Task;
 use glue_eval::files::Split;
+use pipeline::source::glue::{self, Address, Fetched, Sums, Website};
+use pipeline::source::hub::HubName;
 
-use crate::glue_files::{self, Address, Fetched, Sums, Website};
-use crate::hub::HubName;
-use crate::output::print;
+use crate::terminal::Terminal;
+use crate::terminal::output::print;
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -74,13 +75,13 @@ impl Arguments {
         };
         match &self.source {
             Source::Hub(name) => {
-                let cache = glue_files::fetch(name, &tasks)?;
+                let cache = glue::fetch(name, &tasks)?;
                 for (task, split) in splits(&tasks) {
-                    add(task, split, glue_files::copy(task, split, &cache, &self.output)?);
+                    add(task, split, glue::copy(task, split, &cache, &self.output)?);
                 }
             }
             Source::Web(address) => {
-                let website = Website::open(address)?;
+                let website = Website::open(address, &Terminal)?;
                 for (task, split) in splits(&tasks) {
                     add(task, split, website.fetch(task, split, &self.output, &known)?);
                 }

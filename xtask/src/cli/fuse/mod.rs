@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use fusion_core::PlanDevice;
+use pipeline::checkpoint::check_replaceable;
+use pipeline::source::{ModelPlace, corpus};
+use pipeline::stage::Source;
+use pipeline::stage::fuse::{Calibrate, PlannedFusion};
+use pipeline::stage::text::{Data, HeldOut};
 use serde_json::json;
 use t5_model::Backend;
 
 use self::options::{Options, named};
-use crate::build;
-use crate::compute::{ComputeArguments, PrecisionName};
-use crate::corpus;
-use crate::interrupt;
-use crate::model::{ModelPlace, check_replaceable};
-use crate::output::{print, print_json};
-use crate::stage::Source;
-use crate::stage::fuse::{Calibrate, PlannedFusion};
-use crate::stage::text::{Data, HeldOut};
+use crate::cli::compute::{ComputeArguments, PrecisionName};
+use crate::dev::build;
+use crate::terminal::output::{print, print_json};
+use crate::terminal::{Terminal, interrupt, warn, with_advice};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -90,15 +90,14 @@ impl Arguments {
         let calibrate = self.calibration()?;
         let fusion = PlannedFusion::new(&named(&self.parents)?, &self.options.settings())?;
         let fusion = self.calibrated(fusion, calibrate)?;
-        for warning in &fusion.warnings {
-            eprintln!("warning: {warning}");
-        }
+        fusion.warnings.iter().for_each(warn);
         if let Some(output) = self.output.as_deref().filter(|_| !self.plan_only) {
-            fusion.write(output, "fuse", device.as_deref())?;
+            fusion.write(output, "fuse", device.as_deref(), &Terminal)?;
         }
         if self.json {
+            let warnings: Vec<String> = fusion.warnings.iter().map(with_advice).collect();
             return print_json(
-                &json!({ "plan": fusion.plan, "config": fusion.child.to_json(), "warnings": fusion.warnings }),
+                &json!({ "plan": fusion.plan, "config": fusion.child.to_json(), "warnings": warnings }),
             );
         }
         print(&fusion.plan.to_string())?;
@@ -122,7 +121,8 @@ impl Arguments {
         };
         let Source::Path(tokenizer) = &calibrate.data.tokenizer else { return Ok(fusion) };
         let settings = self.options.settings();
-        let (weights, outcome) = calibrate.run(&fusion, &settings, tokenizer, &compute.start()?, "fuse")?;
+        let (weights, outcome) =
+            calibrate.run(&fusion, &settings, tokenizer, &compute.start()?, "fuse", &Terminal)?;
         eprintln!("{outcome}");
         fusion.calibrated(weights, &outcome)
     }
@@ -135,7 +135,7 @@ impl Arguments {
         let data = Data {
             text: text.collect::<Result<_>>()?,
             held_out: HeldOut::Every(HELD_OUT_EVERY),
-            tokenizer: Source::Path(first.directory()?),
+            tokenizer: Source::Path(first.directory(&Terminal)?),
             input_length: self.calibrate_input_length,
             max_documents: None,
         };

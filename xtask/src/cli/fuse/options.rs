@@ -3,11 +3,13 @@
 use anyhow::Result;
 use clap::Args;
 use fusion_core::{Direction, Normalisation};
+use pipeline::source::ModelPlace;
+use pipeline::stage::fuse::{Cross, FuseSettings, NamedModel, WeightType};
 use t5_model::optimizer::CarryOptimizer;
 use t5_model::{Arrangement, DepthAlignment, Method, NewBlocks};
 
-use crate::model::ModelPlace;
-use crate::stage::fuse::{Cross, FuseSettings, NamedModel, WeightType};
+use crate::cli::weight_type::weight_type;
+use crate::terminal::Terminal;
 
 /// The values of an option, for a type of another crate.
 macro_rules! named_values {
@@ -74,7 +76,7 @@ pub struct Options {
     #[arg(long, value_name = "WHAT", value_enum, default_value = "reset")]
     optimizer: OptimizerName,
     /// Type of the fused weights [default: the parents']
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = weight_type())]
     dtype: Option<WeightType>,
 }
 
@@ -185,6 +187,7 @@ pub fn named(parents: &[ModelPlace]) -> Result<Vec<NamedModel>> {
     let unique =
         |place: &ModelPlace| !parents.iter().any(|other| other != place && other.name() == place.name());
     let label = |place: &ModelPlace| if unique(place) { place.name() } else { place.to_string() };
-    let model = |place: &ModelPlace| Ok(NamedModel { label: label(place), directory: place.directory()? });
+    let model =
+        |place: &ModelPlace| Ok(NamedModel { label: label(place), directory: place.directory(&Terminal)? });
     parents.iter().map(model).collect()
 }

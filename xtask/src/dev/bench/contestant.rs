@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use t5_model::{Computation, Precision, backends};
 
 use super::python;
-use crate::resources::{SCRIPTS, resource};
+use crate::dev::resources::{SCRIPTS, resource};
 
 /// What computes, on which device, in which precision.
 #[derive(Clone, Debug)]

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, ensure};
+use pipeline::Interrupted;
 use serde::de::DeserializeOwned;
 
 use super::contestant::Contestant;
 use super::process::Worker;
 use super::protocol::{QUIT, Ready};
 use super::python;
-use crate::build;
-use crate::interrupt::Interrupted;
+use crate::dev::build;
 
 const NO_TRANSFORMERS: &str = "Without transformers: no Python with torch and transformers was found. \
      `pip install torch transformers`, or name one with --python";

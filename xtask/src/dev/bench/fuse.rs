@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use fusion_core::{DEFAULT_SHARD_SIZE, write_file_atomically, write_tensors};
+use pipeline::Stoppable;
+use pipeline::numbers::bytes;
+use pipeline::stage::fuse::Cross;
 use serde::Serialize;
 use serde_json::{Value, json};
 use t5_model::{T5Config, initialize};
 
 use super::{median, memory};
-use crate::interrupt;
-use crate::output::{bytes, print, print_json};
-use crate::stage::fuse::Cross;
+use crate::terminal::output::{print, print_json};
+use crate::terminal::{Terminal, interrupt};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -88,7 +90,7 @@ impl Arguments {
         let folder = tempfile::Builder::new().prefix("bench-fuse-").tempdir_in(&place);
         let folder = folder.with_context(|| format!("cannot create a directory in {}", place.display()))?;
         interrupt::listen()?;
-        let _graceful = interrupt::let_finish(); // a bench that is interrupted still removes its files
+        let _graceful = Stoppable::new(&Terminal); // a bench that is interrupted still removes its files
         let mut parents = Vec::new();
         for (seed, name) in ["a", "b"].into_iter().enumerate() {
             eprintln!("parent {name}");

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use serde::de::DeserializeOwned;
 
 use super::protocol::parse;
-use crate::interrupt;
+use crate::terminal::interrupt;
 
 /// How long Ctrl-C may have to wait.
 const PATIENCE: Duration = Duration::from_millis(50);

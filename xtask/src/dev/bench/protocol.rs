@@ -1,12 +1,12 @@
 //! What benches and their workers say to each other: requests are words, answers JSON objects, one a line.
 //!
-//! The scripts in `t5-model/tests/python` speak it too.
+//! The scripts in `xtask/src/dev/bench/scripts` speak it too.
 
 use anyhow::{Result, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::output::print;
+use crate::terminal::output::print;
 
 /// The request to end; a worker's last words follow. The end of its input asks for the same.
 pub const QUIT: &str = "quit";

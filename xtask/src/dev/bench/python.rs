@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::resources::resource;
+use crate::dev::resources::resource;
 
 /// Says which of its arguments cannot be imported, without importing them.
 const PROBE: &str = "import importlib.util as u, sys; \

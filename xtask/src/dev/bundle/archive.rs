@@ -9,10 +9,10 @@ use flate2::write::GzEncoder;
 use serde::Serialize;
 use t5_model::conformance;
 
-use crate::resources::{BUNDLE, REFERENCES, SCRIPTS};
+use crate::dev::resources::{BUNDLE, REFERENCES, SCRIPTS};
 
 /// Finds libtorch and starts the program.
-const LAUNCHER: &str = include_str!("bundle/deep-fusion");
+const LAUNCHER: &str = include_str!("deep-fusion");
 
 /// How a bundle's program was built, as [`BUNDLE`] has it.
 #[derive(Serialize)]
@@ -36,8 +36,7 @@ pub fn pack(sources: &Path, program: &Path, built: &Built) -> Result<Vec<u8>> {
     for folder in ["docs", "recipes"] {
         archive.copy_all(folder, &sources.join(folder), |_| true)?;
     }
-    let is_bench = |name: &str| name.starts_with("bench_") && name.ends_with(".py");
-    archive.copy_all(SCRIPTS, &sources.join(SCRIPTS), is_bench)?;
+    archive.copy_all(SCRIPTS, &sources.join(SCRIPTS), |name| name.ends_with(".py"))?;
     for name in conformance::REFERENCES {
         let path = format!("{REFERENCES}/{name}");
         archive.copy_all(&path, &sources.join(&path), |_| true)?;

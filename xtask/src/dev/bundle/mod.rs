@@ -1,14 +1,17 @@
+mod archive;
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
+use archive::{Built, pack};
 use clap::Args;
 use fusion_core::write_file_atomically;
+use pipeline::numbers::bytes;
 use serde_json::Value;
 
-use crate::bundle::{Built, pack};
-use crate::output::{bytes, print};
-use crate::{build, resources};
+use crate::dev::{build, resources};
+use crate::terminal::output::print;
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",

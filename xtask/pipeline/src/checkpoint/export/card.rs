@@ -7,7 +7,7 @@ use t5_model::{FeedForward, Method, T5Config};
 
 use super::ExportSettings;
 use super::history::{commands, tree};
-use crate::output::{count, thousands};
+use crate::numbers::{count, thousands};
 
 /// What a card is made from.
 pub struct Card<'a> {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use fusion_core::{Direction, Fill, Fusion, Lineage, Parent, StandardDeviation, Training};
 
-use crate::output::{count, thousands};
+use crate::numbers::{count, thousands};
 
 /// Shortens labels that are absolute paths to their last two parts: the rest is about a machine, not about a model.
 pub fn hide_paths(lineage: &mut Lineage) {

@@ -9,13 +9,13 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use card::Card;
 use fusion_core::{Checkpoint, Dtype, LazyTensor, Lineage, Progress, write_file_atomically, write_weights};
 use serde_json::{Map, Value, json};
 use t5_model::T5Config;
 
-use crate::model::{copy_tokenizer, parameter_count, tokenizer_of};
-use crate::writing::write_directory;
-use card::Card;
+use super::{copy_tokenizer, parameter_count, tokenizer_of, write_directory};
+use crate::{Warning, Watch};
 
 pub use code::MODELING_FILE;
 
@@ -42,7 +42,7 @@ pub struct Export<'a> {
     lineage: Option<Lineage>,
     settings: ExportSettings,
     /// What its author should know.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 /// Files that are copied where they are.
@@ -58,7 +58,7 @@ impl<'a> Export<'a> {
         if let Some(written_for) = lineage.as_ref().and_then(|lineage| lineage.blake3.clone())
             && written_for != checkpoint.blake3()?
         {
-            warnings.push("lineage.json was written for other weights and is left out".into());
+            warnings.push(Warning::OtherWeights { model: None });
             lineage = None;
         }
         if let Some(lineage) = &mut lineage {
@@ -68,11 +68,11 @@ impl<'a> Export<'a> {
     }
 
     /// Writes the directory: all of it, or nothing.
-    pub fn write(&self, output: &Path) -> Result<()> {
+    pub fn write(&self, output: &Path, watch: &dyn Watch) -> Result<()> {
         let what = format!("the model {}", self.settings.name);
         let tensors = weights::tensors(self.checkpoint, &self.config, self.settings.dtype)?;
         let size = tensors.iter().map(LazyTensor::size).sum::<usize>() as u64;
-        write_directory(output, ("export", &what), size, |directory, progress| {
+        write_directory(output, ("export", &what), size, watch, |directory, progress| {
             self.fill(directory, tensors, progress)
         })
     }

@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 use ureq::http::{HeaderMap, Response, StatusCode};
 use ureq::{Agent, Body};
 
-use crate::digest::sha256;
-use crate::progress::WritingProgress;
+use crate::Watch;
+use crate::source::digest::sha256;
 
 /// How often a broken connection is taken up again.
 const RETRIES: u32 = 3;
@@ -25,6 +25,7 @@ const ADVICE: &str = "the same command goes on from there";
 /// A file to fetch.
 pub struct Download<'a> {
     pub agent: &'a Agent,
+    pub watch: &'a dyn Watch,
     pub url: String,
     /// What people call it.
     pub name: &'a str,
@@ -119,8 +120,8 @@ impl Download<'_> {
             bail!("another process is fetching it");
         }
         file.set_len(place.start).with_context(failed)?;
-        let progress = WritingProgress::new(self.name, place.total);
-        progress.wrote(place.start);
+        let progress = self.watch.bytes(self.name, place.total);
+        progress(place.start);
         let mut length = place.start;
         let mut body = answer.into_body().into_reader();
         let mut buffer = vec![0; 1 << 16];
@@ -130,7 +131,7 @@ impl Download<'_> {
                 Ok(count) => {
                     file.write_all(&buffer[..count]).with_context(failed)?;
                     length += count as u64;
-                    progress.wrote(count as u64);
+                    progress(count as u64);
                 }
                 Err(error) => return Ok(Err(error)),
             }

@@ -9,8 +9,8 @@ use glue_eval::files::Split;
 use glue_eval::{GlueError, Task};
 
 use super::Fetched;
-use crate::digest::sha256;
-use crate::hub::{Cache, Hub, HubName, HubRepo, RepoType, is_offline};
+use crate::source::digest::sha256;
+use crate::source::hub::{Cache, Hub, HubName, HubRepo, RepoType, is_offline};
 
 /// The directory in the hub's cache with the Parquet files of these tasks. What is there is not looked for again: the same
 /// name means the same files until the cache is cleared or a revision asks for others.

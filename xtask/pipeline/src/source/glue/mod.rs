@@ -15,7 +15,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use glue_eval::Task;
 
-use crate::hub::HubName;
+use super::hub::HubName;
 
 #[cfg(feature = "hub")]
 pub use hub::{copy, fetch};
@@ -46,7 +46,7 @@ impl GluePlace {
 
 #[cfg(not(feature = "hub"))]
 pub fn fetch(name: &HubName, _: &[Task]) -> Result<PathBuf> {
-    crate::hub::refuse(name)
+    crate::source::hub::refuse(name)
 }
 
 impl FromStr for GluePlace {

@@ -1,14 +1,13 @@
 //! `SHA256SUMS`, as `sha256sum` writes and checks it.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::path::{Component, Path};
+use std::{fs, io};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use crate::digest::{is_hexadecimal, sha256};
 use crate::problems::Problems;
+use crate::source::digest::{is_hexadecimal, sha256};
 
 /// The SHA-256 of files, by their paths relative to the folder that the sums are in.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -1,10 +1,9 @@
 //! GLUE's files at an address: a folder in either layout, fetched file by file.
 
-use std::fmt;
-use std::fs;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
+use std::{fmt, fs};
 
 use anyhow::{Context, Result, ensure};
 use glue_eval::Task;
@@ -13,7 +12,8 @@ use ureq::Agent;
 
 use super::Sums;
 use super::download::{Download, Outcome, is_absent};
-use crate::digest::sha256;
+use crate::source::digest::sha256;
+use crate::{Note, Watch};
 
 /// Without an answer or a byte for so long, a server counts as gone.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,15 +23,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Address(String);
 
 /// A folder of GLUE's files on the web.
-pub struct Website {
+pub struct Website<'a> {
     address: Address,
     agent: Agent,
+    watch: &'a dyn Watch,
     /// If it has a `SHA256SUMS`.
     sums: Option<Sums>,
 }
 
-impl Website {
-    pub fn open(address: &Address) -> Result<Self> {
+impl<'a> Website<'a> {
+    pub fn open(address: &Address, watch: &'a dyn Watch) -> Result<Self> {
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             .accept_encoding("identity") // Lengths and ranges are those of the files.
@@ -40,7 +41,7 @@ impl Website {
             .timeout_per_read(Some(PATIENCE))
             .build()
             .new_agent();
-        let mut website = Website { address: address.clone(), agent, sums: None };
+        let mut website = Website { address: address.clone(), agent, watch, sums: None };
         website.sums = website.sums()?;
         Ok(website)
     }
@@ -105,13 +106,15 @@ impl Website {
             if announced.or(known.0.get(name)).is_none_or(|expected| *expected == hash) {
                 return Ok(Some(Fetched { name: name.to_owned(), hash, anew: false }));
             }
-            eprintln!("{}: not what {} says, fetched again", path.display(), Sums::NAME);
+            let checksums = Sums::NAME;
+            self.watch.note(&path.display().to_string(), &Note::FetchedAgain { checksums });
         }
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         }
+        let Website { agent, watch, .. } = self;
         let download =
-            Download { agent: &self.agent, url: self.url(name), name, path: &path, hash: announced };
+            Download { agent, watch: *watch, url: self.url(name), name, path: &path, hash: announced };
         match download.run()? {
             Outcome::Absent => Ok(None),
             Outcome::Fetched(hash) => Ok(Some(Fetched { name: name.to_owned(), hash, anew: true })),

@@ -9,7 +9,7 @@ use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 pub use hf_hub::{Cache, RepoType};
 
 use super::HubName;
-use crate::digest::{is_hexadecimal, sha256};
+use crate::source::digest::{is_hexadecimal, sha256};
 
 /// How often a broken connection is taken up again.
 const RETRIES: usize = 3;

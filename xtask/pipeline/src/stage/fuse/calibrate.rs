@@ -10,11 +10,9 @@ use t5_model::text::DataPosition;
 use t5_model::{Batch, Calibration, Comparison, Deviation, Session, T5Config};
 
 use super::{Cross, FuseSettings, PlannedFusion};
-use crate::compute::Compute;
-use crate::interrupt::{self, Interrupted};
-use crate::model::tokenizer_for;
-use crate::progress::StepProgress;
+use crate::checkpoint::tokenizer_for;
 use crate::stage::text::Data;
+use crate::{Compute, Interrupted, Stoppable, Watch};
 
 /// Examples that are computed at a time.
 const BATCH: usize = 16;
@@ -61,6 +59,7 @@ impl Calibrate {
         tokenizer: &Path,
         compute: &Compute,
         name: &str,
+        watch: &dyn Watch,
     ) -> Result<(HostTensors, Calibrated)> {
         let exact =
             FuseSettings { norm: Some(Normalisation::Property), cross: Cross::Zero, ..settings.clone() };
@@ -77,18 +76,17 @@ impl Calibrate {
         };
         let before = measure(ensemble.as_mut(), &weights)?;
         let original = weights.clone();
-        let progress = StepProgress::new(name);
+        let progress = watch.steps(name, "calibrating");
         let told = |done, steps| {
-            progress.at(done, steps, "calibrating");
-            !interrupt::wanted()
+            progress(done, steps);
+            !watch.wants_stop()
         };
         let calibration = Calibration { open: &open, batches: &fitted, progress: &told };
-        let graceful = interrupt::let_finish();
+        let stoppable = Stoppable::new(watch);
         let finished = calibration.fit(ensemble.as_mut(), &fusion.child, &mut weights)?;
-        drop(graceful);
-        progress.finish();
+        drop(stoppable);
         if !finished {
-            return Err(Interrupted { advice: "nothing was written".into() }.into());
+            return Err(Interrupted { left: Some("nothing was written".into()), resumes: false }.into());
         }
         let after = measure(ensemble.as_mut(), &weights)?;
         let nearer = after.logits < before.logits;

@@ -17,8 +17,8 @@ use t5_model::optimizer::{CarriedState, CarryOptimizer, OptimizerState};
 use t5_model::{FusionParent, T5Config};
 
 use super::Source;
-use crate::model::copy_tokenizer;
-use crate::writing::write_directory;
+use crate::checkpoint::{copy_tokenizer, write_directory};
+use crate::{Warning, Watch};
 pub use calibrate::{Calibrate, Calibrated};
 pub use parents::{NamedModel, Parents};
 pub use settings::{Cross, FuseSettings};
@@ -34,7 +34,7 @@ pub struct Fuse {
 }
 
 /// The type of a checkpoint's weights.
-#[derive(Clone, Copy, Debug, serde::Deserialize, PartialEq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, serde::Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightType {
     F32,
@@ -43,6 +43,16 @@ pub enum WeightType {
 }
 
 impl WeightType {
+    pub const ALL: [WeightType; 3] = [WeightType::F32, WeightType::F16, WeightType::Bf16];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            WeightType::F32 => "f32",
+            WeightType::F16 => "f16",
+            WeightType::Bf16 => "bf16",
+        }
+    }
+
     pub fn dtype(self) -> Dtype {
         match self {
             WeightType::F32 => Dtype::F32,
@@ -57,7 +67,7 @@ pub struct PlannedFusion {
     pub plan: FusionPlan,
     pub child: T5Config,
     /// What its author should know.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
     /// The plan's.
     parents: Vec<FusionParent>,
     checkpoints: Vec<Checkpoint>,
@@ -120,13 +130,19 @@ impl PlannedFusion {
 
     /// Writes the child: all of the directory, or nothing. `name` is what the progress is called. Without a device, the host
     /// executes the plan.
-    pub fn write(&self, output: &Path, name: &str, device: Option<&dyn PlanDevice>) -> Result<()> {
+    pub fn write(
+        &self,
+        output: &Path,
+        name: &str,
+        device: Option<&dyn PlanDevice>,
+        watch: &dyn Watch,
+    ) -> Result<()> {
         let sources = self.tensor_sources();
         let mut executor = self.executor(&sources)?;
         if let Some(device) = device {
             executor = executor.on(device);
         }
-        write_directory(output, (name, "the fused model"), self.size()?, |directory, progress| {
+        write_directory(output, (name, "the fused model"), self.size()?, watch, |directory, progress| {
             self.fill(directory, executor.progress(progress), progress)
         })
     }

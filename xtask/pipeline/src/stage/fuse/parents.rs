@@ -8,7 +8,8 @@ use t5_model::optimizer::{CarryOptimizer, OptimizerState};
 use t5_model::{FusionParent, Grown, T5Config};
 
 use super::{FuseSettings, PlannedFusion};
-use crate::model::tokenizer_of;
+use crate::Warning;
+use crate::checkpoint::tokenizer_of;
 use crate::problems::Problems;
 
 /// A model to fuse: a name for texts, and its checkpoint.
@@ -74,7 +75,7 @@ impl Parents {
         let optimizers = carried.filter_map(|model| problems.keep(optimizer_of(model))).collect();
         problems.result()?;
         let Grown { plan, child } = grown.context("the fusion has no plan")?;
-        warnings.extend(plan.warnings().iter().map(ToString::to_string));
+        warnings.extend(plan.warnings().into_iter().map(Warning::Fusion));
         let options = settings.recorded(plan.params.iter().any(|param| !param.absent.is_empty()))?;
         let Parents { checkpoints, sources, .. } = self;
         let dtype = settings.dtype;
@@ -108,26 +109,22 @@ fn optimizer_of(model: &FusionParent) -> Result<OptimizerState> {
 fn lineage(
     checkpoint: &Checkpoint,
     model: &FusionParent,
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<Warning>,
 ) -> Result<Option<Lineage>> {
     let lineage = checkpoint.lineage()?;
     let matches = |lineage: &Lineage| lineage.blake3.is_none() || lineage.blake3 == model.blake3;
     if lineage.as_ref().is_some_and(|lineage| !matches(lineage)) {
-        let label = &model.label;
-        warnings.push(format!("the lineage.json of {label} was written for other weights and is left out"));
+        warnings.push(Warning::OtherWeights { model: Some(model.label.clone()) });
     }
     Ok(lineage.filter(matches))
 }
 
 /// The parents must speak of the same tokens.
-fn check_tokenizers(models: &[FusionParent], warnings: &mut Vec<String>) -> Result<()> {
+fn check_tokenizers(models: &[FusionParent], warnings: &mut Vec<Warning>) -> Result<()> {
     let mut first: Option<(&str, String)> = None;
     for model in models {
         let Some(tokenizer) = tokenizer_of(&model.path)? else {
-            warnings.push(format!(
-                "{} comes without a tokenizer: whether its tokens are the other parents' was not checked",
-                model.label
-            ));
+            warnings.push(Warning::NoTokenizer { model: model.label.clone() });
             continue;
         };
         match &first {

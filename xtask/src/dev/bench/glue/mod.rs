@@ -6,6 +6,8 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use fusion_core::Checkpoint;
 use glue_eval::{Questions, Task};
+use pipeline::Stoppable;
+use pipeline::checkpoint::parameter_count;
 use serde_json::json;
 
 use self::model::Model;
@@ -14,10 +16,9 @@ use self::questions::{DevSets, Sample};
 use self::report::{Measured, Report};
 use super::contestant::Contestant;
 use super::entrant::{Entrant, Field, build_missing};
-use crate::compute::start_threads;
-use crate::interrupt;
-use crate::model::parameter_count;
-use crate::output::{print, print_json};
+use crate::cli::compute::start_threads;
+use crate::terminal::output::{print, print_json};
+use crate::terminal::{Terminal, interrupt};
 
 mod model;
 mod protocol;
@@ -86,7 +87,7 @@ impl Arguments {
         all.push(Contestant::ctranslate2());
         let Field { contestants, python, left_out } = Field::new(all, &self.only, self.python.as_deref())?;
         interrupt::listen()?;
-        let _graceful = interrupt::let_finish(); // a bench that is interrupted still ends its workers
+        let _graceful = Stoppable::new(&Terminal); // a bench that is interrupted still ends its workers
         let folder = tempfile::Builder::new().prefix("bench-glue-").tempdir();
         let folder = folder.context("cannot create a temporary directory")?;
         let (model, tokenizer) = self.model.prepare(folder.path(), &self)?;

@@ -8,13 +8,14 @@ use anyhow::{Context, Result, bail};
 use fusion_core::{Checkpoint, DEFAULT_SHARD_SIZE, write_file_atomically, write_tensors};
 use glue_eval::files::{BadRows, read_task};
 use glue_eval::{FineTuneSettings, lesson};
+use pipeline::checkpoint::tokenizer_for;
+use pipeline::source::ModelPlace;
 use serde_json::Value;
 use t5_model::text::Tokenizer;
 use t5_model::{Computation, Dropout, Optimizer, T5Config, Update, backends, initialize};
 
 use super::Arguments;
-use crate::interrupt;
-use crate::model::{ModelPlace, tokenizer_for};
+use crate::terminal::{Terminal, interrupt};
 
 /// A model by its place or by its size.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,7 +76,7 @@ impl Model {
         let given = arguments.tokenizer.as_deref();
         match self {
             Model::Given(place) => {
-                let directory = place.directory()?;
+                let directory = place.directory(&Terminal)?;
                 let config = T5Config::of_checkpoint(&Checkpoint::open(&directory)?)?;
                 let tokenizer = tokenizer_for(&directory, &config, given)?;
                 Ok((directory, tokenizer))

@@ -1,6 +1,6 @@
 //! What `bench glue` and its workers say to each other besides.
 //!
-//! `t5-model/tests/python/bench_worker.py` speaks it too.
+//! `xtask/src/dev/bench/scripts/bench_worker.py` speaks it too.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use std::str::FromStr;
 use glue_eval::Questions;
 use serde::{Deserialize, Serialize};
 
-use crate::command::bench::protocol::QUIT;
+use crate::dev::bench::protocol::QUIT;
 
 /// What a worker is asked for on its standard input.
 #[derive(Clone, Copy, Debug, PartialEq)]

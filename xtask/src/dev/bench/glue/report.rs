@@ -1,15 +1,15 @@
 use anyhow::Result;
 use glue_eval::Questions;
+use pipeline::numbers::{bytes, count};
+use pipeline::report::table::Table;
 use serde::Serialize;
 
 use super::SetAnswers;
 use super::model::Model;
 use super::protocol::Summary;
 use super::questions::Sample;
-use crate::command::bench::contestant::Contestant;
-use crate::command::bench::median;
-use crate::output::{bytes, count};
-use crate::report::table::Table;
+use crate::dev::bench::contestant::Contestant;
+use crate::dev::bench::median;
 
 /// What became of a contestant.
 pub struct Measured {

@@ -5,14 +5,14 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Args;
 use fusion_core::Checkpoint;
+use pipeline::checkpoint::parameter_count;
 use t5_model::text::Tokenizer;
 
 use super::protocol::{Answers, Request, Said, Summary};
 use super::questions::{DevSets, Sample};
-use crate::command::bench::memory;
-use crate::command::bench::protocol::{Complaint, Ready, say};
-use crate::compute::ComputeArguments;
-use crate::model::parameter_count;
+use crate::cli::compute::ComputeArguments;
+use crate::dev::bench::memory;
+use crate::dev::bench::protocol::{Complaint, Ready, say};
 
 /// Answer as `bench glue` asks for on standard input
 #[derive(Args, Debug)]

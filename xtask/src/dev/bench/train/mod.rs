@@ -4,6 +4,7 @@ use std::slice::from_ref;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use pipeline::Stoppable;
 use t5_model::parameter_table;
 
 use self::model::Workload;
@@ -13,9 +14,9 @@ use self::report::{Measured, Report};
 use self::run::Run;
 use super::contestant::Contestant;
 use super::entrant::{Field, build_missing};
-use crate::compute::start_threads;
-use crate::interrupt;
-use crate::output::{print, print_json};
+use crate::cli::compute::start_threads;
+use crate::terminal::output::{print, print_json};
+use crate::terminal::{Terminal, interrupt};
 
 mod model;
 mod product;
@@ -90,7 +91,7 @@ impl Arguments {
             Contestant::chosen(contestants.clone(), from_ref(reference))?;
         }
         interrupt::listen()?;
-        let _graceful = interrupt::let_finish(); // a bench that is interrupted still ends its workers
+        let _graceful = Stoppable::new(&Terminal); // a bench that is interrupted still ends its workers
         let (on_cpu, on_gpus): (Vec<_>, Vec<_>) = contestants.into_iter().partition(Contestant::on_cpu);
         let size = if self.workload.is_tiny() { 128 } else { 2048 };
         let mut product = (!on_cpu.is_empty()).then(|| SquareProduct::new(size));

@@ -1,13 +1,13 @@
 //! What `bench train` and its workers say to each other besides.
 //!
-//! `t5-model/tests/python/bench_transformers.py` speaks it too.
+//! `xtask/src/dev/bench/scripts/bench_transformers.py` speaks it too.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::command::bench::protocol::QUIT;
+use crate::dev::bench::protocol::QUIT;
 
 /// Untimed steps of a worker before it is ready.
 pub const WARM_UP: u32 = 3;

@@ -1,15 +1,15 @@
 use anyhow::Result;
+use pipeline::numbers::{bytes, count, thousands};
+use pipeline::report::table::Table;
 use serde::Serialize;
 use t5_model::training_flops_per_token;
 
 use super::model::Workload;
 use super::product::SquareProduct;
 use super::protocol::Summary;
-use crate::command::bench::contestant::Contestant;
-use crate::command::bench::gpu::{Gpu, peak};
-use crate::command::bench::{median, quantile};
-use crate::output::{bytes, count, thousands};
-use crate::report::table::Table;
+use crate::dev::bench::contestant::Contestant;
+use crate::dev::bench::gpu::{Gpu, peak};
+use crate::dev::bench::{median, quantile};
 
 /// What became of a contestant.
 pub struct Measured {
@@ -227,10 +227,10 @@ mod tests {
     use clap::Parser;
 
     use super::{Measured, Report};
-    use crate::command::bench::contestant::Contestant;
-    use crate::command::bench::gpu::Gpu;
-    use crate::command::bench::train::model::Workload;
-    use crate::command::bench::train::protocol::Summary;
+    use crate::dev::bench::contestant::Contestant;
+    use crate::dev::bench::gpu::Gpu;
+    use crate::dev::bench::train::model::Workload;
+    use crate::dev::bench::train::protocol::Summary;
 
     #[derive(Parser)]
     struct Arguments {

@@ -4,9 +4,9 @@ use anyhow::{Result, ensure};
 
 use super::protocol::{Request, Summary, Times};
 use super::report::Measured;
-use crate::command::bench::contestant::Contestant;
-use crate::command::bench::entrant::Entrant;
-use crate::command::bench::gpu::Gpu;
+use crate::dev::bench::contestant::Contestant;
+use crate::dev::bench::entrant::Entrant;
+use crate::dev::bench::gpu::Gpu;
 
 /// A contestant's way through the measurement.
 pub struct Run {

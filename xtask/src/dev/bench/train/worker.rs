@@ -8,10 +8,10 @@ use t5_model::{Batch, Dropout, Optimizer, Session, Update, initialize, parameter
 
 use super::model::Workload;
 use super::protocol::{Request, Summary, Times, WARM_UP};
-use crate::command::bench::contestant::on_cpu;
-use crate::command::bench::memory;
-use crate::command::bench::protocol::{Complaint, Ready, say};
-use crate::compute::ComputeArguments;
+use crate::cli::compute::ComputeArguments;
+use crate::dev::bench::contestant::on_cpu;
+use crate::dev::bench::memory;
+use crate::dev::bench::protocol::{Complaint, Ready, say};
 
 /// Train as `bench train` asks for on standard input
 #[derive(Args, Debug)]

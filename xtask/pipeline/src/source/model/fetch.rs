@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use fusion_core::ShardIndex;
 
-use super::TOKENIZER_FILES;
-use crate::hub::{Cache, HubName, HubRepo, RepoType, is_offline};
+use crate::checkpoint::TOKENIZER_FILES;
+use crate::source::hub::{Cache, HubName, HubRepo, RepoType, is_offline};
+use crate::{Note, Watch};
 
 const CONFIG: &str = "config.json";
 /// Weights, single and as an index of shards; earlier ones are preferred.
@@ -19,7 +20,7 @@ const WEIGHTS: [&str; 4] = [
 
 /// The directory of the model's files in the hub's cache. A model that is there is not looked for again: the same
 /// name means the same weights until the cache is cleared or a revision asks for others.
-pub fn fetch(name: &HubName) -> Result<PathBuf> {
+pub fn fetch_model(name: &HubName, watch: &dyn Watch) -> Result<PathBuf> {
     let cache = Cache::from_env();
     let model = HubRepo { name, kind: RepoType::Model };
     let cached = model.cached(&cache).filter(|directory| is_whole(directory));
@@ -31,7 +32,7 @@ pub fn fetch(name: &HubName) -> Result<PathBuf> {
         None => download(&cache, model),
         // Another program did not need the tokenizer, or there is none.
         Some(directory) => download(&cache, model).or_else(|error| {
-            eprintln!("{name}: taken from the cache as it is, without a tokenizer: {error}");
+            watch.note(&name.to_string(), &Note::FromCache { because: &error });
             Ok(directory)
         }),
     }

@@ -1,12 +1,19 @@
 //! Where a model is.
 
+#[cfg(feature = "hub")]
+mod fetch;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Result;
 
-use crate::hub::HubName;
+use super::hub::HubName;
+use crate::Watch;
+
+#[cfg(feature = "hub")]
+pub use fetch::fetch_model;
 
 /// A checkpoint's directory, or a model on the Hugging Face Hub.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,10 +24,10 @@ pub enum ModelPlace {
 
 impl ModelPlace {
     /// The directory in which the model's files are, once they have been fetched.
-    pub fn directory(&self) -> Result<PathBuf> {
+    pub fn directory(&self, watch: &dyn Watch) -> Result<PathBuf> {
         match self {
             ModelPlace::Directory(path) => Ok(path.clone()),
-            ModelPlace::Hub(model) => super::fetch(model),
+            ModelPlace::Hub(model) => fetch_model(model, watch),
         }
     }
 
@@ -37,6 +44,11 @@ impl ModelPlace {
         let last = self.path().and_then(Path::file_name);
         last.map_or_else(|| self.to_string(), |name| name.to_string_lossy().into_owned())
     }
+}
+
+#[cfg(not(feature = "hub"))]
+pub fn fetch_model(name: &HubName, _: &dyn Watch) -> Result<PathBuf> {
+    super::hub::refuse(name)
 }
 
 impl FromStr for ModelPlace {
