@@ -25,9 +25,7 @@ pub(crate) use lazy::whole;
 pub use lazy::{LazyTensor, Producer};
 pub use pieces::Progress;
 pub(crate) use pieces::writing_memory;
-pub use write::{
-    DEFAULT_SHARD_SIZE, write_tensor_file, write_tensor_file_with_progress, write_tensors, write_weights,
-};
+pub use write::Writer;
 
 use crate::lineage::Lineage;
 use crate::{Error, Result, TensorSource};
