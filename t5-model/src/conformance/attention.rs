@@ -4,7 +4,8 @@ use fusion_core::HostTensor;
 use fusion_core::random::Philox;
 
 use super::references::deviation;
-use crate::{Attention, Buckets, Ops, TokenIds};
+use crate::Ops;
+use crate::backend::{Attention, Buckets, TokenIds};
 
 /// A whole attention, small but long.
 #[derive(Clone, Copy, Debug)]

@@ -8,7 +8,7 @@ use fusion_core::plan::{FusionPlan, Normalisation};
 
 use super::depth::child_layers;
 use super::refusal::check_compatible;
-use crate::table::{EMBEDDING, with_plain_head};
+use crate::parameters::{EMBEDDING, with_plain_head};
 use crate::{DepthAlignment, Error, Result, T5Config};
 
 /// A model to fuse.

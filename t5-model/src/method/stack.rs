@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{FusionParent, Grown, Method, part};
 use crate::Result;
-use crate::table::{Block, table_with_blocks};
+use crate::parameters::{Block, table_with_blocks};
 
 /// Where copies of blocks go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,16 +5,14 @@ use std::collections::BTreeMap;
 
 use fusion_core::{HostTensor, HostTensors, TensorSource};
 
-use crate::activation_checkpoints::Checkpointed;
-use crate::generate::generate;
-use crate::guard::guarded;
-use crate::ops::{Pending, Trained};
-use crate::optimizer::Moments;
-use crate::rank::{Candidates, log_likelihoods};
-use crate::{
-    Batch, Computation, CrossEntropy, Error, Evaluation, Forward, LossSums, Ops, Session, SessionError, T5,
-    T5Config, TrainStep, Update, parameter_table,
+use super::{
+    Computation, CrossEntropy, Dropout, Evaluation, Forward, LossSums, Ops, Pending, Session, SessionError,
+    TrainStep, Trained, Update, guarded,
 };
+use crate::generate::{Candidates, generate, log_likelihoods};
+use crate::model::Checkpointed;
+use crate::optimizer::Moments;
+use crate::{Batch, Error, T5, T5Config, parameter_table};
 
 /// A T5 on the device of its operations. Backends hand it out as their [`Session`].
 pub struct ModelSession<O: Ops> {
@@ -108,7 +106,7 @@ impl<O: Ops> ModelSession<O> {
     fn gradients(
         &mut self,
         batch: &Batch,
-        dropout: crate::Dropout,
+        dropout: Dropout,
         pass: String,
         how: CrossEntropy,
     ) -> (Pending<LossSums>, Vec<O::Gradient>) {
@@ -218,7 +216,7 @@ impl<O: Ops> Session for ModelSession<O> {
             let loss = sums.read().loss / tokens as f64;
             let mut forward = Forward { logits, loss, gradients: BTreeMap::new() };
             if gradients {
-                let (_, gradients) = session.gradients(batch, crate::Dropout::default(), String::new(), how);
+                let (_, gradients) = session.gradients(batch, Dropout::default(), String::new(), how);
                 let read = gradients.iter().map(|gradient| session.ops.read_gradient(gradient));
                 forward.gradients = session.parameters.keys().cloned().zip(read).collect();
             }

@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{bias_table, head_name};
-use crate::ops::Pending;
-use crate::{Batch, CrossEntropy, Dropout, LossSums, Ops, T5, T5Config};
+use super::forward::{bias_table, head_name};
+use crate::backend::{CrossEntropy, Dropout, LossSums, Ops, Pending};
+use crate::{Batch, T5, T5Config};
 
 /// One batch's way through a model and back.
 pub(crate) struct Checkpointed<'a, O: Ops> {

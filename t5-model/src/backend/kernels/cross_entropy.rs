@@ -1,6 +1,6 @@
 //! The output head and the loss in one operation: logits exist for a few rows at a time only.
 
-use crate::{CrossEntropy, LossSums};
+use crate::backend::{CrossEntropy, LossSums};
 use rayon::prelude::*;
 
 use super::matmul::{Into, Matrix, Threads, matmul};

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::packing::Packing;
-use crate::{
-    Attention, Batch, Buckets, Dropout, DropoutDraw, FeedForward, Ops, Positions, T5Config, TokenIds,
-    position_bucket,
-};
+use crate::backend::{Attention, Buckets, Dropout, DropoutDraw, Ops, Positions, TokenIds};
+use crate::generate::Packing;
+use crate::{Batch, FeedForward, T5Config, position_bucket};
 
 /// A T5 on a device: its configuration and parameters, and the operations to run them with.
 pub struct T5<'a, O: Ops> {

@@ -1,5 +1,7 @@
 //! T5's configuration, as Hugging Face writes it to `config.json`.
 
+mod from_shapes;
+
 use std::path::Path;
 
 use fusion_core::TensorSource;

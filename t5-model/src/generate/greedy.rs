@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use crate::decoder::whole_rows;
-use crate::kernels::logits::most_likely;
+use super::decoder::whole_rows;
+use crate::backend::kernels::logits::most_likely;
 use crate::{Batch, Ops, T5, T5Config};
 
 /// Forgetting rows copies the others' keys and values, about as much work as half a step. So they are forgotten once this

@@ -1,7 +1,7 @@
 //! Attention without stored probabilities: forward keeps each query's log-sum-exp, backward computes the
 //! probabilities again from it (as FlashAttention does; Dao et al., arXiv 2205.14135).
 
-use crate::DropoutDraw;
+use crate::backend::DropoutDraw;
 use rayon::prelude::*;
 
 use super::buffer;

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
 
-use crate::decoder::Memory;
-use crate::kernels::logits::log_sum_exp;
+use super::decoder::Memory;
+use crate::backend::kernels::logits::log_sum_exp;
+use crate::backend::{Ops, Positions};
 use crate::model::{Layout, View};
-use crate::{Batch, Error, Ops, Positions, Result, T5, T5Config};
+use crate::{Batch, Error, Result, T5, T5Config};
 
 /// Logits that exist at a time.
 const LOGITS: usize = 1 << 22;

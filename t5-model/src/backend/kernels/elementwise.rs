@@ -1,6 +1,6 @@
 //! Element-wise operations.
 
-use crate::DropoutDraw;
+use crate::backend::DropoutDraw;
 use rayon::prelude::*;
 
 use super::{PIECE, buffer};

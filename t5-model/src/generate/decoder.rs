@@ -1,8 +1,9 @@
 //! The decoder over keys and values that it keeps.
 
+use super::Packing;
+use crate::backend::{Ops, Positions};
 use crate::model::{KeyValue, View, cross_attention};
-use crate::packing::Packing;
-use crate::{Batch, Ops, Positions, T5};
+use crate::{Batch, T5};
 
 /// What the decoder remembers of its rows.
 pub(crate) struct Memory<O: Ops> {

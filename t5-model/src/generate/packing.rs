@@ -1,7 +1,8 @@
 //! Batches without their padding, so that only attention computes what nobody sees.
 
+use crate::Batch;
+use crate::backend::Positions;
 use crate::model::Layout;
-use crate::{Batch, Positions};
 
 /// A batch's tokens as one row, one after the other.
 pub(crate) struct Packing {
