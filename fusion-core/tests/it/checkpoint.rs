@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, Writer};
+use fusion_core::lineage::{History, Lineage};
 use fusion_core::{Dtype, Error, HostTensor, HostTensors, TensorSource};
 
 fn tensors() -> HostTensors {
@@ -63,7 +64,15 @@ fn whole_and_in_shards() {
         );
         assert_eq!(checkpoint.lineage().unwrap(), None);
     }
-    assert_eq!(opened[0].blake3().unwrap(), opened[1].blake3().unwrap());
+    let hash = opened[0].blake3().unwrap();
+    assert_eq!(hash, opened[1].blake3().unwrap());
+    for (written_for, is_known) in [(None, true), (Some(hash), true), (Some("12".into()), false)] {
+        let lineage = Lineage { blake3: written_for, ..Lineage::default() };
+        lineage.write(whole.path()).unwrap();
+        let history = opened[0].history().unwrap();
+        assert_eq!(history, if is_known { History::Known(lineage) } else { History::OfOtherWeights });
+    }
+    assert_eq!(opened[1].history().unwrap(), History::Unknown);
     // As tests/python/checkpoint_hash.py computes it from the definition.
     insta::assert_snapshot!(opened[0].blake3().unwrap());
 }
