@@ -77,14 +77,14 @@ pub enum History {
     /// Nothing: `lineage.json` was written for other weights.
     OfOtherWeights,
     /// All that `lineage.json` says.
-    Known(Lineage),
+    Known(Box<Lineage>),
 }
 
 impl History {
     /// The lineage, if it is that of the weights.
     pub fn known(self) -> Option<Lineage> {
         match self {
-            History::Known(lineage) => Some(lineage),
+            History::Known(lineage) => Some(*lineage),
             History::Unknown | History::OfOtherWeights => None,
         }
     }

@@ -82,7 +82,7 @@ impl Checkpoint {
         Ok(match Lineage::read(&self.directory)? {
             None => History::Unknown,
             Some(Lineage { blake3: Some(of), .. }) if of != self.blake3()? => History::OfOtherWeights,
-            Some(lineage) => History::Known(lineage),
+            Some(lineage) => History::Known(Box::new(lineage)),
         })
     }
 

@@ -70,7 +70,10 @@ fn whole_and_in_shards() {
         let lineage = Lineage { blake3: written_for, ..Lineage::default() };
         lineage.write(whole.path()).unwrap();
         let history = opened[0].history().unwrap();
-        assert_eq!(history, if is_known { History::Known(lineage) } else { History::OfOtherWeights });
+        assert_eq!(
+            history,
+            if is_known { History::Known(Box::new(lineage)) } else { History::OfOtherWeights }
+        );
     }
     assert_eq!(opened[1].history().unwrap(), History::Unknown);
     // As tests/python/checkpoint_hash.py computes it from the definition.
