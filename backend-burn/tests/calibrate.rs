@@ -1,7 +1,11 @@
 //! Children under the fusion rule, fitted to the ensembles of their parents.
 
 use backend_burn as _;
-use fusion_core::{DirectSum, Executor, HostTensors, Normalisation, Philox, TensorSource};
+use fusion_core::execute::Executor;
+use fusion_core::grow::DirectSum;
+use fusion_core::plan::Normalisation;
+use fusion_core::random::Philox;
+use fusion_core::{HostTensors, TensorSource};
 use t5_model::conformance::random_weights;
 use t5_model::{
     Batch, Calibration, Comparison, DepthAlignment, FeedForward, FusionParent, Session, SessionError,

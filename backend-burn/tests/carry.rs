@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use backend_burn as _;
-use fusion_core::{
-    Axis, Carry, DirectSum, Executor, FusionPlan, HostTensor, HostTensors, LazyTensor, Normalisation, Philox,
-    TensorFile, TensorSource,
-};
+use fusion_core::carry::Carry;
+use fusion_core::checkpoint::{LazyTensor, TensorFile};
+use fusion_core::execute::Executor;
+use fusion_core::grow::DirectSum;
+use fusion_core::plan::{FusionPlan, Normalisation};
+use fusion_core::random::Philox;
+use fusion_core::table::Axis;
+use fusion_core::{HostTensor, HostTensors, TensorSource};
 use t5_model::conformance::random_weights;
 use t5_model::optimizer::{CarriedState, CarryOptimizer, OptimizerState, write_optimizer_state};
 use t5_model::{

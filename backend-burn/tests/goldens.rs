@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use backend_burn as _;
-use fusion_core::{
-    Checkpoint, DirectSum, Executor, Fill, HostTensor, Normalisation, TensorFile, TensorSource,
-};
+use fusion_core::checkpoint::{Checkpoint, TensorFile};
+use fusion_core::execute::Executor;
+use fusion_core::grow::DirectSum;
+use fusion_core::plan::{Fill, Normalisation};
+use fusion_core::{HostTensor, TensorSource};
 use t5_model::{Batch, DepthAlignment, FusionParent, Session, T5Config, child_config, fusion_plan};
 
 fn goldens() -> PathBuf {

@@ -5,10 +5,12 @@ use std::fs::File;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use fusion_core::{
-    DEFAULT_SHARD_SIZE, DirectSum, Executor, Fill, Philox, StandardDeviation, TensorFile, TensorSource,
-    write_tensors,
-};
+use fusion_core::TensorSource;
+use fusion_core::checkpoint::{DEFAULT_SHARD_SIZE, TensorFile, write_tensors};
+use fusion_core::execute::Executor;
+use fusion_core::grow::DirectSum;
+use fusion_core::plan::{Fill, StandardDeviation};
+use fusion_core::random::Philox;
 
 #[allow(dead_code, reason = "the bench uses a part")]
 #[path = "../tests/it/support.rs"]

@@ -9,7 +9,9 @@
 //!
 //! ```
 //! use fusion_core::dense::{Activation, DenseNetwork};
-//! use fusion_core::{DirectSum, Executor, TensorSource, direct_sum, Part};
+//! use fusion_core::grow::{DirectSum, direct_sum, Part};
+//! use fusion_core::execute::Executor;
+//! use fusion_core::TensorSource;
 //!
 //! let small = DenseNetwork::random(&[4, 3, 5, 2], Activation::Relu, 1)?;
 //! let large = DenseNetwork::random(&[4, 6, 7, 2], Activation::Relu, 2)?;
@@ -32,7 +34,9 @@
 //! # Ok::<(), fusion_core::Error>(())
 //! ```
 
-use crate::{Axis, Error, HostTensor, HostTensors, ParamSpec, ParamTable, Philox, Result, dim};
+use crate::random::Philox;
+use crate::table::{Axis, ParamSpec, ParamTable, dim};
+use crate::{Error, HostTensor, HostTensors, Result};
 
 /// The activation function of the hidden layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

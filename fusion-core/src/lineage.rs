@@ -6,8 +6,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::atomic::write_file_atomically;
 use crate::checkpoint::read_object;
-use crate::{Error, Fill, FusionPlan, Normalisation, Result, write_file_atomically};
+use crate::plan::{Fill, FusionPlan, Normalisation};
+use crate::{Error, Result};
 
 const VERSION: u32 = 1;
 const FILE: &str = "lineage.json";

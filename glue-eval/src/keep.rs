@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fusion_core::{HostTensors, Lineage, Training, write_file_atomically};
+use fusion_core::HostTensors;
+use fusion_core::atomic::write_file_atomically;
+use fusion_core::lineage::{Lineage, Training};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use t5_model::text::Tokenizer;

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use fusion_core::{DirectSum, Fill, FusionPlan, Normalisation, StandardDeviation};
+use fusion_core::grow::DirectSum;
+use fusion_core::plan::{Fill, FusionPlan, Normalisation, StandardDeviation};
 use serde_json::json;
 use t5_model::{
     DepthAlignment, Error, FusionParent, T5Config, child_config, fusion_plan, initialize, parameter_table,

@@ -29,7 +29,8 @@ pub use write::{
     DEFAULT_SHARD_SIZE, write_tensor_file, write_tensor_file_with_progress, write_tensors, write_weights,
 };
 
-use crate::{Error, Lineage, Result, TensorSource};
+use crate::lineage::Lineage;
+use crate::{Error, Result, TensorSource};
 
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";

@@ -10,8 +10,9 @@ use super::layout::Layout;
 use super::lazy::LazyTensor;
 use super::pieces::{Destination, Progress, write_pieces};
 use super::{INDEX, WEIGHTS};
+use crate::atomic::write_file_atomically;
 use crate::atomic::{PartialFile, check_space};
-use crate::{Error, Result, TensorSource, write_file_atomically};
+use crate::{Error, Result, TensorSource};
 
 /// The size above which weights are split into shards, 5 GB as in Hugging Face's libraries.
 pub const DEFAULT_SHARD_SIZE: u64 = 5_000_000_000;
@@ -24,7 +25,7 @@ pub fn write_tensors(directory: &Path, source: &dyn TensorSource, shard_size: u6
 
 /// Writes weights into a directory: `model.safetensors`, or, if they take more than `shard_size` bytes, shards of at
 /// most that size (a larger tensor gets its own) and `model.safetensors.index.json`. Every file appears in full. Returns
-/// the hash of the weights, [`Checkpoint::blake3`](crate::Checkpoint::blake3).
+/// the hash of the weights, [`Checkpoint::blake3`](crate::checkpoint::Checkpoint::blake3).
 ///
 /// # Errors
 /// [`Error::NoSpace`] before anything is produced, where the file system can tell.
@@ -65,7 +66,7 @@ pub fn write_weights(
     Ok(hash)
 }
 
-/// Writes one safetensors file, atomically. Returns the hash of its tensors, [`TensorFile::blake3`](crate::TensorFile::blake3).
+/// Writes one safetensors file, atomically. Returns the hash of its tensors, [`TensorFile::blake3`](crate::checkpoint::TensorFile::blake3).
 pub fn write_tensor_file(path: &Path, tensors: Vec<LazyTensor<'_>>) -> Result<String> {
     write_tensor_file_with_progress(path, tensors, None)
 }

@@ -8,10 +8,13 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use damage::{damage, replacement, within_memory};
-use fusion_core::{
-    Axis, Checkpoint, DirectSum, Executor, Fill, FusionPlan, HostTensor, HostTensors, Lineage, ParamSpec,
-    ParamTable, Part, StandardDeviation, TensorFile, TensorSource, dim, direct_sum, joined, write_tensors,
-};
+use fusion_core::checkpoint::{Checkpoint, TensorFile, write_tensors};
+use fusion_core::execute::Executor;
+use fusion_core::grow::{DirectSum, Part, direct_sum};
+use fusion_core::lineage::Lineage;
+use fusion_core::plan::{Fill, FusionPlan, StandardDeviation};
+use fusion_core::table::{Axis, ParamSpec, ParamTable, dim, joined};
+use fusion_core::{HostTensor, HostTensors, TensorSource};
 use proptest::prelude::*;
 use serde_json::Value;
 

@@ -1,10 +1,11 @@
 //! Moments of gradients, from parents to their child.
 
-use fusion_core::{
-    Absence, Carry, CrossSquares, DirectSum, Direction, Executor, Fill, FusionPlan, HostTensor, HostTensors,
-    ParamTable, Part, PlannedParam, Shares, Squares, StandardDeviation, TensorSource, Widen, whole_copies,
-    widen,
-};
+use fusion_core::carry::{Carry, CrossSquares, Squares};
+use fusion_core::execute::Executor;
+use fusion_core::grow::{DirectSum, Part, Shares, Widen, whole_copies, widen};
+use fusion_core::plan::{Absence, Direction, Fill, FusionPlan, PlannedParam, StandardDeviation};
+use fusion_core::table::ParamTable;
+use fusion_core::{HostTensor, HostTensors, TensorSource};
 use proptest::prelude::*;
 
 use crate::support::{Sizes, TINY, plan, random, t5, without_last_blocks};
@@ -127,7 +128,7 @@ proptest! {
     fn moments_follow_copies(sizes in sizes(), times in 1..4usize) {
         let table = t5(sizes);
         let part = Part { label: "a", blake3: None, table: &table, embed_groups: &[] };
-        let axes = [(fusion_core::Axis::Embed, sizes.embed), (fusion_core::Axis::Mlp, sizes.mlp)];
+        let axes = [(fusion_core::table::Axis::Embed, sizes.embed), (fusion_core::table::Axis::Mlp, sizes.mlp)];
         let axes = axes.map(|(axis, size)| whole_copies(axis, size, times)).to_vec();
         let options = Widen { method: "copies".into(), axes, shares: Shares::Equal, noise: None };
         check(&widen(&part, &options).unwrap(), &[&squares(&table, 3)]);

@@ -3,10 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use fusion_core::{
-    Checkpoint, Dtype, Error, HostTensor, HostTensors, LazyTensor, TensorFile, TensorSource,
-    write_tensor_file, write_tensors,
-};
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, write_tensor_file, write_tensors};
+use fusion_core::{Dtype, Error, HostTensor, HostTensors, TensorSource};
 
 fn tensors() -> HostTensors {
     let tensor = |name: &str, shape: &[usize], start: f32| {

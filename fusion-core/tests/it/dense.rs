@@ -1,7 +1,11 @@
 //! Equations 1 to 5 on random dense networks.
 
 use fusion_core::dense::{Activation, DenseNetwork};
-use fusion_core::{DirectSum, Executor, HostTensors, ParamTable, Philox, TensorSource};
+use fusion_core::execute::Executor;
+use fusion_core::grow::DirectSum;
+use fusion_core::random::Philox;
+use fusion_core::table::ParamTable;
+use fusion_core::{HostTensors, TensorSource};
 use proptest::prelude::*;
 
 use crate::support::plan;

@@ -1,10 +1,12 @@
 //! The direct sum against a naive one that looks at every element by itself.
 
-use fusion_core::Axis::{Embed, Heads, Hidden, Input, Kv, Mlp, Output, RelposBuckets, Vocab};
-use fusion_core::{
-    Axis, AxisRule, Dim, DirectSum, Error, Executor, Factor, Fill, HostTensors, Normalisation, Origin,
-    ParamSpec, ParamTable, Part, Philox, StandardDeviation, TensorSource, dim, direct_sum, joined,
-};
+use fusion_core::execute::Executor;
+use fusion_core::grow::{DirectSum, Part, direct_sum};
+use fusion_core::plan::{Fill, Normalisation, StandardDeviation};
+use fusion_core::random::Philox;
+use fusion_core::table::Axis::{Embed, Heads, Hidden, Input, Kv, Mlp, Output, RelposBuckets, Vocab};
+use fusion_core::table::{Axis, AxisRule, Dim, Factor, Origin, ParamSpec, ParamTable, dim, joined};
+use fusion_core::{Error, HostTensors, TensorSource};
 use proptest::prelude::*;
 
 use crate::support::{TINY, plan, random, t5};

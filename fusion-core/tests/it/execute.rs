@@ -1,9 +1,11 @@
 //! The executor: number types, threads, noise, streaming.
 
-use fusion_core::{
-    Axis, Checkpoint, DirectSum, Dtype, Executor, Fill, FusionPlan, HostTensors, LazyTensor, ParamSpec,
-    ParamTable, StandardDeviation, TensorFile, TensorSource, dim, write_tensor_file,
-};
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, write_tensor_file};
+use fusion_core::execute::Executor;
+use fusion_core::grow::DirectSum;
+use fusion_core::plan::{Fill, FusionPlan, StandardDeviation};
+use fusion_core::table::{Axis, ParamSpec, ParamTable, dim};
+use fusion_core::{Dtype, HostTensors, TensorSource};
 use half::{bf16, f16};
 
 use crate::support::{Sizes, TINY, plan, random, t5};
@@ -186,10 +188,8 @@ fn streaming_is_the_same_as_in_memory() {
 /// One-sided connections fill the blocks on one side of the diagonal with the numbers they would have in both directions.
 #[test]
 fn connections_in_one_direction() {
-    use fusion_core::{
-        Direction,
-        dense::{Activation, DenseNetwork},
-    };
+    use fusion_core::dense::{Activation, DenseNetwork};
+    use fusion_core::plan::Direction;
     // `[out, in]`, and `[in, out]` of the dense network.
     let (table, other) = (t5(TINY), t5(Sizes { embed: 4, heads: 1, kv: 2, mlp: 3, ..TINY }));
     let dense = DenseNetwork::random(&[2, 3, 3, 2], Activation::Relu, 1).unwrap();

@@ -1,6 +1,8 @@
 //! `lineage.json`.
 
-use fusion_core::{DirectSum, Fill, Lineage, Part, StandardDeviation, Training, direct_sum};
+use fusion_core::grow::{DirectSum, Part, direct_sum};
+use fusion_core::lineage::{Lineage, Training};
+use fusion_core::plan::{Fill, StandardDeviation};
 
 use crate::support::{TINY, t5};
 

@@ -1,9 +1,11 @@
 //! Plans as text and as JSON, and what is wrong with bad ones.
 
-use fusion_core::{
-    Axis, DirectSum, Fill, FusionPlan, HostTensor, HostTensors, Normalisation, Part, Placement, PlannedParam,
-    StandardDeviation, TensorSource, Warning, dim, direct_sum,
+use fusion_core::grow::{DirectSum, Part, direct_sum};
+use fusion_core::plan::{
+    Fill, FusionPlan, Normalisation, Placement, PlannedParam, StandardDeviation, Warning,
 };
+use fusion_core::table::{Axis, dim};
+use fusion_core::{HostTensor, HostTensors, TensorSource};
 
 use crate::support::{Sizes, T5_SMALL, TINY, plan, random, t5, without_last_blocks};
 

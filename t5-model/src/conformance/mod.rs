@@ -14,9 +14,10 @@ pub use operations::operations;
 pub use plans::{fused_models, plan_execution};
 pub use references::{REFERENCES, set_references};
 
-use fusion_core::{HostTensors, Philox, TensorSource};
+use fusion_core::random::Philox;
+use fusion_core::{HostTensors, TensorSource};
 
-use crate::guard::guarded;
+use crate::backend::guarded;
 use crate::{Backend, Computation, Error, Result, Session, SessionError, T5Config, initialize};
 
 /// Everything: operations, whole models, fused models, training, and, as plans are f32 in any case, executing these.

@@ -1,9 +1,9 @@
 //! Executing plans on a device, against the host.
 
-use fusion_core::{
-    DirectSum, Direction, Executor, Fill, HostTensor, HostTensors, Normalisation, PlanDevice,
-    StandardDeviation, TensorSource,
-};
+use fusion_core::execute::{Executor, PlanDevice};
+use fusion_core::grow::DirectSum;
+use fusion_core::plan::{Direction, Fill, Normalisation, StandardDeviation};
+use fusion_core::{HostTensor, HostTensors, TensorSource};
 
 use super::references::deviation;
 use super::{Check, random_weights};

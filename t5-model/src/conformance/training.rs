@@ -1,6 +1,7 @@
 //! Updates of whole models.
 
-use fusion_core::{Checkpoint, HostTensor, HostTensors, TensorFile, TensorSource};
+use fusion_core::checkpoint::{Checkpoint, TensorFile};
+use fusion_core::{HostTensor, HostTensors, TensorSource};
 
 use super::references::{self, batch, deviation};
 use super::{Check, Suite, random_weights};

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::Path;
 
-use fusion_core::{
-    Carry, CrossSquares, Dtype, FusionPlan, HostTensor, LazyTensor, Placement, PlannedParam, Progress,
-    Squares, TensorSource,
-};
+use fusion_core::carry::{Carry, CrossSquares, Squares};
+use fusion_core::checkpoint::{LazyTensor, Progress};
+use fusion_core::plan::{FusionPlan, Placement, PlannedParam};
+use fusion_core::{Dtype, HostTensor, TensorSource};
 use serde::{Deserialize, Serialize};
 
 use super::{Moment, Optimizer, OptimizerState, write_optimizer_state};

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fusion_core::{
-    HostTensors, LazyTensor, ParamTable, Progress, TensorFile, TensorSource, write_file_atomically,
-    write_tensor_file_with_progress,
-};
+use fusion_core::atomic::write_file_atomically;
+use fusion_core::checkpoint::{LazyTensor, Progress, TensorFile, write_tensor_file_with_progress};
+use fusion_core::table::ParamTable;
+use fusion_core::{HostTensors, TensorSource};
 use serde::{Deserialize, Serialize};
 
 use super::Optimizer;

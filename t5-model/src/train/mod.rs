@@ -20,6 +20,7 @@ mod progress;
 mod run;
 mod settings;
 mod snapshot;
+mod tensorboard;
 mod training;
 
 pub use error::{Intact, TrainError};
@@ -28,3 +29,4 @@ pub use metrics::{Metrics, read_metrics};
 pub use run::{Event, OpenEvaluationText, OpenSession, OpenTrainingText, Outcome, Run, train};
 pub use settings::Settings;
 pub use snapshot::{Saved, Snapshot};
+pub use tensorboard::TensorBoard;

@@ -1,6 +1,6 @@
 //! How far a pretraining is.
 
-use fusion_core::{Lineage, Training};
+use fusion_core::lineage::{Lineage, Training};
 use serde::{Deserialize, Serialize};
 
 use super::evaluate::EvaluationPoint;

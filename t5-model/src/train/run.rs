@@ -5,7 +5,8 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use fusion_core::{HostTensors, Lineage};
+use fusion_core::HostTensors;
+use fusion_core::lineage::Lineage;
 use serde_json::Value;
 
 use super::directory::RunDirectory;

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use fusion_core::{
-    Checkpoint, DEFAULT_SHARD_SIZE, Error, HostTensors, LazyTensor, Lineage, TensorFile, TensorSource,
-    write_directory_atomically, write_file_atomically, write_tensors,
-};
+use fusion_core::atomic::{write_directory_atomically, write_file_atomically};
+use fusion_core::checkpoint::{Checkpoint, DEFAULT_SHARD_SIZE, LazyTensor, TensorFile, write_tensors};
+use fusion_core::lineage::Lineage;
+use fusion_core::{Error, HostTensors, TensorSource};
 use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

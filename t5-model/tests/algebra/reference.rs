@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use fusion_core::{Dtype, Error, Executor, FusionPlan, HostTensors, Result, TensorSource, TensorView};
+use fusion_core::execute::Executor;
+use fusion_core::plan::FusionPlan;
+use fusion_core::{Dtype, Error, HostTensors, Result, TensorSource, TensorView};
 use t5_model::{FeedForward, T5Config, position_bucket};
 
 /// Weights in f64, little-endian.

@@ -5,7 +5,9 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fusion_core::{Checkpoint, HostTensor, HostTensors, Lineage, TensorSource};
+use fusion_core::checkpoint::Checkpoint;
+use fusion_core::lineage::Lineage;
+use fusion_core::{HostTensor, HostTensors, TensorSource};
 use serde_json::Value;
 use t5_model::optimizer::OptimizerState;
 use t5_model::text::{Corpus, DataPosition, Order, SpanCorruption, SpanCorruptionStream, StreamOptions};

@@ -1,7 +1,8 @@
 //! What a stage computes with.
 
 use anyhow::{Context, Result};
-use fusion_core::{Checkpoint, TensorSource};
+use fusion_core::TensorSource;
+use fusion_core::checkpoint::Checkpoint;
 use t5_model::{Backend, Computation, Session, SessionError, T5Config};
 
 /// A backend, and how it computes.

@@ -9,7 +9,7 @@ use crate::numbers::bytes;
 /// What the author of a model should know. It says what is so; which flag or key would change it is the caller's to say.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Warning {
-    Fusion(fusion_core::Warning),
+    Fusion(fusion_core::plan::Warning),
     /// The lineage.json of this model, or else of the only one, was written for other weights.
     OtherWeights {
         model: Option<String>,

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use fusion_core::free_space;
+use fusion_core::atomic::free_space;
 use pipeline::checkpoint::check_replaceable;
 use pipeline::numbers::{bytes, thousands};
 use pipeline::problems::{Problems, causes};

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use bytesize::ByteSize;
 use clap::Args;
-use fusion_core::Checkpoint;
+use fusion_core::checkpoint::Checkpoint;
 use pipeline::checkpoint::check_replaceable;
 use pipeline::checkpoint::export::{Export, ExportSettings};
 use pipeline::source::ModelPlace;

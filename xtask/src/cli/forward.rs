@@ -2,7 +2,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 use clap::Args;
-use fusion_core::{Checkpoint, Dtype, HostTensor, HostTensors, LazyTensor, TensorFile, TensorSource};
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile};
+use fusion_core::{Dtype, HostTensor, HostTensors, TensorSource};
 use pipeline::source::ModelPlace;
 use t5_model::{Batch, Forward, IGNORED_LABEL};
 
@@ -130,6 +131,6 @@ fn write(path: &Path, forward: Forward) -> Result<()> {
     let tensors: HostTensors = named.into_iter().chain(gradients).collect();
     let names = tensors.names();
     let lazy = names.iter().map(|name| LazyTensor::of(&tensors, name)).collect::<fusion_core::Result<_>>()?;
-    fusion_core::write_tensor_file(path, lazy)?;
+    fusion_core::checkpoint::write_tensor_file(path, lazy)?;
     Ok(())
 }

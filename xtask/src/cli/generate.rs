@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use fusion_core::Checkpoint;
+use fusion_core::checkpoint::Checkpoint;
 use pipeline::checkpoint::tokenizer_for;
 use pipeline::source::ModelPlace;
 use serde_json::json;

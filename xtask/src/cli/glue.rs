@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use fusion_core::write_file_atomically;
+use fusion_core::atomic::write_file_atomically;
 use glue_eval::{AtStep, FineTuneSettings, Scoring, Task};
 use pipeline::run::execute::StageLock;
 use pipeline::source::ModelPlace;

@@ -2,7 +2,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::Args;
-use fusion_core::{Checkpoint, Lineage, TensorSource};
+use fusion_core::TensorSource;
+use fusion_core::checkpoint::Checkpoint;
+use fusion_core::lineage::Lineage;
 use pipeline::checkpoint::export::MODELING_FILE;
 use pipeline::checkpoint::health::Health;
 use pipeline::checkpoint::parameter_count;

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use fusion_core::write_file_atomically;
+use fusion_core::atomic::write_file_atomically;
 use pipeline::numbers::{bytes, count, thousands};
 use pipeline::recipe::Recipe;
 use pipeline::report::Report;

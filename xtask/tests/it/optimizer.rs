@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fusion_core::{Checkpoint, HostTensor, HostTensors, LazyTensor, TensorFile, TensorSource};
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile};
+use fusion_core::{HostTensor, HostTensors, TensorSource};
 use serde_json::{Value, json};
 use t5_model::Optimizer;
 use t5_model::optimizer::write_optimizer_state;

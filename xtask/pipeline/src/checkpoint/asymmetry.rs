@@ -77,7 +77,7 @@ pub fn of_matrix(data: &[f32], columns: usize) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use fusion_core::Philox;
+    use fusion_core::random::Philox;
 
     use super::*;
 

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use fusion_core::{
-    Checkpoint, DEFAULT_SHARD_SIZE, Dtype, LazyTensor, Lineage, TensorFile, TensorSource, TensorView,
-    convert_tensor, write_file_atomically, write_weights,
-};
+use fusion_core::atomic::write_file_atomically;
+use fusion_core::checkpoint::{Checkpoint, DEFAULT_SHARD_SIZE, LazyTensor, TensorFile, write_weights};
+use fusion_core::lineage::Lineage;
+use fusion_core::{Dtype, TensorSource, TensorView, convert_tensor};
 use serde_json::Value;
 use t5_model::text::Tokenizer;
 use t5_model::{StoredParameter, T5Config, parameter_table, t5x_parameters};

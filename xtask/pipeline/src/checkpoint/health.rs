@@ -3,7 +3,9 @@
 use std::fmt;
 
 use anyhow::Result;
-use fusion_core::{Checkpoint, HostTensor, ParamTable, TensorSource};
+use fusion_core::checkpoint::Checkpoint;
+use fusion_core::table::ParamTable;
+use fusion_core::{HostTensor, TensorSource};
 use rayon::prelude::*;
 use serde::Serialize;
 

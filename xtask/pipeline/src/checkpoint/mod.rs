@@ -9,7 +9,8 @@ pub mod verify;
 mod write;
 
 use anyhow::Result;
-use fusion_core::{Checkpoint, TensorSource};
+use fusion_core::TensorSource;
+use fusion_core::checkpoint::Checkpoint;
 
 pub use tokenizer::{TOKENIZER_FILES, copy_tokenizer, tokenizer_for, tokenizer_of};
 pub use write::{check_replaceable, write_directory};

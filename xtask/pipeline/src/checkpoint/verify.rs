@@ -1,7 +1,9 @@
 //! A child beside the ensemble of its parents.
 
 use anyhow::{Context, Result, ensure};
-use fusion_core::{Checkpoint, HostTensor, Philox};
+use fusion_core::HostTensor;
+use fusion_core::checkpoint::Checkpoint;
+use fusion_core::random::Philox;
 use t5_model::{Batch, Comparison, Deviation, Session, T5Config};
 
 use crate::source::ModelPlace;

@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use fusion_core::{Error, Progress, write_directory_atomically};
+use fusion_core::Error;
+use fusion_core::atomic::write_directory_atomically;
+use fusion_core::checkpoint::Progress;
 
 use crate::{Interrupted, Stoppable, Watch};
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use fusion_core::{Checkpoint, write_file_atomically};
+use fusion_core::atomic::write_file_atomically;
+use fusion_core::checkpoint::Checkpoint;
 use serde::Serialize;
 use serde_json::{Value, json};
 use t5_model::text::Tokenizer;

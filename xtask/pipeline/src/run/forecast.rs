@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use fusion_core::{Carry, Checkpoint};
+use fusion_core::carry::Carry;
+use fusion_core::checkpoint::Checkpoint;
 use t5_model::optimizer::{CarryOptimizer, Optimizer};
 use t5_model::text::{SpanLengths, Tokenizer};
 use t5_model::train::Settings;

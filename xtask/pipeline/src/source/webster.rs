@@ -16,7 +16,7 @@ pub fn documents() -> Result<Vec<String>> {
         .iter()
         .map(|(word, definition)| format!("{}: {}", word.trim().to_lowercase(), definition.trim()))
         .collect();
-    let order = fusion_core::permutation(0, documents.len());
+    let order = fusion_core::random::permutation(0, documents.len());
     Ok(order.into_iter().filter_map(|index| documents.get(index).cloned()).collect())
 }
 

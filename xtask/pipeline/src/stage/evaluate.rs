@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use fusion_core::Checkpoint;
+use fusion_core::checkpoint::Checkpoint;
 use serde::{Deserialize, Serialize};
 use t5_model::T5Config;
 use t5_model::text::Tokenizer;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use fusion_core::{Checkpoint, Lineage};
+use fusion_core::checkpoint::Checkpoint;
+use fusion_core::lineage::Lineage;
 use glue_eval::{FineTuneSettings, GlueReport, Task};
 use serde::Serialize;
 use serde_json::{Value, json};

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use fusion_core::{Checkpoint, Lineage};
+use fusion_core::checkpoint::Checkpoint;
+use fusion_core::lineage::Lineage;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use t5_model::optimizer::OptimizerState;

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::path::Path;
 
 use anyhow::Result;
-use fusion_core::write_directory_atomically;
+use fusion_core::atomic::write_directory_atomically;
 use serde::Serialize;
 use serde_json::{Value, json};
 use t5_model::text::{HoldOut, Split, Tokenizer};

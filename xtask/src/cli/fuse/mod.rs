@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use fusion_core::PlanDevice;
+use fusion_core::execute::PlanDevice;
 use pipeline::checkpoint::check_replaceable;
 use pipeline::source::{ModelPlace, corpus};
 use pipeline::stage::Source;

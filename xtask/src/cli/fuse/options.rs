@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
-use fusion_core::{Direction, Normalisation};
+use fusion_core::plan::{Direction, Normalisation};
 use pipeline::source::ModelPlace;
 use pipeline::stage::fuse::{Cross, FuseSettings, NamedModel, WeightType};
 use t5_model::optimizer::CarryOptimizer;

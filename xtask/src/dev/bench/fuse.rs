@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use fusion_core::{DEFAULT_SHARD_SIZE, write_file_atomically, write_tensors};
+use fusion_core::atomic::write_file_atomically;
+use fusion_core::checkpoint::{DEFAULT_SHARD_SIZE, write_tensors};
 use pipeline::Stoppable;
 use pipeline::numbers::bytes;
 use pipeline::stage::fuse::Cross;

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, ensure};
 use archive::{Built, pack};
 use clap::Args;
-use fusion_core::write_file_atomically;
+use fusion_core::atomic::write_file_atomically;
 use pipeline::numbers::bytes;
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use fusion_core::Lineage;
+use fusion_core::lineage::Lineage;
 use t5_model::{FeedForward, Method, T5Config};
 
 use super::ExportSettings;

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use fusion_core::{Direction, Fill, Fusion, Lineage, Parent, StandardDeviation, Training};
+use fusion_core::lineage::{Fusion, Lineage, Parent, Training};
+use fusion_core::plan::{Direction, Fill, StandardDeviation};
 
 use crate::numbers::{count, thousands};
 

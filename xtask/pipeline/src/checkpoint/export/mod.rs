@@ -10,7 +10,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use card::Card;
-use fusion_core::{Checkpoint, Dtype, LazyTensor, Lineage, Progress, write_file_atomically, write_weights};
+use fusion_core::Dtype;
+use fusion_core::atomic::write_file_atomically;
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, Progress, write_weights};
+use fusion_core::lineage::Lineage;
 use serde_json::{Map, Value, json};
 use t5_model::T5Config;
 

@@ -7,7 +7,8 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
-use fusion_core::{Checkpoint, Dtype, LazyTensor, TensorSource, convert_tensor};
+use fusion_core::checkpoint::{Checkpoint, LazyTensor};
+use fusion_core::{Dtype, TensorSource, convert_tensor};
 use t5_model::{T5Config, parameter_table};
 
 const EMBEDDING: &str = "shared.weight";

@@ -46,7 +46,7 @@ impl Sums {
     #[cfg(feature = "hub")]
     pub fn write(&self, folder: &Path) -> Result<()> {
         let lines: String = self.0.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect();
-        Ok(fusion_core::write_file_atomically(&folder.join(Sums::NAME), lines.as_bytes())?)
+        Ok(fusion_core::atomic::write_file_atomically(&folder.join(Sums::NAME), lines.as_bytes())?)
     }
 
     /// Fails with all files that are missing or have another hash.

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use fusion_core::{Executor, HostTensors, Normalisation};
+use fusion_core::HostTensors;
+use fusion_core::execute::Executor;
+use fusion_core::plan::Normalisation;
 use serde::{Deserialize, Serialize};
 use t5_model::optimizer::CarryOptimizer;
 use t5_model::text::DataPosition;

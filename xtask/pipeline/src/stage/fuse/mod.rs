@@ -7,10 +7,12 @@ mod settings;
 use std::path::Path;
 
 use anyhow::Result;
-use fusion_core::{
-    Checkpoint, DEFAULT_SHARD_SIZE, Dtype, Executor, FusionPlan, HostTensors, Lineage, PlanDevice, Progress,
-    TensorSource, write_file_atomically,
-};
+use fusion_core::atomic::write_file_atomically;
+use fusion_core::checkpoint::{Checkpoint, DEFAULT_SHARD_SIZE, Progress};
+use fusion_core::execute::{Executor, PlanDevice};
+use fusion_core::lineage::Lineage;
+use fusion_core::plan::FusionPlan;
+use fusion_core::{Dtype, HostTensors, TensorSource};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use t5_model::optimizer::{CarriedState, CarryOptimizer, OptimizerState};

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use fusion_core::{Checkpoint, Lineage};
+use fusion_core::checkpoint::Checkpoint;
+use fusion_core::lineage::Lineage;
 use t5_model::optimizer::{CarryOptimizer, OptimizerState};
 use t5_model::{FusionParent, Grown, T5Config};
 

@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, ensure};
-use fusion_core::{DirectSum, Direction, Fill, Normalisation, StandardDeviation};
+use fusion_core::grow::DirectSum;
+use fusion_core::plan::{Direction, Fill, Normalisation, StandardDeviation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use t5_model::optimizer::CarryOptimizer;

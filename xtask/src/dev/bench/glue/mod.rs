@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use fusion_core::Checkpoint;
+use fusion_core::checkpoint::Checkpoint;
 use glue_eval::{Questions, Task};
 use pipeline::Stoppable;
 use pipeline::checkpoint::parameter_count;

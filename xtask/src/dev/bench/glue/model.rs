@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
-use fusion_core::{Checkpoint, DEFAULT_SHARD_SIZE, write_file_atomically, write_tensors};
+use fusion_core::atomic::write_file_atomically;
+use fusion_core::checkpoint::{Checkpoint, DEFAULT_SHARD_SIZE, write_tensors};
 use glue_eval::files::{BadRows, read_task};
 use glue_eval::{FineTuneSettings, lesson};
 use pipeline::checkpoint::tokenizer_for;

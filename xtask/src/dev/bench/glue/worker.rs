@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use fusion_core::Checkpoint;
+use fusion_core::checkpoint::Checkpoint;
 use pipeline::checkpoint::parameter_count;
 use t5_model::text::Tokenizer;
 

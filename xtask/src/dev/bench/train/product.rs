@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use t5_model::kernels::matmul::{Into, Matrix, Threads, matmul};
+use t5_model::backend::kernels::matmul::{Into, Matrix, Threads, matmul};
 
 /// The square f32 matrix product that rates are compared with.
 pub struct SquareProduct {
