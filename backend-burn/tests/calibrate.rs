@@ -22,7 +22,7 @@ fn open(config: &T5Config, weights: &HostTensors) -> Result<Box<dyn Session>, Se
 fn weights(config: &T5Config, seed: u64) -> HostTensors {
     let mut weights = random_weights(config, seed).unwrap();
     let louder = if seed == 1 { 2.0 } else { 1.0 };
-    let embedding = weights.0.get_mut("shared.weight").unwrap();
+    let embedding = weights.get_mut("shared.weight").unwrap();
     embedding.data.iter_mut().for_each(|value| *value *= louder);
     weights
 }

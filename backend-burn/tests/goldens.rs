@@ -144,7 +144,7 @@ fn training_is_the_same_with_fused_and_plain_operations() {
                 };
                 session.train_step(&batches, &update).unwrap();
             }
-            session.export().unwrap().0
+            session.export().unwrap()
         };
         let (fused, plain) = (train("cpu"), train("cpu-plain"));
         for (name, plain) in &plain {

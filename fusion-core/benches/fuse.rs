@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fusion_core::TensorSource;
-use fusion_core::checkpoint::{DEFAULT_SHARD_SIZE, TensorFile, write_tensors};
+use fusion_core::checkpoint::{LazyTensor, TensorFile, Writer};
 use fusion_core::execute::Executor;
 use fusion_core::grow::DirectSum;
 use fusion_core::plan::{Fill, StandardDeviation};
@@ -22,7 +22,7 @@ fn fuse(criterion: &mut Criterion) {
     let parents = ["a", "b"].map(|name| {
         let path = directory.path().join(name);
         let tensors = support::random(&table, u64::from(name.as_bytes()[0]));
-        write_tensors(&path, &tensors, DEFAULT_SHARD_SIZE).unwrap();
+        Writer::default().weights(&path, LazyTensor::all(&tensors).unwrap()).unwrap();
         TensorFile::open(&path.join("model.safetensors")).unwrap()
     });
     let sources: [&dyn TensorSource; 2] = [&parents[0], &parents[1]];
@@ -36,7 +36,7 @@ fn fuse(criterion: &mut Criterion) {
         let executor = Executor::new(&plan, &sources).unwrap();
         group.throughput(Throughput::Bytes(4 * plan.parameter_count()));
         group.bench_function(name, |bencher| {
-            bencher.iter(|| executor.write_weights(&child, DEFAULT_SHARD_SIZE).unwrap());
+            bencher.iter(|| Writer::default().weights(&child, executor.tensors().unwrap()).unwrap());
         });
         group.bench_function(format!("{name}_without_writing"), |bencher| {
             bencher.iter(|| {

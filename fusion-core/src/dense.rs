@@ -61,7 +61,7 @@ impl DenseNetwork {
         let mut widths = Vec::new();
         loop {
             let (weight_name, bias_name) = names(widths.len().saturating_sub(1));
-            if widths.len() > 1 && !tensors.0.contains_key(&weight_name) {
+            if widths.len() > 1 && !tensors.contains_key(&weight_name) {
                 break;
             }
             let (weight, bias) = (get(&tensors, &weight_name)?, get(&tensors, &bias_name)?);
@@ -96,7 +96,7 @@ impl DenseNetwork {
             let mut add = |name: String, shape: &[usize], std: f64| {
                 let mut tensor = HostTensor::zeros(shape);
                 Philox::new(seed, &name).fill_normal(0, std, &mut tensor.data);
-                tensors.0.insert(name, tensor);
+                tensors.insert(name, tensor);
             };
             add(weight_name, pair, (pair[0] as f64).sqrt().recip());
             add(bias_name, &pair[1..], 1.0);
@@ -161,5 +161,5 @@ fn names(layer: usize) -> (String, String) {
 
 fn get<'a>(tensors: &'a HostTensors, name: &str) -> Result<&'a HostTensor> {
     let missing = || Error::NoSuchTensor { origin: "the dense network".into(), tensor: name.into() };
-    tensors.0.get(name).ok_or_else(missing)
+    tensors.get(name).ok_or_else(missing)
 }

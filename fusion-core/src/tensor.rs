@@ -40,17 +40,16 @@ pub trait TensorSource: Sync {
     }
 }
 
-/// Tensors in memory.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct HostTensors(pub BTreeMap<String, HostTensor>);
+/// Tensors in memory, by name.
+pub type HostTensors = BTreeMap<String, HostTensor>;
 
 impl TensorSource for HostTensors {
     fn names(&self) -> Vec<String> {
-        self.0.keys().cloned().collect()
+        self.keys().cloned().collect()
     }
 
     fn view(&self, name: &str) -> Result<TensorView<'_>> {
-        let tensor = self.0.get(name).ok_or_else(|| Error::NoSuchTensor {
+        let tensor = self.get(name).ok_or_else(|| Error::NoSuchTensor {
             origin: "the model in memory".into(),
             tensor: name.into(),
         })?;
@@ -65,12 +64,6 @@ impl TensorSource for HostTensors {
         }
         let bytes = bytemuck::cast_slice(&tensor.data);
         TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).map_err(|_| mismatch())
-    }
-}
-
-impl FromIterator<(String, HostTensor)> for HostTensors {
-    fn from_iter<I: IntoIterator<Item = (String, HostTensor)>>(tensors: I) -> Self {
-        HostTensors(tensors.into_iter().collect())
     }
 }
 

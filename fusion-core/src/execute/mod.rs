@@ -3,11 +3,9 @@
 mod device;
 mod produce;
 
-use std::path::Path;
-
 use rayon::prelude::*;
 
-use crate::checkpoint::{LazyTensor, PIECE, Producer, Progress, whole, write_weights, writing_memory};
+use crate::checkpoint::{LazyTensor, PIECE, Producer, whole, writing_memory};
 use crate::plan::{FusionPlan, PlannedParam};
 use crate::tensor::{float_size, to_f32};
 use crate::{Dtype, Error, HostTensor, HostTensors, Result, TensorSource};
@@ -22,7 +20,6 @@ pub struct Executor<'a> {
     plan: &'a FusionPlan,
     sources: &'a [&'a dyn TensorSource],
     dtype: Option<Dtype>,
-    progress: Option<&'a Progress<'a>>,
     device: Option<&'a dyn PlanDevice>,
     values: Option<&'a HostTensors>,
 }
@@ -41,7 +38,7 @@ impl<'a> Executor<'a> {
     pub fn new(plan: &'a FusionPlan, sources: &'a [&'a dyn TensorSource]) -> Result<Self> {
         plan.validate()?;
         plan.check_sources(sources)?;
-        Ok(Executor { plan, sources, dtype: None, progress: None, device: None, values: None })
+        Ok(Executor { plan, sources, dtype: None, device: None, values: None })
     }
 
     /// The same with a type for all tensors of the child. Otherwise each has the type of its first placement's
@@ -49,11 +46,6 @@ impl<'a> Executor<'a> {
     pub fn output_dtype(self, dtype: Dtype) -> Result<Self> {
         float_size("the output", dtype)?;
         Ok(Executor { dtype: Some(dtype), ..self })
-    }
-
-    /// The same with somebody to tell of the bytes that are written, who may stop the writing.
-    pub fn progress(self, progress: &'a Progress<'a>) -> Self {
-        Executor { progress: Some(progress), ..self }
     }
 
     /// The same with a device that does what is not random, in f32. Parameters are then whole in memory. The result equals
@@ -92,15 +84,13 @@ impl<'a> Executor<'a> {
         self.plan.params.iter().enumerate().map(tensor).collect()
     }
 
-    /// Writes the child's weights into a directory as `model.safetensors`, or as shards with an index if they take
-    /// more than `shard_size` bytes. Returns their hash. A piece for each thread is in memory at a time.
-    pub fn write_weights(&self, directory: &Path, shard_size: u64) -> Result<String> {
-        let mut tensors = Vec::with_capacity(self.plan.params.len());
-        for param in &self.plan.params {
+    /// The child's tensors, for a [`Writer`](crate::checkpoint::Writer), which keeps one piece for each thread in memory.
+    pub fn tensors(&self) -> Result<Vec<LazyTensor<'_>>> {
+        let tensor = |param: &'a PlannedParam| {
             let prepare = move || self.producer(param);
-            tensors.push(LazyTensor::new(&param.name, self.param_dtype(param)?, param.shape(), prepare));
-        }
-        write_weights(directory, tensors, shard_size, self.progress)
+            Ok(LazyTensor::new(&param.name, self.param_dtype(param)?, param.shape(), prepare))
+        };
+        self.plan.params.iter().map(tensor).collect()
     }
 
     /// The bytes of the child's weights.
@@ -112,7 +102,7 @@ impl<'a> Executor<'a> {
         sizes.try_fold(0, |sum: u64, size: Result<u64>| Ok(sum.saturating_add(size?)))
     }
 
-    /// Bytes of memory that [`Executor::write_weights`] takes, mapped pages of the parents not counted.
+    /// Bytes of memory that writing [`Executor::tensors`] takes, mapped pages of the parents not counted.
     pub fn memory(&self) -> Result<u64> {
         Ok(writing_memory(self.weights_size()?))
     }
@@ -120,7 +110,7 @@ impl<'a> Executor<'a> {
     /// What produces any piece of a parameter.
     fn producer(&self, param: &'a PlannedParam) -> Result<Producer<'a>> {
         let production = self.prepare(param)?;
-        let given = self.values.and_then(|values| values.0.get(&param.name));
+        let given = self.values.and_then(|values| values.get(&param.name));
         let bytes = match (given, self.device) {
             (Some(values), _) if values.data.len() != param.elements() => {
                 let (tensor, shape, elements) = (param.name.clone(), param.shape(), values.data.len());

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use damage::{damage, replacement, within_memory};
-use fusion_core::checkpoint::{Checkpoint, TensorFile, write_tensors};
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, Writer};
 use fusion_core::execute::Executor;
 use fusion_core::grow::{DirectSum, Part, direct_sum};
 use fusion_core::lineage::Lineage;
@@ -43,7 +43,8 @@ fn checkpoint(in_shards: bool) -> tempfile::TempDir {
     let files = FILES[usize::from(in_shards)].get_or_init(|| {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        write_tensors(path, &model(), if in_shards { 1 } else { u64::MAX }).unwrap();
+        let (model, size) = (model(), if in_shards { 1 } else { u64::MAX });
+        Writer::default().shard_size(size).weights(path, LazyTensor::all(&model).unwrap()).unwrap();
         fs::write(path.join("config.json"), r#"{"d_model": 3, "nested": {"list": [1, 2]}}"#).unwrap();
         let entries = fs::read_dir(path).unwrap().map(Result::unwrap);
         entries.map(|entry| (entry.file_name(), fs::read(entry.path()).unwrap())).collect()

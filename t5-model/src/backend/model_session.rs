@@ -282,7 +282,7 @@ impl<O: Ops> Session for ModelSession<O> {
 
     fn load_optimizer_state(&mut self, state: HostTensors) -> Result<(), SessionError> {
         let mut moments: BTreeMap<_, Moments<O::Moment>> = no_moments(&self.parameters);
-        for (name, tensor) in state.0 {
+        for (name, tensor) in state {
             let split =
                 name.rsplit_once('.').filter(|(parameter, _)| self.parameters.contains_key(*parameter));
             let Some((parameter, moment)) = split else {

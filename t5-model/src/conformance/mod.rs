@@ -49,7 +49,7 @@ impl Suite<'_> {
 /// Random weights, with gains that are not all 1, as they are before a training.
 pub fn random_weights(config: &T5Config, seed: u64) -> Result<HostTensors> {
     let mut weights = initialize(config, seed)?;
-    for (name, tensor) in weights.0.iter_mut().filter(|(name, _)| name.ends_with("layer_norm.weight")) {
+    for (name, tensor) in weights.iter_mut().filter(|(name, _)| name.ends_with("layer_norm.weight")) {
         let gains = Philox::new(seed, &format!("gains of {name}"));
         (0..).zip(&mut tensor.data).for_each(|(index, gain)| *gain = 0.5 + gains.uniform(index));
     }

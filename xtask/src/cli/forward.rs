@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 use clap::Args;
-use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile};
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, Writer};
 use fusion_core::{Dtype, HostTensor, HostTensors, TensorSource};
 use pipeline::source::ModelPlace;
 use t5_model::{Batch, Forward, IGNORED_LABEL};
@@ -129,8 +129,6 @@ fn write(path: &Path, forward: Forward) -> Result<()> {
     let gradients = forward.gradients.into_iter().map(|(name, tensor)| (format!("grad.{name}"), tensor));
     let named = [("logits".to_owned(), forward.logits), ("loss".to_owned(), loss)];
     let tensors: HostTensors = named.into_iter().chain(gradients).collect();
-    let names = tensors.names();
-    let lazy = names.iter().map(|name| LazyTensor::of(&tensors, name)).collect::<fusion_core::Result<_>>()?;
-    fusion_core::checkpoint::write_tensor_file(path, lazy)?;
+    Writer::default().file(path, LazyTensor::all(&tensors)?)?;
     Ok(())
 }

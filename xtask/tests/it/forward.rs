@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fusion_core::Dtype;
-use fusion_core::checkpoint::{LazyTensor, write_tensor_file};
+use fusion_core::checkpoint::{LazyTensor, Writer};
 
 use crate::program::{call, directory, golden, text};
 
@@ -26,7 +26,7 @@ fn write(path: &Path, tensors: &[Tensor]) {
         };
         LazyTensor::of_bytes(tensor.name, tensor.dtype, tensor.shape.clone(), bytes)
     };
-    write_tensor_file(path, tensors.iter().map(lazy).collect()).expect("a file");
+    Writer::default().file(path, tensors.iter().map(lazy).collect()).expect("a file");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use fusion_core::atomic::write_file_atomically;
-use fusion_core::checkpoint::{Checkpoint, DEFAULT_SHARD_SIZE, LazyTensor, TensorFile, write_weights};
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, Writer};
 use fusion_core::lineage::Lineage;
 use fusion_core::{Dtype, TensorSource, TensorView, convert_tensor};
 use serde_json::Value;
@@ -151,7 +151,7 @@ impl Conversion {
             }
             let config = format!("{:#}\n", Value::Object(config));
             write_file_atomically(&directory.join("config.json"), config.as_bytes())?;
-            let hash = write_weights(directory, tensors, DEFAULT_SHARD_SIZE, Some(progress))?;
+            let hash = Writer::default().progress(progress).weights(directory, tensors)?;
             match &self.lineage {
                 Some(lineage) => Ok(Lineage { blake3: Some(hash), ..lineage.clone() }.write(directory)?),
                 None => Ok(()),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use fusion_core::atomic::write_file_atomically;
-use fusion_core::checkpoint::{DEFAULT_SHARD_SIZE, write_tensors};
+use fusion_core::checkpoint::{LazyTensor, Writer};
 use pipeline::Stoppable;
 use pipeline::numbers::bytes;
 use pipeline::stage::fuse::Cross;
@@ -181,7 +181,7 @@ const COPY: &str = "copy.safetensors";
 
 /// A checkpoint with random weights.
 fn write_random(directory: &Path, config: &T5Config, seed: u64) -> Result<()> {
-    write_tensors(directory, &initialize(config, seed)?, DEFAULT_SHARD_SIZE)?;
+    Writer::default().weights(directory, LazyTensor::all(&initialize(config, seed)?)?)?;
     let config = format!("{:#}\n", Value::Object(config.to_json()));
     Ok(write_file_atomically(&directory.join("config.json"), config.as_bytes())?)
 }

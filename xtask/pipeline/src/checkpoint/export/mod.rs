@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use card::Card;
 use fusion_core::Dtype;
 use fusion_core::atomic::write_file_atomically;
-use fusion_core::checkpoint::{Checkpoint, LazyTensor, Progress, write_weights};
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, Progress, Writer};
 use fusion_core::lineage::Lineage;
 use serde_json::{Map, Value, json};
 use t5_model::T5Config;
@@ -84,7 +84,8 @@ impl<'a> Export<'a> {
         let from = self.checkpoint.directory();
         let config = weights::portable(&self.config);
         write_json(&directory.join("config.json"), self.config_json(&config)?)?;
-        let blake3 = write_weights(directory, tensors, self.settings.max_shard_size, Some(progress))?;
+        let writer = Writer::default().shard_size(self.settings.max_shard_size).progress(progress);
+        let blake3 = writer.weights(directory, tensors)?;
         let written = Checkpoint::open(directory)?;
         self.write_generation_config(directory, &config)?;
         let has_tokenizer = write_tokenizer(from, directory)?;

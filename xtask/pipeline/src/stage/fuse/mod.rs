@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use fusion_core::atomic::write_file_atomically;
-use fusion_core::checkpoint::{Checkpoint, DEFAULT_SHARD_SIZE, Progress};
+use fusion_core::checkpoint::{Checkpoint, Writer};
 use fusion_core::execute::{Executor, PlanDevice};
 use fusion_core::lineage::Lineage;
 use fusion_core::plan::FusionPlan;
@@ -145,19 +145,19 @@ impl PlannedFusion {
             executor = executor.on(device);
         }
         write_directory(output, (name, "the fused model"), self.size()?, watch, |directory, progress| {
-            self.fill(directory, executor.progress(progress), progress)
+            self.fill(directory, &executor, Writer::default().progress(progress))
         })
     }
 
-    fn fill(&self, directory: &Path, executor: Executor<'_>, progress: &Progress<'_>) -> Result<()> {
+    fn fill(&self, directory: &Path, executor: &Executor<'_>, writer: Writer<'_>) -> Result<()> {
         let config = format!("{:#}\n", Value::Object(self.child.to_json()));
         write_file_atomically(&directory.join("config.json"), config.as_bytes())?;
-        let hash = executor.write_weights(directory, DEFAULT_SHARD_SIZE)?;
+        let hash = writer.weights(directory, executor.tensors()?)?;
         if let Some(first) = self.checkpoints.first() {
             copy_tokenizer(first.directory(), directory)?;
         }
         if let Some(carried) = self.carried()? {
-            carried.write(directory, &hash, Some(progress))?;
+            carried.write(directory, &hash, &writer)?;
         }
         let lineages = self.sources.iter().map(|source| self.lineages[*source].clone());
         let mut lineage = Lineage::of_fusion(&self.plan, lineages);

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use fusion_core::atomic::write_file_atomically;
-use fusion_core::checkpoint::{Checkpoint, DEFAULT_SHARD_SIZE, write_tensors};
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, Writer};
 use glue_eval::files::{BadRows, read_task};
 use glue_eval::{FineTuneSettings, lesson};
 use pipeline::checkpoint::tokenizer_for;
@@ -120,7 +120,7 @@ fn teach(config: &T5Config, tokenizer: &Tokenizer, arguments: &Arguments, direct
         let loss = session.train_step(&batches, &update)?.loss;
         eprintln!("lesson {step} of {}: loss {loss:.3}", arguments.lessons);
     }
-    write_tensors(directory, &session.export()?, DEFAULT_SHARD_SIZE)?;
+    Writer::default().weights(directory, LazyTensor::all(&session.export()?)?)?;
     let config = format!("{:#}\n", Value::Object(config.to_json()));
     Ok(write_file_atomically(&directory.join("config.json"), config.as_bytes())?)
 }
