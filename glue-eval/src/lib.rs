@@ -2,7 +2,7 @@
 //! scores that can stand beside the paper's Table 5. Sees a session, never a tensor framework.
 //!
 //! From files to a table: [`files`] reads examples, [`prompt`] turns them into T5's text, [`mod@fine_tune`] trains and
-//! answers and [`keep`] keeps what it makes, [`score`] and [`metrics`] judge the answers, [`report`] and [`table`] show
+//! answers, [`score`] and [`metrics`] judge the answers, [`report`] and [`table`] show
 //! them. [`Glue`] does it for every task and seed. What differs between the tasks stands in one table, [`task`].
 
 mod batch;
@@ -15,7 +15,6 @@ mod examples;
 pub mod files;
 pub mod fine_tune;
 mod glue;
-pub mod keep;
 pub mod metrics;
 mod predictions;
 pub mod prompt;
@@ -25,7 +24,6 @@ pub mod report;
 mod sampling;
 pub mod score;
 mod settings;
-mod state;
 mod submission;
 mod summary;
 pub mod table;
@@ -33,9 +31,8 @@ pub mod task;
 
 pub use confusion::Confusion;
 pub use error::{GlueError, Place, RowProblem};
-pub use fine_tune::{FineTuning, OpenSession, Progress};
+pub use fine_tune::{FineTuning, Keep, Progress};
 pub use glue::Glue;
-pub use keep::Keep;
 pub use published::{published_rows, read_rows};
 pub use questions::{Questions, lesson};
 pub use report::{GlueReport, SeedReport, TaskReport};

@@ -123,6 +123,9 @@ impl Default for FineTuneSettings {
 }
 
 impl FineTuneSettings {
+    /// Settings that change nothing about a finished fine-tuning.
+    pub const NEUTRAL: &[&str] = &["checkpoint_every", "log_every"];
+
     pub fn bad_rows(&self) -> BadRows {
         if self.skip_bad_rows { BadRows::Skip } else { BadRows::Refuse }
     }
