@@ -1,7 +1,7 @@
 //! Head and loss on burn's devices, a few rows at a time, differentiated on the way.
 
 use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
-use t5_model::{CrossEntropy, LossSums};
+use t5_model::backend::{CrossEntropy, LossSums};
 
 /// Logits that exist at once.
 const LOGITS: usize = 1 << 24;

@@ -12,10 +12,12 @@ use std::sync::OnceLock;
 use burn::tensor::Device;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use burn::tensor::{DeviceType, FloatDType};
-use fusion_core::{PlanDevice, TensorSource};
+use fusion_core::TensorSource;
+use fusion_core::execute::PlanDevice;
+use t5_model::backend::ModelSession;
+use t5_model::backend::kernels::keep_freed_memory;
 use t5_model::conformance::{Check, operations};
-use t5_model::kernels::keep_freed_memory;
-use t5_model::{Backend, Computation, DeviceInfo, ModelSession, Precision, Session, SessionError, T5Config};
+use t5_model::{Backend, Computation, DeviceInfo, Precision, Session, SessionError, T5Config};
 
 struct Burn;
 

@@ -5,10 +5,11 @@
 use burn::tensor::activation::{relu, softmax};
 use burn::tensor::{Bool, DType, Device, FloatDType, Gradients, Int, Tensor, TensorData};
 use fusion_core::HostTensor;
-use t5_model::optimizer::{Moments, ParameterUpdate, UpdateRule};
-use t5_model::{
-    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Pending, Positions, Precision, TokenIds,
+use t5_model::backend::{
+    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Pending, Positions, TokenIds,
 };
+use t5_model::optimizer::{Moments, ParameterUpdate, UpdateRule};
+use t5_model::{Ops, Precision};
 
 use crate::cross_entropy::cross_entropy;
 use crate::update::{adafactor, adamw, factored_adafactor};

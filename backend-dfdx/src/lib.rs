@@ -5,10 +5,12 @@ mod plan;
 mod tape;
 mod tensor;
 
-use fusion_core::{PlanDevice, TensorSource};
+use fusion_core::TensorSource;
+use fusion_core::execute::PlanDevice;
+use t5_model::backend::ModelSession;
+use t5_model::backend::kernels::keep_freed_memory;
 use t5_model::conformance::{Check, operations};
-use t5_model::kernels::keep_freed_memory;
-use t5_model::{Backend, Computation, DeviceInfo, ModelSession, Precision, Session, SessionError, T5Config};
+use t5_model::{Backend, Computation, DeviceInfo, Precision, Session, SessionError, T5Config};
 
 struct Dfdx;
 

@@ -3,10 +3,13 @@
 
 use dfdx::prelude::*;
 use fusion_core::HostTensor;
-use t5_model::kernels::attention::{self, attention, attention_gradient};
-use t5_model::kernels::{activation, cross_entropy, elementwise, embedding, matmul, norm};
+use t5_model::Ops;
+use t5_model::backend::kernels::attention::{self, attention, attention_gradient};
+use t5_model::backend::kernels::{activation, cross_entropy, elementwise, embedding, matmul, norm};
+use t5_model::backend::{
+    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Pending, Positions, TokenIds,
+};
 use t5_model::optimizer::{Moments, ParameterUpdate, sum_of_squares};
-use t5_model::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Pending, Positions, TokenIds};
 
 use crate::tape::{Recorder, take_gradient};
 use crate::tensor::{Matrix, Node, Slot, host, tensor, values, values_mut};

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::mem::take;
 
 use dfdx::prelude::*;
-use t5_model::kernels::elementwise;
+use t5_model::backend::kernels::elementwise;
 
 use crate::tensor::{Node, Slot};
 

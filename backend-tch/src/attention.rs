@@ -1,6 +1,6 @@
 //! Attention, forward and backward.
 
-use t5_model::Attention;
+use t5_model::backend::Attention;
 use tch::{Kind, Tensor};
 
 use crate::bias::Bias;

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use t5_model::{Buckets, Place};
+use t5_model::backend::{Buckets, Place};
 use tch::{Device, Kind, Tensor};
 
 use crate::node::Node;

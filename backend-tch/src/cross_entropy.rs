@@ -1,6 +1,6 @@
 //! Head and loss, a few rows at a time, differentiated on the way.
 
-use t5_model::{CrossEntropy, LossSums};
+use t5_model::backend::{CrossEntropy, LossSums};
 use tch::{Kind, Tensor};
 
 use crate::operations::{TchOps, rows};

@@ -2,7 +2,7 @@
 //!
 //! Products are libtorch's on every device. On GPUs, norms, attention, activations, loss and AdamW are kernels of our own
 //! (`cuda`); on CPUs, and on GPUs that cannot run those, they are libtorch's operations. Gradients are written out, on
-//! [`t5_model::Tape`]: libtorch's own autograd has no operation for head and loss without all logits or for grouped norms, and
+//! [`t5_model::backend::Tape`]: libtorch's own autograd has no operation for head and loss without all logits or for grouped norms, and
 //! keeps more than T5's operations need.
 
 mod attention;
@@ -22,12 +22,13 @@ mod update;
 
 use std::rc::Rc;
 
-use fusion_core::{PlanDevice, TensorSource};
+use fusion_core::TensorSource;
+use fusion_core::execute::PlanDevice;
+use t5_model::backend::ModelSession;
+use t5_model::backend::kernels::keep_freed_memory;
 use t5_model::conformance::{Check, operations};
-use t5_model::kernels::keep_freed_memory;
 use t5_model::{
-    Backend, Computation, DeviceInfo, ModelSession, Session, SessionError, T5Config, TrainingMemory,
-    TrainingSize,
+    Backend, Computation, DeviceInfo, Session, SessionError, T5Config, TrainingMemory, TrainingSize,
 };
 
 use operations::TchOps;

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use t5_model::Place;
+use t5_model::backend::Place;
 use tch::{Kind, Tensor};
 
 /// An activation, or a position bias, with its place on the tape.

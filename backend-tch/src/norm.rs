@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use t5_model::kernels::norm;
+use t5_model::backend::kernels::norm;
 use tch::{Device, Kind, Tensor};
 
 use crate::cuda::Kernels;

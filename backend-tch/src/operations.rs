@@ -5,11 +5,12 @@ use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
 use fusion_core::HostTensor;
-use t5_model::optimizer::{Moments, ParameterUpdate, UpdateRule, sum_of_squares};
-use t5_model::{
-    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Pending, Place, Positions, Precision, Tape,
-    TokenIds, Trained, Update, update_each,
+use t5_model::backend::{
+    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Pending, Place, Positions, Tape, TokenIds,
+    Trained, update_each,
 };
+use t5_model::optimizer::{Moments, ParameterUpdate, UpdateRule, sum_of_squares};
+use t5_model::{Ops, Precision, Update};
 use tch::{Device, Kind, Tensor};
 
 use crate::bias::Bias;

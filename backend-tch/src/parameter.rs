@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use t5_model::Place;
+use t5_model::backend::Place;
 use tch::{Kind, Tensor};
 
 use crate::tensor::beside;

@@ -1,7 +1,7 @@
 //! Confidence intervals by the percentile bootstrap (Efron 1979): how much a metric depends on which examples the
 //! development set happens to hold.
 
-use fusion_core::Philox;
+use fusion_core::random::Philox;
 
 use crate::score::Pairs;
 use crate::task::Answer;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use fusion_core::Lineage;
+use fusion_core::lineage::Lineage;
 use serde_json::Value;
 use t5_model::text::Tokenizer;
 use t5_model::train::OpenSession;

@@ -1,6 +1,6 @@
 //! Which examples are seen, and in which order: functions of the seed and the step alone.
 
-use fusion_core::permutation;
+use fusion_core::random::permutation;
 
 /// Endless passes over the examples, each in an order of its own.
 pub(crate) struct EpochOrder {

@@ -5,10 +5,13 @@ mod tape;
 use burn::tensor::{DType, Shape, TensorData};
 use burn_flex::FlexTensor;
 use fusion_core::HostTensor;
-use t5_model::kernels::attention::{self, attention, attention_gradient};
-use t5_model::kernels::{activation, cross_entropy, elementwise, embedding, matmul, norm};
+use t5_model::Ops;
+use t5_model::backend::kernels::attention::{self, attention, attention_gradient};
+use t5_model::backend::kernels::{activation, cross_entropy, elementwise, embedding, matmul, norm};
+use t5_model::backend::{
+    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Pending, Positions, TokenIds,
+};
 use t5_model::optimizer::{Moments, ParameterUpdate, sum_of_squares};
-use t5_model::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Pending, Positions, TokenIds};
 
 use tape::{Node, record};
 

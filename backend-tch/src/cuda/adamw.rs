@@ -1,6 +1,6 @@
 //! AdamW of all parameters at once.
 
-use t5_model::Pending;
+use t5_model::backend::Pending;
 use t5_model::optimizer::AdamwStep;
 use tch::{Kind, Tensor};
 

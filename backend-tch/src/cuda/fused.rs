@@ -1,6 +1,6 @@
 //! Norm, gated GELU, dropout, output head and loss.
 
-use t5_model::CrossEntropy;
+use t5_model::backend::CrossEntropy;
 use tch::{Kind, Tensor};
 
 use super::{Kernel, Kernels, Source, at, at_option, is_bf16};
@@ -179,20 +179,20 @@ impl Kernels {
     }
 
     /// `x` (contiguous) times the dropout factors.
-    pub fn dropout(&self, x: &Tensor, draw: &t5_model::DropoutDraw) -> Tensor {
+    pub fn dropout(&self, x: &Tensor, draw: &t5_model::backend::DropoutDraw) -> Tensor {
         let y = self.empty(&x.size(), x.kind());
         self.drop(at(x), &y, draw);
         y
     }
 
     /// The dropout factors, f32.
-    pub fn dropout_factors(&self, shape: &[i64], draw: &t5_model::DropoutDraw) -> Tensor {
+    pub fn dropout_factors(&self, shape: &[i64], draw: &t5_model::backend::DropoutDraw) -> Tensor {
         let factors = self.empty(shape, Kind::Float);
         self.drop(0, &factors, draw);
         factors
     }
 
-    fn drop(&self, x: u64, y: &Tensor, draw: &t5_model::DropoutDraw) {
+    fn drop(&self, x: u64, y: &Tensor, draw: &t5_model::backend::DropoutDraw) {
         let size = y.numel() as i64;
         let name = if is_bf16(y.kind()) { "dropout_bf16" } else { "dropout_f32" };
         let ([key0, key1], (threshold, keep)) = (draw.key(), draw.threshold());

@@ -9,7 +9,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fusion_core::write_file_atomically;
+use fusion_core::atomic::write_file_atomically;
 use serde::{Deserialize, Serialize};
 use t5_model::TensorBoard;
 use t5_model::train::{Checkpoints, Identity, TrainError};

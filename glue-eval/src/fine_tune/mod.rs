@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use fusion_core::Lineage;
+use fusion_core::lineage::Lineage;
 use serde_json::{Value, json};
 use t5_model::Dropout;
 use t5_model::text::Tokenizer;

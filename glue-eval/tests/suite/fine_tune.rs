@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fusion_core::Lineage;
+use fusion_core::lineage::Lineage;
 use glue_eval::files::{BadRows, Example, Label, TaskData, read_task};
 use glue_eval::{
     AtStep, FineTuneSettings, FineTuning, Glue, GlueError, GlueReport, Place, Progress, Scoring, Task,

@@ -106,7 +106,7 @@ impl Calibration<'_> {
                 }
             }
         })?;
-        if let Some(gains) = weights.0.get_mut(&format!("{norm}.weight")) {
+        if let Some(gains) = weights.get_mut(&format!("{norm}.weight")) {
             for (gain, (xy, xx)) in gains.data.iter_mut().zip(sums) {
                 let factor = if xx > 0.0 { xy / xx } else { 1.0 };
                 *gain = (f64::from(*gain) * factor) as f32;
@@ -125,8 +125,7 @@ impl Calibration<'_> {
     ) -> Result<(), SessionError> {
         let behind = format!("{next}.input");
         let (before, inner) = (format!("{norm}.input"), format!("{output}.input"));
-        let Some(shape) = weights.0.get(&format!("{output}.weight")).map(|weight| weight.shape.clone())
-        else {
+        let Some(shape) = weights.get(&format!("{output}.weight")).map(|weight| weight.shape.clone()) else {
             return Ok(());
         };
         let mut squares = LeastSquares::new(shape[1], shape[0]);
@@ -134,7 +133,7 @@ impl Calibration<'_> {
             let wanted: Vec<f64> = expected[0].iter().zip(&found[0]).map(|(y, x)| y - x).collect();
             squares.add(&found[1], &wanted);
         })?;
-        if let Some(weight) = weights.0.get_mut(&format!("{output}.weight")) {
+        if let Some(weight) = weights.get_mut(&format!("{output}.weight")) {
             squares.refit(weight, RIDGE);
         }
         Ok(())
@@ -153,7 +152,7 @@ impl Calibration<'_> {
         self.visit(ensemble, config, weights, [&[place], &[place]], |expected, found| {
             squares.add(&found[0], &expected[0]);
         })?;
-        let Some(head) = weights.0.get_mut("lm_head.weight") else { return Ok(()) };
+        let Some(head) = weights.get_mut("lm_head.weight") else { return Ok(()) };
         let mut map = HostTensor::zeros([width, width]);
         map.data.iter_mut().step_by(width + 1).for_each(|diagonal| *diagonal = 1.0);
         squares.refit(&mut map, RIDGE);

@@ -1,9 +1,11 @@
 //! Attention over more positions than a kernel takes at a time, against plain loops in f64.
 
-use fusion_core::{HostTensor, Philox};
+use fusion_core::HostTensor;
+use fusion_core::random::Philox;
 
 use super::references::deviation;
-use crate::{Attention, Buckets, Ops, TokenIds};
+use crate::Ops;
+use crate::backend::{Attention, Buckets, TokenIds};
 
 /// A whole attention, small but long.
 #[derive(Clone, Copy, Debug)]

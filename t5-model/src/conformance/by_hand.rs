@@ -6,10 +6,9 @@ use super::Check;
 use super::attention::Long;
 use super::operations::LOSS;
 use super::references::{deviation, number_deviation};
+use crate::backend::{CrossEntropy, Positions, TokenIds, Trained};
 use crate::optimizer::{Moments, ParameterUpdate};
-use crate::{
-    CrossEntropy, Dropout, Ops, Optimizer, Positions, Result, SessionError, TokenIds, Trained, Update,
-};
+use crate::{Dropout, Ops, Optimizer, Result, SessionError, Update};
 
 /// What generation, activation checkpoints and updates need. `allowed` is what products may deviate by.
 pub(super) fn by_hand<O: Ops>(ops: &mut O, allowed: f64) -> Result<Vec<Check>, SessionError> {

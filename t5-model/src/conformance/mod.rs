@@ -14,9 +14,10 @@ pub use operations::operations;
 pub use plans::{fused_models, plan_execution};
 pub use references::{REFERENCES, set_references};
 
-use fusion_core::{HostTensors, Philox, TensorSource};
+use fusion_core::random::Philox;
+use fusion_core::{HostTensors, TensorSource};
 
-use crate::guard::guarded;
+use crate::backend::guarded;
 use crate::{Backend, Computation, Error, Result, Session, SessionError, T5Config, initialize};
 
 /// Everything: operations, whole models, fused models, training, and, as plans are f32 in any case, executing these.
@@ -48,7 +49,7 @@ impl Suite<'_> {
 /// Random weights, with gains that are not all 1, as they are before a training.
 pub fn random_weights(config: &T5Config, seed: u64) -> Result<HostTensors> {
     let mut weights = initialize(config, seed)?;
-    for (name, tensor) in weights.0.iter_mut().filter(|(name, _)| name.ends_with("layer_norm.weight")) {
+    for (name, tensor) in weights.iter_mut().filter(|(name, _)| name.ends_with("layer_norm.weight")) {
         let gains = Philox::new(seed, &format!("gains of {name}"));
         (0..).zip(&mut tensor.data).for_each(|(index, gain)| *gain = 0.5 + gains.uniform(index));
     }

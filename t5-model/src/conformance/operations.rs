@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use fusion_core::{HostTensor, TensorFile, TensorSource};
+use fusion_core::checkpoint::TensorFile;
+use fusion_core::{HostTensor, TensorSource};
 
 use super::Check;
 use super::by_hand::{by_hand, check};
 use super::references::{self, deviation, integers, number_deviation, shape};
-use crate::{
-    Attention, Buckets, CrossEntropy, DropoutDraw, Error, LossSums, Ops, Precision, Result, SessionError,
-    TokenIds,
-};
+use crate::backend::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, TokenIds};
+use crate::{Error, Ops, Precision, Result, SessionError};
 
 /// As in the script.
 pub(super) const LOSS: CrossEntropy = CrossEntropy { scale: 0.1, z_loss: 0.01 };

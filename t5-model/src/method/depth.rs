@@ -1,9 +1,9 @@
 //! Parents with fewer blocks than their child.
 
-use fusion_core::ParamTable;
+use fusion_core::table::ParamTable;
 use serde::{Deserialize, Serialize};
 
-use crate::table::{Block, table_with_blocks};
+use crate::parameters::{Block, table_with_blocks};
 use crate::{Result, T5Config};
 
 /// Which of the child's blocks a parent with fewer of them takes. It passes through the others: its slice of their

@@ -3,11 +3,12 @@
 
 use std::path::PathBuf;
 
-use fusion_core::{DirectSum, FusionPlan, Normalisation, Part, direct_sum};
+use fusion_core::grow::{DirectSum, Part, direct_sum};
+use fusion_core::plan::{FusionPlan, Normalisation};
 
 use super::depth::child_layers;
 use super::refusal::check_compatible;
-use crate::table::{EMBEDDING, with_plain_head};
+use crate::parameters::{EMBEDDING, with_plain_head};
 use crate::{DepthAlignment, Error, Result, T5Config};
 
 /// A model to fuse.

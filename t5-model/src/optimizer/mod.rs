@@ -4,6 +4,7 @@ mod adafactor;
 mod adamw;
 mod carry;
 mod moments;
+mod schedule;
 mod state;
 
 use std::fmt;
@@ -17,6 +18,7 @@ pub use adamw::AdamwStep;
 pub use carry::{CarriedState, CarryOptimizer};
 use moments::Moment;
 pub use moments::Moments;
+pub use schedule::{Decay, Schedule};
 pub use state::{OptimizerState, write_optimizer_state};
 
 /// A rule to turn gradients into updates.

@@ -15,7 +15,7 @@ use super::epoch::HoldOut;
 use super::error::{Result, TextError};
 use super::span_corruption::{ChunkKey, SpanCorruption};
 use super::tokenizer::Tokenizer;
-use crate::batch::Batch;
+use crate::Batch;
 
 /// Chunks that are shuffled with one another, unless told otherwise.
 const SHUFFLE_BUFFER: usize = 4096;

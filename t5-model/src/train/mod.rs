@@ -17,6 +17,7 @@ mod identity;
 mod pretrain;
 mod regime;
 mod snapshot;
+mod tensorboard;
 mod training;
 
 pub use checkpoints::Checkpoints;
@@ -27,4 +28,5 @@ pub use pretrain::{
     read_metrics, train,
 };
 pub use regime::{Event, Progress, Regime, State};
+pub use tensorboard::TensorBoard;
 pub use training::{Job, Observer, OpenSession, Training};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fusion_core::{Lineage, Training as Record};
+use fusion_core::lineage::{Lineage, Training as Record};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use fusion_core::{
-    Checkpoint, DEFAULT_SHARD_SIZE, Error, HostTensors, LazyTensor, Lineage, TensorFile, TensorSource,
-    write_directory_atomically, write_file_atomically, write_tensors,
-};
+use fusion_core::atomic::{write_directory_atomically, write_file_atomically};
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, Writer};
+use fusion_core::lineage::Lineage;
+use fusion_core::{Error, HostTensors, TensorSource};
 use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -56,7 +56,7 @@ impl<S: Serialize> Snapshot<'_, S> {
         check_finite(&weights)?;
         write_directory_atomically(directory, |directory| {
             write_json(directory, "config.json", &session.config().to_json())?;
-            write_tensors(directory, &weights, DEFAULT_SHARD_SIZE)?;
+            Writer::default().weights(directory, LazyTensor::all(&weights)?)?;
             tokenizer.save(directory)?;
             // Of what arrived in the file, not of what was sent there.
             let weights_blake3 = Checkpoint::open(directory)?.blake3()?;
@@ -134,9 +134,8 @@ fn write_optimizer(
     weights_blake3: &str,
 ) -> Result<String> {
     let moments = session.optimizer_state()?;
-    let tensors =
-        moments.names().iter().map(|name| LazyTensor::of(&moments, name)).collect::<Result<_, _>>()?;
-    Ok(write_optimizer_state(directory, optimizer, step, weights_blake3, tensors, None)?)
+    let (tensors, writer) = (LazyTensor::all(&moments)?, Writer::default());
+    Ok(write_optimizer_state(directory, optimizer, step, weights_blake3, tensors, &writer)?)
 }
 
 fn write_json(directory: &Path, name: &str, value: &impl Serialize) -> Result<()> {
@@ -148,7 +147,7 @@ fn write_json(directory: &Path, name: &str, value: &impl Serialize) -> Result<()
 
 /// The weights of the last update are only looked at by the next one.
 fn check_finite(weights: &HostTensors) -> Result<()> {
-    for (parameter, tensor) in &weights.0 {
+    for (parameter, tensor) in weights {
         if !tensor.data.par_iter().all(|value| value.is_finite()) {
             return Err(TrainError::NonFiniteWeights { parameter: parameter.clone() });
         }

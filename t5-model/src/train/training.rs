@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use fusion_core::Lineage;
+use fusion_core::lineage::Lineage;
 use serde::Serialize;
 use serde_json::{Map, Value};
 

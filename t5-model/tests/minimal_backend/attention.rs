@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use fusion_core::HostTensor;
-use t5_model::{Attention, DropoutDraw};
+use t5_model::backend::{Attention, DropoutDraw};
 
 use crate::operations::Node;
 

@@ -1,6 +1,6 @@
 //! The loss of all rows, differentiated on the way.
 
-use t5_model::{CrossEntropy, LossSums};
+use t5_model::backend::{CrossEntropy, LossSums};
 
 /// What `logits` `[rows, vocabulary]` add up to; puts the gradient of the scaled loss in their place.
 pub fn differentiate(logits: &mut [f32], vocabulary: usize, labels: &[i32], how: CrossEntropy) -> LossSums {

@@ -6,11 +6,11 @@ mod operations;
 mod plan;
 mod unfinished;
 
-use fusion_core::{PlanDevice, TensorSource};
+use fusion_core::TensorSource;
+use fusion_core::execute::PlanDevice;
+use t5_model::backend::ModelSession;
 use t5_model::conformance::{Check, operations, suite};
-use t5_model::{
-    Backend, Computation, DeviceInfo, ModelSession, Precision, Session, SessionError, T5Config, backend,
-};
+use t5_model::{Backend, Computation, DeviceInfo, Precision, Session, SessionError, T5Config, backend};
 
 use operations::MinimalOps;
 

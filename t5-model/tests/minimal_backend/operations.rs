@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use fusion_core::HostTensor;
-use t5_model::{
-    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Pending, Place, Tape, TokenIds,
+use t5_model::Ops;
+use t5_model::backend::{
+    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Pending, Place, Tape, TokenIds,
 };
 
 use crate::attention::Heads;

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use fusion_core::{Checkpoint, Lineage, TensorFile, TensorSource, Training};
+use fusion_core::TensorSource;
+use fusion_core::checkpoint::{Checkpoint, TensorFile};
+use fusion_core::lineage::{Lineage, Training};
 use insta::assert_snapshot;
 use t5_model::text::{Corpus, DataPosition, SpanCorruption, SpanCorruptionStream, Tokenizer};
 use t5_model::train::{Metrics, read_metrics};

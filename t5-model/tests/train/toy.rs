@@ -5,7 +5,9 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fusion_core::{Checkpoint, HostTensor, HostTensors, Lineage, TensorSource};
+use fusion_core::checkpoint::Checkpoint;
+use fusion_core::lineage::Lineage;
+use fusion_core::{HostTensor, HostTensors, TensorSource};
 use serde_json::Value;
 use t5_model::optimizer::OptimizerState;
 use t5_model::text::{Corpus, DataPosition, Order, SpanCorruption, SpanCorruptionStream, StreamOptions};
@@ -142,7 +144,7 @@ impl Session for Toy {
     fn export(&self) -> Result<HostTensors, SessionError> {
         let mut tensors = Toy::tensor("toy.weight", &self.weights);
         if matches!(self.fault, Some(Fault::Export(step)) if self.step >= step) {
-            tensors.0.insert("toy.bias".into(), HostTensor { shape: vec![3], data: vec![0.0; 2] });
+            tensors.insert("toy.bias".into(), HostTensor { shape: vec![3], data: vec![0.0; 2] });
         }
         Ok(tensors)
     }
@@ -153,8 +155,8 @@ impl Session for Toy {
     }
 
     fn load_optimizer_state(&mut self, mut state: HostTensors) -> Result<(), SessionError> {
-        self.momentum = state.0.remove("toy.weight.momentum").map(|tensor| tensor.data);
-        assert!(state.0.is_empty());
+        self.momentum = state.remove("toy.weight.momentum").map(|tensor| tensor.data);
+        assert!(state.is_empty());
         Ok(())
     }
 }

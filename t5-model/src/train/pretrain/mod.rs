@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use fusion_core::Lineage;
+use fusion_core::lineage::Lineage;
 use serde_json::{Map, Value};
 
 use self::metrics::MetricsFile;

@@ -1,0 +1,23 @@
+//! Tensor frameworks. A framework registers itself as a [`Backend`] and offers T5's operations ([`Ops`]); a [`ModelSession`]
+//! over these is the [`Session`] that everything else works with. [`Tape`] and [`kernels`] are what backends share.
+
+pub mod kernels;
+mod model_session;
+mod ops;
+mod panics;
+mod registry;
+mod session;
+mod tape;
+
+pub use model_session::ModelSession;
+pub use ops::{
+    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Pending, Positions, TokenIds, Trained,
+    update_each,
+};
+pub use registry::{
+    Backend, Computation, DeviceInfo, Precision, TrainingMemory, TrainingSize, backend, backends,
+};
+pub use session::{Dropout, Evaluation, Forward, Session, SessionError, TrainStep, Update};
+pub use tape::{Place, Tape};
+
+pub(crate) use panics::guarded;

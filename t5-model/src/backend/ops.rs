@@ -1,0 +1,298 @@
+//! What a tensor framework must offer to run T5: T5's own operations, differentiable, not a tensor library's.
+//!
+//! Activations are `[batch, length, features]` throughout, so ranks stay fixed. Buckets, masks and dropout draws come
+//! from the host, so every backend sees the same numbers. What crosses this trait is f32, whatever a device computes in.
+
+use fusion_core::HostTensor;
+use fusion_core::random::Philox;
+use rayon::prelude::*;
+
+use crate::Update;
+use crate::optimizer::{Moments, ParameterUpdate};
+
+/// Token ids of a batch, `[batch, length]`, row by row; all within the embedding's rows.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenIds<'a> {
+    pub ids: &'a [i32],
+    pub batch: usize,
+    pub length: usize,
+}
+
+/// The bucket of each pair of positions, `[query, key]`.
+#[derive(Clone, Debug)]
+pub struct Buckets {
+    pub ids: Vec<u32>,
+    pub query: usize,
+    pub key: usize,
+}
+
+/// Where the positions of an activation are to stand: for each of `[batch, length]`, row by row, which of those that there
+/// were, counted in the same way. One may be taken several times, or not at all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Positions {
+    pub ids: Vec<i32>,
+    pub batch: usize,
+    pub length: usize,
+}
+
+/// What attention sees besides queries, keys and values.
+pub struct Attention<'a, Bias> {
+    pub heads: usize,
+    /// `[heads, query, key]`, added to the scores of every example. Scores are not scaled.
+    pub bias: Option<&'a Bias>,
+    /// Query `i` of `q` sees keys `0..=i + key - query` only.
+    pub causal: bool,
+    /// `[batch, key]`, 0 for a key that no query of that example sees. Some key of each example is visible.
+    pub key_mask: Option<&'a [u8]>,
+    /// Dropout of the probabilities, indexed as `[batch, heads, query, key]`.
+    pub dropout: Option<DropoutDraw>,
+}
+
+/// Which elements a dropout keeps: a function of the element's index alone.
+#[derive(Clone, Copy, Debug)]
+pub struct DropoutDraw {
+    rate: f32,
+    stream: Philox,
+}
+
+impl DropoutDraw {
+    pub fn new(rate: f64, seed: u64, site: &str) -> Self {
+        DropoutDraw { rate: rate as f32, stream: Philox::new(seed, site) }
+    }
+
+    /// The key of the stream, for devices that draw for themselves: block `i` of the stream decides over the elements
+    /// `8 · i..`, 16 bits over each, the low half of a word first.
+    pub fn key(&self) -> [u32; 2] {
+        self.stream.key()
+    }
+
+    /// The number of 16 bits below which an element is dropped, and the factor of one that is kept.
+    pub fn threshold(&self) -> (u32, f32) {
+        ((self.rate * 65536.0) as u32, 1.0 / (1.0 - self.rate))
+    }
+
+    /// Writes the factors of elements `first..`: 0 for a dropped one, `1 / (1 - rate)` for a kept one.
+    pub fn factors(&self, first: usize, out: &mut [f32]) {
+        let (threshold, keep) = self.threshold();
+        let (mut block, mut index) = ([0; 4], usize::MAX);
+        for (offset, factor) in out.iter_mut().enumerate() {
+            let element = first + offset;
+            if element / 8 != index {
+                index = element / 8;
+                block = self.stream.block(index as u64);
+            }
+            let word = block[(element % 8) / 2];
+            let draw = if element.is_multiple_of(2) { word & 0xFFFF } else { word >> 16 };
+            *factor = if draw < threshold { 0.0 } else { keep };
+        }
+    }
+
+    /// The factors of the first elements, drawn on all threads.
+    pub fn first_factors(&self, elements: usize) -> Vec<f32> {
+        /// Elements a thread draws at a time.
+        const PIECE: usize = 1 << 14;
+        let mut factors = vec![0.0; elements];
+        let pieces = factors.par_chunks_mut(PIECE).enumerate();
+        pieces.for_each(|(index, factors)| self.factors(index * PIECE, factors));
+        factors
+    }
+}
+
+/// How the loss is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct CrossEntropy {
+    /// Factor of the summed loss; the reciprocal of the number of target tokens for their mean.
+    pub scale: f32,
+    /// Coefficient of `log(Z)^2`, which keeps logits from drifting (T5X); 0 for none.
+    pub z_loss: f32,
+}
+
+/// What a batch's predictions add up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LossSums {
+    /// Sum of the tokens' cross-entropy in nats, without z-loss.
+    pub loss: f64,
+    /// Tokens whose most likely prediction (the first, in a tie) is the label.
+    pub correct: u64,
+    /// Labels that count.
+    pub tokens: u64,
+}
+
+/// A number that a device may not have computed yet. Reading it waits for the device.
+pub struct Pending<T>(Box<dyn FnOnce() -> T>);
+
+impl<T> Pending<T> {
+    pub fn new(read: impl FnOnce() -> T + 'static) -> Self {
+        Pending(Box::new(read))
+    }
+
+    pub fn read(self) -> T {
+        (self.0)()
+    }
+}
+
+impl<T: 'static> From<T> for Pending<T> {
+    /// One that is known already.
+    fn from(value: T) -> Self {
+        Pending::new(move || value)
+    }
+}
+
+/// A parameter that an update changes.
+pub struct Trained<'a, O: Ops> {
+    pub parameter: &'a mut O::Parameter,
+    pub moments: &'a mut Moments<O::Moment>,
+    /// Whether weight decay applies to it; not to gains.
+    pub decay: bool,
+}
+
+/// T5's operations on a device.
+pub trait Ops: Sized {
+    /// A trainable tensor of one or two dimensions.
+    type Parameter;
+    /// `[batch, length, features]`.
+    type Activation: Clone;
+    /// `[heads, query, key]`.
+    type Bias;
+    /// A scalar to differentiate.
+    type Loss;
+    /// The gradient of a parameter.
+    type Gradient;
+    /// A running average of the optimiser's, where the update is computed; [`HostTensor`] if that is on the host.
+    type Moment;
+
+    /// Puts a tensor on the device.
+    fn parameter(&self, tensor: HostTensor) -> Self::Parameter;
+    fn read_parameter(&self, parameter: &Self::Parameter) -> HostTensor;
+    fn read_activation(&self, activation: &Self::Activation) -> HostTensor;
+    fn read_gradient(&self, gradient: &Self::Gradient) -> HostTensor;
+
+    /// Whether operations from here on are recorded for [`Ops::backward`].
+    fn record(&mut self, on: bool);
+
+    /// Rows of `table` `[rows, features]`.
+    fn embedding(&self, table: &Self::Parameter, ids: TokenIds<'_>) -> Self::Activation;
+    /// `x · weightᵀ` with `weight` `[out, in]`.
+    fn linear(&self, x: &Self::Activation, weight: &Self::Parameter) -> Self::Activation;
+    /// The same with several weights. By default one after the other; a single product of all of them takes less time.
+    fn linears<const N: usize>(
+        &self,
+        x: &Self::Activation,
+        weights: [&Self::Parameter; N],
+    ) -> [Self::Activation; N] {
+        weights.map(|weight| self.linear(x, weight))
+    }
+    /// `gain · x / sqrt(mean(x²) + epsilon)`, the mean taken over each group of features by itself; `groups` add up to
+    /// the features.
+    fn rms_norm(
+        &self,
+        x: &Self::Activation,
+        gain: &Self::Parameter,
+        groups: &[usize],
+        epsilon: f32,
+    ) -> Self::Activation;
+    /// The rows of `table` `[buckets, heads]` that belong to the pairs of positions.
+    fn position_bias(&self, table: &Self::Parameter, buckets: &Buckets) -> Self::Bias;
+    /// `softmax(q · kᵀ + bias) · v` for each head; `q` is `[batch, query, heads · d_kv]`, `k` and `v` are
+    /// `[batch, key, heads · d_kv]`.
+    fn attention(
+        &self,
+        q: &Self::Activation,
+        k: &Self::Activation,
+        v: &Self::Activation,
+        attention: Attention<'_, Self::Bias>,
+    ) -> Self::Activation;
+    /// `gelu_new(gate) · value`; the GELU is the tanh approximation.
+    fn gated_gelu(&self, gate: &Self::Activation, value: &Self::Activation) -> Self::Activation;
+    fn relu(&self, x: &Self::Activation) -> Self::Activation;
+    fn add(&self, x: &Self::Activation, y: &Self::Activation) -> Self::Activation;
+    fn scale(&self, x: &Self::Activation, factor: f32) -> Self::Activation;
+    fn dropout(&self, x: &Self::Activation, draw: DropoutDraw) -> Self::Activation;
+    /// `x` followed by `y` along the length. Only for generation: needs no gradient.
+    fn append(&self, x: &Self::Activation, y: &Self::Activation) -> Self::Activation;
+    /// The positions of `x` in another order or number. Only for generation: needs no gradient. By default through the host.
+    fn gather(&self, x: &Self::Activation, positions: &Positions) -> Self::Activation {
+        let HostTensor { shape, data } = self.read_activation(x);
+        let features = shape.last().copied().unwrap_or(1);
+        let table = self.parameter(HostTensor { shape: vec![data.len() / features, features], data });
+        let Positions { ids, batch, length } = positions;
+        self.embedding(&table, TokenIds { ids, batch: *batch, length: *length })
+    }
+    /// The loss of predicting `labels` `[batch, length]` (negative ones do not count) from `x · headᵀ`, in one operation
+    /// so that not all logits need to exist at once.
+    fn cross_entropy(
+        &self,
+        x: &Self::Activation,
+        head: &Self::Parameter,
+        labels: &[i32],
+        how: CrossEntropy,
+    ) -> (Self::Loss, Pending<LossSums>);
+
+    /// `x` again, as something to differentiate by; what it was computed from gets no gradient through it.
+    fn leaf(&self, x: &Self::Activation) -> Self::Activation;
+    /// Something whose gradient with respect to `y` is `dy`.
+    fn product(&self, y: &Self::Activation, dy: &Self::Activation) -> Self::Loss;
+    /// The gradients of `leaves` and of `parameters`, zeros for one that the loss does not depend on. Forgets what was
+    /// recorded.
+    fn backward(
+        &self,
+        loss: Self::Loss,
+        leaves: &[&Self::Activation],
+        parameters: &[&Self::Parameter],
+    ) -> (Vec<Self::Activation>, Vec<Self::Gradient>);
+    fn accumulate(&self, total: &mut Self::Gradient, gradient: Self::Gradient);
+    /// The sum of squares of all of them.
+    fn squared_norm(&self, gradients: &[Self::Gradient]) -> f64;
+
+    /// Whether the device computes while the host goes on, so that reading a result costs time.
+    fn is_asynchronous(&self) -> bool {
+        false
+    }
+
+    /// A moment from the host, and back.
+    fn moment(&self, tensor: HostTensor) -> Self::Moment;
+    fn read_moment(&self, moment: &Self::Moment) -> HostTensor;
+    /// One step of the optimiser for all parameters, with the gradients clipped together. Returns the gradients' norm before
+    /// clipping; where it is not finite, nothing changes, on an asynchronous device in later steps neither until it has been
+    /// read. By default one [`Ops::update`] after the other.
+    fn update_all(
+        &self,
+        trained: Vec<Trained<'_, Self>>,
+        gradients: Vec<Self::Gradient>,
+        update: &Update,
+    ) -> Pending<f64> {
+        update_each(self, trained, gradients, update).into()
+    }
+
+    /// One step of the optimiser, as [`ParameterUpdate::apply`] and with its rule. By default on the host.
+    fn update(
+        &self,
+        parameter: &mut Self::Parameter,
+        gradient: Self::Gradient,
+        moments: &mut Moments<Self::Moment>,
+        update: &ParameterUpdate,
+    ) {
+        let mut weights = self.read_parameter(parameter);
+        let gradient = self.read_gradient(&gradient);
+        let mut on_host = std::mem::take(moments).map(|moment| self.read_moment(&moment));
+        update.apply(&weights.shape, &mut weights.data, &gradient.data, &mut on_host);
+        *parameter = self.parameter(weights);
+        *moments = on_host.map(|moment| self.moment(moment));
+    }
+}
+
+/// [`Ops::update_all`], one parameter after the other. Returns the gradients' norm.
+pub fn update_each<O: Ops>(
+    ops: &O,
+    trained: Vec<Trained<'_, O>>,
+    gradients: Vec<O::Gradient>,
+    update: &Update,
+) -> f64 {
+    let norm = ops.squared_norm(&gradients).sqrt();
+    if norm.is_finite() {
+        for (Trained { parameter, moments, decay }, gradient) in trained.into_iter().zip(gradients) {
+            ops.update(parameter, gradient, moments, &update.of_parameter(norm, decay));
+        }
+    }
+    norm
+}

@@ -1,0 +1,299 @@
+//! T5's configuration, as Hugging Face writes it to `config.json`.
+
+mod from_shapes;
+
+use std::path::Path;
+
+use fusion_core::TensorSource;
+use fusion_core::checkpoint::Checkpoint;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{Error, Result};
+
+/// The MLP between attention blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FeedForward {
+    /// T5 1.0: `wo(relu(wi(x)))`.
+    #[serde(rename = "relu")]
+    Relu,
+    /// T5 1.1: `wo(gelu_new(wi_0(x)) * wi_1(x))`.
+    #[serde(rename = "gated-gelu")]
+    GatedGelu,
+}
+
+/// The `model_type` of a stock T5.
+const STOCK: &str = "t5";
+/// The `model_type` of a T5 with groups in its normalisation. Another name than T5's: who does not know the groups would
+/// read the model as a stock T5, whose logits miss those of this one by about 30 %.
+const GROUPED: &str = "deep_fusion_t5";
+
+/// A T5's dimensions and switches. Keys that this project does not use are kept in `other` and written back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct T5Config {
+    pub vocab_size: usize,
+    pub d_model: usize,
+    pub d_kv: usize,
+    pub d_ff: usize,
+    pub num_heads: usize,
+    pub num_layers: usize,
+    #[serde(default)]
+    num_decoder_layers: Option<usize>,
+    #[serde(default = "default_buckets")]
+    pub relative_attention_num_buckets: usize,
+    #[serde(default = "default_max_distance")]
+    pub relative_attention_max_distance: usize,
+    #[serde(default = "default_dropout")]
+    pub dropout_rate: f64,
+    #[serde(default = "default_epsilon")]
+    pub layer_norm_epsilon: f64,
+    #[serde(default = "default_feed_forward")]
+    pub feed_forward_proj: FeedForward,
+    /// Whether the embedding is the output head, and with it whether the decoder's output is scaled by `d_model^-1/2`.
+    #[serde(default = "default_true")]
+    pub tie_word_embeddings: bool,
+    /// What transformers 5 writes about the scaling: there `tie_word_embeddings` is always true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scale_decoder_outputs: Option<bool>,
+    #[serde(default)]
+    pub pad_token_id: i32,
+    #[serde(default = "default_eos")]
+    pub eos_token_id: i32,
+    #[serde(default)]
+    pub decoder_start_token_id: i32,
+    /// Widths of the slices of `d_model` that are normalised each by itself (`fusion-prop`); empty for a stock T5.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rms_norm_groups: Vec<usize>,
+    #[serde(flatten, skip_deserializing)]
+    pub other: Map<String, Value>,
+    /// Whether the weights hold no head of their own. `tie_word_embeddings` unless the weights say otherwise.
+    #[serde(skip)]
+    tied_head: Option<bool>,
+}
+
+fn default_buckets() -> usize {
+    32
+}
+fn default_max_distance() -> usize {
+    128
+}
+fn default_dropout() -> f64 {
+    0.1
+}
+fn default_epsilon() -> f64 {
+    1e-6
+}
+fn default_feed_forward() -> FeedForward {
+    FeedForward::Relu
+}
+fn default_true() -> bool {
+    true
+}
+fn default_eos() -> i32 {
+    1
+}
+
+/// Keys that are written only where they say something.
+const OPTIONAL: [&str; 2] = ["scale_decoder_outputs", "rms_norm_groups"];
+
+/// Larger sizes than any T5 has: products of sizes stay far from overflow, and tables of parameters small.
+const MAX_VOCABULARY: usize = 1 << 24;
+const MAX_SIZE: usize = 1 << 17;
+const MAX_LAYERS: usize = 1 << 10;
+
+impl T5Config {
+    /// A stock T5 1.1: gated GELU, untied head, as many decoder as encoder layers, no dropout in the configuration's
+    /// sense (pretraining uses none).
+    pub fn v1_1(
+        vocab_size: usize,
+        d_model: usize,
+        num_heads: usize,
+        d_kv: usize,
+        d_ff: usize,
+        num_layers: usize,
+    ) -> Self {
+        T5Config {
+            vocab_size,
+            d_model,
+            d_kv,
+            d_ff,
+            num_heads,
+            num_layers,
+            num_decoder_layers: Some(num_layers),
+            relative_attention_num_buckets: default_buckets(),
+            relative_attention_max_distance: default_max_distance(),
+            dropout_rate: default_dropout(),
+            layer_norm_epsilon: default_epsilon(),
+            feed_forward_proj: FeedForward::GatedGelu,
+            tie_word_embeddings: false,
+            scale_decoder_outputs: None,
+            pad_token_id: 0,
+            eos_token_id: 1,
+            decoder_start_token_id: 0,
+            rms_norm_groups: Vec::new(),
+            other: Map::from_iter([
+                ("architectures".into(), Value::from(vec!["T5ForConditionalGeneration"])),
+                ("model_type".into(), Value::from("t5")),
+                ("is_encoder_decoder".into(), Value::from(true)),
+            ]),
+            tied_head: None,
+        }
+    }
+
+    /// The configuration in a `config.json` that was parsed from `path`.
+    pub fn from_json(config: &Map<String, Value>, path: &Path) -> Result<Self> {
+        let fail = |problem: String| Error::Config { path: path.into(), problem };
+        if let Some(kind) = config.get("model_type").and_then(Value::as_str)
+            && ![STOCK, GROUPED].contains(&kind)
+        {
+            return Err(fail(format!("model_type is {kind:?}; only {STOCK:?} and {GROUPED:?} can be read")));
+        }
+        let json = Value::Object(config.clone());
+        let mut read: T5Config = serde_path_to_error::deserialize(&json).map_err(|error| {
+            let key = Some(error.path().to_string()).filter(|path| path != ".");
+            fail(key.map_or(String::new(), |key| format!("{key}: ")) + &error.inner().to_string())
+        })?;
+        let ours = read.fields();
+        let unknown =
+            config.iter().filter(|(key, _)| !ours.contains_key(*key) && !OPTIONAL.contains(&key.as_str()));
+        read.other = unknown.map(|(key, value)| (key.clone(), value.clone())).collect();
+        read.other.shift_remove("auto_map"); // names files beside this configuration, not beside a child's
+        let config = read;
+        config.validate().map_err(|error| fail(error.to_string()))?;
+        Ok(config)
+    }
+
+    /// The configuration of a checkpoint, with its weights' word on whether the head is tied.
+    pub fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Self> {
+        let path = checkpoint.directory().join("config.json");
+        let mut config = Self::from_json(checkpoint.config(), &path)?;
+        config.tied_head = Some(match checkpoint.view("lm_head.weight") {
+            Err(_) if config.tie_word_embeddings => true,
+            Err(_) => {
+                let problem = "tie_word_embeddings is false, but the checkpoint has no lm_head.weight".into();
+                return Err(Error::Config { path, problem });
+            }
+            Ok(head) => {
+                config.tie_word_embeddings
+                    && checkpoint.view("shared.weight").is_ok_and(|shared| shared.data() == head.data())
+            }
+        });
+        Ok(config)
+    }
+
+    /// `config.json`.
+    pub fn to_json(&self) -> Map<String, Value> {
+        let mut map = self.fields();
+        let was_grouped = map.get("model_type").and_then(Value::as_str) == Some(GROUPED);
+        if !self.is_stock() || was_grouped {
+            let (kind, class) = match self.is_stock() {
+                true => (STOCK, "T5ForConditionalGeneration"),
+                false => (GROUPED, "DeepFusionT5ForConditionalGeneration"),
+            };
+            map.insert("architectures".into(), vec![class].into());
+            map.insert("model_type".into(), kind.into());
+        }
+        map
+    }
+
+    fn fields(&self) -> Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(map)) => map,
+            _ => Map::new(), // a struct of plain fields always becomes an object
+        }
+    }
+
+    /// Whether the normalisation is a stock T5's: over the whole width.
+    pub fn is_stock(&self) -> bool {
+        self.rms_norm_groups.len() <= 1
+    }
+
+    /// With a head that is tied to the embedding and sees scaled outputs, or neither: the two that every release of
+    /// transformers reads alike.
+    pub fn with_tied_and_scaled_head(self, tied: bool) -> Self {
+        T5Config { tie_word_embeddings: tied, scale_decoder_outputs: None, tied_head: Some(tied), ..self }
+    }
+
+    pub fn num_decoder_layers(&self) -> usize {
+        self.num_decoder_layers.unwrap_or(self.num_layers)
+    }
+
+    pub fn set_num_decoder_layers(&mut self, layers: usize) {
+        self.num_decoder_layers = Some(layers);
+    }
+
+    /// Whether the embedding serves as the output head.
+    pub fn tied_head(&self) -> bool {
+        self.tied_head.unwrap_or(self.tie_word_embeddings)
+    }
+
+    /// Whether the decoder's output is scaled by `d_model^-1/2` before the head (T5 1.0).
+    pub fn scale_logits(&self) -> bool {
+        self.scale_decoder_outputs.unwrap_or(self.tie_word_embeddings)
+    }
+
+    /// The heads' features together, the width of q, k and v.
+    pub fn inner_dim(&self) -> usize {
+        self.num_heads * self.d_kv
+    }
+
+    /// The groups of the normalisation; one group of the whole width for a stock T5.
+    pub fn norm_groups(&self) -> Vec<usize> {
+        if self.rms_norm_groups.is_empty() { vec![self.d_model] } else { self.rms_norm_groups.clone() }
+    }
+
+    pub fn validate(&self) -> Result<()> {
+        let fail = |problem: String| Err(Error::Configuration(problem));
+        let sizes = [
+            ("vocab_size", self.vocab_size, MAX_VOCABULARY),
+            ("d_model", self.d_model, MAX_SIZE),
+            ("d_kv", self.d_kv, MAX_SIZE),
+            ("d_ff", self.d_ff, MAX_SIZE),
+            ("num_heads", self.num_heads, MAX_SIZE),
+            ("num_layers", self.num_layers, MAX_LAYERS),
+            ("num_decoder_layers", self.num_decoder_layers(), MAX_LAYERS),
+            ("relative_attention_num_buckets", self.relative_attention_num_buckets, MAX_SIZE),
+            ("relative_attention_max_distance", self.relative_attention_max_distance, MAX_VOCABULARY),
+        ];
+        for (key, size, most) in sizes {
+            if size == 0 || size > most {
+                return fail(format!("{key} is {size}; it must be between 1 and {most}"));
+            }
+        }
+        let (buckets, distance) = (self.relative_attention_num_buckets, self.relative_attention_max_distance);
+        if buckets < 4 || buckets % 2 == 1 {
+            return fail(format!(
+                "relative_attention_num_buckets is {buckets}; it must be even and at least 4"
+            ));
+        }
+        if distance <= buckets / 2 {
+            return fail(format!(
+                "relative_attention_max_distance is {distance}; it must exceed half of the {buckets} buckets"
+            ));
+        }
+        if !(0.0..1.0).contains(&self.dropout_rate) {
+            return fail(format!("dropout_rate is {}; it must be at least 0 and below 1", self.dropout_rate));
+        }
+        if !(self.layer_norm_epsilon > 0.0 && self.layer_norm_epsilon.is_finite()) {
+            return fail(format!("layer_norm_epsilon is {}; it must be positive", self.layer_norm_epsilon));
+        }
+        let groups = &self.rms_norm_groups;
+        if !groups.is_empty()
+            && (groups.contains(&0)
+                || groups.iter().fold(0usize, |sum, g| sum.saturating_add(*g)) != self.d_model)
+        {
+            return fail(format!("rms_norm_groups {groups:?} do not add up to d_model {}", self.d_model));
+        }
+        for (key, id) in [
+            ("pad_token_id", self.pad_token_id),
+            ("eos_token_id", self.eos_token_id),
+            ("decoder_start_token_id", self.decoder_start_token_id),
+        ] {
+            if usize::try_from(id).is_ok_and(|id| id < self.vocab_size) {
+                continue;
+            }
+            return fail(format!("{key} is {id}; the vocabulary has ids 0 to {}", self.vocab_size - 1));
+        }
+        Ok(())
+    }
+}

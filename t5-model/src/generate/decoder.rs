@@ -1,0 +1,107 @@
+//! The decoder over keys and values that it keeps.
+
+use super::Packing;
+use crate::backend::{Ops, Positions};
+use crate::model::{KeyValue, View, cross_attention};
+use crate::{Batch, T5};
+
+/// What the decoder remembers of its rows.
+pub(crate) struct Memory<O: Ops> {
+    pub blocks: Vec<BlockMemory<O>>,
+    pub rows: usize,
+    inputs: usize,
+    /// `[rows, inputs]`, if something is padded.
+    key_mask: Option<Vec<u8>>,
+    /// Tokens that it has seen of each row.
+    position: usize,
+}
+
+pub(crate) struct BlockMemory<O: Ops> {
+    own: Option<KeyValue<O>>,
+    pub encoder: KeyValue<O>,
+}
+
+impl<O: Ops> Memory<O> {
+    /// Attention to the inputs.
+    pub fn view(&self) -> View<'_, O> {
+        View { bias: None, causal: false, key_mask: self.key_mask.as_deref(), layout: None }
+    }
+
+    /// Forgets all rows but these, in ascending order.
+    pub fn keep(&mut self, ops: &O, rows: &[usize]) {
+        let (inputs, own) = (whole_rows(rows, self.inputs), whole_rows(rows, self.position));
+        for block in &mut self.blocks {
+            block.encoder.gather(ops, &inputs);
+            if let Some(key_value) = &mut block.own {
+                key_value.gather(ops, &own);
+            }
+        }
+        if let Some(mask) = &mut self.key_mask {
+            *mask = inputs.ids.iter().map(|place| mask[*place as usize]).collect();
+        }
+        self.rows = rows.len();
+    }
+}
+
+impl<O: Ops> KeyValue<O> {
+    fn gather(&mut self, ops: &O, positions: &Positions) {
+        self.key = ops.gather(&self.key, positions);
+        self.value = ops.gather(&self.value, positions);
+    }
+}
+
+/// All positions of these rows, each of that length.
+pub(crate) fn whole_rows(rows: &[usize], length: usize) -> Positions {
+    let ids = rows.iter().flat_map(|row| row * length..(row + 1) * length);
+    Positions { ids: ids.map(|place| place as i32).collect(), batch: rows.len(), length }
+}
+
+impl<O: Ops> T5<'_, O> {
+    /// Encodes a batch's inputs.
+    pub(crate) fn start_decoder(&self, batch: &Batch) -> Memory<O> {
+        let packing = Packing::of(batch);
+        let encoded = self.encode(batch, packing.as_ref());
+        let block = |block| {
+            let attention = cross_attention(&format!("decoder.block.{block}"));
+            let mut encoder = self.key_value(&attention, &encoded);
+            if let Some(packing) = &packing {
+                encoder.gather(self.ops, packing.padded());
+            }
+            BlockMemory { own: None, encoder }
+        };
+        Memory {
+            blocks: (0..self.config.num_decoder_layers()).map(block).collect(),
+            rows: batch.size,
+            inputs: batch.input_length,
+            key_mask: batch.padding().map(<[u8]>::to_vec),
+            position: 0,
+        }
+    }
+
+    /// The decoder's output for one more token of each row, `[rows, 1, d_model]`.
+    pub(crate) fn decode(&self, memory: &mut Memory<O>, ids: &[i32]) -> O::Activation {
+        let mut x = self.embed(ids, memory.rows, 1, "decoder"); // [rows, 1, d_model]
+        let bias = self.position_bias("decoder", memory.position, 1, memory.position + 1);
+        for block in 0..memory.blocks.len() {
+            let path = format!("decoder.block.{block}");
+            let attention = format!("{path}.layer.0.SelfAttention");
+            let normed = self.norm(&x, &format!("{path}.layer.0.layer_norm"));
+            let (q, new) = self.query_key_value(&attention, &normed);
+            let own = match memory.blocks[block].own.take() {
+                None => new,
+                Some(past) => KeyValue {
+                    key: self.ops.append(&past.key, &new.key),
+                    value: self.ops.append(&past.value, &new.value),
+                },
+            };
+            let view = View { bias: Some(&bias), causal: false, key_mask: None, layout: None };
+            let y = self.attend(&attention, q, &own, view);
+            x = self.residual(x, y, &attention);
+            x = self.cross_attention(&path, x, &memory.blocks[block].encoder, memory.view());
+            x = self.feed_forward(&format!("{path}.layer.2"), x);
+            memory.blocks[block].own = Some(own);
+        }
+        memory.position += 1;
+        self.finish("decoder", x)
+    }
+}

@@ -1,0 +1,63 @@
+//! Greedy decoding.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+
+use super::decoder::whole_rows;
+use crate::backend::kernels::logits::most_likely;
+use crate::{Batch, Ops, T5, T5Config};
+
+/// Forgetting rows copies the others' keys and values, about as much work as half a step. So they are forgotten once this
+/// share of all has ended.
+const WORTH_FORGETTING: f64 = 0.25;
+
+/// Continues every row of a batch until it has ended, has `max_new_tokens` tokens or `stop` holds of them; the end of
+/// sequence token is left out.
+pub(crate) fn generate<O: Ops>(
+    ops: &O,
+    config: &T5Config,
+    parameters: &BTreeMap<String, O::Parameter>,
+    batch: &Batch,
+    max_new_tokens: usize,
+    stop: &dyn Fn(&[i32]) -> bool,
+) -> Vec<Vec<i32>> {
+    let mut rows = vec![Vec::new(); batch.size];
+    if max_new_tokens == 0 {
+        return rows;
+    }
+    let model = T5::new(ops, config, parameters);
+    let mut memory = model.start_decoder(batch);
+    let mut remembered: Vec<usize> = (0..batch.size).collect(); // rows, as `memory` has them
+    let mut going: Vec<usize> = remembered.clone(); // places among these
+    let mut ids = vec![config.decoder_start_token_id; batch.size];
+    for _ in 0..max_new_tokens {
+        let mut x = model.decode(&mut memory, &ids); // [remembered, 1, d_model]
+        if going.len() < remembered.len() {
+            x = ops.gather(&x, &whole_rows(&going, 1)); // [going, 1, d_model]
+        }
+        let logits = ops.read_activation(&ops.linear(&x, model.head())); // [going, 1, vocabulary]
+        let tokens: Vec<i32> = logits.data.par_chunks(config.vocab_size).map(most_likely).collect();
+        ids.fill(config.pad_token_id);
+        let mut tokens = tokens.into_iter();
+        going.retain(|&place| {
+            let (row, token) = (&mut rows[remembered[place]], tokens.next().unwrap_or(config.eos_token_id));
+            if token == config.eos_token_id {
+                return false;
+            }
+            row.push(token);
+            ids[place] = token;
+            !stop(row)
+        });
+        if going.is_empty() {
+            break;
+        }
+        let ended = remembered.len() - going.len();
+        if ended as f64 >= WORTH_FORGETTING * remembered.len() as f64 {
+            memory.keep(ops, &going);
+            (remembered, ids) = going.iter().map(|&place| (remembered[place], ids[place])).unzip();
+            going = (0..remembered.len()).collect();
+        }
+    }
+    rows
+}

@@ -1,0 +1,52 @@
+//! Batches without their padding, so that only attention computes what nobody sees.
+
+use crate::Batch;
+use crate::backend::Positions;
+use crate::model::Layout;
+
+/// A batch's tokens as one row, one after the other.
+pub(crate) struct Packing {
+    /// From the batch's places to tokens, `[1, tokens]`.
+    packed: Positions,
+    /// And back, `[batch, input]`; what is padded repeats some token, which the mask hides.
+    padded: Positions,
+}
+
+impl Packing {
+    /// None where nothing is padded.
+    pub fn of(batch: &Batch) -> Option<Self> {
+        let mask = batch.padding()?;
+        let (mut tokens, mut places) = (Vec::new(), Vec::with_capacity(mask.len()));
+        for (place, visible) in (0..).zip(mask) {
+            if *visible != 0 {
+                tokens.push(place);
+            }
+            places.push((tokens.len() as i32 - 1).max(0));
+        }
+        let length = tokens.len();
+        Some(Packing {
+            packed: Positions { ids: tokens, batch: 1, length },
+            padded: Positions { ids: places, batch: batch.size, length: batch.input_length },
+        })
+    }
+
+    /// The number of tokens.
+    pub fn len(&self) -> usize {
+        self.packed.length
+    }
+
+    /// The ids of its tokens.
+    pub fn tokens(&self, batch: &Batch) -> Vec<i32> {
+        self.packed.ids.iter().map(|place| batch.input_ids[*place as usize]).collect()
+    }
+
+    /// How an activation of tokens is padded.
+    pub fn padded(&self) -> &Positions {
+        &self.padded
+    }
+
+    /// Attention of tokens to each other, example by example.
+    pub fn layout(&self) -> Layout<'_> {
+        Layout { queries: &self.padded, keys: Some(&self.padded), results: &self.packed }
+    }
+}
