@@ -5,39 +5,28 @@
 //! answers, [`score`] and [`metrics`] judge the answers, [`report`] and [`table`] show
 //! them. [`Glue`] does it for every task and seed. What differs between the tasks stands in one table, [`task`].
 
-mod batch;
-mod bootstrap;
+mod answer;
+mod benchmark;
 pub mod check;
-mod confusion;
+pub mod data;
 pub mod error;
-mod evaluate;
-mod examples;
-pub mod files;
 pub mod fine_tune;
-mod glue;
 pub mod metrics;
-mod predictions;
 pub mod prompt;
-mod published;
 mod questions;
 pub mod report;
-mod sampling;
 pub mod score;
-mod settings;
-mod submission;
-mod summary;
-pub mod table;
 pub mod task;
 
-pub use confusion::Confusion;
+pub use benchmark::Glue;
 pub use error::{GlueError, Place, RowProblem};
+pub use fine_tune::settings::{AtStep, FineTuneSettings, Scoring};
 pub use fine_tune::{FineTuning, Keep, Progress};
-pub use glue::Glue;
-pub use published::{published_rows, read_rows};
 pub use questions::{Questions, lesson};
+pub use report::published::{published_rows, read_rows};
+pub use report::summary::Summary;
+pub use report::table::{Cell, Row, ScoreTable};
 pub use report::{GlueReport, SeedReport, TaskReport};
+pub use score::confusion::Confusion;
 pub use score::{GlueScore, TaskScore};
-pub use settings::{AtStep, FineTuneSettings, Scoring};
-pub use summary::Summary;
-pub use table::{Cell, Row, ScoreTable};
 pub use task::Task;

@@ -15,13 +15,13 @@ use t5_model::TensorBoard;
 use t5_model::train::{Checkpoints, Identity, TrainError};
 
 use super::Keep;
+use crate::answer::Prompts;
 use crate::error::GlueError;
-use crate::evaluate::Prompts;
-use crate::predictions;
+use crate::fine_tune::predictions;
+use crate::fine_tune::settings::AtStep;
+use crate::fine_tune::submission;
 use crate::report::TaskReport;
 use crate::score::Prediction;
-use crate::settings::AtStep;
-use crate::submission;
 
 /// A directory in use.
 pub(super) struct Directory<'a> {

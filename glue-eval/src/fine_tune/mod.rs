@@ -1,7 +1,12 @@
 //! Fine-tuning a session, on one task or on several mixed.
 
 mod directory;
+pub(crate) mod examples;
+mod predictions;
 mod regime;
+pub(crate) mod sampling;
+pub(crate) mod settings;
+mod submission;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,15 +20,15 @@ use t5_model::train::{Checkpoints, Event, Identity, Job, OpenSession, State, Tra
 
 use self::directory::Directory;
 use self::regime::{FineTuningState, Tuning};
-use crate::batch::Encoder;
+use crate::answer::Answering;
+use crate::answer::encoder::Encoder;
+use crate::data::TaskData;
 use crate::error::GlueError;
-use crate::evaluate::Answering;
-use crate::examples::Examples;
-use crate::files::TaskData;
+use crate::fine_tune::examples::Examples;
+use crate::fine_tune::sampling::EpochOrder;
+use crate::fine_tune::settings::FineTuneSettings;
 use crate::report::TaskReport;
-use crate::sampling::EpochOrder;
 use crate::score::TaskScore;
-use crate::settings::FineTuneSettings;
 
 /// What a caller is told while it waits.
 #[derive(Debug)]

@@ -8,13 +8,13 @@ use t5_model::{Batch, Session, TrainStep};
 
 use super::FineTuning;
 use super::directory::Directory;
+use crate::answer::{Answering, Prompts};
 use crate::error::GlueError;
-use crate::evaluate::{Answering, Prompts};
-use crate::examples::Examples;
+use crate::fine_tune::examples::Examples;
+use crate::fine_tune::sampling::EpochOrder;
+use crate::fine_tune::settings::AtStep;
 use crate::report::{StepScore, best};
-use crate::sampling::EpochOrder;
 use crate::score::{Prediction, TaskScore};
-use crate::settings::AtStep;
 use crate::task::Task;
 
 /// Where a fine-tuning stands after an update.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fusion_core::lineage::Lineage;
-use glue_eval::files::{BadRows, Example, Label, TaskData, read_task};
+use glue_eval::data::{BadRows, Example, Label, TaskData, read_task};
 use glue_eval::{
     AtStep, FineTuneSettings, FineTuning, Glue, GlueError, GlueReport, Place, Progress, Scoring, Task,
     TaskReport,

@@ -8,11 +8,11 @@ use serde_json::Value;
 use t5_model::text::Tokenizer;
 use t5_model::train::OpenSession;
 
+use crate::data::{TaskData, read_task};
 use crate::error::GlueError;
-use crate::files::{TaskData, read_task};
+use crate::fine_tune::settings::FineTuneSettings;
 use crate::fine_tune::{FineTuning, Keep, Progress};
 use crate::report::{GlueReport, SeedReport};
-use crate::settings::FineTuneSettings;
 use crate::task::Task;
 
 /// A model's fine-tuning on some or all tasks.
