@@ -7,7 +7,7 @@ use fusion_core::{DirectSum, FusionPlan, Normalisation, Part, direct_sum};
 
 use super::depth::child_layers;
 use super::refusal::check_compatible;
-use crate::parameters::{EMBEDDING, with_plain_head};
+use crate::parameters::{Module, with_plain_head};
 use crate::{DepthAlignment, Error, Result, T5Config};
 
 /// A model to fuse.
@@ -49,11 +49,12 @@ pub fn fusion_plan(
         .collect();
     let mut plan = direct_sum(&parts, options)?;
     if mixed {
+        let embedding = Module::Embedding.weight();
         // A tied embedding's derivative is the sum of two of the child's.
         let places = plan.params.iter_mut().flat_map(|param| &mut param.placements);
         let tied = places.filter(|place| {
             let parent = parents.get(place.parent);
-            place.source == EMBEDDING && parent.is_some_and(|parent| parent.config.tied_head())
+            place.source == embedding && parent.is_some_and(|parent| parent.config.tied_head())
         });
         tied.for_each(|place| place.gradient = None);
     }
