@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use burn::tensor::Device;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use burn::tensor::{DeviceType, FloatDType};
-use fusion_core::PlanDevice;
+use fusion_core::execute::PlanDevice;
 use t5_model::backend::AnyOps;
 use t5_model::backend::kernels::keep_freed_memory;
 use t5_model::{Backend, Computation, DeviceInfo, Precision};

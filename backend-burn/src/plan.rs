@@ -3,7 +3,8 @@
 use std::error::Error;
 
 use burn::tensor::{Device, Slice, Tensor, TensorData};
-use fusion_core::{HostTensor, PlacedBox, PlanDevice};
+use fusion_core::HostTensor;
+use fusion_core::execute::{PlacedBox, PlanDevice};
 
 /// A burn device that executes plans.
 pub struct BurnPlans {

@@ -1,7 +1,11 @@
 //! Children under the fusion rule, fitted to the ensembles of their parents.
 
 use backend_burn as _;
-use fusion_core::{DirectSum, Executor, HostTensors, Normalisation, Philox, TensorSource};
+use fusion_core::execute::Executor;
+use fusion_core::grow::DirectSum;
+use fusion_core::plan::Normalisation;
+use fusion_core::random::Philox;
+use fusion_core::{HostTensors, TensorSource};
 use t5_model::conformance::random_weights;
 use t5_model::{
     Batch, Calibration, Comparison, DepthAlignment, FeedForward, FusionParent, Session, SessionError,
@@ -18,7 +22,7 @@ fn open(config: &T5Config, weights: &HostTensors) -> Result<Box<dyn Session>, Se
 fn weights(config: &T5Config, seed: u64) -> HostTensors {
     let mut weights = random_weights(config, seed).unwrap();
     let louder = if seed == 1 { 2.0 } else { 1.0 };
-    let embedding = weights.0.get_mut("shared.weight").unwrap();
+    let embedding = weights.get_mut("shared.weight").unwrap();
     embedding.data.iter_mut().for_each(|value| *value *= louder);
     weights
 }

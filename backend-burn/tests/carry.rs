@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use backend_burn as _;
-use fusion_core::{
-    Axis, Carry, DirectSum, Executor, FusionPlan, HostTensor, HostTensors, LazyTensor, Normalisation, Philox,
-    TensorFile, TensorSource,
-};
+use fusion_core::carry::Carry;
+use fusion_core::checkpoint::{LazyTensor, TensorFile, Writer};
+use fusion_core::execute::Executor;
+use fusion_core::grow::DirectSum;
+use fusion_core::plan::{FusionPlan, Normalisation};
+use fusion_core::random::Philox;
+use fusion_core::table::Axis;
+use fusion_core::{HostTensor, HostTensors, TensorSource};
 use t5_model::conformance::random_weights;
 use t5_model::optimizer::{CarriedState, CarryOptimizer, OptimizerState, write_optimizer_state};
 use t5_model::{
@@ -111,8 +115,8 @@ fn reversed(config: &T5Config, weights: &HostTensors) -> HostTensors {
             }
             target
         };
-        let source = &weights.0[&spec.name].data;
-        let out = &mut reversed.0.get_mut(&spec.name).unwrap().data;
+        let source = &weights[&spec.name].data;
+        let out = &mut reversed.get_mut(&spec.name).unwrap().data;
         source.iter().enumerate().for_each(|(index, value)| out[target(index)] = *value);
     }
     reversed
@@ -182,8 +186,8 @@ fn trained(config: &T5Config, optimizer: Optimizer, seed: u64, steps: u64) -> Tr
 /// Writes a state as a training does.
 fn written(directory: &Path, optimizer: Optimizer, step: u64, state: &HostTensors) -> OptimizerState {
     std::fs::create_dir_all(directory).unwrap();
-    let tensors = state.names().iter().map(|name| LazyTensor::of(state, name).unwrap()).collect();
-    write_optimizer_state(directory, optimizer, step, "hash", tensors, None).unwrap();
+    let tensors = LazyTensor::all(state).unwrap();
+    write_optimizer_state(directory, optimizer, step, "hash", tensors, &Writer::default()).unwrap();
     OptimizerState::open(directory, "hash").unwrap()
 }
 
@@ -202,7 +206,7 @@ fn carried(plan: &FusionPlan, parents: &[&Trained], optimizer: Optimizer, mode: 
     let carried = CarriedState::new(plan, states, mode).unwrap().unwrap();
     let place = directory.path().join("child");
     std::fs::create_dir(&place).unwrap();
-    carried.write(&place, "hash", None).unwrap();
+    carried.write(&place, "hash", &Writer::default()).unwrap();
     let file = TensorFile::open(&place.join("optimizer.safetensors")).unwrap();
     file.names().into_iter().map(|name| (name.clone(), file.load_f32(&name).unwrap())).collect()
 }
@@ -253,7 +257,7 @@ fn adamw_moments_are_the_childs_own() {
         let steps = gradients_on_the_way(&grown, &[&run]);
         let [carry, diagonal] = [CarryOptimizer::Carry, CarryOptimizer::Diagonal]
             .map(|mode| carried(&grown.plan, &[&run], optimizer, mode));
-        let parents = vec![&run.last.0; grown.plan.parents.len()];
+        let parents = vec![&run.last; grown.plan.parents.len()];
         for (name, _, placed) in expected(&grown.plan, &parents) {
             let means = single(&average(&steps, &name, |_| 0.9, |g| g));
             let squares = single(&average(&steps, &name, |_| 0.999, |g| g * g));
@@ -290,7 +294,7 @@ fn adafactor_moments_are_the_childs_own() {
         let config = T5Config::v1_1(160, d_model, 4, d_model / 4, d_model, 1);
         let run = trained(&config, optimizer, 1, 4);
         let name = "encoder.block.0.layer.0.SelfAttention.q.weight";
-        assert_eq!(run.state.0.contains_key(&format!("{name}.exp_avg_sq")), d_model == 64);
+        assert_eq!(run.state.contains_key(&format!("{name}.exp_avg_sq")), d_model == 64);
         let methods = [
             self_fusion(&parent(&config), 2, &DirectSum::default()).unwrap(),
             hyperclone(&parent(&config), &HyperClone { times: 2, noise: None }).unwrap(),
@@ -344,7 +348,7 @@ fn moments_of_two_parents_are_near_the_childs_own() {
     let grown = fused(&[&config, &config], None);
     let steps = gradients_on_the_way(&grown, &runs);
     let state = carried(&grown.plan, &runs, optimizer, CarryOptimizer::Carry);
-    for (name, _, placed) in expected(&grown.plan, &[&runs[0].last.0, &runs[1].last.0]) {
+    for (name, _, placed) in expected(&grown.plan, &[&runs[0].last, &runs[1].last]) {
         let own = average(&steps, &name, |_| 0.999, |g| g * g);
         let found = &state[&format!("{name}.exp_avg_sq")].data;
         for (what, wanted, range) in [("places", true, 0.9..1.5), ("cross", false, 0.5..2.0)] {

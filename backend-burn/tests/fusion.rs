@@ -1,7 +1,10 @@
 //! Fusing random models of random sizes: under the property, the child is the ensemble of its parents.
 
 use backend_burn as _;
-use fusion_core::{DirectSum, Executor, Fill, HostTensors, Normalisation, StandardDeviation, TensorSource};
+use fusion_core::execute::Executor;
+use fusion_core::grow::DirectSum;
+use fusion_core::plan::{Fill, Normalisation, StandardDeviation};
+use fusion_core::{HostTensors, TensorSource};
 use proptest::prelude::*;
 use t5_model::conformance::random_weights;
 use t5_model::{Batch, DepthAlignment, FeedForward, FusionParent, T5Config, child_config, fusion_plan};

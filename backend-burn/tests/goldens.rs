@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use backend_burn as _;
-use fusion_core::{
-    Checkpoint, DirectSum, Executor, Fill, HostTensor, Normalisation, TensorFile, TensorSource,
-};
+use fusion_core::checkpoint::{Checkpoint, TensorFile};
+use fusion_core::execute::Executor;
+use fusion_core::grow::DirectSum;
+use fusion_core::plan::{Fill, Normalisation};
+use fusion_core::{HostTensor, TensorSource};
 use t5_model::{Batch, DepthAlignment, FusionParent, Session, T5Config, child_config, fusion_plan};
 
 fn goldens() -> PathBuf {
@@ -142,7 +144,7 @@ fn training_is_the_same_with_fused_and_plain_operations() {
                 };
                 session.train_step(&batches, &update).unwrap();
             }
-            session.export().unwrap().0
+            session.export().unwrap()
         };
         let (fused, plain) = (train("cpu"), train("cpu-plain"));
         for (name, plain) in &plain {

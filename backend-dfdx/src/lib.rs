@@ -5,7 +5,7 @@ mod plan;
 mod tape;
 mod tensor;
 
-use fusion_core::PlanDevice;
+use fusion_core::execute::PlanDevice;
 use t5_model::backend::AnyOps;
 use t5_model::backend::kernels::keep_freed_memory;
 use t5_model::{Backend, Computation, DeviceInfo, Precision};

@@ -3,7 +3,8 @@
 use std::error::Error;
 
 use dfdx::prelude::*;
-use fusion_core::{HostTensor, PlacedBox, PlanDevice};
+use fusion_core::HostTensor;
+use fusion_core::execute::{PlacedBox, PlanDevice};
 
 use crate::tensor::{tensor, values, values_mut};
 

@@ -22,7 +22,7 @@ mod update;
 
 use std::rc::Rc;
 
-use fusion_core::PlanDevice;
+use fusion_core::execute::PlanDevice;
 use t5_model::backend::AnyOps;
 use t5_model::backend::kernels::keep_freed_memory;
 use t5_model::{Backend, Computation, DeviceInfo, TrainingMemory, TrainingSize};

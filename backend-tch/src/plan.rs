@@ -2,7 +2,8 @@
 
 use std::error::Error;
 
-use fusion_core::{HostTensor, PlacedBox, PlanDevice};
+use fusion_core::HostTensor;
+use fusion_core::execute::{PlacedBox, PlanDevice};
 use tch::{Device, Kind, Tensor};
 
 use crate::tensor::{host, sizes, upload};

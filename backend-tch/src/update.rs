@@ -104,7 +104,7 @@ fn rms(x: &Tensor) -> Tensor {
 
 #[cfg(test)]
 mod tests {
-    use fusion_core::Philox;
+    use fusion_core::random::Philox;
     use t5_model::Optimizer;
 
     use super::*;

@@ -5,10 +5,12 @@ use std::fs::File;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use fusion_core::{
-    DEFAULT_SHARD_SIZE, DirectSum, Executor, Fill, Philox, StandardDeviation, TensorFile, TensorSource,
-    write_tensors,
-};
+use fusion_core::TensorSource;
+use fusion_core::checkpoint::{LazyTensor, TensorFile, Writer};
+use fusion_core::execute::Executor;
+use fusion_core::grow::DirectSum;
+use fusion_core::plan::{Fill, StandardDeviation};
+use fusion_core::random::Philox;
 
 #[allow(dead_code, reason = "the bench uses a part")]
 #[path = "../tests/it/support.rs"]
@@ -20,7 +22,7 @@ fn fuse(criterion: &mut Criterion) {
     let parents = ["a", "b"].map(|name| {
         let path = directory.path().join(name);
         let tensors = support::random(&table, u64::from(name.as_bytes()[0]));
-        write_tensors(&path, &tensors, DEFAULT_SHARD_SIZE).unwrap();
+        Writer::default().weights(&path, LazyTensor::all(&tensors).unwrap()).unwrap();
         TensorFile::open(&path.join("model.safetensors")).unwrap()
     });
     let sources: [&dyn TensorSource; 2] = [&parents[0], &parents[1]];
@@ -34,7 +36,7 @@ fn fuse(criterion: &mut Criterion) {
         let executor = Executor::new(&plan, &sources).unwrap();
         group.throughput(Throughput::Bytes(4 * plan.parameter_count()));
         group.bench_function(name, |bencher| {
-            bencher.iter(|| executor.write_weights(&child, DEFAULT_SHARD_SIZE).unwrap());
+            bencher.iter(|| Writer::default().weights(&child, executor.tensors().unwrap()).unwrap());
         });
         group.bench_function(format!("{name}_without_writing"), |bencher| {
             bencher.iter(|| {

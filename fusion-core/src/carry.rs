@@ -1,8 +1,8 @@
 //! What an optimiser remembers of gradients, carried from parents to their child. The child's gradient in a place is a known
-//! multiple of the parent's, [`Placement::gradient`](crate::Placement::gradient), so its running means and those of its
+//! multiple of the parent's, [`Placement::gradient`](crate::plan::Placement::gradient), so its running means and those of its
 //! squares are too. Which means an optimiser keeps is its own business.
 
-use crate::geometry::{Geometry, Segment};
+use crate::plan::geometry::{Geometry, Segment};
 use crate::plan::{FusionPlan, PlannedParam};
 use crate::{Error, HostTensor, Result};
 

@@ -9,7 +9,9 @@
 //!
 //! ```
 //! use fusion_core::dense::{Activation, DenseNetwork};
-//! use fusion_core::{DirectSum, Executor, TensorSource, direct_sum, Part};
+//! use fusion_core::grow::{DirectSum, direct_sum, Part};
+//! use fusion_core::execute::Executor;
+//! use fusion_core::TensorSource;
 //!
 //! let small = DenseNetwork::random(&[4, 3, 5, 2], Activation::Relu, 1)?;
 //! let large = DenseNetwork::random(&[4, 6, 7, 2], Activation::Relu, 2)?;
@@ -32,7 +34,9 @@
 //! # Ok::<(), fusion_core::Error>(())
 //! ```
 
-use crate::{Axis, Error, HostTensor, HostTensors, ParamSpec, ParamTable, Philox, Result, dim};
+use crate::random::Philox;
+use crate::table::{Axis, ParamSpec, ParamTable, dim};
+use crate::{Error, HostTensor, HostTensors, Result};
 
 /// The activation function of the hidden layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +61,7 @@ impl DenseNetwork {
         let mut widths = Vec::new();
         loop {
             let (weight_name, bias_name) = names(widths.len().saturating_sub(1));
-            if widths.len() > 1 && !tensors.0.contains_key(&weight_name) {
+            if widths.len() > 1 && !tensors.contains_key(&weight_name) {
                 break;
             }
             let (weight, bias) = (get(&tensors, &weight_name)?, get(&tensors, &bias_name)?);
@@ -92,7 +96,7 @@ impl DenseNetwork {
             let mut add = |name: String, shape: &[usize], std: f64| {
                 let mut tensor = HostTensor::zeros(shape);
                 Philox::new(seed, &name).fill_normal(0, std, &mut tensor.data);
-                tensors.0.insert(name, tensor);
+                tensors.insert(name, tensor);
             };
             add(weight_name, pair, (pair[0] as f64).sqrt().recip());
             add(bias_name, &pair[1..], 1.0);
@@ -157,5 +161,5 @@ fn names(layer: usize) -> (String, String) {
 
 fn get<'a>(tensors: &'a HostTensors, name: &str) -> Result<&'a HostTensor> {
     let missing = || Error::NoSuchTensor { origin: "the dense network".into(), tensor: name.into() };
-    tensors.0.get(name).ok_or_else(missing)
+    tensors.get(name).ok_or_else(missing)
 }

@@ -3,7 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::{Axis, Dtype};
+use crate::Dtype;
+use crate::table::Axis;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -6,8 +6,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::atomic::write_file_atomically;
 use crate::checkpoint::read_object;
-use crate::{Error, Fill, FusionPlan, Normalisation, Result, write_file_atomically};
+use crate::plan::{Fill, FusionPlan, Normalisation};
+use crate::{Error, Result};
 
 const VERSION: u32 = 1;
 const FILE: &str = "lineage.json";
@@ -67,6 +69,44 @@ pub struct Training {
     pub other: Map<String, Value>,
 }
 
+/// What a checkpoint knows of the history of its weights, [`Checkpoint::history`](crate::checkpoint::Checkpoint::history).
+#[derive(Clone, Debug, PartialEq)]
+pub enum History {
+    /// Nothing: there is no `lineage.json`.
+    Unknown,
+    /// Nothing: `lineage.json` was written for other weights.
+    OfOtherWeights,
+    /// All that `lineage.json` says.
+    Known(Box<Lineage>),
+}
+
+impl History {
+    /// The lineage, if it is that of the weights.
+    pub fn known(self) -> Option<Lineage> {
+        match self {
+            History::Known(lineage) => Some(*lineage),
+            History::Unknown | History::OfOtherWeights => None,
+        }
+    }
+}
+
+/// A line of a [lineage's tree](Lineage::tree).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum TreeLine<'a> {
+    /// The model began with random weights.
+    Random,
+    /// The model began as a fusion of the parents in the lines that follow.
+    Fused(&'a Fusion),
+    /// A parent, followed by its own history, one level deeper.
+    Parent(&'a Parent),
+    /// The parent's weights are those of an earlier parent.
+    AsAbove,
+    /// Nothing is known of the parent's history.
+    Unknown,
+    /// The model was trained.
+    Trained(&'a Training),
+}
+
 impl Default for Lineage {
     /// The lineage of random weights.
     fn default() -> Self {
@@ -99,6 +139,28 @@ impl Lineage {
             other: Map::new(),
         };
         Lineage { fusion: Some(fusion), ..Lineage::default() }
+    }
+
+    /// The model's history and, before its training, that of its parents: each line with its depth, which is 0 for the
+    /// model itself, 1 for the histories of its parents, and so on.
+    pub fn tree(&self) -> Vec<(usize, TreeLine<'_>)> {
+        let mut lines = Vec::new();
+        self.add_lines(0, &mut lines);
+        lines
+    }
+
+    fn add_lines<'a>(&'a self, depth: usize, lines: &mut Vec<(usize, TreeLine<'a>)>) {
+        lines.push((depth, self.fusion.as_ref().map_or(TreeLine::Random, TreeLine::Fused)));
+        let mut seen = HashSet::new();
+        for parent in self.fusion.iter().flat_map(|fusion| &fusion.parents) {
+            lines.push((depth, TreeLine::Parent(parent)));
+            let is_new = parent.blake3.as_ref().is_none_or(|blake3| seen.insert(blake3));
+            match &parent.lineage {
+                Some(lineage) => lineage.add_lines(depth + 1, lines),
+                None => lines.push((depth + 1, if is_new { TreeLine::Unknown } else { TreeLine::AsAbove })),
+            }
+        }
+        lines.extend(self.training.iter().map(|training| (depth, TreeLine::Trained(training))));
     }
 
     /// The computation behind this model, in floating-point operations: its own training and that of all its

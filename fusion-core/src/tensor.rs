@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use half::{bf16, f16};
-use safetensors::tensor::TensorView;
+pub use safetensors::Dtype;
+pub use safetensors::tensor::TensorView;
 
-use crate::{Dtype, Error, Result};
+use crate::{Error, Result};
 
 /// An owned f32 tensor, row-major.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,17 +40,16 @@ pub trait TensorSource: Sync {
     }
 }
 
-/// Tensors in memory.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct HostTensors(pub BTreeMap<String, HostTensor>);
+/// Tensors in memory, by name.
+pub type HostTensors = BTreeMap<String, HostTensor>;
 
 impl TensorSource for HostTensors {
     fn names(&self) -> Vec<String> {
-        self.0.keys().cloned().collect()
+        self.keys().cloned().collect()
     }
 
     fn view(&self, name: &str) -> Result<TensorView<'_>> {
-        let tensor = self.0.get(name).ok_or_else(|| Error::NoSuchTensor {
+        let tensor = self.get(name).ok_or_else(|| Error::NoSuchTensor {
             origin: "the model in memory".into(),
             tensor: name.into(),
         })?;
@@ -64,12 +64,6 @@ impl TensorSource for HostTensors {
         }
         let bytes = bytemuck::cast_slice(&tensor.data);
         TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).map_err(|_| mismatch())
-    }
-}
-
-impl FromIterator<(String, HostTensor)> for HostTensors {
-    fn from_iter<I: IntoIterator<Item = (String, HostTensor)>>(tensors: I) -> Self {
-        HostTensors(tensors.into_iter().collect())
     }
 }
 
@@ -155,4 +149,25 @@ pub(crate) fn to_f32(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
     with_element!(dtype, T => {
         bytes.chunks_exact(T::SIZE).map(|chunk| T::read(chunk).to_f64() as f32).collect()
     }, _ => Vec::new())
+}
+
+/// The values of a tensor multiplied by `scale` and rounded, once, to a floating-point type: little-endian, row-major.
+/// `name` is for errors.
+///
+/// # Errors
+/// [`Error::NotAFloat`], or [`Error::DoesNotFit`] if a finite value is too large for the type.
+pub fn convert_tensor(name: &str, view: &TensorView<'_>, dtype: Dtype, scale: f64) -> Result<Vec<u8>> {
+    float_size(name, view.dtype())?;
+    let mut bytes = vec![0; view.shape().iter().product::<usize>() * float_size(name, dtype)?];
+    with_element!(view.dtype(), S => with_element!(dtype, T => {
+        for (source, out) in view.data().chunks_exact(S::SIZE).zip(bytes.chunks_exact_mut(T::SIZE)) {
+            let value = S::read(source).to_f64() * scale;
+            let rounded = T::from_f64(value);
+            if value.is_finite() && !rounded.to_f64().is_finite() {
+                return Err(Error::DoesNotFit { parameter: name.into(), value, dtype });
+            }
+            rounded.write(out);
+        }
+    }, _ => ()), _ => ());
+    Ok(bytes)
 }

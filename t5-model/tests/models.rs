@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use fusion_core::{DirectSum, Fill, FusionPlan, Normalisation, StandardDeviation};
+use fusion_core::grow::DirectSum;
+use fusion_core::plan::{Fill, FusionPlan, Normalisation, StandardDeviation};
 use serde_json::json;
 use t5_model::{
     DepthAlignment, Error, FusionParent, T5Config, child_config, fusion_plan, initialize, parameter_table,
@@ -195,7 +196,7 @@ fn initial_weights_have_t5s_deviations() -> Result<(), Error> {
     let config = T5Config::v1_1(512, 64, 4, 32, 256, 1);
     let weights = initialize(&config, 3)?;
     let deviation = |name: &str| {
-        let data = &weights.0[name].data;
+        let data = &weights[name].data;
         (data.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / data.len() as f64).sqrt()
     };
     let block = "encoder.block.0.layer";
@@ -210,7 +211,7 @@ fn initial_weights_have_t5s_deviations() -> Result<(), Error> {
         ("lm_head.weight".into(), 64f64.powf(-0.5)),
         ("decoder.final_layer_norm.weight".into(), 1.0),
     ] {
-        let tolerance = 5.0 / (2.0 * weights.0[&name].data.len() as f64).sqrt();
+        let tolerance = 5.0 / (2.0 * weights[&name].data.len() as f64).sqrt();
         let found = deviation(&name);
         assert!((found / expected - 1.0).abs() < tolerance, "{name}: {found} for {expected}");
     }

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use fusion_core::{HostTensor, TensorFile, TensorSource};
+use fusion_core::checkpoint::TensorFile;
+use fusion_core::{HostTensor, TensorSource};
 use serde_json::Value;
 use t5_model::optimizer::{Moments, ParameterUpdate};
 use t5_model::{Decay, Optimizer, Schedule};
@@ -171,7 +172,7 @@ fn updates_do_not_depend_on_threads() {
     let shape = [200, 300];
     let values = |seed: u64| {
         let mut values = vec![0.0; 60_000];
-        fusion_core::Philox::new(seed, "values").fill_normal(0, 1.0, &mut values);
+        fusion_core::random::Philox::new(seed, "values").fill_normal(0, 1.0, &mut values);
         values
     };
     for optimizer in [Optimizer::adamw(), Optimizer::adamw_scale(), Optimizer::adafactor()] {

@@ -1,29 +1,9 @@
-//! `cargo xtask`: the command line. Parses, wires the crates together, and reports; the only place that links
-//! backends.
+//! `cargo xtask`: the command line. Parses, hands the pipeline a backend and a terminal, and reports; the only place that
+//! links backends.
 
-mod build;
-mod bundle;
-mod command;
-mod compute;
-mod convert;
-mod corpus;
-mod digest;
-mod export;
-mod glue_files;
-mod hub;
-mod interrupt;
-mod libtorch;
-mod model;
-mod output;
-mod problems;
-mod progress;
-mod recipe;
-mod report;
-mod resources;
-mod stage;
-#[cfg(feature = "webster")]
-mod webster;
-mod writing;
+mod cli;
+mod dev;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -35,19 +15,23 @@ use backend_dfdx as _;
 #[cfg(feature = "tch")]
 use backend_tch as _;
 use clap::Parser;
+use pipeline::Interrupted;
+use pipeline::problems::causes;
 
-use crate::interrupt::Interrupted;
+use crate::terminal::interrupt;
 
 fn main() -> ExitCode {
-    match command::Cli::parse().run() {
+    match cli::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<Interrupted>() => {
-            eprintln!("{error}");
-            ExitCode::from(Interrupted::EXIT_CODE)
-        }
-        Err(error) => {
-            eprintln!("error: {}", output::causes(&error));
-            ExitCode::FAILURE
-        }
+        Err(error) => match error.downcast_ref::<Interrupted>() {
+            Some(interrupted) => {
+                eprintln!("{}", interrupt::said(interrupted));
+                ExitCode::from(interrupt::EXIT_CODE)
+            }
+            None => {
+                eprintln!("error: {}", causes(&error));
+                ExitCode::FAILURE
+            }
+        },
     }
 }

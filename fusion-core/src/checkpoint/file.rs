@@ -52,7 +52,7 @@ impl TensorFile {
         self.tensors.contains_key(name)
     }
 
-    /// A hash of the tensors, as hexadecimal digits; that of [`Checkpoint::blake3`](crate::Checkpoint::blake3). Reads
+    /// A hash of the tensors, as hexadecimal digits; that of [`Checkpoint::blake3`](crate::checkpoint::Checkpoint::blake3). Reads
     /// them all.
     pub fn blake3(&self) -> Result<String> {
         hash_source(self)

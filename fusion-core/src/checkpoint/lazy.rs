@@ -70,6 +70,11 @@ impl<'a> LazyTensor<'a> {
         Ok(LazyTensor::of_bytes(name, view.dtype(), view.shape(), view.data()))
     }
 
+    /// All tensors of a source.
+    pub fn all(source: &'a dyn TensorSource) -> Result<Vec<Self>> {
+        source.names().iter().map(|name| LazyTensor::of(source, name)).collect()
+    }
+
     /// The number of bytes; saturates, to be refused when a file is laid out.
     pub fn size(&self) -> usize {
         let bits = self.shape.iter().fold(self.dtype.bitsize(), |bits, size| bits.saturating_mul(*size));

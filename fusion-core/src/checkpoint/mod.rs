@@ -13,6 +13,7 @@ mod write;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use safetensors::tensor::TensorView;
 use serde_json::{Map, Value};
@@ -25,11 +26,10 @@ pub(crate) use lazy::whole;
 pub use lazy::{LazyTensor, Producer};
 pub use pieces::Progress;
 pub(crate) use pieces::writing_memory;
-pub use write::{
-    DEFAULT_SHARD_SIZE, write_tensor_file, write_tensor_file_with_progress, write_tensors, write_weights,
-};
+pub use write::Writer;
 
-use crate::{Error, Lineage, Result, TensorSource};
+use crate::lineage::{History, Lineage};
+use crate::{Error, Result, TensorSource};
 
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -43,6 +43,8 @@ pub struct Checkpoint {
     files: Vec<TensorFile>,
     /// The file that holds each tensor.
     tensors: BTreeMap<String, usize>,
+    /// Of the weights, once it is known.
+    hash: OnceLock<String>,
 }
 
 impl Checkpoint {
@@ -57,7 +59,7 @@ impl Checkpoint {
         }
         let config = read_object(&config_path)?;
         let (files, tensors) = open_weights(directory)?;
-        Ok(Checkpoint { directory: directory.into(), config, files, tensors })
+        Ok(Checkpoint { directory: directory.into(), config, files, tensors, hash: OnceLock::new() })
     }
 
     pub fn directory(&self) -> &Path {
@@ -74,10 +76,24 @@ impl Checkpoint {
         Lineage::read(&self.directory)
     }
 
+    /// The history of these weights: what `lineage.json` says, unless it was written for others. Reads all weights if it
+    /// names a hash.
+    pub fn history(&self) -> Result<History> {
+        Ok(match Lineage::read(&self.directory)? {
+            None => History::Unknown,
+            Some(Lineage { blake3: Some(of), .. }) if of != self.blake3()? => History::OfOtherWeights,
+            Some(lineage) => History::Known(Box::new(lineage)),
+        })
+    }
+
     /// A hash of the weights, as hexadecimal digits: BLAKE3 of every tensor's name, type, shape and BLAKE3, in the order
-    /// of the names. It does not depend on how the tensors are laid out in files. Reads all weights.
+    /// of the names. It does not depend on how the tensors are laid out in files. The first call reads all weights.
     pub fn blake3(&self) -> Result<String> {
-        hash_source(self)
+        if let Some(hash) = self.hash.get() {
+            return Ok(hash.clone());
+        }
+        let hash = hash_source(self)?;
+        Ok(self.hash.get_or_init(|| hash).clone())
     }
 }
 

@@ -10,73 +10,84 @@ use super::layout::Layout;
 use super::lazy::LazyTensor;
 use super::pieces::{Destination, Progress, write_pieces};
 use super::{INDEX, WEIGHTS};
+use crate::atomic::write_file_atomically;
 use crate::atomic::{PartialFile, check_space};
-use crate::{Error, Result, TensorSource, write_file_atomically};
+use crate::{Error, Result};
 
-/// The size above which weights are split into shards, 5 GB as in Hugging Face's libraries.
-pub const DEFAULT_SHARD_SIZE: u64 = 5_000_000_000;
+/// In bytes.
+const DEFAULT_SHARD_SIZE: u64 = 5_000_000_000;
 
-/// Writes a source's tensors into a directory, as [`write_weights`] does.
-pub fn write_tensors(directory: &Path, source: &dyn TensorSource, shard_size: u64) -> Result<String> {
-    let tensors = source.names().iter().map(|name| LazyTensor::of(source, name)).collect::<Result<_>>()?;
-    write_weights(directory, tensors, shard_size, None)
-}
-
-/// Writes weights into a directory: `model.safetensors`, or, if they take more than `shard_size` bytes, shards of at
-/// most that size (a larger tensor gets its own) and `model.safetensors.index.json`. Every file appears in full. Returns
-/// the hash of the weights, [`Checkpoint::blake3`](crate::Checkpoint::blake3).
-///
-/// # Errors
-/// [`Error::NoSpace`] before anything is produced, where the file system can tell.
-pub fn write_weights(
-    directory: &Path,
-    tensors: Vec<LazyTensor<'_>>,
+/// Writes tensors to safetensors files, each of which appears in full or not at all.
+#[derive(Clone, Copy)]
+pub struct Writer<'a> {
     shard_size: u64,
-    progress: Option<&Progress<'_>>,
-) -> Result<String> {
-    let size = |tensor: &LazyTensor<'_>| tensor.size() as u64;
-    let total = tensors.iter().map(size).fold(0, u64::saturating_add);
-    if total <= shard_size {
-        return write_files(vec![(directory.join(WEIGHTS), tensors)], progress);
+    progress: Option<&'a Progress<'a>>,
+}
+
+impl Default for Writer<'_> {
+    /// Shards of at most 5 GB, as Hugging Face's libraries write them; nobody to report to.
+    fn default() -> Self {
+        Writer { shard_size: DEFAULT_SHARD_SIZE, progress: None }
     }
-    let mut shards: Vec<(u64, Vec<LazyTensor<'_>>)> = Vec::new();
-    for tensor in tensors {
-        let added = size(&tensor);
-        match shards.last_mut() {
-            Some((filled, shard)) if filled.saturating_add(added) <= shard_size => {
-                *filled += added;
-                shard.push(tensor);
-            }
-            _ => shards.push((added, vec![tensor])),
+}
+
+impl<'a> Writer<'a> {
+    /// Splits weights that take more than `bytes` into shards of at most that size; a larger tensor gets a shard to itself.
+    pub fn shard_size(self, bytes: u64) -> Self {
+        Writer { shard_size: bytes, ..self }
+    }
+
+    /// Reports the bytes written to `progress`, which may stop the writing.
+    pub fn progress(self, progress: &'a Progress<'a>) -> Self {
+        Writer { progress: Some(progress), ..self }
+    }
+
+    /// Writes one file, whatever its size. Returns the hash of its tensors,
+    /// [`TensorFile::blake3`](crate::checkpoint::TensorFile::blake3).
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] before anything is produced, where the file system can tell.
+    pub fn file(&self, path: &Path, tensors: Vec<LazyTensor<'_>>) -> Result<String> {
+        write_files(vec![(path.into(), tensors)], self.progress)
+    }
+
+    /// Writes a checkpoint's weights into a directory: `model.safetensors`, or shards and
+    /// `model.safetensors.index.json`. Returns the hash of the weights,
+    /// [`Checkpoint::blake3`](crate::checkpoint::Checkpoint::blake3).
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] before anything is produced, where the file system can tell.
+    pub fn weights(&self, directory: &Path, tensors: Vec<LazyTensor<'_>>) -> Result<String> {
+        let size = |tensor: &LazyTensor<'_>| tensor.size() as u64;
+        let total = tensors.iter().map(size).fold(0, u64::saturating_add);
+        if total <= self.shard_size {
+            return self.file(&directory.join(WEIGHTS), tensors);
         }
+        let mut shards: Vec<(u64, Vec<LazyTensor<'_>>)> = Vec::new();
+        for tensor in tensors {
+            let added = size(&tensor);
+            match shards.last_mut() {
+                Some((filled, shard)) if filled.saturating_add(added) <= self.shard_size => {
+                    *filled += added;
+                    shard.push(tensor);
+                }
+                _ => shards.push((added, vec![tensor])),
+            }
+        }
+        let count = shards.len();
+        let mut weight_map = Map::new();
+        let files = shards.into_iter().enumerate().map(|(index, (_, shard))| {
+            let file = format!("model-{:05}-of-{count:05}.safetensors", index + 1);
+            weight_map.extend(shard.iter().map(|tensor| (tensor.name.clone(), Value::from(file.as_str()))));
+            (directory.join(file), shard)
+        });
+        let hash = write_files(files.collect(), self.progress)?;
+        weight_map.sort_keys();
+        let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
+        let text = format!("{index:#}\n");
+        write_file_atomically(&directory.join(INDEX), text.as_bytes())?;
+        Ok(hash)
     }
-    let count = shards.len();
-    let mut weight_map = Map::new();
-    let files = shards.into_iter().enumerate().map(|(index, (_, shard))| {
-        let file = format!("model-{:05}-of-{count:05}.safetensors", index + 1);
-        weight_map.extend(shard.iter().map(|tensor| (tensor.name.clone(), Value::from(file.as_str()))));
-        (directory.join(file), shard)
-    });
-    let hash = write_files(files.collect(), progress)?;
-    weight_map.sort_keys();
-    let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
-    let text = format!("{index:#}\n");
-    write_file_atomically(&directory.join(INDEX), text.as_bytes())?;
-    Ok(hash)
-}
-
-/// Writes one safetensors file, atomically. Returns the hash of its tensors, [`TensorFile::blake3`](crate::TensorFile::blake3).
-pub fn write_tensor_file(path: &Path, tensors: Vec<LazyTensor<'_>>) -> Result<String> {
-    write_tensor_file_with_progress(path, tensors, None)
-}
-
-/// The same with somebody to tell of the bytes that are written, who may stop the writing.
-pub fn write_tensor_file_with_progress(
-    path: &Path,
-    tensors: Vec<LazyTensor<'_>>,
-    progress: Option<&Progress<'_>>,
-) -> Result<String> {
-    write_files(vec![(path.into(), tensors)], progress)
 }
 
 /// Writes safetensors files of one directory: each is given its name when all are complete.

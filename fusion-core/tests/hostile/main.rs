@@ -8,10 +8,13 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use damage::{damage, replacement, within_memory};
-use fusion_core::{
-    Axis, Checkpoint, DirectSum, Executor, Fill, FusionPlan, HostTensor, HostTensors, Lineage, ParamSpec,
-    ParamTable, Part, StandardDeviation, TensorFile, TensorSource, dim, direct_sum, joined, write_tensors,
-};
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, Writer};
+use fusion_core::execute::Executor;
+use fusion_core::grow::{DirectSum, Part, direct_sum};
+use fusion_core::lineage::Lineage;
+use fusion_core::plan::{Fill, FusionPlan, StandardDeviation};
+use fusion_core::table::{Axis, ParamSpec, ParamTable, dim, joined};
+use fusion_core::{HostTensor, HostTensors, TensorSource};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -40,7 +43,8 @@ fn checkpoint(in_shards: bool) -> tempfile::TempDir {
     let files = FILES[usize::from(in_shards)].get_or_init(|| {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        write_tensors(path, &model(), if in_shards { 1 } else { u64::MAX }).unwrap();
+        let (model, size) = (model(), if in_shards { 1 } else { u64::MAX });
+        Writer::default().shard_size(size).weights(path, LazyTensor::all(&model).unwrap()).unwrap();
         fs::write(path.join("config.json"), r#"{"d_model": 3, "nested": {"list": [1, 2]}}"#).unwrap();
         let entries = fs::read_dir(path).unwrap().map(Result::unwrap);
         entries.map(|entry| (entry.file_name(), fs::read(entry.path()).unwrap())).collect()

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use fusion_core::{Error, Result, write_directory_atomically, write_file_atomically};
+use fusion_core::atomic::{write_directory_atomically, write_file_atomically};
+use fusion_core::{Error, Result};
 
 /// The names and contents in a directory, sorted.
 fn content(directory: &Path) -> Vec<(String, String)> {

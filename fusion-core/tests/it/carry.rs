@@ -1,10 +1,11 @@
 //! Moments of gradients, from parents to their child.
 
-use fusion_core::{
-    Absence, Carry, CrossSquares, DirectSum, Direction, Executor, Fill, FusionPlan, HostTensor, HostTensors,
-    ParamTable, Part, PlannedParam, Shares, Squares, StandardDeviation, TensorSource, Widen, whole_copies,
-    widen,
-};
+use fusion_core::carry::{Carry, CrossSquares, Squares};
+use fusion_core::execute::Executor;
+use fusion_core::grow::{DirectSum, Part, Shares, Widen, whole_copies, widen};
+use fusion_core::plan::{Absence, Direction, Fill, FusionPlan, PlannedParam, StandardDeviation};
+use fusion_core::table::ParamTable;
+use fusion_core::{HostTensor, HostTensors, TensorSource};
 use proptest::prelude::*;
 
 use crate::support::{Sizes, TINY, plan, random, t5, without_last_blocks};
@@ -12,7 +13,7 @@ use crate::support::{Sizes, TINY, plan, random, t5, without_last_blocks};
 /// Squares as of sums of products: positive, and of matrices `row · column` for each element.
 fn squares(table: &ParamTable, seed: u64) -> HostTensors {
     let mut squares = random(table, seed);
-    for tensor in squares.0.values_mut() {
+    for tensor in squares.values_mut() {
         let columns = tensor.shape[tensor.shape.len() - 1];
         let factor = |value: f32| 1e-6 * (0.1 + value * value);
         let column: Vec<f32> = tensor.data[..columns].iter().map(|value| factor(*value)).collect();
@@ -46,7 +47,7 @@ fn elements(tensor: &HostTensor) -> Squares {
 
 /// The placements' sources among the parents' tensors.
 fn sources<'a, T>(param: &PlannedParam, parents: &[&'a HostTensors], of: fn(&'a HostTensor) -> T) -> Vec<T> {
-    param.placements.iter().map(|place| of(&parents[place.parent].0[&place.source])).collect()
+    param.placements.iter().map(|place| of(&parents[place.parent][&place.source])).collect()
 }
 
 /// What the executor makes of the parents' tensors with other scales, and nothing but what was placed.
@@ -77,11 +78,11 @@ fn check(plan: &FusionPlan, parents: &[&HostTensors]) {
     for param in &plan.params {
         let (carry, name) = (Carry::new(plan, param).unwrap(), &param.name);
         let found = carry.means(&sources(param, parents, |tensor| tensor)).unwrap();
-        assert!(error(&found.data, &means_expected.0[name].data) < 1e-6, "{name}");
+        assert!(error(&found.data, &means_expected[name].data) < 1e-6, "{name}");
         let whole = sources(param, parents, elements);
         let whole: Vec<&Squares> = whole.iter().collect();
         let placed = carry.squares(&whole, CrossSquares::Zero).unwrap();
-        assert!(error(&placed.data, &squares_expected.0[name].data) < 1e-6, "{name}");
+        assert!(error(&placed.data, &squares_expected[name].data) < 1e-6, "{name}");
         let estimated = carry.squares(&whole, CrossSquares::Estimated).unwrap();
         if param.dims.len() != 2 {
             assert_eq!(placed, estimated, "{name}");
@@ -127,7 +128,7 @@ proptest! {
     fn moments_follow_copies(sizes in sizes(), times in 1..4usize) {
         let table = t5(sizes);
         let part = Part { label: "a", blake3: None, table: &table, embed_groups: &[] };
-        let axes = [(fusion_core::Axis::Embed, sizes.embed), (fusion_core::Axis::Mlp, sizes.mlp)];
+        let axes = [(fusion_core::table::Axis::Embed, sizes.embed), (fusion_core::table::Axis::Mlp, sizes.mlp)];
         let axes = axes.map(|(axis, size)| whole_copies(axis, size, times)).to_vec();
         let options = Widen { method: "copies".into(), axes, shares: Shares::Equal, noise: None };
         check(&widen(&part, &options).unwrap(), &[&squares(&table, 3)]);
@@ -143,7 +144,7 @@ fn estimates_agree_with_the_parents() {
     let parents = [squares(&tables[0], 1), squares(&tables[1], 2)];
     let name = "encoder.block.0.layer.1.DenseReluDense.wi_0.weight";
     let param = plan.params.iter().find(|param| param.name == name).unwrap();
-    let [mut a, b] = parents.map(|parent| parent.0[name].clone());
+    let [mut a, b] = parents.map(|parent| parent[name].clone());
     a.data.iter_mut().for_each(|value| *value *= 100.0);
     let carry = Carry::new(&plan, param).unwrap();
     let [rows, columns] = carry.factors(&[&factored(&a), &factored(&b)], CrossSquares::Estimated).unwrap();

@@ -3,10 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use fusion_core::{
-    Checkpoint, Dtype, Error, HostTensor, HostTensors, LazyTensor, TensorFile, TensorSource,
-    write_tensor_file, write_tensors,
-};
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, Writer};
+use fusion_core::lineage::{History, Lineage};
+use fusion_core::{Dtype, Error, HostTensor, HostTensors, TensorSource};
 
 fn tensors() -> HostTensors {
     let tensor = |name: &str, shape: &[usize], start: f32| {
@@ -18,7 +17,11 @@ fn tensors() -> HostTensors {
 
 fn checkpoint(shard_size: u64) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
-    write_tensors(directory.path(), &tensors(), shard_size).unwrap();
+    let tensors = tensors();
+    Writer::default()
+        .shard_size(shard_size)
+        .weights(directory.path(), LazyTensor::all(&tensors).unwrap())
+        .unwrap();
     fs::write(directory.path().join("config.json"), r#"{"z": 1, "d_model": 2, "a": {"x": null}}"#).unwrap();
     directory
 }
@@ -51,7 +54,7 @@ fn whole_and_in_shards() {
     let opened = [&whole, &shards].map(|directory| Checkpoint::open(directory.path()).unwrap());
     for checkpoint in &opened {
         assert_eq!(checkpoint.names(), ["a", "b", "c"]);
-        for (name, tensor) in tensors().0 {
+        for (name, tensor) in tensors() {
             assert_eq!(checkpoint.load_f32(&name).unwrap(), tensor);
         }
         // Unknown keys and their order are kept.
@@ -61,7 +64,18 @@ fn whole_and_in_shards() {
         );
         assert_eq!(checkpoint.lineage().unwrap(), None);
     }
-    assert_eq!(opened[0].blake3().unwrap(), opened[1].blake3().unwrap());
+    let hash = opened[0].blake3().unwrap();
+    assert_eq!(hash, opened[1].blake3().unwrap());
+    for (written_for, is_known) in [(None, true), (Some(hash), true), (Some("12".into()), false)] {
+        let lineage = Lineage { blake3: written_for, ..Lineage::default() };
+        lineage.write(whole.path()).unwrap();
+        let history = opened[0].history().unwrap();
+        assert_eq!(
+            history,
+            if is_known { History::Known(Box::new(lineage)) } else { History::OfOtherWeights }
+        );
+    }
+    assert_eq!(opened[1].history().unwrap(), History::Unknown);
     // As tests/python/checkpoint_hash.py computes it from the definition.
     insta::assert_snapshot!(opened[0].blake3().unwrap());
 }
@@ -70,15 +84,15 @@ fn whole_and_in_shards() {
 fn the_hash_depends_on_names_shapes_and_values() {
     let hash = |tensors: &HostTensors| {
         let directory = tempfile::tempdir().unwrap();
-        write_tensors(directory.path(), tensors, u64::MAX).unwrap();
+        Writer::default().weights(directory.path(), LazyTensor::all(tensors).unwrap()).unwrap();
         fs::write(directory.path().join("config.json"), "{}").unwrap();
         Checkpoint::open(directory.path()).unwrap().blake3().unwrap()
     };
     let mut other = [tensors(), tensors(), tensors()];
-    other[0].0.get_mut("b").unwrap().shape = vec![3, 2];
-    other[1].0.get_mut("b").unwrap().data[5] = 0.0;
-    let moved = other[2].0.remove("a").unwrap();
-    other[2].0.insert("aa".into(), moved);
+    other[0].get_mut("b").unwrap().shape = vec![3, 2];
+    other[1].get_mut("b").unwrap().data[5] = 0.0;
+    let moved = other[2].remove("a").unwrap();
+    other[2].insert("aa".into(), moved);
     let mut hashes = vec![hash(&tensors())];
     hashes.extend(other.iter().map(hash));
     hashes.sort();
@@ -229,9 +243,9 @@ fn writers_report_errors_of_tensors() {
         Err(Error::NoSuchTensor { origin: "the model".into(), tensor: "b".into() })
     });
     let messages = [
-        write_tensor_file(&path, vec![lazy(&[0; 4])]).unwrap_err(),
-        write_tensor_file(&path, vec![lazy(&[0; 8]), lazy(&[0; 8])]).unwrap_err(),
-        write_tensor_file(&path, vec![lazy(&[0; 8]), fails]).unwrap_err(),
+        Writer::default().file(&path, vec![lazy(&[0; 4])]).unwrap_err(),
+        Writer::default().file(&path, vec![lazy(&[0; 8]), lazy(&[0; 8])]).unwrap_err(),
+        Writer::default().file(&path, vec![lazy(&[0; 8]), fails]).unwrap_err(),
     ];
     assert_eq!(fs::read(&path).unwrap(), b"as before");
     assert_eq!(files(directory.path()), ["x.safetensors"]);

@@ -1,7 +1,11 @@
 //! Equations 1 to 5 on random dense networks.
 
 use fusion_core::dense::{Activation, DenseNetwork};
-use fusion_core::{DirectSum, Executor, HostTensors, ParamTable, Philox, TensorSource};
+use fusion_core::execute::Executor;
+use fusion_core::grow::DirectSum;
+use fusion_core::random::Philox;
+use fusion_core::table::ParamTable;
+use fusion_core::{HostTensors, TensorSource};
 use proptest::prelude::*;
 
 use crate::support::plan;
@@ -76,11 +80,11 @@ fn error_messages() {
     };
     let messages = [
         network.forward(&[1.0]).unwrap_err().to_string(),
-        damaged(&|tensors| tensors.0.clear()),
-        damaged(&|tensors| drop(tensors.0.remove("layers.1.bias"))),
-        damaged(&|tensors| tensors.0.get_mut("layers.1.weight").unwrap().shape = vec![1, 3]),
-        damaged(&|tensors| tensors.0.get_mut("layers.1.weight").unwrap().shape = vec![3]),
-        damaged(&|tensors| tensors.0.get_mut("layers.0.bias").unwrap().data.truncate(2)),
+        damaged(&|tensors| tensors.clear()),
+        damaged(&|tensors| drop(tensors.remove("layers.1.bias"))),
+        damaged(&|tensors| tensors.get_mut("layers.1.weight").unwrap().shape = vec![1, 3]),
+        damaged(&|tensors| tensors.get_mut("layers.1.weight").unwrap().shape = vec![3]),
+        damaged(&|tensors| tensors.get_mut("layers.0.bias").unwrap().data.truncate(2)),
     ];
     insta::assert_snapshot!(messages.join("\n"));
 }

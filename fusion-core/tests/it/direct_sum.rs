@@ -1,10 +1,12 @@
 //! The direct sum against a naive one that looks at every element by itself.
 
-use fusion_core::Axis::{Embed, Heads, Hidden, Input, Kv, Mlp, Output, RelposBuckets, Vocab};
-use fusion_core::{
-    Axis, AxisRule, Dim, DirectSum, Error, Executor, Factor, Fill, HostTensors, Normalisation, Origin,
-    ParamSpec, ParamTable, Part, Philox, StandardDeviation, TensorSource, dim, direct_sum, joined,
-};
+use fusion_core::execute::Executor;
+use fusion_core::grow::{DirectSum, Part, direct_sum};
+use fusion_core::plan::{Fill, Normalisation, StandardDeviation};
+use fusion_core::random::Philox;
+use fusion_core::table::Axis::{Embed, Heads, Hidden, Input, Kv, Mlp, Output, RelposBuckets, Vocab};
+use fusion_core::table::{Axis, AxisRule, Dim, Factor, Origin, ParamSpec, ParamTable, dim, joined};
+use fusion_core::{Error, HostTensors, TensorSource};
 use proptest::prelude::*;
 
 use crate::support::{TINY, plan, random, t5};
@@ -79,7 +81,7 @@ fn naive(name: &str, tables: &[ParamTable], tensors: &[HostTensors], std: f64, s
             value += factor
                 * match specs[p].origin {
                     Origin::Absent(constant) => constant,
-                    _ => f64::from(tensors[p].0[name].data[at]),
+                    _ => f64::from(tensors[p][name].data[at]),
                 };
         }
         // Cross-connections are where every stored dimension by itself belongs to some parent.
@@ -146,7 +148,7 @@ proptest! {
         let child = Executor::new(&plan, &sources).unwrap().in_memory().unwrap();
         for (name, _) in PARAMS {
             let expected = naive(name, &tables, &tensors, std, seed);
-            prop_assert_eq!(&child.0[name].data, &expected, "{}", name);
+            prop_assert_eq!(&child[name].data, &expected, "{}", name);
         }
     }
 }
@@ -168,9 +170,9 @@ fn tied_heads_average_their_logits() {
     let child = Executor::new(&plan, &sources).unwrap().in_memory().unwrap();
 
     let logits = |model: &HostTensors, hidden: &[f32]| -> Vec<f32> {
-        let gain = &model.0["norm"].data;
+        let gain = &model["norm"].data;
         let scale = (hidden.len() as f32).sqrt().recip();
-        let rows = model.0["embedding"].data.chunks(hidden.len());
+        let rows = model["embedding"].data.chunks(hidden.len());
         rows.map(|row| scale * (0..hidden.len()).map(|i| row[i] * gain[i] * hidden[i]).sum::<f32>()).collect()
     };
     let hidden =

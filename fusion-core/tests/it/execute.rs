@@ -1,9 +1,11 @@
 //! The executor: number types, threads, noise, streaming.
 
-use fusion_core::{
-    Axis, Checkpoint, DirectSum, Dtype, Executor, Fill, FusionPlan, HostTensors, LazyTensor, ParamSpec,
-    ParamTable, StandardDeviation, TensorFile, TensorSource, dim, write_tensor_file,
-};
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, Writer};
+use fusion_core::execute::Executor;
+use fusion_core::grow::DirectSum;
+use fusion_core::plan::{Fill, FusionPlan, StandardDeviation};
+use fusion_core::table::{Axis, ParamSpec, ParamTable, dim};
+use fusion_core::{Dtype, HostTensors, TensorSource};
 use half::{bf16, f16};
 
 use crate::support::{Sizes, TINY, plan, random, t5};
@@ -15,7 +17,7 @@ fn noise(std: StandardDeviation) -> DirectSum {
 /// The tensors in another type, through a file.
 fn converted(tensors: &HostTensors, directory: &tempfile::TempDir, name: &str, dtype: Dtype) -> TensorFile {
     let path = directory.path().join(name);
-    let lazy = tensors.0.iter().map(|(name, tensor)| {
+    let lazy = tensors.iter().map(|(name, tensor)| {
         let values = tensor.data.iter();
         let bytes: Vec<u8> = match dtype {
             Dtype::F16 => values.flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
@@ -26,7 +28,7 @@ fn converted(tensors: &HostTensors, directory: &tempfile::TempDir, name: &str, d
         };
         LazyTensor::of_bytes(name, dtype, tensor.shape.clone(), bytes)
     });
-    write_tensor_file(&path, lazy.collect()).unwrap();
+    Writer::default().file(&path, lazy.collect()).unwrap();
     TensorFile::open(&path).unwrap()
 }
 
@@ -34,7 +36,6 @@ fn converted(tensors: &HostTensors, directory: &tempfile::TempDir, name: &str, d
 fn exact(table: &ParamTable) -> HostTensors {
     let mut tensors = random(table, 5);
     tensors
-        .0
         .values_mut()
         .flat_map(|tensor| &mut tensor.data)
         .for_each(|x| *x = (*x * 8.0).round().clamp(-64.0, 64.0));
@@ -77,19 +78,19 @@ fn rounds_to_nearest_and_refuses_what_does_not_fit() {
     let plan = plan(&[&table], &DirectSum::default()).unwrap();
     let mut tensors = random(&table, 0);
     // Half-way cases go to the even neighbour; what is above half-way goes up.
-    tensors.0.get_mut("head").unwrap().data =
+    tensors.get_mut("head").unwrap().data =
         vec![1.0 + 1.0 / 2048.0, 1.0 + 1.0 / 2048.0 + f32::EPSILON, -65519.0];
     let sources: [&dyn TensorSource; 1] = [&tensors];
     let executor = || Executor::new(&plan, &sources).unwrap().output_dtype(Dtype::F16).unwrap();
-    assert_eq!(executor().in_memory().unwrap().0["head"].data, [1.0, 1.0 + 1.0 / 1024.0, -65504.0]);
+    assert_eq!(executor().in_memory().unwrap()["head"].data, [1.0, 1.0 + 1.0 / 1024.0, -65504.0]);
 
-    tensors.0.get_mut("head").unwrap().data = vec![f32::NAN, f32::INFINITY, 1.0];
+    tensors.get_mut("head").unwrap().data = vec![f32::NAN, f32::INFINITY, 1.0];
     let sources: [&dyn TensorSource; 1] = [&tensors];
     let executor = || Executor::new(&plan, &sources).unwrap().output_dtype(Dtype::F16).unwrap();
-    let data = &executor().in_memory().unwrap().0["head"].data;
+    let data = &executor().in_memory().unwrap()["head"].data;
     assert!(data[0].is_nan() && data[1] == f32::INFINITY && data[2] == 1.0);
 
-    tensors.0.get_mut("head").unwrap().data = vec![0.0, 65520.0, 1.0];
+    tensors.get_mut("head").unwrap().data = vec![0.0, 65520.0, 1.0];
     let sources: [&dyn TensorSource; 1] = [&tensors];
     let executor = Executor::new(&plan, &sources).unwrap().output_dtype(Dtype::F16).unwrap();
     insta::assert_snapshot!(
@@ -99,7 +100,11 @@ fn rounds_to_nearest_and_refuses_what_does_not_fit() {
     // The error comes out of the writer, too, and no file is left.
     let directory = tempfile::tempdir().unwrap();
     assert!(
-        executor.write_weights(directory.path(), u64::MAX).unwrap_err().to_string().contains("does not fit")
+        Writer::default()
+            .weights(directory.path(), executor.tensors().unwrap())
+            .unwrap_err()
+            .to_string()
+            .contains("does not fit")
     );
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
@@ -130,14 +135,14 @@ fn noise_has_the_standard_deviation_asked_for() {
     let table = ParamTable::new([layer("wi_0"), layer("wi_1")]).unwrap();
     let mut tensors = random(&table, 2);
     // Off zero, to tell the root mean square from the deviation about the mean.
-    tensors.0.values_mut().flat_map(|tensor| &mut tensor.data).for_each(|x| *x = 2.0 * *x + 3.0);
+    tensors.values_mut().flat_map(|tensor| &mut tensor.data).for_each(|x| *x = 2.0 * *x + 3.0);
     let rms = |values: &[f32]| {
         (values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / values.len() as f64).sqrt()
     };
     let cross = |std, name: &str| -> Vec<f32> {
         let plan = plan(&[&table, &table], &noise(std)).unwrap();
         let child = Executor::new(&plan, &[&tensors, &tensors]).unwrap().in_memory().unwrap();
-        let rows = child.0[name].data.chunks(600).enumerate();
+        let rows = child[name].data.chunks(600).enumerate();
         rows.flat_map(|(row, values)| if row < 200 { &values[300..] } else { &values[..300] }.to_vec())
             .collect()
     };
@@ -145,7 +150,7 @@ fn noise_has_the_standard_deviation_asked_for() {
     assert_eq!(absolute.len(), 2 * 200 * 300);
     assert!((rms(&absolute) - 0.5).abs() < 0.005, "{}", rms(&absolute));
     let relative = cross(StandardDeviation::Relative(0.1), "wi_0");
-    let expected = 0.1 * rms(&tensors.0["wi_0"].data);
+    let expected = 0.1 * rms(&tensors["wi_0"].data);
     assert!((rms(&relative) / expected - 1.0).abs() < 0.01, "{} {expected}", rms(&relative));
     // Parameters get noise of their own.
     let other = cross(StandardDeviation::Absolute(0.5), "wi_1");
@@ -165,7 +170,10 @@ fn streaming_is_the_same_as_in_memory() {
     // In one file, in shards of a few tensors, and with a file for every tensor.
     for (shard_size, files) in [(u64::MAX, 1), (3000, 4), (1, plan.params.len() + 1)] {
         let directory = tempfile::tempdir().unwrap();
-        let hash = executor.write_weights(directory.path(), shard_size).unwrap();
+        let hash = Writer::default()
+            .shard_size(shard_size)
+            .weights(directory.path(), executor.tensors().unwrap())
+            .unwrap();
         let written = std::fs::read_dir(directory.path()).unwrap().count();
         if shard_size == 3000 {
             assert!(written >= files, "{written}")
@@ -186,10 +194,8 @@ fn streaming_is_the_same_as_in_memory() {
 /// One-sided connections fill the blocks on one side of the diagonal with the numbers they would have in both directions.
 #[test]
 fn connections_in_one_direction() {
-    use fusion_core::{
-        Direction,
-        dense::{Activation, DenseNetwork},
-    };
+    use fusion_core::dense::{Activation, DenseNetwork};
+    use fusion_core::plan::Direction;
     // `[out, in]`, and `[in, out]` of the dense network.
     let (table, other) = (t5(TINY), t5(Sizes { embed: 4, heads: 1, kv: 2, mlp: 3, ..TINY }));
     let dense = DenseNetwork::random(&[2, 3, 3, 2], Activation::Relu, 1).unwrap();
@@ -204,7 +210,7 @@ fn connections_in_one_direction() {
         let dense_plan = plan(&[&dense_table, &dense_table], &options).unwrap();
         let dense =
             Executor::new(&dense_plan, &[dense.tensors(), dense.tensors()]).unwrap().in_memory().unwrap();
-        [t5.0["encoder.block.0.layer.1.DenseReluDense.wo.weight"].clone(), dense.0["layers.1.weight"].clone()]
+        [t5["encoder.block.0.layer.1.DenseReluDense.wo.weight"].clone(), dense["layers.1.weight"].clone()]
     };
     let [both, forward, backward] = [Direction::Both, Direction::Forward, Direction::Backward].map(fused);
     // Where a parent's rows and columns begin and end; whether the rows are outputs.

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fusion_core::{Dtype, TensorFile, TensorSource};
+use fusion_core::checkpoint::TensorFile;
+use fusion_core::{Dtype, TensorSource};
 use rmp::encode::{write_array_len, write_bin, write_ext_meta, write_map_len, write_str, write_uint};
 
 fn golden() -> PathBuf {

@@ -1,6 +1,8 @@
 //! `lineage.json`.
 
-use fusion_core::{DirectSum, Fill, Lineage, Part, StandardDeviation, Training, direct_sum};
+use fusion_core::grow::{DirectSum, Part, direct_sum};
+use fusion_core::lineage::{Lineage, Training, TreeLine};
+use fusion_core::plan::{Fill, StandardDeviation};
 
 use crate::support::{TINY, t5};
 
@@ -51,4 +53,36 @@ fn computation_counts_every_ancestor_once() {
     let other = child(&["1", "2"], vec![Some(trained(8.0)), Some(trained(4.0))]);
     let grandchild = child(&["a", "b"], vec![Some(same), Some(other)]);
     assert_eq!(grandchild.total_flops(), 8.0 + 21.9 + 4.0);
+}
+
+#[test]
+fn as_a_tree() {
+    let pair = child(&["1", "1"], vec![Some(trained(8.0)), None]);
+    let mut lineage = child(&["a", "b"], vec![Some(pair), None]);
+    lineage.training.push(Training::default());
+    let line = |(depth, line)| {
+        let kind = match line {
+            TreeLine::Random => "random".into(),
+            TreeLine::Fused(fusion) => format!("fused {}", fusion.parents.len()),
+            TreeLine::Parent(parent) => format!("parent {}", parent.blake3.as_deref().unwrap()),
+            TreeLine::AsAbove => "as above".into(),
+            TreeLine::Unknown => "unknown".into(),
+            TreeLine::Trained(training) => format!("trained {}", training.steps),
+        };
+        format!("{depth} {kind}")
+    };
+    let expected = [
+        "0 fused 2",
+        "0 parent a",
+        "1 fused 2",
+        "1 parent 1",
+        "2 random",
+        "2 trained 10",
+        "1 parent 1",
+        "2 as above",
+        "0 parent b",
+        "1 unknown",
+        "0 trained 0",
+    ];
+    assert_eq!(lineage.tree().into_iter().map(line).collect::<Vec<_>>(), expected);
 }

@@ -1,9 +1,11 @@
 //! Plans as text and as JSON, and what is wrong with bad ones.
 
-use fusion_core::{
-    Axis, DirectSum, Fill, FusionPlan, HostTensor, HostTensors, Normalisation, Part, Placement, PlannedParam,
-    StandardDeviation, TensorSource, Warning, dim, direct_sum,
+use fusion_core::grow::{DirectSum, Part, direct_sum};
+use fusion_core::plan::{
+    Fill, FusionPlan, Normalisation, Placement, PlannedParam, StandardDeviation, Warning,
 };
+use fusion_core::table::{Axis, dim};
+use fusion_core::{HostTensor, HostTensors, TensorSource};
 
 use crate::support::{Sizes, T5_SMALL, TINY, plan, random, t5, without_last_blocks};
 
@@ -212,11 +214,11 @@ fn error_messages() {
     let sound = plan(&[&t5(TINY), &t5(TINY)], &noisy()).unwrap();
     let tensors = random(&t5(TINY), 1);
     let without =
-        HostTensors(tensors.0.clone().into_iter().filter(|(name, _)| name != "shared.weight").collect());
+        tensors.clone().into_iter().filter(|(name, _)| name != "shared.weight").collect::<HostTensors>();
     let mut reshaped = tensors.clone();
-    reshaped.0.insert("shared.weight".into(), HostTensor::zeros([6, 11]));
+    reshaped.insert("shared.weight".into(), HostTensor::zeros([6, 11]));
     let mut broken = tensors.clone();
-    broken.0.get_mut("shared.weight").unwrap().data.pop();
+    broken.get_mut("shared.weight").unwrap().data.pop();
     for sources in
         [vec![&tensors], vec![&tensors, &without], vec![&tensors, &reshaped], vec![&tensors, &broken]]
     {
@@ -232,6 +234,6 @@ fn unread_tensors_are_named() {
     let plan = plan(&[&table, &table], &DirectSum::default()).unwrap();
     let mut tensors = random(&table, 1);
     let plain = tensors.clone();
-    tensors.0.insert("encoder.embed_tokens.weight".into(), HostTensor::zeros([11, 6]));
+    tensors.insert("encoder.embed_tokens.weight".into(), HostTensor::zeros([11, 6]));
     assert_eq!(plan.unread_tensors(&[&plain, &tensors]), [(1, "encoder.embed_tokens.weight".to_string())]);
 }

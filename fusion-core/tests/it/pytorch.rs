@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fusion_core::{Checkpoint, TensorFile, TensorSource};
+use fusion_core::TensorSource;
+use fusion_core::checkpoint::{Checkpoint, TensorFile};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/pytorch").join(name)

@@ -1,10 +1,11 @@
 //! Parents to fuse.
 
-use fusion_core::Axis::{Embed, Heads, Kv, Mlp, RelposBuckets, Vocab};
-use fusion_core::{
-    DirectSum, FusionPlan, HostTensor, HostTensors, Origin, ParamSpec, ParamTable, Part, Philox, Result, dim,
-    direct_sum, joined,
-};
+use fusion_core::grow::{DirectSum, Part, direct_sum};
+use fusion_core::plan::FusionPlan;
+use fusion_core::random::Philox;
+use fusion_core::table::Axis::{Embed, Heads, Kv, Mlp, RelposBuckets, Vocab};
+use fusion_core::table::{Origin, ParamSpec, ParamTable, dim, joined};
+use fusion_core::{HostTensor, HostTensors, Result};
 
 /// T5 1.1's dimensions.
 #[derive(Clone, Copy, Debug)]

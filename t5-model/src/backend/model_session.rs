@@ -282,7 +282,7 @@ impl<O: Ops> Session for ModelSession<O> {
 
     fn load_optimizer_state(&mut self, state: HostTensors) -> Result<(), SessionError> {
         let mut loaded: Vec<Moments<O::Moment>> = self.moments.iter().map(|_| Moments::default()).collect();
-        for (name, tensor) in state.0 {
+        for (name, tensor) in state {
             let found = name.rsplit_once('.').and_then(|(parameter, moment)| {
                 let rows = &self.weights.parameters;
                 let index = rows.binary_search_by(|row| row.spec.name.as_str().cmp(parameter)).ok()?;

@@ -3,7 +3,8 @@
 //! Activations are `[batch, length, features]` throughout, so ranks stay fixed. Buckets, masks and dropout draws come
 //! from the host, so every backend sees the same numbers. What crosses this trait is f32, whatever a device computes in.
 
-use fusion_core::{HostTensor, Philox};
+use fusion_core::HostTensor;
+use fusion_core::random::Philox;
 use rayon::prelude::*;
 
 use crate::Update;

@@ -1,7 +1,8 @@
 //! Backends register themselves: once a crate that submits a [`Backend`] through `inventory` is linked into the binary,
 //! the backend can be chosen by name.
 
-use fusion_core::{PlanDevice, TensorSource};
+use fusion_core::TensorSource;
+use fusion_core::execute::PlanDevice;
 
 use super::{Computation, DeviceInfo, ModelSession, Ops, Precision, Session, TrainingMemory, TrainingSize};
 use crate::conformance::{self, Check};

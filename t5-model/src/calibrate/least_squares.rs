@@ -96,7 +96,8 @@ fn substitute(factor: &[f64], values: &mut [f64]) {
 
 #[cfg(test)]
 mod tests {
-    use fusion_core::{HostTensor, Philox};
+    use fusion_core::HostTensor;
+    use fusion_core::random::Philox;
 
     use super::LeastSquares;
 

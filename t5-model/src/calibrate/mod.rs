@@ -88,7 +88,7 @@ impl Calibration<'_> {
                 }
             }
         })?;
-        if let Some(gains) = weights.0.get_mut(&norm.weight()) {
+        if let Some(gains) = weights.get_mut(&norm.weight()) {
             for (gain, (xy, xx)) in gains.data.iter_mut().zip(sums) {
                 let factor = if xx > 0.0 { xy / xx } else { 1.0 };
                 *gain = (f64::from(*gain) * factor) as f32;
@@ -108,7 +108,7 @@ impl Calibration<'_> {
     ) -> Result<(), SessionError> {
         let output = sublayer.output();
         let [before, inner] = [Module::Norm(sublayer), output].map(Probe::Input);
-        let Some(shape) = weights.0.get(&output.weight()).map(|weight| weight.shape.clone()) else {
+        let Some(shape) = weights.get(&output.weight()).map(|weight| weight.shape.clone()) else {
             return Ok(());
         };
         let mut squares = LeastSquares::new(shape[1], shape[0]);
@@ -122,7 +122,7 @@ impl Calibration<'_> {
                 squares.add(&found[1], &wanted);
             },
         )?;
-        if let Some(weight) = weights.0.get_mut(&output.weight()) {
+        if let Some(weight) = weights.get_mut(&output.weight()) {
             squares.refit(weight, RIDGE);
         }
         Ok(())
@@ -141,7 +141,7 @@ impl Calibration<'_> {
         self.visit(ensemble, config, weights, [&probes, &probes], |expected, found| {
             squares.add(&found[0], &expected[0]);
         })?;
-        let Some(head) = weights.0.get_mut(&Module::Head.weight()) else { return Ok(()) };
+        let Some(head) = weights.get_mut(&Module::Head.weight()) else { return Ok(()) };
         let mut map = HostTensor::zeros([width, width]);
         map.data.iter_mut().step_by(width + 1).for_each(|diagonal| *diagonal = 1.0);
         squares.refit(&mut map, RIDGE);

@@ -4,7 +4,8 @@ mod from_shapes;
 
 use std::path::Path;
 
-use fusion_core::{Checkpoint, TensorSource};
+use fusion_core::TensorSource;
+use fusion_core::checkpoint::Checkpoint;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

@@ -1,6 +1,7 @@
 //! Greedy decoding and ranking against transformers: `t5_goldens.py`.
 
-use fusion_core::{Checkpoint, HostTensor, TensorFile, TensorSource};
+use fusion_core::checkpoint::{Checkpoint, TensorFile};
+use fusion_core::{HostTensor, TensorSource};
 use serde::Deserialize;
 
 use super::references::{self, batch, deviation};

@@ -1,6 +1,7 @@
 //! Attention over more positions than a kernel takes at a time, against plain loops in f64.
 
-use fusion_core::{HostTensor, Philox};
+use fusion_core::HostTensor;
+use fusion_core::random::Philox;
 
 use super::references::deviation;
 use crate::Ops;

@@ -16,7 +16,8 @@ pub use operations::operations;
 pub use plans::{fused_models, plan_execution};
 pub use references::{REFERENCES, set_references};
 
-use fusion_core::{HostTensors, Philox, TensorSource};
+use fusion_core::random::Philox;
+use fusion_core::{HostTensors, TensorSource};
 
 use crate::parameters::{initialize, parameters};
 use crate::{Backend, Computation, Result, Session, SessionError, T5Config};
@@ -52,7 +53,7 @@ pub fn random_weights(config: &T5Config, seed: u64) -> Result<HostTensors> {
     let mut weights = initialize(config, seed)?;
     for parameter in parameters(config)?.into_iter().filter(|parameter| parameter.module.is_norm()) {
         let name = parameter.spec.name;
-        let Some(tensor) = weights.0.get_mut(&name) else { continue };
+        let Some(tensor) = weights.get_mut(&name) else { continue };
         let gains = Philox::new(seed, &format!("gains of {name}"));
         (0..).zip(&mut tensor.data).for_each(|(index, gain)| *gain = 0.5 + gains.uniform(index));
     }

@@ -1,8 +1,10 @@
 //! Whole models against transformers: `t5_goldens.py` and `fusion_goldens.py`.
 
-use fusion_core::{
-    Checkpoint, DirectSum, Executor, Fill, HostTensor, Normalisation, TensorFile, TensorSource,
-};
+use fusion_core::checkpoint::{Checkpoint, TensorFile};
+use fusion_core::execute::Executor;
+use fusion_core::grow::DirectSum;
+use fusion_core::plan::{Fill, Normalisation};
+use fusion_core::{HostTensor, TensorSource};
 
 use super::references::{self, batch, deviation, number_deviation};
 use super::{Check, Suite};

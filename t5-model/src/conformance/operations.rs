@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use fusion_core::{HostTensor, TensorFile, TensorSource};
+use fusion_core::checkpoint::TensorFile;
+use fusion_core::{HostTensor, TensorSource};
 
 use super::Check;
 use super::by_hand::{by_hand, check};

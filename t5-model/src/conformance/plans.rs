@@ -1,9 +1,9 @@
 //! Executing plans on a device, against the host.
 
-use fusion_core::{
-    DirectSum, Direction, Executor, Fill, HostTensor, HostTensors, Normalisation, PlanDevice,
-    StandardDeviation, TensorSource,
-};
+use fusion_core::execute::{Executor, PlanDevice};
+use fusion_core::grow::DirectSum;
+use fusion_core::plan::{Direction, Fill, Normalisation, StandardDeviation};
+use fusion_core::{HostTensor, HostTensors, TensorSource};
 
 use super::references::deviation;
 use super::{Check, random_weights};
@@ -40,7 +40,7 @@ pub fn plan_execution(device: &dyn PlanDevice) -> Result<Vec<Check>, SessionErro
     let check = |case: FusionCase| {
         Check::run(format!("plan: {}", case.name), ALLOWED, || {
             let (expected, found) = (case.execute(None)?, case.execute(Some(device))?);
-            let worst = expected.0.iter().map(|(name, tensor)| deviation(found.0.get(name), tensor));
+            let worst = expected.iter().map(|(name, tensor)| deviation(found.get(name), tensor));
             Ok(worst.fold(0.0, f64::max))
         })
     };
@@ -64,7 +64,7 @@ fn digest(model: &HostTensors) -> String {
         };
         format!("{name} {:?} mean {:.4e} rms {:.4e}\n", tensor.shape, mean(1), mean(2).sqrt())
     };
-    model.0.iter().map(line).collect()
+    model.iter().map(line).collect()
 }
 
 /// Fusions of every method, of unequal parents, and with every kind of filling.

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use fusion_core::{HostTensor, TensorFile, TensorSource};
+use fusion_core::checkpoint::TensorFile;
+use fusion_core::{HostTensor, TensorSource};
 
 use crate::{Batch, Error, Result};
 

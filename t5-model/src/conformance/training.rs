@@ -1,6 +1,7 @@
 //! Updates of whole models.
 
-use fusion_core::{Checkpoint, HostTensor, HostTensors, TensorFile, TensorSource};
+use fusion_core::checkpoint::{Checkpoint, TensorFile};
+use fusion_core::{HostTensor, HostTensors, TensorSource};
 
 use super::references::{self, batch, deviation};
 use super::{Check, Suite, random_weights};
@@ -64,7 +65,7 @@ impl Suite<'_> {
         let weights = session.export()?;
         for name in expected.names() {
             let Some(parameter) = name.strip_prefix("final.") else { continue };
-            worst = worst.max(deviation(weights.0.get(parameter), &load(&name)?));
+            worst = worst.max(deviation(weights.get(parameter), &load(&name)?));
         }
         Ok(worst)
     }
@@ -85,8 +86,8 @@ impl Suite<'_> {
         if (one.correct, one.tokens) != (many.correct, many.tokens) && self.how.precision == Precision::F32 {
             worst = f64::INFINITY;
         }
-        for (name, expected) in &expected.0 {
-            worst = worst.max(deviation(found.0.get(name), expected));
+        for (name, expected) in &expected {
+            worst = worst.max(deviation(found.get(name), expected));
         }
         Ok(worst)
     }
@@ -180,6 +181,6 @@ fn select(batch: &Batch, rows: impl IntoIterator<Item = usize>) -> Batch {
 }
 
 fn worst(found: &HostTensors, expected: &HostTensors) -> f64 {
-    let each = expected.0.iter().map(|(name, tensor)| deviation(found.0.get(name), tensor));
+    let each = expected.iter().map(|(name, tensor)| deviation(found.get(name), tensor));
     each.fold(0.0, f64::max)
 }

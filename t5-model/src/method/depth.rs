@@ -1,6 +1,6 @@
 //! Parents with fewer blocks than their child.
 
-use fusion_core::ParamTable;
+use fusion_core::table::ParamTable;
 use serde::{Deserialize, Serialize};
 
 use crate::parameters::{Block, table_with_blocks};

@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use fusion_core::{DirectSum, FusionPlan, Normalisation, Part, direct_sum};
+use fusion_core::grow::{DirectSum, Part, direct_sum};
+use fusion_core::plan::{FusionPlan, Normalisation};
 
 use super::depth::child_layers;
 use super::refusal::check_compatible;

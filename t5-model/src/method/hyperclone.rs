@@ -2,7 +2,9 @@
 //! is tiled in both of its directions and divided by the number of copies of its inputs. Preserves the function, with
 //! noise too: it cancels between pairs of copies. Without noise nothing tells the copies apart in training.
 
-use fusion_core::{Axis, Shares, StandardDeviation, Widen, whole_copies, widen};
+use fusion_core::grow::{Shares, Widen, whole_copies, widen};
+use fusion_core::plan::StandardDeviation;
+use fusion_core::table::Axis;
 
 use super::{FusionParent, Grown, Method, part};
 use crate::{Result, parameter_table};

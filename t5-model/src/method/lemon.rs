@@ -2,7 +2,7 @@
 //! the copies' shares in the sums over them are unequal, which tells them apart in training without any noise. Preserves
 //! the function. LEMON's expansion in depth is `stack` with new blocks that begin silent.
 
-use fusion_core::Shares;
+use fusion_core::grow::Shares;
 
 use super::net2net::widened;
 use super::{FusionParent, Grown, Method, Widths};

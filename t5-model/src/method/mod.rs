@@ -1,5 +1,5 @@
 //! The methods that make a larger model out of smaller ones, one file each. All of them end in a
-//! [`FusionPlan`](fusion_core::FusionPlan).
+//! [`FusionPlan`](fusion_core::plan::FusionPlan).
 
 mod depth;
 mod fuse;
@@ -11,7 +11,9 @@ mod refusal;
 mod self_fusion;
 mod stack;
 
-use fusion_core::{FusionPlan, ParamTable, Part};
+use fusion_core::grow::Part;
+use fusion_core::plan::FusionPlan;
+use fusion_core::table::ParamTable;
 use serde::{Deserialize, Serialize};
 
 pub use depth::DepthAlignment;

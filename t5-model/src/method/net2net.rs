@@ -3,7 +3,9 @@
 //! number, those copied beyond whole copies chosen at random; d_model grows by whole copies, since the normalisation
 //! takes a mean over it. Preserves the function, with noise too: it cancels between pairs of copies.
 
-use fusion_core::{Axis, Shares, StandardDeviation, Widen, copies_up_to, widen};
+use fusion_core::grow::{Shares, Widen, copies_up_to, widen};
+use fusion_core::plan::StandardDeviation;
+use fusion_core::table::Axis;
 
 use super::{FusionParent, Grown, Method, Widths, part};
 use crate::{Result, parameter_table};

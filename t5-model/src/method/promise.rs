@@ -1,6 +1,6 @@
 //! What a child predicts before it is trained.
 
-use fusion_core::{Fill, FusionPlan, Warning};
+use fusion_core::plan::{Fill, FusionPlan, Warning};
 use serde::Serialize;
 
 use super::Method;

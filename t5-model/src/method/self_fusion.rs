@@ -2,7 +2,7 @@
 //! as long as the cross-connections are zero; then both halves get equal gradients, and noise is needed to tell them
 //! apart.
 
-use fusion_core::DirectSum;
+use fusion_core::grow::DirectSum;
 
 use super::{DepthAlignment, FusionParent, Grown, Method, child_config, fusion_plan};
 use crate::Result;

@@ -3,7 +3,8 @@
 //! not preserve the function. Silent copies, whose output projections are zero, do (Shen et al., *Staged Training*, arXiv
 //! 2203.06211; LLaMA Pro, arXiv 2401.02415): they add nothing until training makes them.
 
-use fusion_core::{DirectSum, Normalisation, direct_sum};
+use fusion_core::grow::{DirectSum, direct_sum};
+use fusion_core::plan::Normalisation;
 use serde::{Deserialize, Serialize};
 
 use super::{FusionParent, Grown, Method, part};

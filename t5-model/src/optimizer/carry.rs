@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::Path;
 
-use fusion_core::{
-    Carry, CrossSquares, Dtype, FusionPlan, HostTensor, LazyTensor, Placement, PlannedParam, Progress,
-    Squares, TensorSource,
-};
+use fusion_core::carry::{Carry, CrossSquares, Squares};
+use fusion_core::checkpoint::{LazyTensor, Writer};
+use fusion_core::plan::{FusionPlan, Placement, PlannedParam};
+use fusion_core::{Dtype, HostTensor, TensorSource};
 use serde::{Deserialize, Serialize};
 
 use super::{Moment, Optimizer, OptimizerState, write_optimizer_state};
@@ -91,12 +91,7 @@ impl<'a> CarriedState<'a> {
 
     /// Writes the state beside the child's weights, with somebody to tell of the bytes. Few moments are in memory at a time,
     /// each with those it comes from.
-    pub fn write(
-        &self,
-        directory: &Path,
-        weights_blake3: &str,
-        progress: Option<&Progress<'_>>,
-    ) -> Result<()> {
+    pub fn write(&self, directory: &Path, weights_blake3: &str, writer: &Writer<'_>) -> Result<()> {
         let mut tensors = Vec::new();
         for param in &self.plan.params {
             let shape = param.shape();
@@ -107,7 +102,7 @@ impl<'a> CarriedState<'a> {
                 }));
             }
         }
-        write_optimizer_state(directory, self.optimizer, self.step, weights_blake3, tensors, progress)?;
+        write_optimizer_state(directory, self.optimizer, self.step, weights_blake3, tensors, writer)?;
         Ok(())
     }
 

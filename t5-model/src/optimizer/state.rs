@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fusion_core::{
-    HostTensors, LazyTensor, ParamTable, Progress, TensorFile, TensorSource, write_file_atomically,
-    write_tensor_file_with_progress,
-};
+use fusion_core::atomic::write_file_atomically;
+use fusion_core::checkpoint::{LazyTensor, TensorFile, Writer};
+use fusion_core::table::ParamTable;
+use fusion_core::{HostTensors, TensorSource};
 use serde::{Deserialize, Serialize};
 
 use super::Optimizer;
@@ -128,17 +128,17 @@ impl OptimizerState {
     }
 }
 
-/// Writes a state beside weights with a hash, with somebody to tell of the moments' bytes. Returns the moments' hash.
+/// Writes a state beside weights with that hash. Returns the moments' hash.
 pub fn write_optimizer_state(
     directory: &Path,
     optimizer: Optimizer,
     step: u64,
     weights_blake3: &str,
     moments: Vec<LazyTensor<'_>>,
-    progress: Option<&Progress<'_>>,
+    writer: &Writer<'_>,
 ) -> Result<String> {
     let path = directory.join(MOMENTS);
-    write_tensor_file_with_progress(&path, moments, progress)?;
+    writer.file(&path, moments)?;
     // Of what arrived in the file, not of what was sent there.
     let blake3 = TensorFile::open(&path)?.blake3()?;
     let weights_blake3 = weights_blake3.to_owned();

@@ -1,6 +1,7 @@
 //! Random initial weights.
 
-use fusion_core::{HostTensor, HostTensors, Philox};
+use fusion_core::random::Philox;
+use fusion_core::{HostTensor, HostTensors};
 
 use super::{Parameter, parameters};
 use crate::{Result, T5Config};

@@ -1,7 +1,7 @@
 //! The table of T5's parameters: axes, initial values, weight decay, and how logits average (Section 3.1).
 
-use fusion_core::Axis::{Embed, Heads, Kv, Mlp, RelposBuckets, Vocab};
-use fusion_core::{Averaging, Dim, Origin, ParamSpec, ParamTable, dim, joined};
+use fusion_core::table::Axis::{Embed, Heads, Kv, Mlp, RelposBuckets, Vocab};
+use fusion_core::table::{Averaging, Dim, Origin, ParamSpec, ParamTable, dim, joined};
 
 use super::module::{Linear, Module, Stack, Sublayer, SublayerKind};
 use crate::{Result, T5Config};

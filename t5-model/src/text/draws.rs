@@ -1,6 +1,6 @@
 //! Random permutations that are functions of a seed and of what they are for.
 
-use fusion_core::philox4x32;
+use fusion_core::random::philox4x32;
 
 /// What a permutation is for; different uses of a seed have nothing in common.
 #[derive(Clone, Copy, Debug)]
@@ -15,5 +15,5 @@ pub(super) enum Draw {
 pub(super) fn permutation(n: usize, draw: Draw, seed: u64, epoch: u64, number: u64) -> Vec<usize> {
     let counter = [number as u32, (number >> 32) as u32, epoch as u32, draw as u32];
     let [low, high, ..] = philox4x32(counter, [seed as u32, (seed >> 32) as u32]);
-    fusion_core::permutation(u64::from(high) << 32 | u64::from(low), n)
+    fusion_core::random::permutation(u64::from(high) << 32 | u64::from(low), n)
 }

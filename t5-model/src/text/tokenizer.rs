@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use fusion_core::write_file_atomically;
+use fusion_core::atomic::write_file_atomically;
 use serde::de::IgnoredAny;
 use serde_json::json;
 use sha2::{Digest, Sha256};

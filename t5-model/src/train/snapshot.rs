@@ -3,16 +3,17 @@
 use std::fs;
 use std::path::Path;
 
-use fusion_core::{
-    Checkpoint, DEFAULT_SHARD_SIZE, Error, HostTensors, LazyTensor, Lineage, TensorFile, TensorSource,
-    write_directory_atomically, write_file_atomically, write_tensors,
-};
+use fusion_core::atomic::{write_directory_atomically, write_file_atomically};
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, Writer};
+use fusion_core::lineage::Lineage;
+use fusion_core::{Error, HostTensors, TensorSource};
 use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::error::{Result, TrainError};
+use super::identity::Identity;
 use crate::optimizer::write_optimizer_state;
 use crate::text::Tokenizer;
 use crate::{Optimizer, Session};
@@ -27,15 +28,17 @@ struct File<S> {
     version: u32,
     #[serde(flatten)]
     state: S,
+    identity: Identity,
     weights_blake3: String,
     optimizer_blake3: Option<String>,
 }
 
 /// What is saved beside the session's own weights and moments.
-pub struct Snapshot<'a, S> {
-    /// Where the training stands; becomes a part of `training_state.json`.
+pub(super) struct Snapshot<'a, S> {
+    /// Where the training stands; becomes part of `training_state.json`, as does `identity`.
     pub state: &'a S,
-    /// Of the model as it is now, but for the hash of its weights.
+    pub identity: &'a Identity,
+    /// Of the model as it is now, without the hash of its weights.
     pub lineage: Lineage,
     pub tokenizer: &'a Tokenizer,
     /// What the session's moments are of, with the updates behind them; `None` to leave them out.
@@ -48,12 +51,12 @@ impl<S: Serialize> Snapshot<'_, S> {
     /// # Errors
     /// [`TrainError::NonFiniteWeights`], or what is wrong with session or files.
     pub fn write(self, session: &dyn Session, directory: &Path) -> Result<()> {
-        let Snapshot { state, mut lineage, tokenizer, optimizer } = self;
+        let Snapshot { state, identity, mut lineage, tokenizer, optimizer } = self;
         let weights = session.export()?;
         check_finite(&weights)?;
         write_directory_atomically(directory, |directory| {
             write_json(directory, "config.json", &session.config().to_json())?;
-            write_tensors(directory, &weights, DEFAULT_SHARD_SIZE)?;
+            Writer::default().weights(directory, LazyTensor::all(&weights)?)?;
             tokenizer.save(directory)?;
             // Of what arrived in the file, not of what was sent there.
             let weights_blake3 = Checkpoint::open(directory)?.blake3()?;
@@ -65,15 +68,17 @@ impl<S: Serialize> Snapshot<'_, S> {
             };
             lineage.blake3 = Some(weights_blake3.clone());
             lineage.write(directory)?;
-            let file = File { version: VERSION, state, weights_blake3, optimizer_blake3 };
+            let identity = identity.clone();
+            let file = File { version: VERSION, state, identity, weights_blake3, optimizer_blake3 };
             write_json(directory, STATE, &file)
         })
     }
 }
 
 /// What a checkpoint says about its training.
-pub struct Saved<S> {
+pub(super) struct Saved<S> {
     pub state: S,
+    pub identity: Identity,
     weights_blake3: String,
     optimizer_blake3: Option<String>,
 }
@@ -93,9 +98,9 @@ impl<S: DeserializeOwned> Saved<S> {
         if let Some(version) = version.filter(|version| *version > VERSION.into()) {
             return Err(TrainError::Version { path, version, supported: VERSION });
         }
-        let File { state, weights_blake3, optimizer_blake3, .. } =
-            serde_json::from_value::<File<S>>(value).map_err(invalid)?;
-        Ok(Saved { state, weights_blake3, optimizer_blake3 })
+        let File { state, identity, weights_blake3, optimizer_blake3, .. } =
+            serde_json::from_value(value).map_err(invalid)?;
+        Ok(Saved { state, identity, weights_blake3, optimizer_blake3 })
     }
 
     /// Reads all weights and the optimiser's moments, and compares them with their hashes. Gives the moments.
@@ -129,9 +134,8 @@ fn write_optimizer(
     weights_blake3: &str,
 ) -> Result<String> {
     let moments = session.optimizer_state()?;
-    let tensors =
-        moments.names().iter().map(|name| LazyTensor::of(&moments, name)).collect::<Result<_, _>>()?;
-    Ok(write_optimizer_state(directory, optimizer, step, weights_blake3, tensors, None)?)
+    let (tensors, writer) = (LazyTensor::all(&moments)?, Writer::default());
+    Ok(write_optimizer_state(directory, optimizer, step, weights_blake3, tensors, &writer)?)
 }
 
 fn write_json(directory: &Path, name: &str, value: &impl Serialize) -> Result<()> {
@@ -143,7 +147,7 @@ fn write_json(directory: &Path, name: &str, value: &impl Serialize) -> Result<()
 
 /// The weights of the last update are only looked at by the next one.
 fn check_finite(weights: &HostTensors) -> Result<()> {
-    for (parameter, tensor) in &weights.0 {
+    for (parameter, tensor) in weights {
         if !tensor.data.par_iter().all(|value| value.is_finite()) {
             return Err(TrainError::NonFiniteWeights { parameter: parameter.clone() });
         }

@@ -3,7 +3,8 @@
 
 mod reference;
 
-use fusion_core::{DirectSum, Fill, FusionPlan, Normalisation, StandardDeviation};
+use fusion_core::grow::DirectSum;
+use fusion_core::plan::{Fill, FusionPlan, Normalisation, StandardDeviation};
 use proptest::prelude::*;
 use reference::{Weights, logits};
 use t5_model::conformance::random_weights;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use fusion_core::{Dtype, Error, Executor, FusionPlan, HostTensors, Result, TensorSource, TensorView};
+use fusion_core::execute::Executor;
+use fusion_core::plan::FusionPlan;
+use fusion_core::{Dtype, Error, HostTensors, Result, TensorSource, TensorView};
 use t5_model::{FeedForward, T5Config, position_bucket};
 
 /// Weights in f64, little-endian.
@@ -11,7 +13,7 @@ pub struct Weights(BTreeMap<String, (Vec<usize>, Vec<u8>)>);
 impl Weights {
     pub fn new(tensors: &HostTensors) -> Self {
         let bytes = |data: &[f32]| data.iter().flat_map(|value| f64::from(*value).to_le_bytes()).collect();
-        Weights(tensors.0.iter().map(|(name, t)| (name.clone(), (t.shape.clone(), bytes(&t.data)))).collect())
+        Weights(tensors.iter().map(|(name, t)| (name.clone(), (t.shape.clone(), bytes(&t.data)))).collect())
     }
 
     /// What a plan makes of parents in f64.

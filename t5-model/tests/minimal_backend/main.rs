@@ -6,7 +6,7 @@ mod operations;
 mod plan;
 mod unfinished;
 
-use fusion_core::PlanDevice;
+use fusion_core::execute::PlanDevice;
 use t5_model::backend::AnyOps;
 use t5_model::conformance::suite;
 use t5_model::{Backend, Computation, DeviceInfo, Precision, T5Config, backend};

@@ -2,7 +2,8 @@
 
 use std::error::Error;
 
-use fusion_core::{HostTensor, PlacedBox, PlanDevice};
+use fusion_core::HostTensor;
+use fusion_core::execute::{PlacedBox, PlanDevice};
 
 pub struct MinimalPlans;
 

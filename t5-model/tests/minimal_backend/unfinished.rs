@@ -1,6 +1,7 @@
 //! The suite on a backend that is being written: what is there is checked, what is missing fails and says so.
 
-use fusion_core::{HostTensor, PlacedBox, PlanDevice, TensorSource};
+use fusion_core::execute::{PlacedBox, PlanDevice};
+use fusion_core::{HostTensor, TensorSource};
 use t5_model::backend::AnyOps;
 use t5_model::conformance::suite;
 use t5_model::{Backend, Computation, DeviceInfo, Session, SessionError, T5Config};

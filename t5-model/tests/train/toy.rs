@@ -5,17 +5,21 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fusion_core::{Checkpoint, HostTensor, HostTensors, Lineage, TensorSource};
+use fusion_core::checkpoint::Checkpoint;
+use fusion_core::lineage::Lineage;
+use fusion_core::{HostTensor, HostTensors, TensorSource};
 use serde_json::Value;
 use t5_model::optimizer::OptimizerState;
 use t5_model::text::{Corpus, DataPosition, Order, SpanCorruption, SpanCorruptionStream, StreamOptions};
-use t5_model::train::{Event, Outcome, Run, Settings, TrainError, train};
+use t5_model::train::{EvaluationPoint, Outcome, Run, Settings, TrainError, train};
 use t5_model::{Batch, Evaluation, Forward, Schedule, Session, SessionError, T5Config, TrainStep, Update};
 use tempfile::TempDir;
 
 use crate::text_support::{documents, tokenizer};
 
 const SIZE: usize = 8;
+
+pub type Event<'a> = t5_model::train::Event<'a, EvaluationPoint>;
 
 /// What the toy does wrong, and when.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -140,7 +144,7 @@ impl Session for Toy {
     fn export(&self) -> Result<HostTensors, SessionError> {
         let mut tensors = Toy::tensor("toy.weight", &self.weights);
         if matches!(self.fault, Some(Fault::Export(step)) if self.step >= step) {
-            tensors.0.insert("toy.bias".into(), HostTensor { shape: vec![3], data: vec![0.0; 2] });
+            tensors.insert("toy.bias".into(), HostTensor { shape: vec![3], data: vec![0.0; 2] });
         }
         Ok(tensors)
     }
@@ -151,8 +155,8 @@ impl Session for Toy {
     }
 
     fn load_optimizer_state(&mut self, mut state: HostTensors) -> Result<(), SessionError> {
-        self.momentum = state.0.remove("toy.weight.momentum").map(|tensor| tensor.data);
-        assert!(state.0.is_empty());
+        self.momentum = state.remove("toy.weight.momentum").map(|tensor| tensor.data);
+        assert!(state.is_empty());
         Ok(())
     }
 }
@@ -318,7 +322,7 @@ fn describe(event: &Event<'_>) -> Option<String> {
             Some(format!("resumed {} at {step}, {missing_metrics} lines missing", name(checkpoint)))
         }
         Event::Step { step, .. } => Some(format!("step {step}")),
-        Event::Evaluated { point, .. } => Some(format!("evaluated {}", point.step)),
+        Event::Evaluated { step, .. } => Some(format!("evaluated {step}")),
         Event::CheckpointWritten { path, step, .. } => Some(format!("wrote {} at {step}", name(path))),
         _ => None,
     }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::program::{Called, call, directory, text};
 
-const LAUNCHER: &str = include_str!("../../src/bundle/deep-fusion");
+const LAUNCHER: &str = include_str!("../../src/dev/bundle/deep-fusion");
 /// In the program's place; says with which libraries it was started.
 const PROGRAM: &str = r#"#!/bin/sh
 echo "$LD_LIBRARY_PATH, once ${DEEP_FUSION_CALLERS_LD_LIBRARY_PATH-unset}, with $*"

@@ -149,7 +149,7 @@ fn methods_that_grow_one_model() {
         let file = output.path().join("forward.safetensors");
         let files = ["--input", text(&input), "--output", text(&file)];
         call(&[&["forward", "--model", text(model)], &files[..]].concat()).success();
-        let file = fusion_core::TensorFile::open(&file).expect("a file");
+        let file = fusion_core::checkpoint::TensorFile::open(&file).expect("a file");
         fusion_core::TensorSource::load_f32(&file, "logits").expect("logits").data
     };
     let expected = logits(&parent);
@@ -168,7 +168,7 @@ fn methods_that_grow_one_model() {
         let pairs = expected.iter().zip(logits(&child));
         let difference = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert_eq!(difference < 2e-5, preserves, "{options:?}: {difference:e}");
-        let mut lineage = fusion_core::Lineage::read(&child).expect("readable").expect("there");
+        let mut lineage = fusion_core::lineage::Lineage::read(&child).expect("readable").expect("there");
         let fusion = lineage.fusion.as_mut().expect("a fusion");
         fusion.parents.clear();
         lineages += &format!("{}\n", serde_json::to_string(fusion).expect("JSON"));

@@ -1,6 +1,8 @@
 //! The direction of the workspace's dependencies.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
@@ -26,6 +28,7 @@ fn dependencies_point_one_way() {
         "t5-model",
         "glue-eval",
         "backend-burn",
+        "pipeline",
         "xtask"
     ])));
 
@@ -36,7 +39,8 @@ fn dependencies_point_one_way() {
             "fusion-core" => BTreeSet::new(),
             "t5-model" => BTreeSet::from(["fusion-core"]),
             "glue-eval" => BTreeSet::from(["fusion-core", "t5-model"]),
-            "xtask" => &BTreeSet::from(["fusion-core", "t5-model", "glue-eval"]) | &backends,
+            "pipeline" => BTreeSet::from(["fusion-core", "t5-model", "glue-eval"]),
+            "xtask" => &BTreeSet::from(["fusion-core", "t5-model", "glue-eval", "pipeline"]) | &backends,
             backend if backends.contains(backend) => BTreeSet::from(["fusion-core", "t5-model"]),
             other => panic!("{other} has no place in the workspace's order"),
         };
@@ -46,7 +50,8 @@ fn dependencies_point_one_way() {
             let found: Vec<&&str> = what.iter().filter(|what| dependencies.contains(**what)).collect();
             assert!(here || found.is_empty(), "{name} depends on {found:?}");
         };
-        only_here(&["anyhow", "clap", "indicatif"], name == "xtask");
+        only_here(&["clap", "ctrlc", "indicatif"], name == "xtask");
+        only_here(&["anyhow"], ["pipeline", "xtask"].contains(&name.as_str()));
         let is_framework = |other: &&String| {
             let frameworks = ["burn", "tch", "dfdx", "candle", "ndarray", "cubecl"];
             frameworks
@@ -59,6 +64,36 @@ fn dependencies_point_one_way() {
             "{name} depends on {frameworks:?}"
         );
     }
+}
+
+/// What runs recipes is a library: whoever calls it shows what happens, chooses the backend and ends the process.
+#[test]
+fn the_pipeline_knows_no_terminal_and_no_backend() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipeline/src");
+    let mut words = ["clap::", "indicatif", "ctrlc", "process::exit", "print!", "println!", "std::io::std"]
+        .map(str::to_owned)
+        .to_vec();
+    let metadata = MetadataCommand::new().no_deps().exec().expect("cargo metadata");
+    let names = metadata.packages.iter().map(|package| package.name.replace('-', "_"));
+    words.extend(names.filter(|name| name.starts_with("backend_")));
+    for file in sources(&root) {
+        let text = fs::read_to_string(&file).expect("a source");
+        let found: Vec<&String> = words.iter().filter(|word| text.contains(word.as_str())).collect();
+        assert!(found.is_empty(), "{} names {found:?}", file.display());
+    }
+}
+
+/// The Rust files in a folder.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths
+        .flat_map(|path| match path.is_dir() {
+            true => sources(&path),
+            false => vec![path],
+        })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .collect()
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use fusion_core::{Checkpoint, Lineage};
+use fusion_core::checkpoint::Checkpoint;
+use fusion_core::lineage::Lineage;
 
 use crate::program::{call, directory, golden, text};
 

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use fusion_core::{Checkpoint, Dtype, TensorSource};
+use fusion_core::checkpoint::Checkpoint;
+use fusion_core::{Dtype, TensorSource};
 use serde_json::{Value, json};
 
 use crate::program::{call, directory, golden, text};

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use fusion_core::{Dtype, LazyTensor, write_tensor_file};
+use fusion_core::Dtype;
+use fusion_core::checkpoint::{LazyTensor, Writer};
 
 use crate::program::{call, directory, golden, text};
 
@@ -25,7 +26,7 @@ fn write(path: &Path, tensors: &[Tensor]) {
         };
         LazyTensor::of_bytes(tensor.name, tensor.dtype, tensor.shape.clone(), bytes)
     };
-    write_tensor_file(path, tensors.iter().map(lazy).collect()).expect("a file");
+    Writer::default().file(path, tensors.iter().map(lazy).collect()).expect("a file");
 }
 
 #[test]
@@ -62,7 +63,8 @@ fn errors_name_tensor_type_and_shape() {
 #[cfg(feature = "burn")]
 #[test]
 fn the_references_are_met() {
-    use fusion_core::{TensorFile, TensorSource};
+    use fusion_core::TensorSource;
+    use fusion_core::checkpoint::TensorFile;
 
     let folder = directory(&[]);
     let output = folder.path().join("out.safetensors");

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fusion_core::{Checkpoint, HostTensor, HostTensors, LazyTensor, TensorFile, TensorSource};
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, Writer};
+use fusion_core::{HostTensor, HostTensors, TensorSource};
 use serde_json::{Value, json};
 use t5_model::Optimizer;
 use t5_model::optimizer::write_optimizer_state;
@@ -30,9 +31,9 @@ fn with_state(folder: &Path, name: &str, optimizer: Optimizer, step: u64) -> Pat
 }
 
 fn write(parent: &Path, optimizer: Optimizer, step: u64, moments: &HostTensors) {
-    let tensors = moments.names().iter().map(|name| LazyTensor::of(moments, name).expect("there")).collect();
+    let tensors = LazyTensor::all(moments).expect("there");
     let weights = Checkpoint::open(parent).and_then(|checkpoint| checkpoint.blake3()).expect("a hash");
-    write_optimizer_state(parent, optimizer, step, &weights, tensors, None).expect("written");
+    write_optimizer_state(parent, optimizer, step, &weights, tensors, &Writer::default()).expect("written");
 }
 
 fn json_in(directory: &Path, file: &str) -> Value {

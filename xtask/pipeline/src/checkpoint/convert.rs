@@ -1,0 +1,233 @@
+//! Weights in any form that can be read, as checkpoints in Hugging Face's layout.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use fusion_core::atomic::write_file_atomically;
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, Writer};
+use fusion_core::lineage::Lineage;
+use fusion_core::{Dtype, TensorSource, TensorView, convert_tensor};
+use serde_json::Value;
+use t5_model::text::Tokenizer;
+use t5_model::{StoredParameter, T5Config, parameter_table, t5x_parameters};
+
+use super::{copy_tokenizer, tokenizer_of, write_directory};
+use crate::{Warning, Watch};
+
+/// What T5X calls the file in a checkpoint's directory.
+const T5X_FILE: &str = "checkpoint";
+const HEAD: &str = "lm_head.weight";
+/// What PyTorch's state dicts hold once more for modules that share the embedding.
+const ALIASES: [&str; 2] = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
+
+/// A model that was checked and can be written.
+pub struct Conversion {
+    weights: Box<dyn TensorSource>,
+    /// By Hugging Face's names.
+    parameters: BTreeMap<String, StoredParameter>,
+    config: T5Config,
+    /// Whether nothing but the weights' shapes calls for that configuration.
+    is_made_up: bool,
+    lineage: Option<Lineage>,
+    /// With what belongs to it: a tokenizer's files.
+    folder: Option<PathBuf>,
+    /// What its author should know.
+    pub warnings: Vec<Warning>,
+}
+
+impl Conversion {
+    /// Opens a checkpoint in Hugging Face's layout, a file of tensors, or a T5X checkpoint, and compares its tensors'
+    /// shapes with its configuration: that in the file `config`, or else its own, or else one that the shapes call for.
+    pub fn open(path: &Path, config: Option<&Path>) -> Result<Self> {
+        let given = config.map(read_config).transpose()?;
+        let mut conversion = match weights_file(path) {
+            Some(file) => Self::of_file(&file, given),
+            None => Self::of_checkpoint(Checkpoint::open(path)?, given),
+        }?;
+        conversion.check().with_context(|| format!("{} is not converted", path.display()))?;
+        Ok(conversion)
+    }
+
+    fn of_checkpoint(checkpoint: Checkpoint, config: Option<T5Config>) -> Result<Self> {
+        let config = config.map_or_else(|| T5Config::of_checkpoint(&checkpoint), Ok)?;
+        let mut warnings = Vec::new();
+        let mut lineage = checkpoint.lineage()?;
+        if let Some(written_for) = lineage.as_ref().and_then(|lineage| lineage.blake3.as_ref())
+            && *written_for != checkpoint.blake3()?
+        {
+            warnings.push(Warning::OtherWeights { model: None });
+            lineage = None;
+        }
+        let folder = Some(checkpoint.directory().to_owned());
+        let parameters = under_their_names(&checkpoint);
+        let weights = Box::new(checkpoint);
+        Ok(Conversion { weights, parameters, config, is_made_up: false, lineage, folder, warnings })
+    }
+
+    fn of_file(path: &Path, config: Option<T5Config>) -> Result<Self> {
+        let file = TensorFile::open(path)?;
+        let mut parameters = t5x_parameters(&file.names()).with_context(|| path.display().to_string())?;
+        let is_flax = file.names().iter().any(|name| name.contains('/'));
+        ensure!(
+            !(is_flax && parameters.is_empty()),
+            "{} holds no parameters; T5X keeps large arrays in folders beside it, which cannot be read",
+            path.display()
+        );
+        if parameters.is_empty() {
+            parameters = under_their_names(&file);
+        }
+        let (mut warnings, is_made_up) = (Vec::new(), config.is_none());
+        let config = match config {
+            Some(config) => config,
+            None => {
+                warnings.push(Warning::MadeUpConfiguration);
+                let shape = |name: &str| {
+                    let stored = parameters.get(name)?;
+                    file.view(&stored.tensor).ok().map(|view| shape_of(&view, stored.transposed))
+                };
+                T5Config::of_shapes(shape)
+                    .map_err(|error| anyhow!("{}: {error}; --config names one", path.display()))?
+            }
+        };
+        let weights = Box::new(file);
+        Ok(Conversion { weights, parameters, config, is_made_up, lineage: None, folder: None, warnings })
+    }
+
+    /// Every parameter that the configuration calls for is there, in its shape, and made of floating-point numbers.
+    fn check(&mut self) -> Result<()> {
+        let table = parameter_table(&self.config)?;
+        let mut called_for: BTreeMap<String, Vec<usize>> =
+            table.iter().map(|spec| (spec.name.clone(), spec.shape())).collect();
+        if self.parameters.contains_key(HEAD) {
+            // Whether the head is tied is the weights' word.
+            called_for.insert(HEAD.into(), vec![self.config.vocab_size, self.config.d_model]);
+        }
+        for (name, expected) in &called_for {
+            let stored = self.parameters.get(name).with_context(|| format!("there is no {name}"))?;
+            let view = self.weights.view(&stored.tensor)?;
+            let found = shape_of(&view, stored.transposed);
+            ensure!(
+                found == *expected,
+                "{name} has shape {found:?}, but the configuration calls for {expected:?}"
+            );
+            let is_float = matches!(view.dtype(), Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64);
+            ensure!(is_float, "{name} has type {}, but weights are F16, BF16, F32 or F64", view.dtype());
+        }
+        let mut left = Vec::new();
+        self.parameters.retain(|name, _| {
+            let is_called_for = called_for.contains_key(name);
+            if !is_called_for && !ALIASES.contains(&name.as_str()) {
+                left.push(name.clone());
+            }
+            is_called_for
+        });
+        if !left.is_empty() {
+            let names = left.join(", ");
+            ensure!(!self.is_made_up, "no T5 of these shapes has {names}; --config names a configuration");
+            self.warnings.push(Warning::LeftOut { tensors: left });
+        }
+        Ok(())
+    }
+
+    /// Writes the checkpoint: all of it, or nothing. `tokenizer` is a file or folder; without one, the
+    /// checkpoint's own is taken, if it has one.
+    pub fn write(
+        &self,
+        output: &Path,
+        tokenizer: Option<&Path>,
+        dtype: Option<Dtype>,
+        watch: &dyn Watch,
+    ) -> Result<()> {
+        let tensors = self.parameters.iter().map(|(name, stored)| self.tensor(name, stored, dtype));
+        let tensors = tensors.collect::<Result<Vec<_>>>()?;
+        let size = tensors.iter().map(LazyTensor::size).sum::<usize>() as u64;
+        write_directory(output, ("convert", "the model"), size, watch, |directory, progress| {
+            self.write_tokenizer(directory, tokenizer)?;
+            let mut config = self.config.to_json();
+            if dtype.is_some() {
+                config.retain(|key, _| !["dtype", "torch_dtype"].contains(&key.as_str()));
+            }
+            let config = format!("{:#}\n", Value::Object(config));
+            write_file_atomically(&directory.join("config.json"), config.as_bytes())?;
+            let hash = Writer::default().progress(progress).weights(directory, tensors)?;
+            match &self.lineage {
+                Some(lineage) => Ok(Lineage { blake3: Some(hash), ..lineage.clone() }.write(directory)?),
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn write_tokenizer(&self, directory: &Path, given: Option<&Path>) -> Result<()> {
+        let loaded = match (given, &self.folder) {
+            (Some(path), _) => Some((path, Tokenizer::load(path)?)),
+            (None, Some(folder)) => tokenizer_of(folder)?.map(|tokenizer| (folder.as_path(), tokenizer)),
+            (None, None) => None,
+        };
+        let Some((path, tokenizer)) = loaded else { return Ok(()) };
+        let (tokens, vocabulary) = (tokenizer.vocab_size(), self.config.vocab_size);
+        ensure!(tokens <= vocabulary, "the tokenizer has {tokens} tokens, but the model only {vocabulary}");
+        if path.is_dir() { copy_tokenizer(path, directory) } else { Ok(tokenizer.save(directory)?) }
+    }
+
+    fn tensor<'a>(
+        &'a self,
+        name: &'a str,
+        stored: &StoredParameter,
+        dtype: Option<Dtype>,
+    ) -> Result<LazyTensor<'a>> {
+        let view = self.weights.view(&stored.tensor)?;
+        let dtype = dtype.unwrap_or(view.dtype());
+        if dtype == view.dtype() && !stored.transposed {
+            return Ok(LazyTensor::of_bytes(name, dtype, view.shape(), view.data()));
+        }
+        let transposed = stored.transposed;
+        let shape = shape_of(&view, transposed);
+        Ok(LazyTensor::made(name, dtype, shape, move || {
+            let bytes = convert_tensor(name, &view, dtype, 1.0)?;
+            Ok(match (view.shape(), transposed) {
+                ([rows, columns], true) => transpose(&bytes, [*rows, *columns], dtype.bitsize() / 8),
+                _ => bytes,
+            })
+        }))
+    }
+}
+
+fn read_config(path: &Path) -> Result<T5Config> {
+    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let json = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+    Ok(T5Config::from_json(&json, path)?)
+}
+
+/// Tensors that have their parameters' names.
+fn under_their_names(weights: &dyn TensorSource) -> BTreeMap<String, StoredParameter> {
+    let stored = |name: String| (name.clone(), StoredParameter { tensor: name, transposed: false });
+    weights.names().into_iter().map(stored).collect()
+}
+
+fn shape_of(view: &TensorView<'_>, transposed: bool) -> Vec<usize> {
+    let mut shape = view.shape().to_vec();
+    if transposed {
+        shape.reverse();
+    }
+    shape
+}
+
+/// A matrix of elements of `size` bytes, its columns as rows.
+fn transpose(bytes: &[u8], [rows, columns]: [usize; 2], size: usize) -> Vec<u8> {
+    let mut transposed = Vec::with_capacity(bytes.len());
+    for column in 0..columns {
+        for row in 0..rows {
+            transposed.extend_from_slice(&bytes[(row * columns + column) * size..][..size]);
+        }
+    }
+    transposed
+}
+
+/// The file of weights without a configuration that a path names; a checkpoint in Hugging Face's layout is none.
+fn weights_file(path: &Path) -> Option<PathBuf> {
+    let t5x = path.join(T5X_FILE);
+    let is_t5x = t5x.is_file() && !path.join("config.json").exists();
+    if is_t5x { Some(t5x) } else { path.is_file().then(|| path.to_owned()) }
+}

@@ -1,0 +1,207 @@
+//! What a model was made from, for its card: a tree of ancestors, and the commands that make it again.
+
+use std::path::Path;
+
+use fusion_core::lineage::{Fusion, Lineage, Parent, Training};
+use fusion_core::plan::{Direction, Fill, StandardDeviation};
+
+use crate::numbers::{count, thousands};
+
+/// Shortens labels that are absolute paths to their last two parts: the rest is about a machine, not about a model.
+pub fn hide_paths(lineage: &mut Lineage) {
+    for parent in lineage.fusion.iter_mut().flat_map(|fusion| &mut fusion.parents) {
+        if Path::new(&parent.label).is_absolute() {
+            let parts: Vec<&str> = parent.label.split('/').filter(|part| !part.is_empty()).collect();
+            parent.label = parts[parts.len().saturating_sub(2)..].join("/");
+        }
+        if let Some(lineage) = &mut parent.lineage {
+            hide_paths(lineage);
+        }
+    }
+}
+
+/// A nested Markdown list.
+pub fn tree(lineage: &Lineage) -> String {
+    let mut text = String::new();
+    describe(lineage, "", &mut text);
+    text
+}
+
+fn describe(lineage: &Lineage, indent: &str, text: &mut String) {
+    match &lineage.fusion {
+        None => *text += &format!("{indent}- random weights\n"),
+        Some(fusion) => {
+            *text += &format!("{indent}- {}\n", method(fusion));
+            let mut seen: Vec<&str> = Vec::new();
+            for parent in &fusion.parents {
+                let hash = parent.blake3.as_deref();
+                *text += &format!("{indent}  - {}{}\n", code(&parent.label), short(hash));
+                let deeper = format!("{indent}    ");
+                match &parent.lineage {
+                    Some(lineage) => describe(lineage, &deeper, text),
+                    None if hash.is_some_and(|hash| seen.contains(&hash)) => {
+                        *text += &format!("{deeper}- as above\n");
+                    }
+                    None => *text += &format!("{deeper}- history unknown\n"),
+                }
+                seen.extend(hash);
+            }
+        }
+    }
+    for training in &lineage.training {
+        *text += &format!("{indent}- {}\n", trained(training));
+    }
+}
+
+fn method(fusion: &Fusion) -> String {
+    let mut text = format!(
+        "{} of {}: normalisation {}, cross-connections {}",
+        fusion.method,
+        fusion.parents.len(),
+        fusion.normalisation,
+        fusion.cross
+    );
+    if let Some(depth) = fusion.other.get("depth").and_then(|depth| depth.as_str()) {
+        text += &format!(", shallower parents in the blocks at the {depth}");
+    }
+    text
+}
+
+fn trained(training: &Training) -> String {
+    let (steps, tokens) = (thousands(training.steps), count(training.tokens as f64));
+    format!("trained {steps} steps, {tokens} tokens, {}FLOP", count(training.flops))
+}
+
+fn short(hash: Option<&str>) -> String {
+    hash.map_or(String::new(), |hash| format!(" ({})", hash.chars().take(12).collect::<String>()))
+}
+
+/// Markdown's code; a label that holds a quote is quoted by two.
+fn code(text: &str) -> String {
+    let text = one_line(text);
+    if text.contains('`') { format!("`` {text} ``") } else { format!("`{text}`") }
+}
+
+fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ")
+}
+
+/// Commands in the order in which they are to be called. The text of a training, which no lineage tells, is `TEXT`.
+pub fn commands(lineage: &Lineage, name: &str) -> String {
+    let (mut text, mut made) = (String::new(), Vec::new());
+    let model = remake(lineage, name, &mut made, &mut text);
+    text + &format!(
+        "cargo xtask export {} --output {}\n",
+        quoted(&model),
+        quoted(&format!("{name}-exported"))
+    )
+}
+
+/// Adds the commands that make a model, and returns where it lies then. `made` are the labels of ancestors that the
+/// commands have made, and where.
+fn remake(lineage: &Lineage, name: &str, made: &mut Vec<(String, String)>, text: &mut String) -> String {
+    let Some(fusion) = &lineage.fusion else {
+        let steps: u64 = lineage.training.iter().map(|training| training.steps).sum();
+        *text += &format!("# {}: random weights, trained {} steps\n", one_line(name), thousands(steps));
+        return name.to_owned();
+    };
+    for Parent { label, lineage, .. } in &fusion.parents {
+        if made.iter().any(|(known, _)| known == label) {
+            continue;
+        }
+        let model = match lineage {
+            Some(lineage) => remake(lineage, label, made, text),
+            None => {
+                *text += &format!("# {}: history unknown\n", one_line(label));
+                label.clone()
+            }
+        };
+        made.push((label.clone(), model));
+    }
+    let labels = fusion.parents.iter().map(|parent| &parent.label);
+    let places = labels.filter_map(|label| made.iter().find(|(known, _)| known == label));
+    let parents: Vec<&str> = places.map(|(_, place)| place.as_str()).collect();
+    *text += &fuse(fusion, &parents, name);
+    let mut model = name.to_owned();
+    for (index, training) in lineage.training.iter().enumerate() {
+        let output = format!("{name}-trained-{}", index + 1);
+        let (from, steps) = (quoted(&model), training.steps);
+        let to = quoted(&output);
+        *text += &format!("cargo xtask pretrain --from {from} --steps {steps} --text TEXT --output {to}\n");
+        model = format!("{output}/model");
+    }
+    model
+}
+
+fn fuse(fusion: &Fusion, parents: &[&str], output: &str) -> String {
+    let parents = match parents {
+        [first, others @ ..] if !others.is_empty() && others.iter().all(|other| other == first) => {
+            format!("{} --times {}", quoted(first), parents.len())
+        }
+        _ => parents.iter().map(|parent| quoted(parent)).collect::<Vec<_>>().join(" "),
+    };
+    let mut options = match fusion.method.as_str() {
+        "fuse" => format!("--norm {}", fusion.normalisation),
+        "self" => format!("--method self --norm {}", fusion.normalisation),
+        method => format!("--method {}", quoted(method)),
+    };
+    options += &cross(fusion.cross);
+    for key in OPTIONS {
+        let value = match fusion.other.get(key) {
+            Some(serde_json::Value::String(value)) => value.clone(),
+            Some(serde_json::Value::Number(value)) => value.to_string(),
+            Some(serde_json::Value::Array(values)) => {
+                values.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+            }
+            _ => continue,
+        };
+        // The noise has said the seed already.
+        if key != "seed" || fusion.cross == Fill::Zero {
+            options += &format!(" --{} {}", key.replace('_', "-"), quoted(&value));
+        }
+    }
+    if let Some(examples) =
+        fusion.other.get("calibration").and_then(|calibration| calibration.get("examples"))
+    {
+        options += &format!(" --calibrate TEXT --calibrate-examples {examples}");
+    }
+    format!("cargo xtask fuse {parents} {options} --output {}\n", quoted(output))
+}
+
+/// What lineages say of a method's options.
+const OPTIONS: [&str; 11] = [
+    "depth",
+    "weights",
+    "times",
+    "d_model",
+    "num_heads",
+    "d_ff",
+    "seed",
+    "arrangement",
+    "new_blocks",
+    "optimizer",
+    "dtype",
+];
+
+fn cross(cross: Fill) -> String {
+    let Fill::Normal { std, seed, direction } = cross else { return String::new() };
+    let std = match std {
+        StandardDeviation::Absolute(std) => format!("normal:{std}"),
+        StandardDeviation::Relative(std) => format!("relative:{std}"),
+    };
+    let direction = match direction {
+        Direction::Both => "",
+        Direction::Forward => " --direction forward",
+        Direction::Backward => " --direction backward",
+    };
+    format!(" --cross {std} --seed {seed}{direction}")
+}
+
+/// A word of a shell's command line.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:+,=@".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}

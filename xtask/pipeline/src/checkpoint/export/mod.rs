@@ -1,0 +1,176 @@
+//! Checkpoints as users of transformers want them: a directory to load from, or to upload.
+
+mod card;
+mod code;
+mod history;
+mod weights;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use card::Card;
+use fusion_core::Dtype;
+use fusion_core::atomic::write_file_atomically;
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, Progress, Writer};
+use fusion_core::lineage::Lineage;
+use serde_json::{Map, Value, json};
+use t5_model::T5Config;
+
+use super::{copy_tokenizer, parameter_count, tokenizer_of, write_directory};
+use crate::{Warning, Watch};
+
+pub use code::MODELING_FILE;
+
+/// What the weights do not say.
+#[derive(Clone, Debug)]
+pub struct ExportSettings {
+    /// The model's name, for its card.
+    pub name: String,
+    /// The tensors' own types if there is none.
+    pub dtype: Option<Dtype>,
+    /// In bytes.
+    pub max_shard_size: u64,
+    pub license: Option<String>,
+    pub languages: Vec<String>,
+    pub base_models: Vec<String>,
+}
+
+/// A checkpoint that was checked and can be exported.
+pub struct Export<'a> {
+    checkpoint: &'a Checkpoint,
+    /// As read; the exported one may treat its head differently.
+    config: T5Config,
+    /// Without paths of this machine; `None` if there is none for these weights.
+    lineage: Option<Lineage>,
+    settings: ExportSettings,
+    /// What its author should know.
+    pub warnings: Vec<Warning>,
+}
+
+/// Files that are copied where they are.
+const COPIED: [&str; 2] = ["plan.json", "plan.txt"];
+
+impl<'a> Export<'a> {
+    /// Compares the weights' headers with the configuration, and their hash with that of the lineage.
+    pub fn new(checkpoint: &'a Checkpoint, settings: ExportSettings) -> Result<Self> {
+        let config = T5Config::of_checkpoint(checkpoint)?;
+        weights::check(checkpoint, &config)?;
+        let mut warnings = Vec::new();
+        let mut lineage = checkpoint.lineage()?;
+        if let Some(written_for) = lineage.as_ref().and_then(|lineage| lineage.blake3.clone())
+            && written_for != checkpoint.blake3()?
+        {
+            warnings.push(Warning::OtherWeights { model: None });
+            lineage = None;
+        }
+        if let Some(lineage) = &mut lineage {
+            history::hide_paths(lineage);
+        }
+        Ok(Export { checkpoint, config, lineage, settings, warnings })
+    }
+
+    /// Writes the directory: all of it, or nothing.
+    pub fn write(&self, output: &Path, watch: &dyn Watch) -> Result<()> {
+        let what = format!("the model {}", self.settings.name);
+        let tensors = weights::tensors(self.checkpoint, &self.config, self.settings.dtype)?;
+        let size = tensors.iter().map(LazyTensor::size).sum::<usize>() as u64;
+        write_directory(output, ("export", &what), size, watch, |directory, progress| {
+            self.fill(directory, tensors, progress)
+        })
+    }
+
+    fn fill(&self, directory: &Path, tensors: Vec<LazyTensor<'_>>, progress: &Progress<'_>) -> Result<()> {
+        let from = self.checkpoint.directory();
+        let config = weights::portable(&self.config);
+        write_json(&directory.join("config.json"), self.config_json(&config)?)?;
+        let writer = Writer::default().shard_size(self.settings.max_shard_size).progress(progress);
+        let blake3 = writer.weights(directory, tensors)?;
+        let written = Checkpoint::open(directory)?;
+        self.write_generation_config(directory, &config)?;
+        let has_tokenizer = write_tokenizer(from, directory)?;
+        if !config.is_stock() {
+            for (name, text) in code::FILES {
+                write_file_atomically(&directory.join(name), text.as_bytes())?;
+            }
+        }
+        for name in COPIED {
+            if from.join(name).is_file() {
+                fs::copy(from.join(name), directory.join(name))
+                    .with_context(|| format!("cannot copy {}", from.join(name).display()))?;
+            }
+        }
+        if let Some(lineage) = &self.lineage {
+            Lineage { blake3: Some(blake3.clone()), ..lineage.clone() }.write(directory)?;
+        }
+        let card = Card {
+            settings: &self.settings,
+            config: &config,
+            lineage: self.lineage.as_ref(),
+            parameters: parameter_count(&written)?,
+            hash: &blake3,
+            has_tokenizer,
+            has_plan: directory.join("plan.txt").is_file() || directory.join("plan.json").is_file(),
+        };
+        Ok(write_file_atomically(&directory.join("README.md"), card.to_string().as_bytes())?)
+    }
+
+    fn config_json(&self, config: &T5Config) -> Result<Map<String, Value>> {
+        let mut json = config.to_json();
+        // Of whoever wrote the file this one goes back to.
+        for key in ["_name_or_path", "transformers_version", "dtype", "torch_dtype"] {
+            json.shift_remove(key);
+        }
+        if !config.is_stock() {
+            json.insert("auto_map".into(), code::auto_map());
+        }
+        if let Some(dtype) = weights::common_type(self.checkpoint, &self.config, self.settings.dtype)? {
+            json.insert("torch_dtype".into(), dtype.into());
+        }
+        Ok(json)
+    }
+
+    /// The checkpoint's own, or what its configuration says.
+    fn write_generation_config(&self, directory: &Path, config: &T5Config) -> Result<()> {
+        let (own, path) = (
+            self.checkpoint.directory().join("generation_config.json"),
+            directory.join("generation_config.json"),
+        );
+        if own.is_file() {
+            fs::copy(&own, &path).with_context(|| format!("cannot copy {}", own.display()))?;
+            return Ok(());
+        }
+        let ids = json!({
+            "decoder_start_token_id": config.decoder_start_token_id,
+            "eos_token_id": config.eos_token_id,
+            "pad_token_id": config.pad_token_id,
+        });
+        write_json(&path, ids.as_object().cloned().unwrap_or_default())
+    }
+}
+
+/// Copies the checkpoint's tokenizer, and sees to it that `AutoTokenizer` finds one whatever the model's type. Whether
+/// there is one.
+fn write_tokenizer(from: &Path, directory: &Path) -> Result<bool> {
+    let Some(tokenizer) = tokenizer_of(from)? else { return Ok(false) };
+    copy_tokenizer(from, directory)?;
+    let path = directory.join("tokenizer_config.json");
+    if !path.is_file() {
+        tokenizer.save(directory)?;
+        return Ok(true);
+    }
+    let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let config: Map<String, Value> = serde_json::from_slice(&text)
+        .with_context(|| format!("cannot read {}", from.join("tokenizer_config.json").display()))?;
+    if !config.contains_key("tokenizer_class") {
+        let mut config = config;
+        config.insert("tokenizer_class".into(), "T5Tokenizer".into());
+        write_json(&path, config)?;
+    }
+    Ok(true)
+}
+
+fn write_json(path: &Path, object: Map<String, Value>) -> Result<()> {
+    let text = format!("{:#}\n", Value::Object(object));
+    Ok(write_file_atomically(path, text.as_bytes())?)
+}

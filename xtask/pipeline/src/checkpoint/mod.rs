@@ -1,0 +1,25 @@
+//! Checkpoints: converted, exported, compared, and what lies with them.
+
+mod asymmetry;
+pub mod convert;
+pub mod export;
+pub mod health;
+mod tokenizer;
+pub mod verify;
+mod write;
+
+use anyhow::Result;
+use fusion_core::TensorSource;
+use fusion_core::checkpoint::Checkpoint;
+
+pub use tokenizer::{TOKENIZER_FILES, copy_tokenizer, tokenizer_for, tokenizer_of};
+pub use write::{check_replaceable, write_directory};
+
+/// The number of parameters that the weights hold.
+pub fn parameter_count(checkpoint: &Checkpoint) -> Result<u64> {
+    let mut count = 0u64;
+    for name in checkpoint.names() {
+        count += checkpoint.view(&name)?.shape().iter().map(|size| *size as u64).product::<u64>();
+    }
+    Ok(count)
+}

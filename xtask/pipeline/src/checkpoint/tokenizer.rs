@@ -1,0 +1,62 @@
+//! The tokenizer that lies in a checkpoint.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use t5_model::T5Config;
+use t5_model::text::Tokenizer;
+
+/// The tokenizer's files in a checkpoint.
+pub const TOKENIZER_FILES: [&str; 5] = [
+    "tokenizer.json",
+    "spiece.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+];
+
+/// Copies the tokenizer and what belongs to it.
+pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
+    for name in TOKENIZER_FILES {
+        let source = from.join(name);
+        if source.is_file() {
+            std::fs::copy(&source, to.join(name))
+                .with_context(|| format!("cannot copy {}", source.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The tokenizer that lies in a checkpoint, if one does.
+pub fn tokenizer_of(directory: &Path) -> Result<Option<Tokenizer>> {
+    let here = |name: &str| directory.join(name).is_file();
+    if !here("tokenizer.json") && !here("spiece.model") {
+        return Ok(None);
+    }
+    Ok(Some(Tokenizer::load(directory)?))
+}
+
+/// The tokenizer in `given`, or else the model's own; it must fit the model's vocabulary.
+pub fn tokenizer_for(model: &Path, config: &T5Config, given: Option<&Path>) -> Result<Tokenizer> {
+    let own = tokenizer_of(model)?;
+    let tokenizer = match (given.map(Tokenizer::load).transpose()?, own) {
+        (Some(given), Some(own)) => {
+            let same = given.fingerprint() == own.fingerprint();
+            ensure!(same, "{} comes with another tokenizer than the one given", model.display());
+            given
+        }
+        (Some(tokenizer), None) | (None, Some(tokenizer)) => tokenizer,
+        (None, None) => bail!(
+            "{} comes without a tokenizer (tokenizer.json or spiece.model); --tokenizer names one that lies elsewhere",
+            model.display()
+        ),
+    };
+    ensure!(
+        tokenizer.vocab_size() <= config.vocab_size,
+        "the tokenizer has {} tokens, but the model in {} only {}",
+        tokenizer.vocab_size(),
+        model.display(),
+        config.vocab_size
+    );
+    Ok(tokenizer)
+}

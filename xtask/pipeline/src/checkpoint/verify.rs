@@ -1,0 +1,165 @@
+//! A child beside the ensemble of its parents.
+
+use anyhow::{Context, Result, ensure};
+use fusion_core::HostTensor;
+use fusion_core::checkpoint::Checkpoint;
+use fusion_core::random::Philox;
+use t5_model::{Batch, Comparison, Deviation, Session, T5Config};
+
+use crate::source::ModelPlace;
+use crate::{Compute, Warning, Watch};
+
+/// A child, and what it was made from.
+pub struct Family {
+    pub child: Model,
+    pub parents: Vec<Model>,
+}
+
+/// A model under comparison.
+pub struct Model {
+    pub name: String,
+    pub checkpoint: Checkpoint,
+    pub config: T5Config,
+}
+
+/// How far models are from the ensemble.
+pub struct Deviations {
+    pub child: Deviation,
+    /// By name; a parent that occurs twice, as in self fusion, once.
+    pub parents: Vec<(String, Deviation)>,
+}
+
+/// The sizes of batches of random tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct RandomBatches {
+    pub batches: u32,
+    pub batch_size: u16,
+    /// Tokens of the longest input.
+    pub input_length: u16,
+    pub seed: u64,
+}
+
+impl Model {
+    fn open(place: &ModelPlace, watch: &dyn Watch) -> Result<Self> {
+        let checkpoint = Checkpoint::open(&place.directory(watch)?)?;
+        let config = T5Config::of_checkpoint(&checkpoint)?;
+        Ok(Model { name: place.to_string(), checkpoint, config })
+    }
+}
+
+impl Family {
+    /// Opens models of one vocabulary.
+    pub fn open(child: &ModelPlace, parents: &[ModelPlace], watch: &dyn Watch) -> Result<Self> {
+        let child = Model::open(child, watch)?;
+        let parents = parents.iter().map(|parent| Model::open(parent, watch)).collect::<Result<Vec<_>>>()?;
+        for parent in &parents {
+            let (own, others) = (child.config.vocab_size, parent.config.vocab_size);
+            ensure!(own == others, "{} has {own} tokens, but {} {others}", child.name, parent.name);
+        }
+        Ok(Family { child, parents })
+    }
+
+    /// Whether the child says that it was made from other weights.
+    pub fn warnings(&self) -> Result<Vec<Warning>> {
+        let mut warnings = Vec::new();
+        let fusion = self.child.checkpoint.lineage()?.and_then(|lineage| lineage.fusion);
+        let Some(fusion) = fusion else { return Ok(warnings) };
+        for Model { name, checkpoint, .. } in &self.parents {
+            let hash = checkpoint.blake3()?;
+            let mut known = fusion.parents.iter().map(|known| known.blake3.as_ref());
+            if !known.any(|known| known.is_none_or(|known| *known == hash)) {
+                let (child, parent) = (self.child.name.clone(), name.clone());
+                warnings.push(Warning::NotMadeFrom { child, parent });
+            }
+        }
+        Ok(warnings)
+    }
+
+    /// The parents' weights in the average: the given ones, or those in the child's lineage, or else all equal.
+    pub fn weights(&self, given: Option<&[f64]>) -> Result<Vec<f64>> {
+        let parents = self.parents.len();
+        let recorded = || -> Result<Option<Vec<f64>>> {
+            let fusion = self.child.checkpoint.lineage()?.and_then(|lineage| lineage.fusion);
+            let weights = fusion.and_then(|fusion| fusion.other.get("weights").cloned());
+            let weights = weights.map(serde_json::from_value).transpose();
+            let name = &self.child.name;
+            weights.with_context(|| format!("{name}: the weights in lineage.json are no numbers"))
+        };
+        let weights = match given {
+            Some(weights) => Some(weights.to_vec()),
+            None => recorded()?,
+        };
+        let weights = weights.unwrap_or_else(|| vec![1.0 / parents as f64; parents]);
+        ensure!(weights.len() == parents, "there are {} weights for {parents} parents", weights.len());
+        let total: f64 = weights.iter().sum();
+        ensure!((total - 1.0).abs() <= 1e-6, "the weights must add up to 1, but they add up to {total}");
+        Ok(weights)
+    }
+
+    /// Batches of random tokens.
+    pub fn random_batches(&self, sizes: &RandomBatches) -> Vec<Batch> {
+        let vocabulary = self.child.config.vocab_size as f64;
+        (0..sizes.batches).map(|index| sizes.batch(index, vocabulary)).collect()
+    }
+
+    /// Runs every model on the batches, one at a time.
+    pub fn compare(&self, weights: &[f64], batches: &[Batch], compute: &Compute) -> Result<Deviations> {
+        let ensemble = self.ensemble(weights, batches, compute)?;
+        let compare = |model: &Model| -> Result<Deviation> {
+            let mut comparison = Comparison::default();
+            let mut session = compute.open_checkpoint(&model.checkpoint)?;
+            for (batch, expected) in batches.iter().zip(&ensemble) {
+                comparison.add(expected, &logits(session.as_mut(), batch, &model.name)?, &batch.labels);
+            }
+            Ok(comparison.deviation())
+        };
+        let child = compare(&self.child)?;
+        let mut parents: Vec<(String, Deviation)> = Vec::new();
+        for parent in &self.parents {
+            if !parents.iter().any(|(name, _)| *name == parent.name) {
+                parents.push((parent.name.clone(), compare(parent)?));
+            }
+        }
+        Ok(Deviations { child, parents })
+    }
+
+    /// The average of the parents' logits for each batch.
+    fn ensemble(&self, weights: &[f64], batches: &[Batch], compute: &Compute) -> Result<Vec<HostTensor>> {
+        let mut sums: Vec<Option<HostTensor>> = vec![None; batches.len()];
+        for (parent, &weight) in self.parents.iter().zip(weights) {
+            let mut session = compute.open_checkpoint(&parent.checkpoint)?;
+            for (batch, sum) in batches.iter().zip(&mut sums) {
+                let mut logits = logits(session.as_mut(), batch, &parent.name)?;
+                logits.data.iter_mut().for_each(|logit| *logit = (f64::from(*logit) * weight) as f32);
+                match sum {
+                    None => *sum = Some(logits),
+                    Some(sum) => sum.data.iter_mut().zip(logits.data).for_each(|(sum, logit)| *sum += logit),
+                }
+            }
+        }
+        Ok(sums.into_iter().flatten().collect())
+    }
+}
+
+impl RandomBatches {
+    /// Inputs of different lengths, so that some are padded, and targets of a quarter of the length.
+    fn batch(&self, index: u32, vocabulary: f64) -> Batch {
+        let stream = Philox::new(self.seed, &format!("verify {index}"));
+        let (length, size) = (u64::from(self.input_length), u64::from(self.batch_size));
+        let token = |at: u64| (f64::from(stream.uniform(at)) * vocabulary) as i32;
+        let examples: Vec<(Vec<i32>, Vec<i32>)> = (0..size)
+            .map(|example| {
+                let first = example * 2 * length;
+                let input = length - example % (length / 4);
+                let of = |from: u64, count: u64| (from..from + count).map(token).collect();
+                (of(first, input), of(first + length, length / 4))
+            })
+            .collect();
+        Batch::padded(examples.iter().map(|(input, target)| (input.as_slice(), target.as_slice())), 0)
+    }
+}
+
+/// `[batch, target, vocabulary]`.
+fn logits(session: &mut dyn Session, batch: &Batch, name: &str) -> Result<HostTensor> {
+    Ok(session.forward(batch, false).with_context(|| format!("cannot run {name}"))?.logits)
+}

@@ -1,0 +1,52 @@
+//! Writing checkpoints: all of the directory or nothing.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use fusion_core::Error;
+use fusion_core::atomic::write_directory_atomically;
+use fusion_core::checkpoint::Progress;
+
+use crate::{Interrupted, Stoppable, Watch};
+
+/// Whether a checkpoint made from `inputs` may be written to `output`: there is nothing, or another checkpoint that is to be
+/// replaced.
+pub fn check_replaceable(output: &Path, overwrite: bool, inputs: &[&Path]) -> Result<()> {
+    let Ok(mut entries) = fs::read_dir(output) else { return Ok(()) };
+    if entries.next().is_none() {
+        return Ok(());
+    }
+    let place = output.display();
+    ensure!(overwrite, "{place} exists and is not empty; --overwrite replaces the checkpoint in it");
+    ensure!(output.join("config.json").is_file(), "{place} holds no checkpoint, so it is not overwritten");
+    let same = |input: &&Path| fs::canonicalize(input).ok() == fs::canonicalize(output).ok();
+    ensure!(!inputs.iter().any(same), "{place} is what is to be read, so it is not overwritten");
+    Ok(())
+}
+
+/// Writes a directory, all of it or nothing. `fill` tells of every byte of `size`; `name` is what the progress is called. A stop
+/// leaves nothing behind; `what` was not written then, or if something fails.
+pub fn write_directory(
+    output: &Path,
+    (name, what): (&str, &str),
+    size: u64,
+    watch: &dyn Watch,
+    fill: impl FnOnce(&Path, &Progress<'_>) -> Result<()>,
+) -> Result<()> {
+    let progress = watch.bytes(name, size);
+    let wrote = |count| {
+        progress(count);
+        if watch.wants_stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let _stoppable = Stoppable::new(watch);
+    let written = write_directory_atomically(output, |directory| fill(directory, &wrote));
+    written.map_err(|error: anyhow::Error| match error.downcast_ref() {
+        Some(Error::Stopped) => {
+            let left = format!("nothing was written to {}", output.display());
+            Interrupted { left: Some(left), resumes: false }.into()
+        }
+        _ => error.context(format!("{what} was not written to {}", output.display())),
+    })
+}

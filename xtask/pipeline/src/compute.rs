@@ -1,0 +1,46 @@
+//! What a stage computes with.
+
+use anyhow::{Context, Result};
+use fusion_core::TensorSource;
+use fusion_core::checkpoint::Checkpoint;
+use t5_model::{Backend, Computation, Session, SessionError, T5Config};
+
+/// A backend, and how it computes.
+#[derive(Clone)]
+pub struct Compute {
+    backend: &'static dyn Backend,
+    how: Computation,
+}
+
+impl Compute {
+    /// Fails where the backend has no such device, or the device not that precision.
+    pub fn new(backend: &'static dyn Backend, how: Computation) -> t5_model::Result<Self> {
+        backend.device(&how)?;
+        Ok(Compute { backend, how })
+    }
+
+    pub fn backend(&self) -> &'static dyn Backend {
+        self.backend
+    }
+
+    pub fn how(&self) -> &Computation {
+        &self.how
+    }
+
+    /// Puts a model on the device. `weights` holds every parameter of the configuration.
+    pub fn open(
+        &self,
+        config: &T5Config,
+        weights: &dyn TensorSource,
+    ) -> Result<Box<dyn Session>, SessionError> {
+        self.backend.open(&self.how, config, weights)
+    }
+
+    /// Puts a checkpoint on the device.
+    pub fn open_checkpoint(&self, checkpoint: &Checkpoint) -> Result<Box<dyn Session>> {
+        let config = T5Config::of_checkpoint(checkpoint)?;
+        let place = checkpoint.directory().display();
+        self.open(&config, checkpoint)
+            .with_context(|| format!("{place}: cannot put the model on {}", self.how.device))
+    }
+}

@@ -1,0 +1,55 @@
+//! Numbers as people read them.
+
+/// `1,234,567`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `950`, `77.0 k`, `1.1 M`, `3.5 G`.
+pub fn count(number: f64) -> String {
+    let units = [(1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
+    match units.into_iter().find(|(size, _)| number >= *size) {
+        Some((size, unit)) => format!("{:.1} {unit}", number / size),
+        None => format!("{number:.0}"),
+    }
+}
+
+/// `950 B`, `4.6 GB`.
+pub fn bytes(number: f64) -> String {
+    match count(number) {
+        text if number < 1e3 => text + " B",
+        text => text + "B",
+    }
+}
+
+/// `1 h 02 min`, `3 min 20 s`, `9 s`.
+pub fn duration(seconds: f64) -> String {
+    let seconds = seconds.max(0.0).round() as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds:02} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes:02} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{bytes, count, duration, thousands};
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([7.0, 1_500.0, 77e6, 3.52e15].map(count), ["7", "1.5 k", "77.0 M", "3.5 P"]);
+        assert_eq!([7.0, 4.551e9].map(bytes), ["7 B", "4.6 GB"]);
+        let texts = [9.4, 200.0, 3725.0, f64::NAN].map(duration);
+        assert_eq!(texts, ["9 s", "3 min 20 s", "1 h 02 min", "0 s"]);
+    }
+}

@@ -1,0 +1,40 @@
+//! Tables as text and Markdown.
+
+use serde::Serialize;
+
+/// Rows under a header. The first column is left-aligned, the others are right-aligned.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Table {
+    pub header: Vec<String>,
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub fn new<const N: usize>(header: [&str; N]) -> Self {
+        Table { header: header.map(str::to_owned).to_vec(), rows: Vec::new() }
+    }
+
+    /// Leaves a column out if nothing stands in it.
+    pub fn drop_empty(&mut self, name: &str) {
+        let Some(column) = self.header.iter().position(|header| header == name) else { return };
+        if self.rows.iter().all(|cells| cells[column].is_empty()) {
+            self.header.remove(column);
+            self.rows.iter_mut().for_each(|cells| drop(cells.remove(column)));
+        }
+    }
+
+    pub fn text(&self) -> String {
+        let lines: Vec<Vec<String>> = std::iter::once(&self.header).chain(&self.rows).cloned().collect();
+        glue_eval::report::table::aligned(&lines)
+    }
+
+    pub fn markdown(&self) -> String {
+        let row = |cells: &[String]| {
+            let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+            format!("| {} |\n", cells.join(" | "))
+        };
+        let rule = format!("|---|{}\n", "---:|".repeat(self.header.len().saturating_sub(1)));
+        let rows: String = self.rows.iter().map(|cells| row(cells)).collect();
+        format!("{}{rule}{rows}", row(&self.header))
+    }
+}

@@ -1,0 +1,69 @@
+//! `run.json`: which stages a run directory has, so that a report needs no recipe.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use fusion_core::atomic::write_file_atomically;
+use serde::{Deserialize, Serialize};
+
+use crate::recipe::{Comparison, Recipe};
+
+const FILE: &str = "run.json";
+const VERSION: u32 = 1;
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct RunFile {
+    pub version: u32,
+    /// The recipe's name.
+    pub name: String,
+    /// In the order in which they run.
+    pub stages: Vec<StageEntry>,
+    #[serde(default)]
+    pub comparison: Option<Comparison>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct StageEntry {
+    pub name: String,
+    pub kind: String,
+    /// Stages and paths.
+    pub inputs: Vec<String>,
+}
+
+impl RunFile {
+    pub fn new(recipe: &Recipe) -> Self {
+        let stages = recipe.stages.iter().map(|stage| StageEntry {
+            name: stage.name.clone(),
+            kind: stage.work.kind().to_owned(),
+            inputs: stage.work.inputs().iter().map(ToString::to_string).collect(),
+        });
+        RunFile {
+            version: VERSION,
+            name: recipe.name.clone(),
+            stages: stages.collect(),
+            comparison: recipe.comparison.clone(),
+        }
+    }
+
+    pub fn read(run: &Path) -> Result<Self> {
+        let path = run.join(FILE);
+        let text = fs::read(&path).with_context(|| {
+            format!("{} is no run's directory: cannot read {}", run.display(), path.display())
+        })?;
+        let file: RunFile =
+            serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?;
+        let version = file.version;
+        ensure!(
+            version <= VERSION,
+            "{} is of version {version}, this program reads {VERSION}",
+            path.display()
+        );
+        Ok(file)
+    }
+
+    pub fn write(&self, run: &Path) -> Result<()> {
+        let text = format!("{}\n", serde_json::to_string_pretty(self)?);
+        Ok(write_file_atomically(&run.join(FILE), text.as_bytes())?)
+    }
+}

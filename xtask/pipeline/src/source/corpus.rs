@@ -1,0 +1,42 @@
+//! Text by name: files, folders, globs, and what is built in.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use t5_model::text::Corpus;
+
+/// What text begins with that comes with the program.
+pub const BUILTIN: &str = "builtin:";
+
+/// The documents of all inputs. Built-in text cannot be mixed with files.
+pub fn open(inputs: &[String]) -> Result<Corpus> {
+    let builtin = inputs.iter().find_map(|input| input.strip_prefix(BUILTIN));
+    match builtin {
+        Some(name) if inputs.len() == 1 => builtin_corpus(name),
+        Some(name) => bail!("{BUILTIN}{name} cannot be mixed with other text"),
+        None => Corpus::open(inputs).context("the text cannot be read"),
+    }
+}
+
+/// An input as seen from `directory`, as an absolute path: a run goes on wherever the user stands.
+pub fn absolute(directory: &Path, input: &str) -> Result<String> {
+    if input.starts_with(BUILTIN) {
+        return Ok(input.to_owned());
+    }
+    ensure!(!input.is_empty(), "the name of a text is empty");
+    let path = std::path::absolute(directory.join(input)).with_context(|| format!("the path {input:?}"))?;
+    Ok(path.display().to_string())
+}
+
+#[cfg(feature = "webster")]
+fn builtin_corpus(name: &str) -> Result<Corpus> {
+    match name {
+        "webster" => Ok(Corpus::from_documents("builtin:webster", super::webster::documents()?)),
+        _ => bail!("no built-in text is called {name:?}; there is {BUILTIN}webster"),
+    }
+}
+
+#[cfg(not(feature = "webster"))]
+fn builtin_corpus(name: &str) -> Result<Corpus> {
+    bail!("this program was built without built-in text such as {name:?}; build it with `--features webster`")
+}

@@ -1,0 +1,176 @@
+//! GLUE's files at an address: a folder in either layout, fetched file by file.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+use std::{fmt, fs};
+
+use anyhow::{Context, Result, ensure};
+use glue_eval::Task;
+use glue_eval::data::Split;
+use ureq::Agent;
+
+use super::Sums;
+use super::download::{Download, Outcome, is_absent};
+use crate::source::digest::sha256;
+use crate::{Note, Watch};
+
+/// Without an answer or a byte for so long, a server counts as gone.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The address of a folder, `https://…`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Address(String);
+
+/// A folder of GLUE's files on the web.
+pub struct Website<'a> {
+    address: Address,
+    agent: Agent,
+    watch: &'a dyn Watch,
+    /// If it has a `SHA256SUMS`.
+    sums: Option<Sums>,
+}
+
+impl<'a> Website<'a> {
+    pub fn open(address: &Address, watch: &'a dyn Watch) -> Result<Self> {
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            .accept_encoding("identity") // Lengths and ranges are those of the files.
+            .timeout_connect(Some(PATIENCE))
+            .timeout_recv_response(Some(PATIENCE))
+            .timeout_per_read(Some(PATIENCE))
+            .build()
+            .new_agent();
+        let mut website = Website { address: address.clone(), agent, watch, sums: None };
+        website.sums = website.sums()?;
+        Ok(website)
+    }
+
+    fn sums(&self) -> Result<Option<Sums>> {
+        let url = self.url(Sums::NAME);
+        let failed = || format!("cannot fetch {url}");
+        let mut answer = self.agent.get(&url).call().with_context(failed)?;
+        if is_absent(answer.status()) {
+            return Ok(None);
+        }
+        ensure!(
+            answer.status().is_success(),
+            "{}: the server answered with status {}",
+            failed(),
+            answer.status()
+        );
+        Sums::parse(&answer.body_mut().read_to_string().with_context(failed)?, &url).map(Some)
+    }
+
+    fn url(&self, name: &str) -> String {
+        format!("{}/{name}", self.address)
+    }
+
+    /// Fetches a split's files into a folder; `known` are hashes that files there should have. None: the split is not there.
+    pub fn fetch(&self, task: Task, split: Split, output: &Path, known: &Sums) -> Result<Vec<Fetched>> {
+        for names in self.candidates(task, split) {
+            let files: Result<Vec<_>> = names.iter().map(|name| self.file(name, output, known)).collect();
+            let files: Option<Vec<Fetched>> = files?.into_iter().collect();
+            if let Some(files) = files {
+                return Ok(files);
+            }
+        }
+        ensure!(
+            !split.is_labelled(),
+            "{} has neither {} nor {}",
+            self.address,
+            split.tsv(task).display(),
+            split.parquet(task).display()
+        );
+        Ok(Vec::new())
+    }
+
+    /// The files that a split may consist of: those in the sums, or else of the usual names.
+    fn candidates(&self, task: Task, split: Split) -> Vec<Vec<String>> {
+        let (tsv, parquet) = (split.tsv(task), split.parquet(task));
+        let usual = [tsv, parquet].map(|path| vec![path.display().to_string()]);
+        let Some(sums) = &self.sums else { return usual.into() };
+        let shards = sums.0.keys().filter(|name| split.is_parquet(task, name)).cloned().collect();
+        let [tsv, _] = usual;
+        let listed =
+            |names: &Vec<String>| !names.is_empty() && names.iter().all(|name| sums.0.contains_key(name));
+        [tsv, shards].into_iter().filter(listed).collect()
+    }
+
+    /// A file that is there and has the hash that it should have is not fetched again.
+    fn file(&self, name: &str, output: &Path, known: &Sums) -> Result<Option<Fetched>> {
+        let path = output.join(name);
+        let announced = self.sums.as_ref().and_then(|sums| sums.0.get(name));
+        if path.exists() {
+            let (_, hash) = sha256(&path)?;
+            if announced.or(known.0.get(name)).is_none_or(|expected| *expected == hash) {
+                return Ok(Some(Fetched { name: name.to_owned(), hash, anew: false }));
+            }
+            let checksums = Sums::NAME;
+            self.watch.note(&path.display().to_string(), &Note::FetchedAgain { checksums });
+        }
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        }
+        let Website { agent, watch, .. } = self;
+        let download =
+            Download { agent, watch: *watch, url: self.url(name), name, path: &path, hash: announced };
+        match download.run()? {
+            Outcome::Absent => Ok(None),
+            Outcome::Fetched(hash) => Ok(Some(Fetched { name: name.to_owned(), hash, anew: true })),
+        }
+    }
+}
+
+/// A file that is there now.
+pub struct Fetched {
+    /// Its path in the folder.
+    pub name: String,
+    pub hash: String,
+    /// Whether it was not there before.
+    pub anew: bool,
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        let is_folder = rest.is_some_and(|rest| {
+            !rest.starts_with('/') && !rest.is_empty() && !rest.contains(['?', '#', ' '])
+        });
+        if !is_folder {
+            return Err(format!("{text:?} is not the address of a folder, such as https://HOST/glue"));
+        }
+        Ok(Address(text.trim_end_matches('/').to_owned()))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Address;
+
+    #[test]
+    fn addresses() {
+        let read = |text: &str| text.parse::<Address>().map(|address| address.to_string());
+        assert_eq!(read("https://host/glue/"), Ok("https://host/glue".to_owned()));
+        assert_eq!(read("http://127.0.0.1:8000"), Ok("http://127.0.0.1:8000".to_owned()));
+        for text in [
+            "",
+            "host/glue",
+            "https://",
+            "https:///glue",
+            "ftp://host",
+            "https://host/glue?x=1",
+            "https://a b",
+        ] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+}

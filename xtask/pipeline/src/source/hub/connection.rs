@@ -1,0 +1,163 @@
+//! Speaking with the Hugging Face Hub, and its cache, which other programs share.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use hf_hub::Repo;
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
+pub use hf_hub::{Cache, RepoType};
+
+use super::HubName;
+use crate::source::digest::{is_hexadecimal, sha256};
+
+/// How often a broken connection is taken up again.
+const RETRIES: usize = 3;
+
+/// A repository on the hub.
+#[derive(Clone, Copy)]
+pub struct HubRepo<'a> {
+    pub name: &'a HubName,
+    pub kind: RepoType,
+}
+
+impl<'a> HubRepo<'a> {
+    fn at(&self, revision: &str) -> Repo {
+        Repo::with_revision(self.name.name.clone(), self.kind, revision.to_owned())
+    }
+
+    fn asked(&self) -> Repo {
+        self.at(self.name.revision())
+    }
+
+    /// The directory in the cache that has the revision's files, or some of them, if it is known.
+    pub fn cached(&self, cache: &Cache) -> Option<PathBuf> {
+        let asked = cache.repo(self.asked());
+        let known = asked.get(".").map(|path| path.components().collect());
+        // Other programs keep no reference to a commit that was asked for by its hash.
+        known.or_else(|| Some(asked.pointer_path(self.name.revision())).filter(|path| path.exists()))
+    }
+
+    /// The error of a repository that is not in the cache where nothing may be fetched.
+    pub fn refuse_offline<T>(&self, cache: &Cache) -> Result<T> {
+        let (name, place) = (self.name, cache.path().display());
+        bail!("{name} is not in the cache at {place}, and HF_HUB_OFFLINE forbids to fetch it")
+    }
+
+    pub fn connect(self, cache: &'a Cache) -> Result<Hub<'a>> {
+        let token = env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()).or_else(|| cache.token());
+        let builder = ApiBuilder::from_env().with_token(token).with_retries(RETRIES);
+        let api = builder.build().context("cannot speak with the Hugging Face Hub")?;
+        let mut hub = Hub { api, cache, repo: self, commit: String::new(), files: Vec::new() };
+        let info = hub.api.repo(self.asked()).info().map_err(|error| hub.explain(&error))?;
+        ensure!(is_commit(&info.sha), "{}: the hub names its commit {:?}", self.name, info.sha);
+        hub.commit = info.sha;
+        hub.files = info.siblings.into_iter().map(|file| file.rfilename).collect();
+        Ok(hub)
+    }
+}
+
+/// As in Hugging Face's libraries.
+pub fn is_offline() -> bool {
+    let value = env::var("HF_HUB_OFFLINE").unwrap_or_default();
+    ["1", "ON", "YES", "TRUE"].contains(&value.to_ascii_uppercase().as_str())
+}
+
+/// A connection to the hub on behalf of a repository, at one commit.
+pub struct Hub<'a> {
+    api: Api,
+    cache: &'a Cache,
+    repo: HubRepo<'a>,
+    commit: String,
+    files: Vec<String>,
+}
+
+impl Hub<'_> {
+    /// The files there are.
+    pub fn files(&self) -> &[String] {
+        &self.files
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.files.iter().any(|file| file == name)
+    }
+
+    /// A file, fetched if it is not there. What arrives otherwise than the hub announced it is thrown away.
+    pub fn file(&self, name: &str) -> Result<PathBuf> {
+        let repo = self.repo.at(&self.commit);
+        let path = self.directory().join(name);
+        if path.exists() {
+            return Ok(path);
+        }
+        let failed = |error: ApiError| self.explain(&error).context(format!("cannot fetch {name}"));
+        let remote = self.api.repo(repo.clone());
+        let announced = self.api.metadata(&remote.url(name)).map_err(failed)?;
+        let size = announced.size() as u64;
+        // The client goes on with what a broken connection left, which has to be less than all.
+        let part = self.cache.repo(repo).blob_path(announced.etag()).with_extension("part");
+        if fs::metadata(&part).is_ok_and(|part| part.len() >= size) {
+            fs::remove_file(&part).with_context(|| format!("cannot remove {}", part.display()))?;
+        }
+        let path = remote.download(name).map_err(failed)?;
+        check(&path, size, announced.etag()).map_err(|problem| {
+            remove(&path);
+            problem.context(format!("{}: {name} did not arrive whole and is thrown away", self.repo.name))
+        })?;
+        Ok(path)
+    }
+
+    /// The directory of the files. The cache knows the revision from now on: all that is wanted of it is there.
+    pub fn remember(&self) -> Result<PathBuf> {
+        let asked = self.cache.repo(self.repo.asked());
+        asked.create_ref(&self.commit).context("cannot write into the hub's cache")?;
+        Ok(self.directory())
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.cache.repo(self.repo.at(&self.commit)).pointer_path(&self.commit)
+    }
+
+    fn explain(&self, error: &ApiError) -> Error {
+        let name = self.repo.name;
+        let kind = if let RepoType::Dataset = self.repo.kind { "dataset" } else { "model" };
+        let log_in = "a token in HF_TOKEN or from `huggingface-cli login` shows that you may read it";
+        match status(error) {
+            Some(401) => anyhow!("{name} does not exist, or is private or gated: {log_in}"),
+            Some(403) => anyhow!("{name} is gated: accept its terms on its page on the hub; {log_in}"),
+            Some(404) => anyhow!("{name}: the hub has no such {kind}, revision or file"),
+            Some(status) => anyhow!("{name}: the hub answered with status {status}"),
+            None => anyhow!("{name} cannot be fetched from the Hugging Face Hub: {error}"),
+        }
+    }
+}
+
+fn is_commit(text: &str) -> bool {
+    text.len() == 40 && is_hexadecimal(text)
+}
+
+/// The status of an answer that is an error.
+fn status(error: &ApiError) -> Option<u16> {
+    match error {
+        ApiError::RequestError(error) => match **error {
+            ureq::Error::StatusCode(status) => Some(status),
+            _ => None,
+        },
+        ApiError::TooManyRetries(error) => status(error),
+        _ => None,
+    }
+}
+
+/// Whether a file has the size that was announced, and, if it is a large one, whose tag is its SHA-256, that hash.
+fn check(path: &Path, size: u64, tag: &str) -> Result<()> {
+    let (found, hash) = sha256(path)?;
+    ensure!(found == size, "{found} bytes arrived, but the hub announced {size}");
+    let is_hash = tag.len() == hash.len() && is_hexadecimal(tag);
+    ensure!(!is_hash || hash == tag.to_ascii_lowercase(), "its hash is {hash}, but the hub announced {tag}");
+    Ok(())
+}
+
+/// Removes a file of the cache together with what it points to.
+fn remove(path: &Path) {
+    let _ = fs::canonicalize(path).and_then(fs::remove_file);
+    let _ = fs::remove_file(path);
+}

@@ -1,0 +1,11 @@
+//! Where models and data come from: directories, the Hugging Face Hub, the web, and what is built in.
+
+pub mod corpus;
+mod digest;
+pub mod glue;
+pub mod hub;
+mod model;
+#[cfg(feature = "webster")]
+mod webster;
+
+pub use model::{ModelPlace, fetch_model};

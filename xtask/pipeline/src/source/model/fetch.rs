@@ -1,0 +1,76 @@
+//! Fetching a model into the hub's cache.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use fusion_core::checkpoint::ShardIndex;
+
+use crate::checkpoint::TOKENIZER_FILES;
+use crate::source::hub::{Cache, HubName, HubRepo, RepoType, is_offline};
+use crate::{Note, Watch};
+
+const CONFIG: &str = "config.json";
+/// Weights, single and as an index of shards; earlier ones are preferred.
+const WEIGHTS: [&str; 4] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
+
+/// The directory of the model's files in the hub's cache. A model that is there is not looked for again: the same
+/// name means the same weights until the cache is cleared or a revision asks for others.
+pub fn fetch_model(name: &HubName, watch: &dyn Watch) -> Result<PathBuf> {
+    let cache = Cache::from_env();
+    let model = HubRepo { name, kind: RepoType::Model };
+    let cached = model.cached(&cache).filter(|directory| is_whole(directory));
+    let has_tokenizer =
+        |directory: &PathBuf| TOKENIZER_FILES.iter().any(|name| directory.join(name).exists());
+    match cached {
+        Some(directory) if is_offline() || has_tokenizer(&directory) => Ok(directory),
+        None if is_offline() => model.refuse_offline(&cache),
+        None => download(&cache, model),
+        // Another program did not need the tokenizer, or there is none.
+        Some(directory) => download(&cache, model).or_else(|error| {
+            watch.note(&name.to_string(), &Note::FromCache { because: &error });
+            Ok(directory)
+        }),
+    }
+}
+
+/// Whether a directory in the cache holds a model.
+fn is_whole(directory: &Path) -> bool {
+    let weights = WEIGHTS.into_iter().find(|name| directory.join(name).exists());
+    let shards_are_there = |index: &str| {
+        let index = ShardIndex::read(&directory.join(index));
+        index.is_ok_and(|index| index.files().iter().all(|shard| directory.join(shard).exists()))
+    };
+    directory.join(CONFIG).exists()
+        && weights.is_some_and(|weights| !is_index(weights) || shards_are_there(weights))
+}
+
+fn is_index(name: &str) -> bool {
+    name.ends_with(".index.json")
+}
+
+/// A model's files at one commit. The cache knows the revision only when all are there.
+fn download(cache: &Cache, model: HubRepo<'_>) -> Result<PathBuf> {
+    let name = model.name;
+    let hub = model.connect(cache)?;
+    ensure!(hub.has(CONFIG), "{name} has no config.json, so it is no model that can be read");
+    let weights = WEIGHTS.into_iter().find(|weights| hub.has(weights));
+    let weights =
+        weights.with_context(|| format!("{name} has no weights: looked for {}", WEIGHTS.join(", ")))?;
+
+    for name in TOKENIZER_FILES.into_iter().filter(|name| hub.has(name)) {
+        hub.file(name)?;
+    }
+    let first = hub.file(weights)?;
+    if is_index(weights) {
+        for shard in ShardIndex::read(&first)?.files() {
+            hub.file(shard)?;
+        }
+    }
+    hub.file(CONFIG)?;
+    hub.remember()
+}

@@ -1,0 +1,73 @@
+//! Where a model is.
+
+#[cfg(feature = "hub")]
+mod fetch;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::Result;
+
+use super::hub::HubName;
+use crate::Watch;
+
+#[cfg(feature = "hub")]
+pub use fetch::fetch_model;
+
+/// A checkpoint's directory, or a model on the Hugging Face Hub.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ModelPlace {
+    Directory(PathBuf),
+    Hub(HubName),
+}
+
+impl ModelPlace {
+    /// The directory in which the model's files are, once they have been fetched.
+    pub fn directory(&self, watch: &dyn Watch) -> Result<PathBuf> {
+        match self {
+            ModelPlace::Directory(path) => Ok(path.clone()),
+            ModelPlace::Hub(model) => fetch_model(model, watch),
+        }
+    }
+
+    /// The path of a model that needs no fetching.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            ModelPlace::Directory(path) => Some(path),
+            ModelPlace::Hub(_) => None,
+        }
+    }
+
+    /// The directory's last name, or the model's full one.
+    pub fn name(&self) -> String {
+        let last = self.path().and_then(Path::file_name);
+        last.map_or_else(|| self.to_string(), |name| name.to_string_lossy().into_owned())
+    }
+}
+
+#[cfg(not(feature = "hub"))]
+pub fn fetch_model(name: &HubName, _: &dyn Watch) -> Result<PathBuf> {
+    super::hub::refuse(name)
+}
+
+impl FromStr for ModelPlace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix(HubName::PREFIX) {
+            Some(name) => Ok(ModelPlace::Hub(name.parse()?)),
+            None if text.is_empty() => Err("the name of a model is empty".to_owned()),
+            None => Ok(ModelPlace::Directory(text.into())),
+        }
+    }
+}
+
+impl fmt::Display for ModelPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ModelPlace::Directory(path) => write!(f, "{}", path.display()),
+            ModelPlace::Hub(model) => write!(f, "{model}"),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Fitting a child under the fusion rule to the ensemble of its parents, on text.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use fusion_core::HostTensors;
+use fusion_core::execute::Executor;
+use fusion_core::plan::Normalisation;
+use serde::{Deserialize, Serialize};
+use t5_model::optimizer::CarryOptimizer;
+use t5_model::text::DataPosition;
+use t5_model::{Batch, Calibration, Comparison, Deviation, Session, T5Config};
+
+use super::{Cross, FuseSettings, PlannedFusion};
+use crate::checkpoint::tokenizer_for;
+use crate::stage::text::Data;
+use crate::{Compute, Interrupted, Stoppable, Watch};
+
+/// Examples that are computed at a time.
+const BATCH: usize = 16;
+/// Of the examples that are fitted, as many more are held out to measure with.
+const HELD_OUT_SHARE: usize = 4;
+
+/// What a child is fitted on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Calibrate {
+    pub data: Data,
+    /// Examples to fit.
+    pub examples: usize,
+}
+
+/// A child's distance from the ensemble on held-out text, before it was fitted and after.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Calibrated {
+    pub examples: usize,
+    pub before: Deviation,
+    pub after: Deviation,
+}
+
+impl Calibrate {
+    /// Whether there is anything to fit under these settings.
+    pub fn check(&self, settings: &FuseSettings) -> Result<()> {
+        let has_rule = settings.norm == Some(Normalisation::Rule);
+        ensure!(
+            has_rule,
+            "only a fusion under the rule (`norm = \"rule\"`) is calibrated; the property is exact as it is"
+        );
+        ensure!(
+            settings.optimizer == CarryOptimizer::Reset,
+            "a calibration changes weights that a carried optimiser's state knows; the state can only be reset"
+        );
+        ensure!(self.examples > 0, "a calibration needs at least one example");
+        Ok(())
+    }
+
+    /// Fits the planned child's weights. They stay as they were if that brings them no nearer.
+    pub fn run(
+        &self,
+        fusion: &PlannedFusion,
+        settings: &FuseSettings,
+        tokenizer: &Path,
+        compute: &Compute,
+        name: &str,
+        watch: &dyn Watch,
+    ) -> Result<(HostTensors, Calibrated)> {
+        let exact =
+            FuseSettings { norm: Some(Normalisation::Property), cross: Cross::Zero, ..settings.clone() };
+        let exact = exact.plan(&fusion.parents)?;
+        let sources = fusion.tensor_sources();
+        let ensemble = Executor::new(&exact.plan, &sources)?.in_memory()?;
+        let mut weights = Executor::new(&fusion.plan, &sources)?.in_memory()?;
+        let [fitted, held_out] = self.batches(fusion, tokenizer)?;
+
+        let open = |config: &T5Config, weights: &HostTensors| compute.open(config, weights);
+        let mut ensemble = open(&exact.child, &ensemble)?;
+        let measure = |ensemble: &mut dyn Session, weights: &HostTensors| {
+            deviation(ensemble, open(&fusion.child, weights)?.as_mut(), &held_out)
+        };
+        let before = measure(ensemble.as_mut(), &weights)?;
+        let original = weights.clone();
+        let progress = watch.steps(name, "calibrating");
+        let told = |done, steps| {
+            progress(done, steps);
+            !watch.wants_stop()
+        };
+        let calibration = Calibration { open: &open, batches: &fitted, progress: &told };
+        let stoppable = Stoppable::new(watch);
+        let finished = calibration.fit(ensemble.as_mut(), &fusion.child, &mut weights)?;
+        drop(stoppable);
+        if !finished {
+            return Err(Interrupted { left: Some("nothing was written".into()), resumes: false }.into());
+        }
+        let after = measure(ensemble.as_mut(), &weights)?;
+        let nearer = after.logits < before.logits;
+        let (weights, after) = if nearer { (weights, after) } else { (original, before) };
+        Ok((weights, Calibrated { examples: self.examples, before, after }))
+    }
+
+    /// What is fitted, and what is measured with.
+    fn batches(&self, fusion: &PlannedFusion, tokenizer: &Path) -> Result<[Vec<Batch>; 2]> {
+        let first = fusion.parents.first().context("there are no parents")?;
+        let tokenizer = tokenizer_for(&first.path, &fusion.child, Some(tokenizer))?;
+        let text = self.data.open(tokenizer)?;
+        let fitted = self.examples.div_ceil(BATCH);
+        let training = text.training(BATCH, 0, DataPosition::default())?.take(fitted);
+        let held_out = text.evaluation(BATCH)?.take(fitted.div_ceil(HELD_OUT_SHARE));
+        let fitted = training.map(|next| Ok(next?.batch)).collect::<Result<Vec<_>>>()?;
+        let held_out = held_out.map(|next| Ok(next?.batch)).collect::<Result<Vec<_>>>()?;
+        ensure!(!held_out.is_empty(), "the text that is held out is too short to measure a calibration with");
+        Ok([fitted, held_out])
+    }
+}
+
+fn deviation(ensemble: &mut dyn Session, child: &mut dyn Session, batches: &[Batch]) -> Result<Deviation> {
+    let mut comparison = Comparison::default();
+    for batch in batches {
+        let (expected, found) = (ensemble.forward(batch, false)?.logits, child.forward(batch, false)?.logits);
+        comparison.add(&expected, &found, &batch.labels);
+    }
+    Ok(comparison.deviation())
+}
+
+impl std::fmt::Display for Calibrated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Calibrated { before, after, .. } = self;
+        if after == before {
+            return write!(f, "a calibration brought the child no nearer to its ensemble; it is as it was");
+        }
+        write!(
+            f,
+            "calibrated: {:.2} % from the ensemble's logits on held-out text, before {:.2} %; loss {:.4}, before {:.4}, the \
+             ensemble's {:.4}",
+            100.0 * after.logits,
+            100.0 * before.logits,
+            after.loss,
+            before.loss,
+            after.expected_loss
+        )
+    }
+}

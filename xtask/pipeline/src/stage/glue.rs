@@ -1,0 +1,85 @@
+//! Fine-tuning on GLUE.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use fusion_core::checkpoint::Checkpoint;
+use fusion_core::lineage::Lineage;
+use glue_eval::{FineTuneSettings, GlueReport, Task};
+use serde::Serialize;
+use serde_json::{Value, json};
+use t5_model::{Precision, T5Config};
+
+use super::Source;
+use crate::checkpoint::tokenizer_for;
+use crate::{Compute, Interrupted, Stoppable, Watch};
+
+/// A model that is fine-tuned on some or all tasks, each time afresh.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Glue {
+    pub model: Source,
+    pub tasks: Vec<Task>,
+    #[serde(flatten)]
+    pub settings: FineTuneSettings,
+}
+
+/// Where it all lies.
+pub struct Places<'a> {
+    /// The checkpoint to fine-tune.
+    pub model: &'a Path,
+    /// GLUE's files.
+    pub files: &'a Path,
+    /// The model's, if it is not given.
+    pub tokenizer: Option<&'a Path>,
+    /// What every fine-tuning makes is kept here, if anywhere; an interrupted one goes on from there.
+    pub directory: Option<&'a Path>,
+}
+
+/// Fine-tunes the checkpoint, and scores it on the tasks' development sets.
+pub fn fine_tune(
+    places: &Places<'_>,
+    tasks: &[Task],
+    settings: &FineTuneSettings,
+    compute: &Compute,
+    watch: &dyn Watch,
+) -> Result<GlueReport> {
+    let checkpoint = Checkpoint::open(places.model)?;
+    let config = T5Config::of_checkpoint(&checkpoint)?;
+    let tokenizer = tokenizer_for(places.model, &config, places.tokenizer)?;
+    let blake3 = Some(checkpoint.blake3()?);
+    let lineage = checkpoint.lineage().with_context(|| format!("{}", places.model.display()))?;
+    let lineage = lineage.filter(|lineage| lineage.blake3.is_none() || lineage.blake3 == blake3);
+    let glue = glue_eval::Glue {
+        tasks,
+        files: places.files,
+        tokenizer: &tokenizer,
+        settings,
+        directory: places.directory,
+        lineage: &Lineage { blake3: blake3.clone(), ..lineage.unwrap_or_default() },
+        identity: &identity(places.files, blake3, compute)?,
+    };
+    let mut progress = watch.fine_tuning();
+    let mut open = |resumed: Option<&Path>| match resumed {
+        None => compute.open(&config, &checkpoint).map_err(Into::into),
+        Some(directory) => Ok(compute.open(&config, &Checkpoint::open(directory)?)?),
+    };
+    // Without a directory there is nothing to save, and nothing to stop for.
+    let stoppable = places.directory.map(|_| Stoppable::new(watch));
+    let report = glue.run(&mut open, watch.stop(), &mut |event| progress(&event))?;
+    drop(stoppable);
+    report.ok_or_else(|| Interrupted { left: None, resumes: true }.into())
+}
+
+/// What decides a fine-tuning's result besides its settings.
+fn identity(files: &Path, model: Option<String>, compute: &Compute) -> Result<BTreeMap<String, Value>> {
+    let mut identity = BTreeMap::from([
+        ("model".to_owned(), json!(model)),
+        ("files".to_owned(), json!(std::path::absolute(files)?)),
+    ]);
+    let precision = compute.how().precision;
+    if precision != Precision::default() {
+        identity.insert("precision".to_owned(), json!(precision));
+    }
+    Ok(identity)
+}

@@ -1,0 +1,112 @@
+//! The text a stage trains and evaluates on.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use anyhow::Result;
+use serde::Serialize;
+use t5_model::text::{
+    self, Corpus, DataPosition, HoldOut, SpanCorruption, SpanCorruptionStream, Split, StreamOptions,
+    Tokenizer,
+};
+
+use super::Source;
+use crate::source::corpus;
+
+/// Text with its tokenizer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Data {
+    /// Files, folders, globs, or `builtin:…`.
+    pub text: Vec<String>,
+    pub held_out: HeldOut,
+    pub tokenizer: Source,
+    /// Tokens of an input; T5's 512 take 568 tokens of text and give targets of 114.
+    pub input_length: usize,
+    /// At most so many documents are trained on.
+    pub max_documents: Option<u64>,
+}
+
+/// What models are evaluated on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldOut {
+    /// Every k-th document of the text, which then is not trained on.
+    Every(NonZeroU64),
+    /// A text of its own.
+    Text(Vec<String>),
+}
+
+/// Text that is ready to be read.
+pub struct OpenText {
+    training: Corpus,
+    evaluation: Corpus,
+    every: Option<NonZeroU64>,
+    max_documents: Option<u64>,
+    tokenizer: Arc<Tokenizer>,
+    spans: SpanCorruption,
+}
+
+impl Data {
+    pub fn open(&self, tokenizer: Tokenizer) -> Result<OpenText> {
+        let training = corpus::open(&self.text)?;
+        let (evaluation, every) = match &self.held_out {
+            HeldOut::Every(every) => (training.clone(), Some(*every)),
+            HeldOut::Text(text) => (corpus::open(text)?, None),
+        };
+        let spans = SpanCorruption::t5(self.input_length, &tokenizer)?;
+        let tokenizer = Arc::new(tokenizer);
+        Ok(OpenText { training, evaluation, every, max_documents: self.max_documents, tokenizer, spans })
+    }
+}
+
+impl OpenText {
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The names of the files.
+    pub fn names(&self) -> (Vec<String>, Vec<String>) {
+        (self.training.names(), self.evaluation.names())
+    }
+
+    /// Batches to train on, without end.
+    pub fn training(
+        &self,
+        batch_size: usize,
+        seed: u64,
+        at: DataPosition,
+    ) -> text::Result<SpanCorruptionStream> {
+        let options = StreamOptions {
+            hold_out: self.part(Split::Train),
+            max_documents: self.max_documents,
+            ..StreamOptions::training(batch_size, seed)
+        };
+        self.stream(&self.training, options, at)
+    }
+
+    /// The held-out batches, in the same order and corruption at every call.
+    pub fn evaluation(&self, batch_size: usize) -> text::Result<SpanCorruptionStream> {
+        let options =
+            StreamOptions { hold_out: self.part(Split::HeldOut), ..StreamOptions::evaluation(batch_size) };
+        self.stream(&self.evaluation, options, DataPosition::default())
+    }
+
+    fn part(&self, split: Split) -> Option<HoldOut> {
+        self.every.map(|every| HoldOut { every, split })
+    }
+
+    fn stream(
+        &self,
+        corpus: &Corpus,
+        options: StreamOptions,
+        at: DataPosition,
+    ) -> text::Result<SpanCorruptionStream> {
+        SpanCorruptionStream::new(
+            corpus.clone(),
+            Arc::clone(&self.tokenizer),
+            self.spans.clone(),
+            options,
+            at,
+        )
+    }
+}

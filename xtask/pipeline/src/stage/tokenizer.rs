@@ -1,0 +1,61 @@
+//! Training a vocabulary.
+
+use std::num::NonZeroU64;
+use std::path::Path;
+
+use anyhow::Result;
+use fusion_core::atomic::write_directory_atomically;
+use serde::Serialize;
+use serde_json::{Value, json};
+use t5_model::text::{HoldOut, Split, Tokenizer};
+
+use crate::source::corpus;
+
+/// A Unigram vocabulary of T5's kind.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TrainTokenizer {
+    pub text: Vec<String>,
+    /// Every k-th document is left for evaluations.
+    pub held_out_every: Option<NonZeroU64>,
+    /// Tokens, special ones and sentinels included.
+    pub vocabulary: usize,
+    pub sentinels: usize,
+    /// At most so many documents are read.
+    pub max_documents: Option<u64>,
+}
+
+impl TrainTokenizer {
+    /// Writes the tokenizer's files into `output`.
+    pub fn run(&self, output: &Path) -> Result<Value> {
+        let texts = self.documents()?;
+        let tokenizer = Tokenizer::train_unigram(&texts, self.vocabulary, self.sentinels)?;
+        write_directory_atomically::<anyhow::Error>(output, |directory| Ok(tokenizer.save(directory)?))?;
+        let characters: usize = texts.iter().map(|text| text.chars().count()).sum();
+        Ok(json!({
+            "documents": texts.len(), "characters": characters, "vocabulary": tokenizer.vocab_size(),
+            "fingerprint": tokenizer.fingerprint(),
+        }))
+    }
+
+    fn documents(&self) -> Result<Vec<String>> {
+        let corpus = corpus::open(&self.text)?;
+        let limit = self.max_documents.unwrap_or(u64::MAX);
+        let mut texts = Vec::new();
+        for file in 0..corpus.file_count() {
+            let Some(documents) = corpus.documents(file, 0)? else { break };
+            for (index, document) in (0..).zip(documents) {
+                let document = document?;
+                let every = self.held_out_every;
+                let training =
+                    every.is_none_or(|every| HoldOut { every, split: Split::Train }.contains(file, index));
+                if texts.len() as u64 >= limit {
+                    return Ok(texts);
+                }
+                if training {
+                    texts.push(document);
+                }
+            }
+        }
+        Ok(texts)
+    }
+}

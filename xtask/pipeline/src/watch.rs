@@ -1,0 +1,143 @@
+//! What a caller learns of work in progress, and how it stops it.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use t5_model::train::{EvaluationPoint, Event};
+
+use crate::Warning;
+use crate::numbers::duration;
+use crate::stage::fuse::Calibrated;
+
+/// Follows work in progress. What an implementation does not care for, it leaves out: by default nothing is shown, and
+/// nothing stops.
+///
+/// The observers that some methods return are told how the work goes on, and are dropped when it ends.
+pub trait Watch: Sync {
+    /// Something worth telling happened to `subject`: a stage, a model or a file.
+    fn note(&self, subject: &str, note: &Note<'_>) {
+        let _ = (subject, note);
+    }
+
+    /// A pretraining of so many steps begins.
+    fn training(&self, name: &str, steps: u64) -> Box<dyn FnMut(&Event<'_, EvaluationPoint>) + '_> {
+        let _ = (name, steps);
+        Box::new(|_| ())
+    }
+
+    /// Fine-tunings begin.
+    fn fine_tuning(&self) -> Box<dyn FnMut(&glue_eval::Progress<'_>) + '_> {
+        Box::new(|_| ())
+    }
+
+    /// Work begins that goes step by step. The observer hears how many steps are done, and of how many.
+    fn steps(&self, name: &str, doing: &'static str) -> Box<dyn Fn(usize, usize) + '_> {
+        let _ = (name, doing);
+        Box::new(|_, _| ())
+    }
+
+    /// A file or directory of so many bytes is written or fetched. The observer hears how many more of them are there, from
+    /// any thread.
+    fn bytes(&self, name: &str, total: u64) -> Box<dyn Fn(u64) + Sync + '_> {
+        let _ = (name, total);
+        Box::new(|_| ())
+    }
+
+    /// Set once work should stop at its next good point.
+    fn stop(&self) -> &AtomicBool {
+        static NEVER: AtomicBool = AtomicBool::new(false);
+        &NEVER
+    }
+
+    /// Whether work should stop.
+    fn wants_stop(&self) -> bool {
+        self.stop().load(Ordering::Relaxed)
+    }
+
+    /// Called with `true` before, and with `false` after, work that looks at [`stop`](Watch::stop) and then saves where it
+    /// stands or leaves nothing behind. Outside of it, only the end of the process stops anything.
+    fn stoppable(&self, whether: bool) {
+        let _ = whether;
+    }
+}
+
+/// Shows nothing and never stops.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Watch for Silent {}
+
+/// While this lives, work is [`stoppable`](Watch::stoppable).
+pub struct Stoppable<'a>(&'a dyn Watch);
+
+impl<'a> Stoppable<'a> {
+    pub fn new(watch: &'a dyn Watch) -> Self {
+        watch.stoppable(true);
+        Stoppable(watch)
+    }
+}
+
+impl Drop for Stoppable<'_> {
+    fn drop(&mut self) {
+        self.0.stoppable(false);
+    }
+}
+
+/// What is worth telling besides progress.
+#[derive(Clone, Copy, Debug)]
+pub enum Note<'a> {
+    /// A stage of this kind begins.
+    Begins(&'static str),
+    /// An earlier run finished the stage.
+    FinishedBefore,
+    /// The stage is left out.
+    WithoutGlue,
+    Finished {
+        seconds: f64,
+    },
+    Calibrated(&'a Calibrated),
+    Warning(&'a Warning),
+    /// The model could not be looked for again on the hub.
+    FromCache {
+        because: &'a anyhow::Error,
+    },
+    /// A file is not what this list of checksums says.
+    FetchedAgain {
+        checksums: &'static str,
+    },
+}
+
+impl fmt::Display for Note<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::Begins(kind) => f.write_str(kind),
+            Note::FinishedBefore => f.write_str("finished before"),
+            Note::WithoutGlue => f.write_str("left out, since GLUE's files were not given"),
+            Note::Finished { seconds } => write!(f, "finished in {}", duration(*seconds)),
+            Note::Calibrated(outcome) => outcome.fmt(f),
+            Note::Warning(warning) => write!(f, "warning: {warning}"),
+            Note::FromCache { because } => {
+                write!(f, "taken from the cache as it is, without a tokenizer: {because}")
+            }
+            Note::FetchedAgain { checksums } => write!(f, "not what {checksums} says, fetched again"),
+        }
+    }
+}
+
+/// The error of work that was asked to stop.
+#[derive(Debug)]
+pub struct Interrupted {
+    /// What there is now, if there is more to say than that the work stopped.
+    pub left: Option<String>,
+    /// Whether calling for the same work again goes on with it.
+    pub resumes: bool,
+}
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("interrupted")?;
+        self.left.iter().try_for_each(|left| write!(f, ": {left}"))
+    }
+}
+
+impl std::error::Error for Interrupted {}

@@ -1,0 +1,53 @@
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+
+use crate::dev::build::{Missing, missing};
+use crate::dev::resources::is_bundle;
+use crate::terminal::output::{print, print_json};
+
+/// List the compiled-in backends and their devices
+///
+/// The names are what `--backend` and `--device` take. Each backend's default device comes first.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<()> {
+        let backends = t5_model::backends();
+        if self.json {
+            let backend = |backend: &&'static dyn t5_model::Backend| json!({ "name": backend.name(), "description": backend.description(), "devices": backend.devices() });
+            return print_json(&backends.iter().map(backend).collect::<Vec<_>>());
+        }
+        let mut text = String::new();
+        for backend in backends {
+            text += &format!("{}  {}\n", backend.name(), backend.description());
+            for device in backend.devices() {
+                let precisions: Vec<_> = device.precisions.iter().map(ToString::to_string).collect();
+                let (name, description, precisions) =
+                    (device.name, device.description, precisions.join(", "));
+                text += &format!("    --device {name:<10}  {description}, {precisions}\n");
+            }
+        }
+        for Missing { backend, devices, needs, feature } in missing() {
+            let (what, flags) = match devices {
+                None => (backend.to_owned(), format!("--backend {backend}")),
+                Some(devices) => {
+                    (format!("{backend} on {devices}"), format!("--backend {backend} --device {devices}:0"))
+                }
+            };
+            text += &if is_bundle() {
+                format!(
+                    "{what}  not in this bundle; `cargo xtask bundle --features {feature}` makes one with it\n"
+                )
+            } else {
+                format!("{what}  not compiled in; `{flags}` builds it, and it needs {needs}\n")
+            };
+        }
+        print(&text)
+    }
+}

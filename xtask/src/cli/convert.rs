@@ -1,0 +1,59 @@
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use pipeline::checkpoint::check_replaceable;
+use pipeline::checkpoint::convert::Conversion;
+use pipeline::source::ModelPlace;
+use pipeline::stage::fuse::WeightType;
+
+use crate::cli::weight_type::weight_type;
+use crate::terminal::output::print;
+use crate::terminal::{Terminal, interrupt, warn};
+
+const EXAMPLES: &str = concat!(
+    "Examples:\n",
+    "  cargo xtask convert t5x/checkpoint_1000000 --output my-t5 --tokenizer spiece.model\n",
+    "  cargo xtask convert pytorch_model.bin --config config.json --output my-t5\n",
+    "  cargo xtask convert hf:google/t5-v1_1-small --dtype bf16 --output t5-small",
+);
+
+/// Write any weights that can be read as a checkpoint in Hugging Face's layout
+///
+/// INPUT is a checkpoint in that layout, a file of tensors by Hugging Face's names (safetensors, or a state dict that
+/// PyTorch saved), or a T5X checkpoint: Flax's MessagePack, or the folder of one. OUTPUT gets safetensors, config.json and
+/// the tokenizer. Where there is no config.json, the weights' shapes say what it must be.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// The weights: a directory or file, or `hf:ORG/NAME[@REVISION]`
+    #[arg(value_name = "INPUT")]
+    input: ModelPlace,
+    /// Where to write the checkpoint
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// A config.json [default: the checkpoint's own, or one made up from the weights' shapes]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A tokenizer.json, spiece.model or folder [default: the checkpoint's own, if it has one]
+    #[arg(long, value_name = "PATH")]
+    tokenizer: Option<PathBuf>,
+    /// Type of the written weights [default: their own]
+    #[arg(long, value_parser = weight_type())]
+    dtype: Option<WeightType>,
+    /// Replace a checkpoint that is already in DIR
+    #[arg(long)]
+    overwrite: bool,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<()> {
+        check_replaceable(&self.output, self.overwrite, self.input.path().as_slice())?;
+        let conversion = Conversion::open(&self.input.directory(&Terminal)?, self.config.as_deref())?;
+        conversion.warnings.iter().for_each(warn);
+        interrupt::listen()?;
+        let dtype = self.dtype.map(WeightType::dtype);
+        conversion.write(&self.output, self.tokenizer.as_deref(), dtype, &Terminal)?;
+        print(&format!("written to {}\n", self.output.display()))
+    }
+}

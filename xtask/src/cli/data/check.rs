@@ -1,0 +1,200 @@
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow, ensure};
+use clap::Args;
+use glue_eval::check::{Checker, LISTED_BAD_ROWS, SplitCheck};
+use glue_eval::data::Split;
+use glue_eval::{FineTuneSettings, GlueError, Task};
+use pipeline::numbers::thousands;
+use pipeline::problems::{Problems, causes};
+use pipeline::report::table::Table;
+use pipeline::source::glue::{GluePlace, Sums};
+use serde::Serialize;
+use t5_model::text::Tokenizer;
+
+use crate::terminal::output::{print, print_json};
+
+const EXAMPLES: &str = concat!(
+    "Examples:\n",
+    "  cargo xtask data check GLUE\n",
+    "  cargo xtask data check GLUE --tasks cola,rte --tokenizer spiece.model",
+);
+
+/// Show what is in GLUE's files, and what is odd about them
+///
+/// For every file its rows beside those of the official one, rows that are no examples, rows that repeat an earlier one,
+/// texts that have several labels, rows whose texts are in the training set, and how the labels are balanced; with a
+/// tokenizer, how long the prompts are. Exits with 1 if there are bad rows, or files that are missing, damaged or not what
+/// SHA256SUMS says where there is one.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// GLUE's files, in either of the layouts that `glue` reads, or `hf:nyu-mll/glue`
+    #[arg(value_name = "GLUE")]
+    glue: GluePlace,
+    /// Tasks, such as cola,sst2 [default: those that are there]
+    #[arg(long, value_name = "TASK,…", value_delimiter = ',')]
+    tasks: Vec<Task>,
+    /// A tokenizer.json, spiece.model or folder, to measure prompts by
+    #[arg(long, value_name = "PATH")]
+    tokenizer: Option<PathBuf>,
+    /// Tokens of an input, longer ones are cut
+    #[arg(long, value_name = "N", default_value_t = FineTuneSettings::default().input_length)]
+    input_length: usize,
+    /// Rows that are no examples are no reason to exit with 1
+    #[arg(long)]
+    skip_bad_rows: bool,
+    /// Print JSON: everything that the table shows, with the names of files and labels
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct TaskChecks {
+    task: Task,
+    splits: Vec<SplitCheck>,
+    /// Splits that are not there; test sets need not be.
+    missing: Vec<String>,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<()> {
+        let tokenizer = self.tokenizer.as_deref().map(Tokenizer::load).transpose()?;
+        let glue = self.glue.directory(if self.tasks.is_empty() { &Task::ALL } else { &self.tasks })?;
+        let mut problems = Problems::default();
+        let sums = Sums::read(&glue)?;
+        let agreeing = sums.and_then(|sums| problems.keep(sums.verify(&glue)).map(|()| sums.0.len()));
+        let mut checks = Vec::new();
+        for task in self.tasks(&glue)? {
+            checks.push(self.check(task, &glue, tokenizer.as_ref(), &mut problems));
+        }
+        let bad_rows: usize = splits(&checks).map(|(_, split)| split.bad_rows).sum();
+        if bad_rows > 0 && !self.skip_bad_rows {
+            let advice = "--skip-bad-rows leaves them out";
+            problems.keep(Err::<(), _>(anyhow!(
+                "rows that are no examples: {}; {advice}",
+                thousands(bad_rows as u64)
+            )));
+        }
+        let result = problems.result();
+        if self.json {
+            let problems = result.as_ref().err().map(causes);
+            print_json(&serde_json::json!({ "tasks": checks, "problems": problems }))?;
+        } else {
+            print(&text(&checks, tokenizer.is_some()))?;
+            if let Some(files) = agreeing {
+                print(&format!("\nFiles that agree with {}: {files}\n", Sums::NAME))?;
+            }
+        }
+        result
+    }
+
+    /// Those that were asked for, or else those of which there is anything.
+    fn tasks(&self, glue: &Path) -> Result<Vec<Task>> {
+        if !self.tasks.is_empty() {
+            return Ok(self.tasks.clone());
+        }
+        let is_missing =
+            |split: Split, task| matches!(split.find(task, glue), Err(GlueError::MissingFiles { .. }));
+        let is_there = |task: &Task| !Split::all(*task).all(|split| is_missing(split, *task));
+        let tasks: Vec<Task> = Task::ALL.into_iter().filter(is_there).collect();
+        let (tsv, parquet) = (Split::Train.tsv(Task::Cola), Split::Train.parquet(Task::Cola));
+        ensure!(
+            !tasks.is_empty(),
+            "{} holds no file of any task: looked for official TSV files, such as {}, and for the hub's Parquet files, such as {}",
+            glue.display(),
+            tsv.display(),
+            parquet.display()
+        );
+        Ok(tasks)
+    }
+
+    fn check(
+        &self,
+        task: Task,
+        glue: &Path,
+        tokenizer: Option<&Tokenizer>,
+        problems: &mut Problems,
+    ) -> TaskChecks {
+        let mut checker = Checker::new(task, tokenizer, self.input_length);
+        let mut checks = TaskChecks { task, splits: Vec::new(), missing: Vec::new() };
+        for split in Split::all(task) {
+            match checker.check(split, glue) {
+                Ok(check) => checks.splits.push(check),
+                Err(error) => {
+                    let is_missing = matches!(error, GlueError::MissingFiles { .. });
+                    checks.missing.extend(is_missing.then(|| split.to_string()));
+                    if split.is_labelled() || !is_missing {
+                        problems.keep(Err::<(), _>(error.into()));
+                    }
+                }
+            }
+        }
+        checks
+    }
+}
+
+fn splits(checks: &[TaskChecks]) -> impl Iterator<Item = (String, &SplitCheck)> {
+    checks.iter().flat_map(|TaskChecks { task, splits, .. }| {
+        splits.iter().map(move |split| (format!("{task} {}", split.split), split))
+    })
+}
+
+/// The table, how labels are balanced, and the bad rows.
+fn text(checks: &[TaskChecks], with_lengths: bool) -> String {
+    let mut text = table(checks, with_lengths).text();
+    let labelled = || splits(checks).filter(|(_, split)| !split.labels.is_empty());
+    let width = labelled().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    for (number, (name, split)) in labelled().enumerate() {
+        let heading = if number == 0 { "\nLabels\n" } else { "" };
+        text += &format!("{heading}{name:width$}  {}\n", balance(split));
+    }
+    let missing = checks.iter().filter(|task| !task.missing.is_empty());
+    for (number, TaskChecks { task, missing, .. }) in missing.enumerate() {
+        let heading = if number == 0 { "\nNot there\n" } else { "" };
+        text += &format!("{heading}{task}: {}\n", missing.join(", "));
+    }
+    let bad = splits(checks).filter(|(_, split)| split.bad_rows > 0);
+    for (number, (_, split)) in bad.enumerate() {
+        text += if number == 0 { "\nBad rows\n" } else { "" };
+        for row in &split.bad {
+            text += &format!("{}{}: {}\n", row.path.display(), row.place, row.problem);
+        }
+        let more = split.bad_rows.saturating_sub(LISTED_BAD_ROWS);
+        text += &if more > 0 { format!("… and {} more\n", thousands(more as u64)) } else { String::new() };
+    }
+    text
+}
+
+fn table(checks: &[TaskChecks], with_lengths: bool) -> Table {
+    let mut table =
+        Table::new(["", "rows", "official", "bad", "repeated", "contradictory texts", "in train"]);
+    if with_lengths {
+        table.header.extend(["median tokens", "95 %", "longest", "cut"].map(str::to_owned));
+    }
+    let count = |number: usize| thousands(number as u64);
+    for (name, split) in splits(checks) {
+        let counts =
+            [split.rows, split.official_rows, split.bad_rows, split.duplicates, split.conflicts].map(count);
+        let mut row = vec![name];
+        row.extend(counts);
+        row.push(split.in_train.map(count).unwrap_or_default());
+        if let Some(lengths) = &split.lengths {
+            row.extend([lengths.median, lengths.percentile_95, lengths.max].map(count));
+            row.push(share(lengths.truncated, split.rows - split.bad_rows));
+        }
+        table.rows.push(row);
+    }
+    table
+}
+
+/// `unacceptable 29.6 %, acceptable 70.4 %`.
+fn balance(split: &SplitCheck) -> String {
+    let all = split.labels.iter().map(|count| count.rows).sum();
+    let labels = split.labels.iter().map(|count| format!("{} {}", count.label, share(count.rows, all)));
+    labels.collect::<Vec<_>>().join(", ")
+}
+
+fn share(part: usize, all: usize) -> String {
+    format!("{:.1} %", 100.0 * part as f64 / all.max(1) as f64)
+}

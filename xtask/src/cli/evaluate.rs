@@ -1,0 +1,74 @@
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use pipeline::source::{ModelPlace, corpus};
+use pipeline::stage::Source;
+use pipeline::stage::evaluate::Evaluate;
+use pipeline::stage::text::{Data, HeldOut};
+
+use crate::cli::compute::ComputeArguments;
+use crate::terminal::Terminal;
+use crate::terminal::output::{print, print_json};
+
+const EXAMPLES: &str =
+    concat!("Example:\n", "  cargo xtask evaluate --model fused --text validation.json.gz",);
+
+/// Measure a model's loss and token accuracy on text
+///
+/// The text is corrupted span by span with a fixed seed, as in pretraining, so all models with the same tokenizer face
+/// the same targets. The loss is the mean cross-entropy of a target token in nats.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// The checkpoint, in Hugging Face's layout, or `hf:ORG/NAME[@REVISION]`
+    #[arg(long, value_name = "MODEL")]
+    model: ModelPlace,
+    /// Files, folders or globs (.json, .jsonl, .txt, also .gz or .zst), or builtin:webster
+    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
+    text: Vec<String>,
+    /// A tokenizer.json, spiece.model or folder [default: the model's]
+    #[arg(long, value_name = "PATH")]
+    tokenizer: Option<PathBuf>,
+    /// Tokens of an input
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    input_length: usize,
+    /// Examples in a batch
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    batch_size: usize,
+    /// At most so many batches
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
+    batches: u64,
+    /// Print JSON: loss, accuracy (a share), target tokens
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    compute: ComputeArguments,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<()> {
+        let text: Vec<String> =
+            self.text.iter().map(|text| corpus::absolute(Path::new(""), text)).collect::<Result<_>>()?;
+        let model = self.model.directory(&Terminal)?;
+        let tokenizer = self.tokenizer.clone().unwrap_or_else(|| model.clone());
+        let work = Evaluate {
+            model: self.model.into(),
+            data: Data {
+                held_out: HeldOut::Text(text.clone()),
+                text,
+                tokenizer: Source::Path(tokenizer.clone()),
+                input_length: self.input_length,
+                max_documents: None,
+            },
+            batch_size: self.batch_size,
+            batches: self.batches,
+        };
+        let score = work.run(&model, Some(&tokenizer), &self.compute.start()?)?;
+        if self.json {
+            return print_json(&score);
+        }
+        let accuracy = 100.0 * score.accuracy;
+        print(&format!("loss {:.4}, token accuracy {accuracy:.2} %, {} tokens\n", score.loss, score.tokens))
+    }
+}

@@ -1,0 +1,134 @@
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow};
+use clap::Args;
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, Writer};
+use fusion_core::{Dtype, HostTensor, HostTensors, TensorSource};
+use pipeline::source::ModelPlace;
+use t5_model::{Batch, Forward, IGNORED_LABEL};
+
+use crate::cli::compute::ComputeArguments;
+use crate::terminal::Terminal;
+
+const EXAMPLES: &str = concat!(
+    "Example:\n",
+    "  cargo xtask forward --model fused --input batch.safetensors --output out.safetensors --grad",
+);
+
+/// Compute logits, loss and gradients of a given batch, for comparing with any framework
+///
+/// IN holds `input_ids` i64 [batch, input], `labels` i64 [batch, target] with -100 as padding, and optionally
+/// `attention_mask` i64 [batch, input] with 1 for a token and 0 for padding. OUT gets `logits` f32 [batch, target,
+/// vocabulary], `loss` f32 [] (the mean cross-entropy of the target tokens in nats, without z-loss), and with `--grad`
+/// `grad.<parameter>` for every parameter, by Hugging Face's names. There is no dropout.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// The checkpoint, in Hugging Face's layout, or `hf:ORG/NAME[@REVISION]`
+    #[arg(long, value_name = "MODEL")]
+    model: ModelPlace,
+    /// The batch
+    #[arg(long, value_name = "IN.safetensors")]
+    input: PathBuf,
+    /// Where to write; replaced if it exists
+    #[arg(long, value_name = "OUT.safetensors")]
+    output: PathBuf,
+    /// Also compute the gradients of the loss
+    #[arg(long)]
+    grad: bool,
+    #[command(flatten)]
+    compute: ComputeArguments,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<()> {
+        let batch = read_batch(&self.input)?;
+        let checkpoint = Checkpoint::open(&self.model.directory(&Terminal)?)?;
+        let mut session = self.compute.start()?.open_checkpoint(&checkpoint)?;
+        let forward = session.forward(&batch, self.grad)?;
+        write(&self.output, forward)
+    }
+}
+
+fn read_batch(path: &Path) -> Result<Batch> {
+    let file = TensorFile::open(path)?;
+    let batch = batch_of(&file);
+    batch.map_err(|problem| anyhow!("{}: {problem}", path.display()))
+}
+
+fn batch_of(file: &TensorFile) -> Result<Batch, String> {
+    let (shape, input_ids) = integers(file, "input_ids")?;
+    let (label_shape, labels) = integers(file, "labels")?;
+    let ([size, input_length], [label_size, target_length]) = (shape, label_shape);
+    if size != label_size {
+        return Err(format!(
+            "`input_ids` has {size} rows (shape {shape:?}), `labels` has {label_size} ({label_shape:?})"
+        ));
+    }
+    let attention_mask = if file.contains("attention_mask") {
+        let (mask_shape, mask) = integers(file, "attention_mask")?;
+        if mask_shape != shape {
+            return Err(format!("`attention_mask` has shape {mask_shape:?}, `input_ids` has {shape:?}"));
+        }
+        let value = |(at, value): (usize, i32)| match value {
+            0 | 1 => Ok(value as u8),
+            _ => {
+                Err(format!("{} is {value}; it must be 0 or 1", element("attention_mask", at, input_length)))
+            }
+        };
+        mask.into_iter().enumerate().map(value).collect::<Result<_, _>>()?
+    } else {
+        vec![1; input_ids.len()]
+    };
+    let is_label = |label: &i32| *label >= 0 || *label == IGNORED_LABEL;
+    if let Some((at, label)) = labels.iter().enumerate().find(|(_, label)| !is_label(label)) {
+        return Err(format!(
+            "{} is {label}; padding is {IGNORED_LABEL}",
+            element("labels", at, target_length)
+        ));
+    }
+    Ok(Batch { size, input_length, target_length, input_ids, attention_mask, labels })
+}
+
+/// `name[row, column]`.
+fn element(name: &str, at: usize, columns: usize) -> String {
+    format!("`{name}`[{}, {}]", at / columns.max(1), at % columns.max(1))
+}
+
+/// A matrix of i64 that fit into i32, with its shape.
+fn integers(file: &TensorFile, name: &str) -> Result<([usize; 2], Vec<i32>), String> {
+    if !file.contains(name) {
+        return Err(format!("there is no tensor `{name}`"));
+    }
+    let view = file.view(name).map_err(|error| error.to_string())?;
+    let &[rows, columns] = view.shape() else {
+        return Err(format!(
+            "`{name}` must be I64 with two dimensions; it is {} {:?}",
+            view.dtype(),
+            view.shape()
+        ));
+    };
+    if view.dtype() != Dtype::I64 {
+        return Err(format!(
+            "`{name}` must be I64 with two dimensions; it is {} {:?}",
+            view.dtype(),
+            view.shape()
+        ));
+    }
+    let value = |(at, bytes): (usize, &[u8; 8])| {
+        let value = i64::from_le_bytes(*bytes);
+        i32::try_from(value)
+            .map_err(|_| format!("{} is {value}, which is no token", element(name, at, columns)))
+    };
+    let values = view.data().as_chunks().0.iter().enumerate().map(value);
+    Ok(([rows, columns], values.collect::<Result<_, _>>()?))
+}
+
+fn write(path: &Path, forward: Forward) -> Result<()> {
+    let loss = HostTensor { shape: Vec::new(), data: vec![forward.loss as f32] };
+    let gradients = forward.gradients.into_iter().map(|(name, tensor)| (format!("grad.{name}"), tensor));
+    let named = [("logits".to_owned(), forward.logits), ("loss".to_owned(), loss)];
+    let tensors: HostTensors = named.into_iter().chain(gradients).collect();
+    Writer::default().file(path, LazyTensor::all(&tensors)?)?;
+    Ok(())
+}

@@ -1,0 +1,158 @@
+pub mod options;
+
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use fusion_core::execute::PlanDevice;
+use pipeline::checkpoint::check_replaceable;
+use pipeline::source::{ModelPlace, corpus};
+use pipeline::stage::Source;
+use pipeline::stage::fuse::{Calibrate, PlannedFusion};
+use pipeline::stage::text::{Data, HeldOut};
+use serde_json::json;
+use t5_model::Backend;
+
+use self::options::{Options, named};
+use crate::cli::compute::{ComputeArguments, PrecisionName};
+use crate::dev::build;
+use crate::terminal::output::{print, print_json};
+use crate::terminal::{Terminal, interrupt, warn, with_advice};
+
+const EXAMPLES: &str = concat!(
+    "Examples:\n",
+    "  cargo xtask fuse small-a small-b --output fused\n",
+    "  cargo xtask fuse small-a --method self --norm rule --cross relative:0.01 --output grown\n",
+    "  cargo xtask fuse small-a --method hyperclone --cross db:40 --output cloned\n",
+    "  cargo xtask fuse small-a --method lemon --num-heads 9 --d-ff 1536 --output wider\n",
+    "  cargo xtask fuse small-a --method stack --new-blocks silent --output deeper",
+);
+
+/// Documents of a calibration's text of which one is measured with and not fitted.
+const HELD_OUT_EVERY: NonZeroU64 = NonZeroU64::new(10).unwrap();
+
+/// Fuse checkpoints into one larger model, or grow one
+///
+/// The paper's method, `fuse`, places every parent's weights block-diagonally into a model as wide as all parents
+/// together, whose logits are the average of theirs; what connects the blocks is filled by `--cross`. The parents need the
+/// same tokenizer and kind of MLP; their widths, heads, d_ff and numbers of layers may differ. The other methods grow one
+/// model. Prints the plan, and writes a checkpoint in Hugging Face's layout with the first parent's tokenizer and a
+/// lineage.json.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// The checkpoints to fuse: directories, or `hf:ORG/NAME[@REVISION]`
+    #[arg(required = true, value_name = "PARENT")]
+    parents: Vec<ModelPlace>,
+    /// Where to write the fused checkpoint
+    #[arg(long, value_name = "DIR", required_unless_present = "plan_only")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
+    /// Print the plan and write nothing
+    #[arg(long)]
+    plan_only: bool,
+    /// Replace a checkpoint that is already in DIR
+    #[arg(long)]
+    overwrite: bool,
+    /// Print the plan as JSON
+    #[arg(long)]
+    json: bool,
+    /// Fit a child under the rule to the ensemble on this text (files, folders, globs, or builtin:webster); it stays a stock T5
+    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "plan_only")]
+    calibrate: Vec<String>,
+    /// Examples to fit
+    #[arg(long, value_name = "N", default_value_t = 256, requires = "calibrate")]
+    calibrate_examples: usize,
+    /// Tokens of an example's input
+    #[arg(long, value_name = "N", default_value_t = 128, requires = "calibrate")]
+    calibrate_input_length: usize,
+    /// Execute the plan with this tensor framework, in f32, rather than in pieces on the host, and calibrate with it
+    /// [default: burn, to calibrate]; the result is the same but for rounding
+    #[arg(long, value_name = "NAME", conflicts_with = "plan_only")]
+    backend: Option<String>,
+    /// The backend's device [default: its first]
+    #[arg(long, value_name = "DEVICE", requires = "backend")]
+    device: Option<String>,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<()> {
+        if let Some(output) = self.output.as_deref().filter(|_| !self.plan_only) {
+            let parents: Vec<&Path> = self.parents.iter().filter_map(ModelPlace::path).collect();
+            check_replaceable(output, self.overwrite, &parents)?;
+        }
+        let device = self.plan_device()?;
+        if !self.plan_only {
+            interrupt::listen()?;
+        }
+        let calibrate = self.calibration()?;
+        let fusion = PlannedFusion::new(&named(&self.parents)?, &self.options.settings())?;
+        let fusion = self.calibrated(fusion, calibrate)?;
+        fusion.warnings.iter().for_each(warn);
+        if let Some(output) = self.output.as_deref().filter(|_| !self.plan_only) {
+            fusion.write(output, "fuse", device.as_deref(), &Terminal)?;
+        }
+        if self.json {
+            let warnings: Vec<String> = fusion.warnings.iter().map(with_advice).collect();
+            return print_json(
+                &json!({ "plan": fusion.plan, "config": fusion.child.to_json(), "warnings": warnings }),
+            );
+        }
+        print(&fusion.plan.to_string())?;
+        match &self.output {
+            Some(output) if !self.plan_only => print(&format!("\nwritten to {}\n", output.display())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Fits the child, if that is asked for.
+    fn calibrated(&self, fusion: PlannedFusion, calibrate: Option<Calibrate>) -> Result<PlannedFusion> {
+        let Some(calibrate) = calibrate else { return Ok(fusion) };
+        let backend = self.backend.clone().unwrap_or_else(|| "burn".to_owned());
+        let device = self.device_of(build::backend(&backend, self.device.as_deref())?);
+        let compute = ComputeArguments {
+            backend,
+            device,
+            precision: PrecisionName::F32,
+            checkpoint_activations: false,
+            threads: None,
+        };
+        let Source::Path(tokenizer) = &calibrate.data.tokenizer else { return Ok(fusion) };
+        let settings = self.options.settings();
+        let (weights, outcome) =
+            calibrate.run(&fusion, &settings, tokenizer, &compute.start()?, "fuse", &Terminal)?;
+        eprintln!("{outcome}");
+        fusion.calibrated(weights, &outcome)
+    }
+
+    fn calibration(&self) -> Result<Option<Calibrate>> {
+        let Some(first) = self.parents.first().filter(|_| !self.calibrate.is_empty()) else {
+            return Ok(None);
+        };
+        let text = self.calibrate.iter().map(|text| corpus::absolute(Path::new(""), text));
+        let data = Data {
+            text: text.collect::<Result<_>>()?,
+            held_out: HeldOut::Every(HELD_OUT_EVERY),
+            tokenizer: Source::Path(first.directory(&Terminal)?),
+            input_length: self.calibrate_input_length,
+            max_documents: None,
+        };
+        let calibrate = Calibrate { data, examples: self.calibrate_examples };
+        calibrate.check(&self.options.settings())?;
+        Ok(Some(calibrate))
+    }
+
+    fn plan_device(&self) -> Result<Option<Box<dyn PlanDevice>>> {
+        let Some(backend) = &self.backend else { return Ok(None) };
+        let backend = build::backend(backend, self.device.as_deref())?;
+        Ok(Some(backend.plan_device(&self.device_of(backend))?))
+    }
+
+    /// The wanted device, or a backend's first.
+    fn device_of(&self, backend: &dyn Backend) -> String {
+        let first = || backend.devices().into_iter().next().map(|device| device.name);
+        self.device.clone().or_else(first).unwrap_or_default()
+    }
+}

@@ -1,0 +1,145 @@
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use fusion_core::atomic::write_file_atomically;
+use pipeline::numbers::{bytes, count, thousands};
+use pipeline::recipe::Recipe;
+use pipeline::report::Report;
+use pipeline::report::glue::Beside;
+use pipeline::report::table::Table;
+use pipeline::run::RunFile;
+use pipeline::run::execute::{Stages, State};
+use pipeline::run::forecast::{Forecast, Forecasts};
+use pipeline::source::glue::GluePlace;
+use pipeline::stage::Stage;
+use pipeline::{Interrupted, Watch};
+use t5_model::backend;
+
+use crate::cli::compute::ComputeArguments;
+use crate::dev::build;
+use crate::terminal::output::print;
+use crate::terminal::{Terminal, interrupt, with_advice};
+
+const EXAMPLES: &str = concat!(
+    "Examples:\n",
+    "  cargo xtask run recipes/quickstart.toml\n",
+    "  cargo xtask run recipes/english.toml --set data.text=texts --glue GLUE",
+);
+
+/// Run a recipe: a graph of stages that train, fuse, fine-tune and evaluate
+///
+/// Every stage has a directory in OUTPUT. Finished stages are skipped and a broken training goes on from its newest
+/// checkpoint, so the same command resumes a run. At the end the report is printed and written to OUTPUT/report.md.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// The recipe, a TOML file
+    recipe: PathBuf,
+    /// GLUE's files, as for the command `glue`; without them, stages that fine-tune on GLUE are left out
+    #[arg(long, value_name = "DIR")]
+    glue: Option<GluePlace>,
+    /// Where to write [default: runs/<the recipe's name>]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Run this stage and what it needs; can be repeated
+    #[arg(long, value_name = "STAGE")]
+    only: Vec<String>,
+    /// Override a key of the recipe, such as pretraining.steps=100; can be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Check the recipe, say what would run, and stop
+    #[arg(long)]
+    dry_run: bool,
+    /// Replace results that are out of date since the recipe has changed
+    #[arg(long)]
+    redo: bool,
+    #[command(flatten)]
+    compute: ComputeArguments,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<()> {
+        let recipe = Recipe::read(&self.recipe, &self.sets)?;
+        let output = self.output.clone().unwrap_or_else(|| recipe.default_output());
+        let tasks = recipe.stages.iter().flat_map(|stage| stage.work.tasks()).copied().collect::<Vec<_>>();
+        let glue = self.glue.as_ref().map(|glue| glue.directory(&tasks)).transpose()?;
+        let stages = Stages::new(&recipe.stages, &output, glue.as_deref(), &Terminal);
+        let selected = stages.selected(&self.only)?;
+        let forecasts = Forecasts::of(selected.iter().copied(), &Terminal)?;
+        if self.dry_run {
+            return dry_run(&stages, selected.into_iter().zip(forecasts), &self.compute);
+        }
+        let compute = self.compute.start()?;
+        interrupt::listen()?;
+        RunFile::new(&recipe).write(&output)?;
+        for stage in selected {
+            if Terminal.wants_stop() {
+                return Err(Interrupted { left: None, resumes: true }.into());
+            }
+            stages.run(stage, self.redo, &compute)?;
+        }
+        report(&output)
+    }
+}
+
+/// What would run, and what it would make and take.
+fn dry_run<'a>(
+    stages: &Stages<'_>,
+    selected: impl Iterator<Item = (&'a Stage, Forecast)>,
+    compute: &ComputeArguments,
+) -> Result<()> {
+    let mut table = Table::new(["stage", "kind", "state", "parameters", "tokens", "FLOP", "memory", "from"]);
+    let mut notes = String::new();
+    let known = |number: Option<f64>| number.map_or(String::new(), count);
+    for (stage, forecast) in selected {
+        let state = stages.state(stage)?;
+        let (training, how) = (forecast.training.as_ref(), compute.how());
+        // A backend that is not compiled in is not built for this.
+        let memory = backend(&compute.backend).ok().zip(training);
+        let memory = memory.and_then(|(backend, training)| Some((training, training.memory(backend, &how)?)));
+        let inputs: Vec<String> = stage.work.inputs().iter().map(ToString::to_string).collect();
+        table.rows.push(vec![
+            stage.name.clone(),
+            stage.work.kind().to_owned(),
+            describe(&state).to_owned(),
+            forecast.parameters.map_or(String::new(), thousands),
+            known(forecast.tokens),
+            known(forecast.flops),
+            memory.as_ref().map_or(String::new(), |(_, memory)| bytes(memory.peak)),
+            inputs.join(" "),
+        ]);
+        let changes = if let State::OutOfDate(changes) = state { changes } else { Vec::new() };
+        let changes = changes.iter().map(|change| format!("{}: {change}\n", stage.name));
+        let memory = memory.and_then(|(training, memory)| training.warning(&memory, &how.device));
+        let warnings = forecast.warnings.iter().chain(&memory);
+        let warnings = warnings.map(|warning| format!("{}: warning: {}\n", stage.name, with_advice(warning)));
+        notes.extend(changes.chain(warnings));
+    }
+    table.drop_empty("memory");
+    if build::is_missing(&compute.backend, Some(&compute.device)) {
+        notes += &format!(
+            "the memory on {} is not known: {} is not compiled in\n",
+            compute.device, compute.backend
+        );
+    }
+    print(&format!("{}{}{notes}", table.text(), if notes.is_empty() { "" } else { "\n" }))
+}
+
+fn describe(state: &State) -> &'static str {
+    match state {
+        State::Finished => "finished",
+        State::OutOfDate(_) => "out of date",
+        State::Begun => "goes on",
+        State::New => "runs",
+        State::WithoutFiles => "left out (no --glue)",
+    }
+}
+
+fn report(output: &Path) -> Result<()> {
+    let report = Report::of(&[output.to_owned()], &Beside::default())?;
+    let path = output.join("report.md");
+    write_file_atomically(&path, report.markdown().as_bytes())?;
+    eprintln!("the report is in {}", path.display());
+    print(&report.text())
+}

@@ -1,0 +1,151 @@
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail, ensure};
+use clap::Args;
+use pipeline::checkpoint::verify::{Deviations, Family, RandomBatches};
+use pipeline::checkpoint::{tokenizer_for, tokenizer_of};
+use pipeline::report::table::Table;
+use pipeline::source::{ModelPlace, corpus};
+use pipeline::stage::Source;
+use pipeline::stage::text::{Data, HeldOut};
+use serde_json::json;
+use t5_model::{Batch, Deviation};
+
+use crate::cli::compute::ComputeArguments;
+use crate::terminal::output::{print, print_json};
+use crate::terminal::{Terminal, warn};
+
+const EXAMPLES: &str = concat!(
+    "Examples:\n",
+    "  cargo xtask verify fused small-a small-b\n",
+    "  cargo xtask verify fused small-a small-b --weights 0.7,0.3 --text validation.json.gz --tolerance 0.4",
+);
+
+/// Compare a fused model's predictions with the ensemble of its parents
+///
+/// Runs the child and its parents on the same batches and prints how far the child's logits are from the average of the
+/// parents'. Exits with 1 if that is more than the tolerance. A model grown from one parent is compared with it. Batches
+/// hold random tokens, or text that is corrupted as in pretraining.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// The fused or grown checkpoint
+    #[arg(value_name = "CHILD")]
+    child: ModelPlace,
+    /// What it was made from; models are directories, or `hf:ORG/NAME[@REVISION]`
+    #[arg(value_name = "PARENT", required = true)]
+    parents: Vec<ModelPlace>,
+    /// The parents' weights in the average [default: the child's lineage, or else all equal]
+    #[arg(long, value_name = "W,…", value_delimiter = ',')]
+    weights: Option<Vec<f64>>,
+    /// Files, folders or globs of text, or builtin:webster [default: random tokens]
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    text: Vec<String>,
+    /// A tokenizer.json, spiece.model or folder, for text [default: the child's or the first parent's]
+    #[arg(long, value_name = "PATH", requires = "text")]
+    tokenizer: Option<PathBuf>,
+    /// Tokens of an input
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(8..))]
+    input_length: u16,
+    /// Examples in a batch
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    batch_size: u16,
+    /// At most so many batches
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    batches: u32,
+    /// Of the random tokens
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// The largest deviation of a logit that is accepted, relative to the ensemble's largest
+    #[arg(long, value_name = "T", default_value_t = 1e-4)]
+    tolerance: f64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    compute: ComputeArguments,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<()> {
+        ensure!(self.tolerance >= 0.0, "--tolerance is {}; it is at least 0", self.tolerance);
+        let family = Family::open(&self.child, &self.parents, &Terminal)?;
+        family.warnings()?.iter().for_each(warn);
+        let weights = family.weights(self.weights.as_deref())?;
+        let batches = self.batches(&family)?;
+        ensure!(!batches.is_empty(), "the text is too short for a batch of {} inputs", self.batch_size);
+        let Deviations { child: deviation, parents } =
+            family.compare(&weights, &batches, &self.compute.start()?)?;
+        let accepted = deviation.largest <= self.tolerance;
+        if self.json {
+            let parents: Vec<_> = parents
+                .iter()
+                .map(|(name, deviation)| json!({ "model": name, "deviation": deviation }))
+                .collect();
+            print_json(&json!({
+                "deviation": deviation, "parents": parents, "weights": weights, "tolerance": self.tolerance,
+                "accepted": accepted,
+            }))?;
+        } else {
+            print(&report(&deviation, &family.child.name, &parents))?;
+        }
+        if !accepted {
+            let (largest, tolerance) = (deviation.largest, self.tolerance);
+            bail!("the largest deviation is {largest:.2e}, more than the tolerance of {tolerance:.0e}");
+        }
+        Ok(())
+    }
+
+    fn batches(&self, family: &Family) -> Result<Vec<Batch>> {
+        let (batches, batch_size, input_length) = (self.batches, self.batch_size, self.input_length);
+        if self.text.is_empty() {
+            let sizes = RandomBatches { batches, batch_size, input_length, seed: self.seed };
+            return Ok(family.random_batches(&sizes));
+        }
+        let model = family.child.checkpoint.directory();
+        let model = match (tokenizer_of(model)?, family.parents.first()) {
+            (None, Some(parent)) if self.tokenizer.is_none() => parent.checkpoint.directory(),
+            _ => model,
+        };
+        let text =
+            self.text.iter().map(|text| corpus::absolute(Path::new(""), text)).collect::<Result<Vec<_>>>()?;
+        let data = Data {
+            held_out: HeldOut::Text(text.clone()),
+            text,
+            tokenizer: Source::Path(self.tokenizer.clone().unwrap_or_else(|| model.into())),
+            input_length: input_length.into(),
+            max_documents: None,
+        };
+        let tokenizer = tokenizer_for(model, &family.child.config, self.tokenizer.as_deref())?;
+        let stream = data.open(tokenizer)?.evaluation(batch_size.into())?;
+        stream.take(batches as usize).map(|next| Ok(next?.batch)).collect()
+    }
+}
+
+fn report(deviation: &Deviation, child: &str, parents: &[(String, Deviation)]) -> String {
+    let mut table = Table::new(["", "deviation", "largest", "KL, nats", "same first choice", "loss"]);
+    let mut row = |name: &str, d: &Deviation| {
+        table.rows.push(vec![
+            name.to_owned(),
+            format!("{:.2e}", d.logits),
+            format!("{:.2e}", d.largest),
+            format!("{:.2e}", d.divergence),
+            format!("{:.2} %", 100.0 * d.agreement),
+            format!("{:.4}", d.loss),
+        ]);
+    };
+    row(child, deviation);
+    parents.iter().for_each(|(name, deviation)| row(name, deviation));
+    table.rows.push(["ensemble", "", "", "", ""].map(str::to_owned).to_vec());
+    table.rows.last_mut().into_iter().for_each(|row| row.push(format!("{:.4}", deviation.expected_loss)));
+    let verdict = match deviation.largest {
+        ..=2e-5 => "The child is the ensemble, to rounding.",
+        ..=1e-2 => "The child is close to the ensemble.",
+        _ => "The child is not the ensemble.",
+    };
+    format!(
+        "From the ensemble's logits, relative, over {} target tokens:\n\n{}\n{verdict}\n",
+        deviation.tokens,
+        table.text()
+    )
+}

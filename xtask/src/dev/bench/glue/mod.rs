@@ -1,0 +1,194 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use fusion_core::checkpoint::Checkpoint;
+use glue_eval::{Questions, Task};
+use pipeline::Stoppable;
+use pipeline::checkpoint::parameter_count;
+use serde_json::json;
+
+use self::model::Model;
+use self::protocol::{Answers, Request, Summary};
+use self::questions::{DevSets, Sample};
+use self::report::{Measured, Report};
+use super::contestant::Contestant;
+use super::entrant::{Entrant, Field, build_missing};
+use crate::cli::compute::start_threads;
+use crate::terminal::output::{print, print_json};
+use crate::terminal::{Terminal, interrupt};
+
+mod model;
+mod protocol;
+mod questions;
+mod report;
+pub mod worker;
+
+const EXAMPLES: &str = concat!(
+    "Examples:\n",
+    "  cargo xtask bench glue --model tuned --glue GLUE\n",
+    "  cargo xtask bench glue --model t5-small --tokenizer spiece.model --glue GLUE --only 'burn cpu' --only transformers",
+);
+
+/// The order in which transformers takes prompts: the longest first, as an evaluation does, or as they come.
+const ORDERS: [&str; 2] = ["", "unsorted"];
+
+/// Answer GLUE's development sets with every backend, with transformers' `generate` and with CTranslate2, in turns
+///
+/// Each contestant is a process of its own: every compiled-in backend on each of its devices in each of its precisions;
+/// transformers if there is a Python with it, once with prompts sorted by length and once with prompts as they come; and
+/// CTranslate2, in f32 on the CPU, if that Python has it too. In every round they answer one development set after the other
+/// in turn. What is timed goes from tokenised prompts to decoded answers: greedy decoding with cached keys and values, in
+/// batches of the same number of prompts.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// A checkpoint in Hugging Face's layout, `hf:ORG/NAME[@REVISION]`, or random weights in the size of `t5-small` or
+    /// `probe` that are taught some of the tasks' training examples first
+    #[arg(long, value_name = "MODEL")]
+    model: Model,
+    /// GLUE's files
+    #[arg(long, value_name = "DIR")]
+    glue: PathBuf,
+    #[command(flatten)]
+    sample: Sample,
+    /// Training steps of a model with random weights
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    lessons: u64,
+    /// Only this one, by its name in the table (`burn cpu`, `transformers unsorted`, `ctranslate2`); can be repeated. A
+    /// backend that is not compiled in is built
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// How often each contestant answers all sets
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Threads to compute with [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// A tokenizer.json, spiece.model or folder [default: the model's]
+    #[arg(long, value_name = "PATH")]
+    tokenizer: Option<PathBuf>,
+    /// A Python with torch and transformers, and with ctranslate2 if that is to take part [default:
+    /// target/python/bin/python or python3, if they have torch and transformers]
+    #[arg(long, value_name = "PATH")]
+    python: Option<PathBuf>,
+    /// Print every round as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<()> {
+        build_missing(&self.only)?;
+        start_threads(self.threads)?;
+        let mut all = Contestant::all(&ORDERS, &ORDERS);
+        all.push(Contestant::ctranslate2());
+        let Field { contestants, python, left_out } = Field::new(all, &self.only, self.python.as_deref())?;
+        interrupt::listen()?;
+        let _graceful = Stoppable::new(&Terminal); // a bench that is interrupted still ends its workers
+        let folder = tempfile::Builder::new().prefix("bench-glue-").tempdir();
+        let folder = folder.context("cannot create a temporary directory")?;
+        let (model, tokenizer) = self.model.prepare(folder.path(), &self)?;
+        tokenizer.save(folder.path())?;
+        let sets = DevSets::read(&self.glue, &self.sample)?;
+        let questions = sets.questions(&tokenizer, &self.sample)?;
+        write_prompts(&folder.path().join(PROMPTS), &questions)?;
+
+        let parameters = parameter_count(&Checkpoint::open(&model)?)?;
+        let mut runs = Vec::new();
+        for contestant in contestants {
+            eprintln!("start {contestant}");
+            let command = self.command(&contestant, &model, folder.path(), python.as_deref())?;
+            runs.push(Run { entrant: Entrant::start(contestant, command, parameters)?, rounds: Vec::new() });
+        }
+        for round in 1..=self.rounds {
+            eprintln!("round {round} of {}", self.rounds);
+            runs.iter_mut().for_each(|run| run.rounds.push(Vec::new()));
+            for (number, questions) in questions.iter().enumerate() {
+                runs.iter_mut().try_for_each(|run| run.turn(number, questions))?;
+            }
+        }
+        let measured = runs.into_iter().map(Run::finish).collect::<Result<Vec<_>>>()?;
+        let report = Report::new(&self.model, parameters, &self.sample, &questions, measured);
+        if self.json {
+            print_json(&report)?;
+        } else {
+            print(&(report.text() + &left_out))?;
+        }
+        match report.failures() {
+            0 => Ok(()),
+            failed => bail!("{failed} of the contestants failed"),
+        }
+    }
+
+    /// What starts a contestant's worker.
+    fn command(
+        &self,
+        contestant: &Contestant,
+        model: &Path,
+        folder: &Path,
+        python: Option<&Path>,
+    ) -> Result<Command> {
+        let script = format!("bench_{}_glue.py", contestant.framework());
+        let mut command = contestant.command("glue-worker", &script, python)?;
+        command.arg("--model").arg(model);
+        if contestant.needs_python() {
+            command.arg("--prompts").arg(folder.join(PROMPTS));
+            command.arg("--tokenizer").arg(folder.join("tokenizer.json"));
+            command.args(["--batch-size", &self.sample.batch_size.to_string()]);
+        } else {
+            command.arg("--glue").arg(&self.glue).arg("--tokenizer").arg(folder);
+            command.args(self.sample.arguments());
+        }
+        Ok(command)
+    }
+
+    fn tasks(&self) -> Vec<Task> {
+        self.sample.tasks()
+    }
+}
+
+const PROMPTS: &str = "prompts.json";
+
+fn write_prompts(path: &Path, questions: &[Questions<'_>]) -> Result<()> {
+    let set = |questions: &Questions<'_>| json!({ "max_new_tokens": questions.generation_limit(), "prompts": questions.prompts() });
+    let sets: Vec<_> = questions.iter().map(set).collect();
+    fs::write(path, json!(sets).to_string()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A contestant's way through the measurement.
+struct Run {
+    entrant: Entrant,
+    /// Of each round, by set.
+    rounds: Vec<Vec<SetAnswers>>,
+}
+
+/// What came of one set in one turn.
+struct SetAnswers {
+    seconds: f64,
+    /// `None` for what is no valid answer.
+    answers: Vec<Option<String>>,
+}
+
+impl Run {
+    fn turn(&mut self, number: usize, questions: &Questions<'_>) -> Result<()> {
+        let prompts = questions.prompts().len();
+        let answered = self.entrant.ask(Request::Answer(number), |Answers { seconds, answers }| {
+            let sound = answers.len() == prompts && seconds.is_finite() && *seconds > 0.0;
+            ensure!(sound, "it gave {} answers to {prompts} prompts in {seconds} seconds", answers.len());
+            Ok(())
+        })?;
+        if let (Some(Answers { seconds, answers }), Some(round)) = (answered, self.rounds.last_mut()) {
+            let answers = answers.into_iter().map(|answer| answer.judged(questions)).collect();
+            round.push(SetAnswers { seconds, answers });
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Measured> {
+        let contestant = self.entrant.contestant.clone();
+        Ok(Measured { contestant, rounds: self.rounds, summary: self.entrant.finish::<Summary>()? })
+    }
+}

@@ -1,0 +1,129 @@
+//! What answers: a checkpoint, or random weights that have learned what answers look like.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use fusion_core::atomic::write_file_atomically;
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, Writer};
+use glue_eval::data::{BadRows, read_task};
+use glue_eval::{FineTuneSettings, lesson};
+use pipeline::checkpoint::tokenizer_for;
+use pipeline::source::ModelPlace;
+use serde_json::Value;
+use t5_model::text::Tokenizer;
+use t5_model::{Computation, Dropout, Optimizer, T5Config, Update, backends, initialize};
+
+use super::Arguments;
+use crate::terminal::{Terminal, interrupt};
+
+/// A model by its place or by its size.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Model {
+    Given(ModelPlace),
+    Random(Size),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Size {
+    /// For tests.
+    Tiny,
+    Probe,
+    T5Small,
+}
+
+const SIZES: [(&str, Size); 3] = [("tiny", Size::Tiny), ("probe", Size::Probe), ("t5-small", Size::T5Small)];
+
+impl FromStr for Model {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match SIZES.iter().find(|(name, _)| *name == text) {
+            Some((_, size)) => Ok(Model::Random(*size)),
+            None => text.parse().map(Model::Given),
+        }
+    }
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Model::Given(place) => f.write_str(&place.name()),
+            Model::Random(size) => {
+                let name = SIZES.iter().find(|(_, other)| other == size);
+                f.write_str(name.map_or("", |(name, _)| name))
+            }
+        }
+    }
+}
+
+impl Size {
+    /// With room for a vocabulary of that many tokens.
+    fn config(self, vocabulary: usize) -> T5Config {
+        // T5's 32,100 tokens make the 32,128 of the paper.
+        let vocabulary = vocabulary.next_multiple_of(128);
+        match self {
+            Size::Tiny => T5Config::v1_1(vocabulary, 16, 2, 8, 32, 1),
+            Size::Probe => T5Config::v1_1(vocabulary, 256, 4, 64, 512, 4),
+            Size::T5Small => T5Config::v1_1(vocabulary, 512, 6, 64, 1024, 8),
+        }
+    }
+}
+
+impl Model {
+    /// The directory of the checkpoint, one in `folder` if it has to be made, and its tokenizer.
+    pub fn prepare(&self, folder: &Path, arguments: &Arguments) -> Result<(PathBuf, Tokenizer)> {
+        let given = arguments.tokenizer.as_deref();
+        match self {
+            Model::Given(place) => {
+                let directory = place.directory(&Terminal)?;
+                let config = T5Config::of_checkpoint(&Checkpoint::open(&directory)?)?;
+                let tokenizer = tokenizer_for(&directory, &config, given)?;
+                Ok((directory, tokenizer))
+            }
+            Model::Random(size) => {
+                let Some(tokenizer) = given else {
+                    bail!("a model with random weights needs a tokenizer: --tokenizer names one");
+                };
+                let tokenizer = Tokenizer::load(tokenizer)?;
+                let directory = folder.join("model");
+                teach(&size.config(tokenizer.vocab_size()), &tokenizer, arguments, &directory)?;
+                Ok((directory, tokenizer))
+            }
+        }
+    }
+}
+
+/// Trains random weights on examples of all tasks, on the first backend's first device, and writes them to a directory.
+fn teach(config: &T5Config, tokenizer: &Tokenizer, arguments: &Arguments, directory: &Path) -> Result<()> {
+    let tasks = arguments.tasks().into_iter();
+    let tasks = tasks.map(|task| read_task(task, &arguments.glue, BadRows::Skip));
+    let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
+    let backend = backends().into_iter().next().context("no backend is compiled in")?;
+    let device = backend.devices().into_iter().next().context("the backend has no device")?;
+    let mut session = backend.open(&Computation::on(&device.name), config, &initialize(config, 1)?)?;
+    // The task's name stands in front; a model that sees little more learns sooner what the task's answers are.
+    let settings = FineTuneSettings { batch_size: 32, input_length: 16, ..FineTuneSettings::default() };
+    for step in 1..=arguments.lessons {
+        interrupt::check("the measurement is given up")?;
+        let batches = lesson(&tasks, tokenizer, &settings, step)?;
+        let update = Update {
+            optimizer: Optimizer::adafactor(),
+            learning_rate: LEARNING_RATE,
+            step,
+            optimizer_step: step,
+            clip_norm: Some(1.0),
+            z_loss: 0.0,
+            dropout: Dropout::default(),
+        };
+        let loss = session.train_step(&batches, &update)?.loss;
+        eprintln!("lesson {step} of {}: loss {loss:.3}", arguments.lessons);
+    }
+    Writer::default().weights(directory, LazyTensor::all(&session.export()?)?)?;
+    let config = format!("{:#}\n", Value::Object(config.to_json()));
+    Ok(write_file_atomically(&directory.join("config.json"), config.as_bytes())?)
+}
+
+/// Learns within a few dozen steps what answers look like.
+const LEARNING_RATE: f64 = 1e-2;

@@ -1,0 +1,65 @@
+use std::io;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use fusion_core::checkpoint::Checkpoint;
+use pipeline::checkpoint::parameter_count;
+use t5_model::text::Tokenizer;
+
+use super::protocol::{Answers, Request, Said, Summary};
+use super::questions::{DevSets, Sample};
+use crate::cli::compute::ComputeArguments;
+use crate::dev::bench::memory;
+use crate::dev::bench::protocol::{Complaint, Ready, say};
+
+/// Answer as `bench glue` asks for on standard input
+#[derive(Args, Debug)]
+pub struct Arguments {
+    #[arg(long)]
+    model: PathBuf,
+    #[arg(long)]
+    glue: PathBuf,
+    #[arg(long)]
+    tokenizer: PathBuf,
+    #[command(flatten)]
+    sample: Sample,
+    #[command(flatten)]
+    compute: ComputeArguments,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<()> {
+        let compute = self.compute.start()?;
+        let checkpoint = Checkpoint::open(&self.model)?;
+        let mut session = compute.open_checkpoint(&checkpoint)?;
+        let tokenizer = Tokenizer::load(&self.tokenizer)?;
+        let sets = DevSets::read(&self.glue, &self.sample)?;
+        let questions = sets.questions(&tokenizer, &self.sample)?;
+        let batch_size = usize::try_from(self.sample.batch_size)?;
+        // Warms up.
+        questions[0].answers(session.as_mut(), batch_size)?;
+        say(&Ready { ready: true, parameters: parameter_count(&checkpoint)? })?;
+        for line in io::stdin().lines() {
+            let request = line.context("cannot read standard input")?.parse();
+            let questions = match request {
+                Ok(Request::Answer(number)) => {
+                    questions.get(number).ok_or_else(|| format!("there is no set {number}"))
+                }
+                Ok(Request::Quit) => break,
+                Err(error) => Err(error),
+            };
+            match questions {
+                Ok(questions) => {
+                    let start = Instant::now();
+                    let answers = questions.answers(session.as_mut(), batch_size)?;
+                    let seconds = start.elapsed().as_secs_f64();
+                    say(&Answers { seconds, answers: answers.into_iter().map(Said::Judged).collect() })?;
+                }
+                Err(error) => say(&Complaint { error })?,
+            }
+        }
+        say(&Summary { peak_rss_bytes: memory("self", "VmHWM") })
+    }
+}

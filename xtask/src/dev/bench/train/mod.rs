@@ -1,0 +1,172 @@
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::slice::from_ref;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use pipeline::Stoppable;
+use t5_model::parameter_table;
+
+use self::model::Workload;
+use self::product::SquareProduct;
+use self::protocol::WARM_UP;
+use self::report::{Measured, Report};
+use self::run::Run;
+use super::contestant::Contestant;
+use super::entrant::{Field, build_missing};
+use crate::cli::compute::start_threads;
+use crate::terminal::output::{print, print_json};
+use crate::terminal::{Terminal, interrupt};
+
+mod model;
+mod product;
+mod protocol;
+mod report;
+mod run;
+pub mod worker;
+
+const EXAMPLES: &str = concat!(
+    "Examples:\n",
+    "  cargo xtask bench train\n",
+    "  cargo xtask bench train --model t5-small --only 'burn cpu' --only transformers --rounds 3 --steps 2\n",
+    "  cargo xtask bench train --model t5-base --batch 128 --device cuda:0 --reference 'transformers cuda:0 bf16 sdpa'",
+);
+
+/// How transformers computes on a CPU: with the attention that its model spells out, or with PyTorch's.
+const ON_CPU: [&str; 2] = ["", "sdpa"];
+/// On a GPU, both also under torch.compile.
+const ON_CUDA: [&str; 4] = ["", "compiled", "sdpa", "sdpa compiled"];
+
+/// Time training steps of every backend and of Hugging Face's T5 under PyTorch
+///
+/// Each contestant is a process of its own: every compiled-in backend on each of its devices in each of its precisions, and
+/// transformers if there is a Python with it: with its own attention ("eager") and with PyTorch's ("sdpa"), on CUDA also
+/// under torch.compile ("compiled"). On a CPU each takes some steps in turn in every round while the others sleep, so that a
+/// busy machine disturbs all alike. On a GPU one contestant comes after the other with all its rounds, since its memory may
+/// not do for two. A step is forward, cross-entropy, backward and AdamW (PyTorch's fused one in transformers) on the same
+/// sizes, without dropout and clipping.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(flatten)]
+    workload: Workload,
+    /// Only this one, by its name in the table (`burn cpu`, `tch cuda:0 bf16`, `transformers`, `transformers cuda:0 bf16
+    /// sdpa compiled`); can be repeated. A backend that is not compiled in is built
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Only those on this device, such as `cuda:0`
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// Whose time others' are compared with, by its name in the table [default: the first of transformers', or else the
+    /// first]
+    #[arg(long, value_name = "NAME")]
+    reference: Option<String>,
+    /// How often each contestant has its turn
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Steps of a turn
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+    /// Threads to compute with [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// A Python with torch and transformers [default: target/python/bin/python or python3, if they have them]
+    #[arg(long, value_name = "PATH")]
+    python: Option<PathBuf>,
+    /// Print every round as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<()> {
+        build_missing(&self.only)?;
+        start_threads(self.threads)?;
+        let mut all = Contestant::all(&ON_CPU, &ON_CUDA);
+        if let Some(device) = &self.device {
+            all = Contestant::on(device, all)?;
+        }
+        let Field { contestants, python, left_out } = Field::new(all, &self.only, self.python.as_deref())?;
+        if let Some(reference) = &self.reference {
+            Contestant::chosen(contestants.clone(), from_ref(reference))?;
+        }
+        interrupt::listen()?;
+        let _graceful = Stoppable::new(&Terminal); // a bench that is interrupted still ends its workers
+        let (on_cpu, on_gpus): (Vec<_>, Vec<_>) = contestants.into_iter().partition(Contestant::on_cpu);
+        let size = if self.workload.is_tiny() { 128 } else { 2048 };
+        let mut product = (!on_cpu.is_empty()).then(|| SquareProduct::new(size));
+        let mut measured = self.in_turns(on_cpu, product.as_mut(), python.as_deref())?;
+        for contestant in on_gpus {
+            measured.extend(self.in_turns(vec![contestant], None, python.as_deref())?);
+        }
+        let report = Report::new(&self.workload, self.reference.as_deref(), product.as_ref(), measured);
+        if self.json {
+            print_json(&report)?;
+        } else {
+            print(&(report.text() + &left_out))?;
+        }
+        match report.failures() {
+            0 => Ok(()),
+            failed => bail!("{failed} of the contestants failed"),
+        }
+    }
+
+    /// Starts these contestants, and lets them take their turns.
+    fn in_turns(
+        &self,
+        contestants: Vec<Contestant>,
+        mut product: Option<&mut SquareProduct>,
+        python: Option<&Path>,
+    ) -> Result<Vec<Measured>> {
+        if contestants.is_empty() {
+            return Ok(Vec::new());
+        }
+        let parameters = parameter_table(&self.workload.config())?.parameter_count();
+        let mut runs = Vec::new();
+        for contestant in contestants {
+            eprintln!("start {contestant}");
+            let command = self.command(&contestant, python)?;
+            runs.push(Run::start(contestant, command, parameters)?);
+        }
+        for round in 1..=self.rounds {
+            eprintln!("round {round} of {}", self.rounds);
+            if let Some(product) = &mut product {
+                product.run();
+            }
+            runs.iter_mut().try_for_each(|run| run.turn(self.steps))?;
+        }
+        runs.into_iter().map(Run::finish).collect()
+    }
+
+    /// What starts a contestant's worker.
+    fn command(&self, contestant: &Contestant, python: Option<&Path>) -> Result<Command> {
+        let mut command = contestant.command("train-worker", "bench_transformers.py", python)?;
+        if contestant.needs_python() {
+            command.args(sizes(&self.workload)).args(["--optimizer", "fused"]);
+        } else {
+            command.args(self.workload.arguments());
+        }
+        Ok(command)
+    }
+}
+
+/// The model and its batch as options of `bench_transformers.py`.
+fn sizes(workload: &Workload) -> Vec<String> {
+    let (config, [batch, input, target]) = (workload.config(), workload.sizes());
+    [
+        ("vocabulary", config.vocab_size),
+        ("d-model", config.d_model),
+        ("d-kv", config.d_kv),
+        ("heads", config.num_heads),
+        ("d-ff", config.d_ff),
+        ("layers", config.num_layers),
+        ("decoder-layers", config.num_decoder_layers()),
+        ("batch", batch),
+        ("input-length", input),
+        ("target-length", target),
+        ("warm-up", WARM_UP as usize),
+    ]
+    .into_iter()
+    .flat_map(|(name, value)| [format!("--{name}"), value.to_string()])
+    .collect()
+}

@@ -1,0 +1,109 @@
+use std::io;
+use std::slice::from_ref;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use t5_model::{Batch, Dropout, Optimizer, Session, Update, initialize, parameter_table};
+
+use super::model::Workload;
+use super::protocol::{Request, Summary, Times, WARM_UP};
+use crate::cli::compute::ComputeArguments;
+use crate::dev::bench::contestant::on_cpu;
+use crate::dev::bench::memory;
+use crate::dev::bench::protocol::{Complaint, Ready, say};
+
+/// Train as `bench train` asks for on standard input
+#[derive(Args, Debug)]
+pub struct Arguments {
+    #[command(flatten)]
+    workload: Workload,
+    #[command(flatten)]
+    compute: ComputeArguments,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<()> {
+        let compute = self.compute.start()?;
+        let config = self.workload.config();
+        let session = compute.open(&config, &initialize(&config, 1)?)?;
+        let each = on_cpu(&self.compute.device);
+        let mut training = Training { session, batch: self.workload.batch(), step: 0, loss: f64::NAN };
+        for _ in 0..WARM_UP {
+            training.step()?;
+        }
+        say(&Ready { ready: true, parameters: parameter_table(&config)?.parameter_count() })?;
+        for line in io::stdin().lines() {
+            match line.context("cannot read standard input")?.parse() {
+                Ok(Request::Step(steps)) => {
+                    let ms = if each { training.steps(steps)? } else { training.turn(steps)? };
+                    say(&Times { ms })?;
+                }
+                Ok(Request::Quit) => break,
+                Err(error) => say(&Complaint { error })?,
+            }
+        }
+        say(&Summary { loss: training.loss, peak_rss_bytes: memory("self", "VmHWM") })
+    }
+}
+
+struct Training {
+    session: Box<dyn Session>,
+    batch: Batch,
+    step: u64,
+    /// Of the last step.
+    loss: f64,
+}
+
+impl Training {
+    /// Updates; returns the milliseconds of each.
+    fn steps(&mut self, count: u32) -> Result<Vec<f64>> {
+        let timed = |_| {
+            let start = Instant::now();
+            self.step()?;
+            Ok(milliseconds(start))
+        };
+        (0..count).map(timed).collect()
+    }
+
+    /// Updates; returns the milliseconds of the mean one for each. A GPU may compute one while the host prepares the next,
+    /// so that nothing but all of them has a time.
+    fn turn(&mut self, count: u32) -> Result<Vec<f64>> {
+        let start = Instant::now();
+        for _ in 0..count {
+            let update = self.next();
+            self.session.begin_step(from_ref(&self.batch), &update)?;
+        }
+        self.loss = self.session.finish_steps()?.last().map_or(f64::NAN, |step| step.loss);
+        Ok(vec![milliseconds(start) / f64::from(count); count as usize])
+    }
+
+    /// One update, to its end.
+    fn step(&mut self) -> Result<()> {
+        let update = self.next();
+        self.loss = self.session.train_step(from_ref(&self.batch), &update)?.loss;
+        Ok(())
+    }
+
+    /// What the next update is told.
+    fn next(&mut self) -> Update {
+        self.step += 1;
+        let mut optimizer = Optimizer::adamw();
+        if let Optimizer::Adamw { weight_decay, .. } = &mut optimizer {
+            *weight_decay = 0.01; // as in bench_transformers.py
+        }
+        Update {
+            optimizer,
+            learning_rate: 1e-3,
+            step: self.step,
+            optimizer_step: self.step,
+            clip_norm: None,
+            z_loss: 0.0,
+            dropout: Dropout::default(),
+        }
+    }
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}

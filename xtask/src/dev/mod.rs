@@ -1,0 +1,10 @@
+//! What the project is built, checked, measured and packed with.
+
+pub mod bench;
+pub mod build;
+pub mod bundle;
+pub mod ci;
+pub mod conformance;
+mod libtorch;
+pub mod resources;
+pub mod setup;

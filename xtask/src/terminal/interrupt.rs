@@ -1,0 +1,61 @@
+//! Ctrl-C: asks the work in progress to stop at its next good point.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use pipeline::Interrupted;
+
+static STOP: AtomicBool = AtomicBool::new(false);
+/// Whether the work in progress stops by itself once [`STOP`] is set.
+static FINISHING: AtomicBool = AtomicBool::new(false);
+
+/// The exit code of what Ctrl-C ended: 128 + SIGINT.
+pub const EXIT_CODE: u8 = 130;
+
+/// How to go on after an interruption.
+const RESUME: &str = "the same command goes on from there";
+
+/// From now on, Ctrl-C ends the process with [`EXIT_CODE`], or while the work in progress is stoppable only sets
+/// [`flag`] the first time.
+pub fn listen() -> Result<()> {
+    let handler = || {
+        if !FINISHING.load(Ordering::Relaxed) || STOP.swap(true, Ordering::Relaxed) {
+            eprintln!("\ninterrupted");
+            std::process::exit(EXIT_CODE.into());
+        }
+        eprintln!("\nstopping at the next good point (Ctrl-C again to end at once)");
+    };
+    ctrlc::set_handler(handler).context("cannot listen for Ctrl-C")
+}
+
+/// Whether work is under way that saves where it stands, or leaves nothing behind. See [`pipeline::Watch::stoppable`].
+pub fn set_finishing(whether: bool) {
+    FINISHING.store(whether, Ordering::Relaxed);
+}
+
+/// Set once the user wants to stop.
+pub fn flag() -> &'static AtomicBool {
+    &STOP
+}
+
+/// Whether the user wants to stop.
+pub fn wanted() -> bool {
+    STOP.load(Ordering::Relaxed)
+}
+
+/// The error that ends the command if the user wants to stop; `left` says what there is then.
+pub fn check(left: &str) -> Result<()> {
+    match wanted() {
+        true => Err(Interrupted { left: Some(left.to_owned()), resumes: false }.into()),
+        false => Ok(()),
+    }
+}
+
+/// What an interruption says, and how to go on.
+pub fn said(interrupted: &Interrupted) -> String {
+    match (interrupted.resumes, &interrupted.left) {
+        (false, _) => interrupted.to_string(),
+        (true, Some(_)) => format!("{interrupted}; {RESUME}"),
+        (true, None) => format!("{interrupted}: {RESUME}"),
+    }
+}

@@ -1,0 +1,66 @@
+//! The terminal: results, messages and progress, and Ctrl-C.
+
+pub mod interrupt;
+pub mod output;
+mod progress;
+
+use std::sync::atomic::AtomicBool;
+
+use pipeline::{Note, Warning, Watch};
+use t5_model::train::{EvaluationPoint, Event};
+
+use self::progress::{FineTuningProgress, StepProgress, TrainingProgress, WritingProgress};
+
+/// Shows work in progress on standard error, and stops it on Ctrl-C once [`interrupt::listen`] was called.
+pub struct Terminal;
+
+impl Watch for Terminal {
+    fn note(&self, subject: &str, note: &Note<'_>) {
+        match note {
+            Note::Warning(warning) => eprintln!("{subject}: warning: {}", with_advice(warning)),
+            Note::WithoutGlue => eprintln!("{subject}: {note} (--glue DIR)"),
+            _ => eprintln!("{subject}: {note}"),
+        }
+    }
+
+    fn training(&self, name: &str, steps: u64) -> Box<dyn FnMut(&Event<'_, EvaluationPoint>) + '_> {
+        let mut progress = TrainingProgress::new(name, steps);
+        Box::new(move |event| progress.observe(event))
+    }
+
+    fn fine_tuning(&self) -> Box<dyn FnMut(&glue_eval::Progress<'_>) + '_> {
+        let mut progress = FineTuningProgress::default();
+        Box::new(move |event| progress.observe(event))
+    }
+
+    fn steps(&self, name: &str, doing: &'static str) -> Box<dyn Fn(usize, usize) + '_> {
+        let progress = StepProgress::new(name);
+        Box::new(move |done, steps| progress.at(done, steps, doing))
+    }
+
+    fn bytes(&self, name: &str, total: u64) -> Box<dyn Fn(u64) + Sync + '_> {
+        let progress = WritingProgress::new(name, total);
+        Box::new(move |count| progress.wrote(count))
+    }
+
+    fn stop(&self) -> &AtomicBool {
+        interrupt::flag()
+    }
+
+    fn stoppable(&self, whether: bool) {
+        interrupt::set_finishing(whether);
+    }
+}
+
+/// Warns of what a command is about.
+pub fn warn(warning: &Warning) {
+    eprintln!("warning: {}", with_advice(warning));
+}
+
+/// A warning with the flag that has to do with it.
+pub fn with_advice(warning: &Warning) -> String {
+    match warning {
+        Warning::MadeUpConfiguration => format!("{warning} (see --config)"),
+        _ => warning.to_string(),
+    }
+}
