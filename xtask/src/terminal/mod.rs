@@ -1,5 +1,6 @@
 //! The terminal: results, messages and progress, and Ctrl-C.
 
+mod advice;
 pub mod interrupt;
 pub mod output;
 mod progress;
@@ -9,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use pipeline::{Note, Warning, Watch};
 use t5_model::train::{EvaluationPoint, Event};
 
+pub use self::advice::{Asked, with_advice};
 use self::progress::{FineTuningProgress, StepProgress, TrainingProgress, WritingProgress};
 
 /// Shows work in progress on standard error, and stops it on Ctrl-C once [`interrupt::listen`] was called.
@@ -17,7 +19,9 @@ pub struct Terminal;
 impl Watch for Terminal {
     fn note(&self, subject: &str, note: &Note<'_>) {
         match note {
-            Note::Warning(warning) => eprintln!("{subject}: warning: {}", with_advice(warning)),
+            Note::Warning(warning) => {
+                eprintln!("{subject}: warning: {}", with_advice(warning, Asked::ByRecipe));
+            }
             Note::WithoutGlue => eprintln!("{subject}: {note} (--glue DIR)"),
             _ => eprintln!("{subject}: {note}"),
         }
@@ -54,13 +58,5 @@ impl Watch for Terminal {
 
 /// Warns of what a command is about.
 pub fn warn(warning: &Warning) {
-    eprintln!("warning: {}", with_advice(warning));
-}
-
-/// A warning with the flag that has to do with it.
-pub fn with_advice(warning: &Warning) -> String {
-    match warning {
-        Warning::MadeUpConfiguration => format!("{warning} (see --config)"),
-        _ => warning.to_string(),
-    }
+    eprintln!("warning: {}", with_advice(warning, Asked::ByFlags));
 }
