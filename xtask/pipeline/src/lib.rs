@@ -4,6 +4,7 @@
 
 pub mod checkpoint;
 mod compute;
+mod located;
 pub mod numbers;
 pub mod problems;
 pub mod recipe;

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use fusion_core::atomic::write_file_atomically;
 use glue_eval::{AtStep, FineTuneSettings, Scoring, Task};
-use pipeline::run::execute::StageLock;
+use pipeline::run::StageLock;
 use pipeline::source::ModelPlace;
 use pipeline::source::glue::GluePlace;
 use pipeline::stage::glue::{Places, fine_tune};

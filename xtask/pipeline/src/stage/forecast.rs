@@ -1,30 +1,28 @@
-//! What stages will make, as far as it can be said before they run.
+//! What a stage will make, as far as it can be said before it runs.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
-use fusion_core::carry::Carry;
+use anyhow::{Result, bail};
 use fusion_core::checkpoint::Checkpoint;
-use t5_model::optimizer::{CarryOptimizer, Optimizer};
+use t5_model::optimizer::Optimizer;
 use t5_model::text::{SpanLengths, Tokenizer};
 use t5_model::train::Settings;
-use t5_model::{
-    Backend, Computation, FusionParent, Grown, T5Config, TrainingMemory, TrainingSize, parameter_table,
-    training_flops_per_token,
-};
+use t5_model::{Backend, Computation, T5Config, TrainingMemory, TrainingSize};
 
-use crate::problems::Problems;
-use crate::stage::fuse::Fuse;
-use crate::stage::pretrain::{Pretrain, Start};
-use crate::stage::{Source, Stage, Work};
+use super::Input;
 use crate::{Warning, Watch};
 
 /// Of one stage. What is not known has no value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Forecast {
-    /// Of the model that the stage makes.
+    /// The tokenizer that it makes.
+    pub vocabulary: Option<Vocabulary>,
+    /// The model that it makes.
+    pub model: Option<T5Config>,
+    /// Of that model; known when it is.
     pub parameters: Option<u64>,
+    /// The optimiser whose state it leaves with the model.
+    pub optimizer: Option<Optimizer>,
     /// Input and target tokens it trains on.
     pub tokens: Option<f64>,
     /// Floating-point operations, forward and backward.
@@ -32,6 +30,14 @@ pub struct Forecast {
     /// What it trains, if it trains.
     pub training: Option<Training>,
     pub warnings: Vec<Warning>,
+}
+
+/// Of a tokenizer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Vocabulary {
+    /// Rows of an embedding for it.
+    pub size: usize,
+    pub sentinels: usize,
 }
 
 /// What decides a training's memory.
@@ -78,107 +84,66 @@ impl Training {
     }
 }
 
-/// Looks ahead, stage by stage. Stages' results need not exist.
-pub struct Forecasts<'a> {
+/// What is known of inputs while looking ahead: files, and what stages will make of which there need not be anything yet.
+pub struct Known<'a> {
     watch: &'a dyn Watch,
-    /// The vocabularies' sizes and sentinels.
-    tokenizers: HashMap<&'a str, (usize, usize)>,
-    models: HashMap<&'a str, T5Config>,
-    /// The optimisers whose states stages leave with their models.
-    optimizers: HashMap<&'a str, Optimizer>,
+    /// Of the stages so far; none for one that will fail.
+    stages: Vec<(&'a str, Option<Forecast>)>,
 }
 
-impl<'a> Forecasts<'a> {
-    /// Forecasts stages that stand behind their inputs, or says everything that will be refused.
-    pub fn of(stages: impl IntoIterator<Item = &'a Stage>, watch: &'a dyn Watch) -> Result<Vec<Forecast>> {
-        let mut problems = Problems::default();
-        let mut forecasts = Forecasts {
-            watch,
-            tokenizers: HashMap::new(),
-            models: HashMap::new(),
-            optimizers: HashMap::new(),
-        };
-        let mut next = |stage: &'a Stage| {
-            let forecast = forecasts.next(stage).with_context(|| format!("stage {:?} will fail", stage.name));
-            problems.keep(forecast).unwrap_or_default()
-        };
-        let all = stages.into_iter().map(&mut next).collect();
-        problems.result()?;
-        Ok(all)
+impl<'a> Known<'a> {
+    pub fn new(watch: &'a dyn Watch) -> Self {
+        Known { watch, stages: Vec::new() }
     }
 
-    fn next(&mut self, stage: &'a Stage) -> Result<Forecast> {
-        let (model, forecast) = match &stage.work {
-            Work::Tokenizer(work) => {
-                self.tokenizers.insert(&stage.name, (work.vocabulary.next_multiple_of(128), work.sentinels));
-                return Ok(Forecast::default());
+    /// Adds a stage.
+    pub fn add(&mut self, name: &'a str, forecast: Option<Forecast>) {
+        self.stages.push((name, forecast));
+    }
+
+    /// Of all stages that were added and will not fail.
+    pub fn into_forecasts(self) -> Vec<Forecast> {
+        self.stages.into_iter().filter_map(|(_, forecast)| forecast).collect()
+    }
+
+    fn stage(&self, input: &Input) -> Option<&Forecast> {
+        let (_, forecast) = self.stages.iter().find(|(name, _)| input.stage() == Some(name))?;
+        forecast.as_ref()
+    }
+
+    /// The path of an input that no stage makes.
+    pub fn path(&self, input: &Input) -> Result<Option<PathBuf>> {
+        input.path(self.watch)
+    }
+
+    pub fn vocabulary(&self, input: &Input) -> Result<Option<Vocabulary>> {
+        Ok(match self.path(input)? {
+            None => self.stage(input).and_then(|forecast| forecast.vocabulary),
+            Some(path) => {
+                let tokenizer = Tokenizer::load(path)?;
+                let (size, sentinels) = (tokenizer.model_vocab_size(), tokenizer.sentinels().len());
+                Some(Vocabulary { size, sentinels })
             }
-            Work::Pretrain(work) => {
-                if let (true, Start::Model(source)) = (work.settings.carry_optimizer, &work.start) {
-                    self.check_carried(source, Some(work.settings.optimizer))?;
-                }
-                if work.settings.keep_optimizer {
-                    self.optimizers.insert(&stage.name, work.settings.optimizer);
-                }
-                self.pretrain(work)?
-            }
-            Work::Fuse(work) => {
-                if work.settings.optimizer != CarryOptimizer::Reset {
-                    let first = work.parents.first().and_then(|source| self.optimizer(source));
-                    work.parents.iter().try_for_each(|source| self.check_carried(source, first))?;
-                    self.optimizers.extend(first.map(|first| (stage.name.as_str(), first)));
-                }
-                self.fuse(work)?
-            }
-            Work::Glue(_) | Work::Evaluate(_) => return Ok(Forecast::default()),
-        };
-        let Some(model) = model else { return Ok(forecast) };
-        let parameters = Some(parameter_table(&model)?.parameter_count());
-        self.models.insert(&stage.name, model);
-        Ok(Forecast { parameters, ..forecast })
+        })
     }
 
-    fn pretrain(&self, work: &Pretrain) -> Result<(Option<T5Config>, Forecast)> {
-        let Some((vocabulary, sentinels)) = self.tokenizer(&work.data.tokenizer)? else {
-            return Ok((None, Forecast::default()));
-        };
-        let model = match &work.start {
-            Start::Random(dimensions) => Some(dimensions.config(vocabulary)?),
-            Start::Model(source) => self.model(source)?,
-        };
-        let lengths = SpanLengths::t5(work.data.input_length, sentinels)?;
-        let examples = work.settings.steps as f64 * work.settings.batch_size as f64;
-        let tokens = examples * (lengths.inputs + lengths.targets) as f64;
-        let each = |model| training_flops_per_token(model, lengths.inputs, lengths.targets);
-        let flops = model.as_ref().map(|model| each(model) * tokens);
-        let training = model.as_ref().map(|model| Training::new(model, &work.settings, lengths));
-        Ok((model, Forecast { tokens: Some(tokens), flops, training, ..Forecast::default() }))
+    pub fn model(&self, input: &Input) -> Result<Option<T5Config>> {
+        Ok(match self.path(input)? {
+            None => self.stage(input).and_then(|forecast| forecast.model.clone()),
+            Some(path) => Some(T5Config::of_checkpoint(&Checkpoint::open(&path)?)?),
+        })
     }
 
-    fn fuse(&self, work: &Fuse) -> Result<(Option<T5Config>, Forecast)> {
-        let mut parents = Vec::new();
-        for source in &work.parents {
-            let Some(config) = self.model(source)? else { return Ok((None, Forecast::default())) };
-            let path = source.path(self.watch)?.unwrap_or_else(|| PathBuf::from(source.to_string()));
-            let parent = FusionParent { label: source.to_string(), config, blake3: None, path };
-            parents.extend(std::iter::repeat_n(parent, work.settings.parent_copies()));
-        }
-        let Grown { plan, child } = work.settings.plan(&parents)?;
-        if work.settings.optimizer != CarryOptimizer::Reset {
-            plan.params.iter().try_for_each(|param| Carry::new(&plan, param).map(drop))?;
-        }
-        let warnings = plan.warnings().into_iter().map(Warning::Fusion).collect();
-        Ok((Some(child), Forecast { warnings, ..Forecast::default() }))
-    }
-
-    fn optimizer(&self, source: &Source) -> Option<Optimizer> {
-        source.stage().and_then(|stage| self.optimizers.get(stage).copied())
+    /// The optimiser whose state a stage leaves.
+    pub fn optimizer(&self, input: &Input) -> Option<Optimizer> {
+        self.stage(input)?.optimizer
     }
 
     /// A stage must leave an optimiser's state, and one that the wanted optimiser can go on from.
-    fn check_carried(&self, source: &Source, wanted: Option<Optimizer>) -> Result<()> {
-        let Some(stage) = source.stage() else { return Ok(()) };
-        let Some(own) = self.optimizer(source) else {
+    pub fn check_carried(&self, input: &Input, wanted: Option<Optimizer>) -> Result<()> {
+        let Some(stage) = input.stage() else { return Ok(()) };
+        let Some(forecast) = self.stage(input) else { return Ok(()) };
+        let Some(own) = forecast.optimizer else {
             bail!(
                 "stage {stage:?} leaves no optimiser's state to carry over; a training does with `keep_optimizer = true`, a \
                  fusion with `optimizer = \"carry\"`"
@@ -190,22 +155,5 @@ impl<'a> Forecasts<'a> {
             }
             None => Ok(()),
         }
-    }
-
-    fn tokenizer(&self, source: &Source) -> Result<Option<(usize, usize)>> {
-        Ok(match source.path(self.watch)? {
-            None => source.stage().and_then(|name| self.tokenizers.get(name).copied()),
-            Some(path) => {
-                let tokenizer = Tokenizer::load(path)?;
-                Some((tokenizer.model_vocab_size(), tokenizer.sentinels().len()))
-            }
-        })
-    }
-
-    fn model(&self, source: &Source) -> Result<Option<T5Config>> {
-        Ok(match source.path(self.watch)? {
-            None => source.stage().and_then(|name| self.models.get(name).cloned()),
-            Some(path) => Some(T5Config::of_checkpoint(&Checkpoint::open(&path)?)?),
-        })
     }
 }

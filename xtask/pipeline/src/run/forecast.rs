@@ -1,0 +1,31 @@
+//! Looking ahead at stages, whose results need not exist.
+
+use anyhow::{Context, Result};
+use t5_model::parameter_table;
+
+use crate::Watch;
+use crate::problems::Problems;
+use crate::stage::{Forecast, Known, Stage};
+
+/// Forecasts stages that stand behind their inputs, or says everything that will be refused.
+pub fn forecasts<'a>(
+    stages: impl IntoIterator<Item = &'a Stage>,
+    watch: &'a dyn Watch,
+) -> Result<Vec<Forecast>> {
+    let (mut known, mut problems) = (Known::new(watch), Problems::default());
+    for stage in stages {
+        let forecast = forecast(stage, &known);
+        let forecast = forecast.with_context(|| format!("stage {:?} will fail", stage.name));
+        known.add(&stage.name, problems.keep(forecast));
+    }
+    problems.result()?;
+    Ok(known.into_forecasts())
+}
+
+fn forecast(stage: &Stage, known: &Known<'_>) -> Result<Forecast> {
+    let mut forecast = stage.work.forecast(known)?;
+    if let Some(model) = &forecast.model {
+        forecast.parameters = Some(parameter_table(model)?.parameter_count());
+    }
+    Ok(forecast)
+}
