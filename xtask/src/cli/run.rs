@@ -6,7 +6,7 @@ use fusion_core::atomic::write_file_atomically;
 use pipeline::numbers::{bytes, count, thousands};
 use pipeline::recipe::Recipe;
 use pipeline::report::Report;
-use pipeline::report::glue::Beside;
+use pipeline::report::glue_table::Beside;
 use pipeline::report::table::Table;
 use pipeline::run::{Run, State, forecasts};
 use pipeline::source::glue::GluePlace;

@@ -1,7 +1,7 @@
 //! What a run came to.
 
 mod comparison;
-pub mod glue;
+pub mod glue_table;
 pub mod table;
 
 use std::fs;
@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use self::comparison::Arm;
-use self::glue::{Beside, Named};
+use self::glue_table::{Beside, Named};
 use self::table::Table;
 use crate::numbers::{count, duration, thousands};
 use crate::run::journal::Record;
@@ -68,7 +68,7 @@ impl Report {
             1 => reports.remove(0),
             _ => Report::side_by_side(reports),
         };
-        report.glue = glue::table(&report.models, beside)?;
+        report.glue = glue_table::table(&report.models, beside)?;
         Ok(report)
     }
 

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use fusion_core::atomic::write_file_atomically;
 use serde::{Deserialize, Serialize};
 
 use crate::recipe::{Comparison, Recipe};
+use crate::write_json;
 
 const FILE: &str = "run.json";
 const VERSION: u32 = 1;
@@ -63,7 +63,6 @@ impl RunFile {
     }
 
     pub fn write(&self, run: &Path) -> Result<()> {
-        let text = format!("{}\n", serde_json::to_string_pretty(self)?);
-        Ok(write_file_atomically(&run.join(FILE), text.as_bytes())?)
+        write_json(&run.join(FILE), self)
     }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use fusion_core::checkpoint::Checkpoint;
-use fusion_core::lineage::Lineage;
 use glue_eval::{FineTuneSettings, GlueReport, Task};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -14,7 +13,7 @@ use t5_model::{Precision, T5Config};
 use toml::Spanned;
 
 use super::{Finished, Forecast, Input, Keys, Kind, Known, Shown, Work};
-use crate::checkpoint::tokenizer_for;
+use crate::checkpoint::{lineage_to_continue, tokenizer_for};
 use crate::{Compute, Interrupted, Stoppable, Watch};
 
 /// A model that is fine-tuned on some or all tasks, each time afresh.
@@ -115,17 +114,15 @@ pub fn fine_tune(
     let checkpoint = Checkpoint::open(places.model)?;
     let config = T5Config::of_checkpoint(&checkpoint)?;
     let tokenizer = tokenizer_for(places.model, &config, places.tokenizer)?;
-    let blake3 = Some(checkpoint.blake3()?);
-    let lineage = checkpoint.lineage().with_context(|| format!("{}", places.model.display()))?;
-    let lineage = lineage.filter(|lineage| lineage.blake3.is_none() || lineage.blake3 == blake3);
+    let lineage = lineage_to_continue(&checkpoint)?;
     let glue = glue_eval::Glue {
         tasks,
         files: places.files,
         tokenizer: &tokenizer,
         settings,
         directory: places.directory,
-        lineage: &Lineage { blake3: blake3.clone(), ..lineage.unwrap_or_default() },
-        identity: &identity(places.files, blake3, compute)?,
+        lineage: &lineage,
+        identity: &identity(places.files, lineage.blake3.clone(), compute)?,
     };
     let mut progress = watch.fine_tuning();
     let mut open = |resumed: Option<&Path>| match resumed {

@@ -19,12 +19,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
-use fusion_core::atomic::write_file_atomically;
 use glue_eval::Task;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::{Compute, Note, Watch};
+use crate::{Compute, Note, Watch, write_json};
 
 pub use dimensions::Dimensions;
 pub use forecast::{Forecast, Known, Training, Vocabulary};
@@ -141,7 +140,7 @@ impl Context<'_> {
     /// Writes a result, and returns it for `stage.json` too.
     fn write_json(&self, kind: &Kind, result: &impl Serialize) -> Result<Value> {
         let result = serde_json::to_value(result)?;
-        write_file_atomically(&self.output(kind), format!("{result:#}\n").as_bytes())?;
+        write_json(&self.output(kind), &result)?;
         Ok(result)
     }
 

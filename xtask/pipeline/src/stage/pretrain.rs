@@ -19,7 +19,7 @@ use super::text::Data;
 use super::{
     Curve, Dimensions, Finished, Forecast, Gives, Input, Keys, Kind, Known, Overview, Shown, Training, Work,
 };
-use crate::checkpoint::tokenizer_of;
+use crate::checkpoint::{lineage_to_continue, tokenizer_of};
 use crate::{Compute, Interrupted, Note, Stoppable, Watch};
 
 /// A pretraining.
@@ -274,15 +274,11 @@ impl Pretrain {
             tokenizer.vocab_size(),
             config.vocab_size
         );
-        let blake3 = checkpoint.blake3()?;
         let optimizer = match self.settings.carry_optimizer {
-            true => Some(self.optimizer_state(directory, &blake3, &config)?),
+            true => Some(self.optimizer_state(directory, &checkpoint.blake3()?, &config)?),
             false => None,
         };
-        let blake3 = Some(blake3);
-        let lineage = checkpoint.lineage().with_context(|| format!("{place}"))?;
-        let own = lineage.filter(|lineage| lineage.blake3.is_none() || lineage.blake3 == blake3);
-        let lineage = Lineage { blake3, ..own.unwrap_or_default() };
+        let lineage = lineage_to_continue(&checkpoint)?;
         Ok(Beginning { config, lineage, checkpoint: Some(checkpoint), optimizer })
     }
 

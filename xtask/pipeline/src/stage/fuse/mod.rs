@@ -2,7 +2,6 @@
 
 mod calibrate;
 mod parents;
-mod settings;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,30 +9,30 @@ use std::sync::Arc;
 use anyhow::Result;
 use fusion_core::atomic::write_file_atomically;
 use fusion_core::carry::Carry;
-use fusion_core::checkpoint::{Checkpoint, Writer};
+use fusion_core::checkpoint::{Checkpoint, WeightType, Writer};
 use fusion_core::execute::{Executor, PlanDevice};
 use fusion_core::lineage::Lineage;
 use fusion_core::plan::FusionPlan;
-use fusion_core::{Dtype, HostTensors, TensorSource};
+use fusion_core::{HostTensors, TensorSource};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use t5_model::T5Config;
+use t5_model::method::{FusionParent, Grown, MethodSettings};
 use t5_model::optimizer::{CarriedState, CarryOptimizer, OptimizerState};
-use t5_model::{FusionParent, Grown, T5Config};
 use toml::Spanned;
 
 use super::{Context, Forecast, Gives, Input, Keys, Kind, Known, Shown, Work};
 use crate::checkpoint::{copy_tokenizer, write_directory};
-use crate::{Note, Warning, Watch};
+use crate::{Note, Warning, Watch, write_json};
 pub use calibrate::{Calibrate, Calibrated};
 pub use parents::{NamedModel, Parents};
-pub use settings::{Cross, FuseSettings};
 
 /// Models that are fused.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Fuse {
     pub parents: Vec<Input>,
     #[serde(flatten)]
-    pub settings: FuseSettings,
+    pub settings: MethodSettings,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibrate: Option<Calibrate>,
 }
@@ -64,7 +63,7 @@ fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
             Some(Calibrate { data: keys.tokenized(data)?, examples })
         }
     };
-    let settings: FuseSettings = keys.rest()?;
+    let settings: MethodSettings = keys.rest()?;
     let calibration = calibrate.iter().try_for_each(|calibrate| calibrate.check(&settings));
     calibration.map_err(|error| keys.error(error))?;
     // Not when the stage's turn has come, perhaps hours later.
@@ -139,35 +138,6 @@ impl Work for Fuse {
     }
 }
 
-/// The type of a checkpoint's weights.
-#[derive(Clone, Copy, Debug, serde::Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WeightType {
-    F32,
-    F16,
-    Bf16,
-}
-
-impl WeightType {
-    pub const ALL: [WeightType; 3] = [WeightType::F32, WeightType::F16, WeightType::Bf16];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            WeightType::F32 => "f32",
-            WeightType::F16 => "f16",
-            WeightType::Bf16 => "bf16",
-        }
-    }
-
-    pub fn dtype(self) -> Dtype {
-        match self {
-            WeightType::F32 => Dtype::F32,
-            WeightType::F16 => Dtype::F16,
-            WeightType::Bf16 => Dtype::BF16,
-        }
-    }
-}
-
 /// A fusion that was checked and can be written.
 pub struct PlannedFusion {
     pub plan: FusionPlan,
@@ -192,7 +162,7 @@ pub struct PlannedFusion {
 
 impl PlannedFusion {
     /// Opens the parents and plans their fusion.
-    pub fn new(parents: &[NamedModel], settings: &FuseSettings) -> Result<Self> {
+    pub fn new(parents: &[NamedModel], settings: &MethodSettings) -> Result<Self> {
         Parents::open(parents, settings)?.plan(settings)
     }
 
@@ -254,8 +224,7 @@ impl PlannedFusion {
     }
 
     fn fill(&self, directory: &Path, executor: &Executor<'_>, writer: Writer<'_>) -> Result<()> {
-        let config = format!("{:#}\n", Value::Object(self.child.to_json()));
-        write_file_atomically(&directory.join("config.json"), config.as_bytes())?;
+        write_json(&directory.join("config.json"), &self.child.to_json())?;
         let hash = writer.weights(directory, executor.tensors()?)?;
         if let Some(first) = self.checkpoints.first() {
             copy_tokenizer(first.directory(), directory)?;
