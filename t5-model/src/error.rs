@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::{Precision, Refusal};
+#[cfg(feature = "compute")]
+use crate::Precision;
+use crate::Refusal;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -30,6 +32,7 @@ pub enum Error {
     NoBackend { name: String, available: String },
     #[error("{backend} has no device {device:?}; available: {available}")]
     NoDevice { backend: String, device: String, available: String },
+    #[cfg(feature = "compute")]
     #[error("{device} does not compute in {precision}; it does in {available}")]
     NoPrecision { device: String, precision: Precision, available: String },
     #[error("the references of the conformance suite: {0}")]

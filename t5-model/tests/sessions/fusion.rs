@@ -1,6 +1,5 @@
 //! Fusing random models of random sizes: under the property, the child is the ensemble of its parents.
 
-use backend_burn as _;
 use fusion_core::execute::Executor;
 use fusion_core::grow::DirectSum;
 use fusion_core::plan::{Fill, Normalisation, StandardDeviation};
@@ -8,6 +7,8 @@ use fusion_core::{HostTensors, TensorSource};
 use proptest::prelude::*;
 use t5_model::conformance::random_weights;
 use t5_model::{Batch, DepthAlignment, FeedForward, FusionParent, T5Config, child_config, fusion_plan};
+
+use crate::open;
 
 const NOISE: Fill = Fill::normal(StandardDeviation::Relative(0.1), 7);
 
@@ -46,9 +47,7 @@ fn batch() -> Batch {
 }
 
 fn logits(config: &T5Config, weights: &HostTensors) -> Vec<f32> {
-    let mut session =
-        t5_model::backend("burn").unwrap().open(&t5_model::Computation::on("cpu"), config, weights).unwrap();
-    session.forward(&batch(), false).unwrap().logits.data
+    open(config, weights).forward(&batch(), false).unwrap().logits.data
 }
 
 fn parent((label, config): (&str, &T5Config)) -> FusionParent {
@@ -138,11 +137,7 @@ fn absent_features_learn_with_cross_connections() {
         assert_eq!(plan.warnings().is_empty(), learns);
         let child = Executor::new(&plan, &[&models[0], &models[1]]).unwrap().in_memory().unwrap();
         let config = child_config(&parents, options.normalisation).unwrap();
-        let mut session = t5_model::backend("burn")
-            .unwrap()
-            .open(&t5_model::Computation::on("cpu"), &config, &child)
-            .unwrap();
-        let gradients = session.forward(&batch(), true).unwrap().gradients;
+        let gradients = open(&config, &child).forward(&batch(), true).unwrap().gradients;
         // The rows of the shallow parent's hidden features, [d_ff, d_model].
         let hidden = &gradients["encoder.block.1.layer.1.DenseReluDense.wi_0.weight"];
         assert_eq!(hidden.shape, [11, 14]);

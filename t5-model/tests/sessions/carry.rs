@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use backend_burn as _;
 use fusion_core::carry::Carry;
 use fusion_core::checkpoint::{LazyTensor, TensorFile, Writer};
 use fusion_core::execute::Executor;
@@ -17,15 +16,13 @@ use t5_model::conformance::random_weights;
 use t5_model::optimizer::{CarriedState, CarryOptimizer, OptimizerState, write_optimizer_state};
 use t5_model::{
     Arrangement, Batch, DepthAlignment, Dropout, FusionParent, Grown, HyperClone, Net2Net, NewBlocks,
-    Optimizer, Session, Stack, T5Config, Update, Widths, child_config, fusion_plan, hyperclone, net2net,
+    Optimizer, Stack, T5Config, Update, Widths, child_config, fusion_plan, hyperclone, net2net,
     parameter_table, self_fusion, stack,
 };
 
-type Gradients = BTreeMap<String, HostTensor>;
+use crate::open;
 
-fn open(config: &T5Config, weights: &HostTensors) -> Box<dyn Session> {
-    t5_model::backend("burn").unwrap().open(&t5_model::Computation::on("cpu"), config, weights).unwrap()
-}
+type Gradients = BTreeMap<String, HostTensor>;
 
 /// Two texts of the given length and their continuations.
 fn batch(vocabulary: i32, length: usize, seed: u64) -> Batch {
