@@ -4,7 +4,7 @@
 //! | module | holds | feature |
 //! |---|---|---|
 //! | [`T5Config`], [`parameters`] | what a T5 consists of | |
-//! | [`fusion_plan`], [`Method`] | how larger T5s are made of smaller ones | |
+//! | [`method`] | how larger T5s are made of smaller ones | |
 //! | [`optimizer`] | optimisers, their state, and how a child takes it over | |
 //! | [`backend`], [`conformance`] | T5 on a tensor framework, and what every framework must agree in | `compute` |
 //! | [`text`] | text to batches | `text` |
@@ -23,7 +23,7 @@ pub mod conformance;
 mod error;
 #[cfg(feature = "compute")]
 mod generate;
-mod method;
+pub mod method;
 mod model;
 pub mod optimizer;
 pub mod parameters;
@@ -41,10 +41,6 @@ pub use backend::{
 pub use calibrate::Calibration;
 pub use config::{FeedForward, T5Config};
 pub use error::{Error, Result};
-pub use method::{
-    Arrangement, DepthAlignment, FusionParent, Grown, HyperClone, Lemon, Method, Net2Net, NewBlocks, Promise,
-    Refusal, Stack, Widths, child_config, fusion_plan, hyperclone, lemon, net2net, self_fusion, stack,
-};
 #[cfg(feature = "compute")]
 pub use model::Probe;
 pub use model::{Batch, Comparison, Deviation, IGNORED_LABEL, position_bucket};

@@ -5,9 +5,10 @@ use std::path::Path;
 use fusion_core::checkpoint::{Checkpoint, TensorFile};
 use fusion_core::execute::Executor;
 use fusion_core::grow::DirectSum;
-use fusion_core::plan::{Fill, Normalisation};
+use fusion_core::plan::Normalisation;
 use fusion_core::{HostTensor, TensorSource};
-use t5_model::{Batch, DepthAlignment, FusionParent, T5Config, child_config, fusion_plan};
+use t5_model::method::{DepthAlignment, Fuse, FusionParent, Grown, GrowthMethod};
+use t5_model::{Batch, T5Config};
 
 use crate::open;
 
@@ -64,11 +65,11 @@ fn aligned_fusion_error(
             path: checkpoint.directory().into(),
         })
         .collect();
-    let options = DirectSum { normalisation, cross: Fill::Zero, weights: None };
-    let plan = fusion_plan(&parents, &options, depth).unwrap();
+    let sum = DirectSum { normalisation, ..DirectSum::default() };
+    let Grown { plan, child: config } = Fuse { sum, depth }.grow(&parents).unwrap();
     let sources: Vec<&dyn TensorSource> = checkpoints.iter().map(|c| c as &dyn TensorSource).collect();
     let child = Executor::new(&plan, &sources).unwrap().in_memory().unwrap();
-    let mut session = open(&child_config(&parents, normalisation).unwrap(), &child);
+    let mut session = open(&config, &child);
     let reference = TensorFile::open(&directory.join("reference.safetensors")).unwrap();
     let logits = session.forward(&batch(&reference), false).unwrap().logits;
     let mut distinct = names.to_vec();
