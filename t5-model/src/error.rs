@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use crate::Precision;
 use crate::method::{Refusal, SettingsError};
 
+/// What this crate's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Why a model cannot be read, fused or run.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what each variant means")]
 pub enum Error {
     #[error("{}: {problem}", .path.display())]
     Config { path: PathBuf, problem: String },

@@ -13,6 +13,8 @@
 //! All features are on by default; a program that only fuses turns them off, and compiles neither a tokenizer nor a matrix
 //! library. Frameworks register themselves as a [`Backend`]; this crate names none of them.
 
+#![warn(missing_docs)]
+
 #[cfg(feature = "compute")]
 pub mod backend;
 #[cfg(feature = "compute")]
@@ -23,6 +25,7 @@ pub mod conformance;
 mod error;
 #[cfg(feature = "compute")]
 mod generate;
+#[allow(missing_docs)]
 pub mod method;
 mod model;
 pub mod optimizer;
@@ -30,6 +33,7 @@ pub mod parameters;
 #[cfg(feature = "text")]
 pub mod text;
 #[cfg(feature = "train")]
+#[allow(missing_docs)]
 pub mod train;
 
 #[cfg(feature = "compute")]

@@ -8,8 +8,11 @@ pub const IGNORED_LABEL: i32 = -100;
 /// Token ids of `size` examples, padded to a common length, row by row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
+    /// Examples.
     pub size: usize,
+    /// Tokens of an input, padding included.
     pub input_length: usize,
+    /// Tokens of a target, padding included; 0 for a batch without targets.
     pub target_length: usize,
     /// `[size, input_length]`, padded with the pad token.
     pub input_ids: Vec<i32>,
