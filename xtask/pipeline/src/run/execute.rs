@@ -12,8 +12,9 @@ use fusion_core::checkpoint::Checkpoint;
 use serde::Serialize;
 use serde_json::{Value, json};
 use t5_model::text::Tokenizer;
+use t5_model::train::Identity;
 
-use super::journal::{Identity, Record};
+use super::journal::{self, Record};
 use crate::source::fetch_model;
 use crate::stage::fuse::{NamedModel, PlannedFusion};
 use crate::stage::pretrain::Start;
@@ -95,16 +96,14 @@ impl<'a> Stages<'a> {
 
     /// What decides a stage's result. Follows from the recipe alone but for inputs that are files.
     fn identity(&self, stage: &Stage) -> Result<Identity> {
-        let mut settings = serde_json::to_value(&stage.work)?;
-        if let (Work::Glue(_), Some(files), Some(settings)) =
-            (&stage.work, self.glue, settings.as_object_mut())
-        {
-            settings.insert("files".to_owned(), json!(std::path::absolute(files)?));
+        let mut settings = Identity::of_settings(&stage.work, stage.work.neutral());
+        if let (Work::Glue(_), Some(files)) = (&stage.work, self.glue) {
+            settings.insert("files", json!(std::path::absolute(files)?));
         }
         let mut inputs = BTreeMap::new();
         for source in stage.work.inputs() {
             let fingerprint = match source {
-                Source::Stage(name) => self.identity(self.stage(name)?)?.fingerprint()?,
+                Source::Stage(name) => journal::fingerprint(&self.identity(self.stage(name)?)?)?,
                 Source::Path(path) if path.join("config.json").is_file() => {
                     Checkpoint::open(path)?.blake3()?
                 }
@@ -113,7 +112,7 @@ impl<'a> Stages<'a> {
             };
             inputs.insert(source.to_string(), fingerprint);
         }
-        Ok(Identity::new(settings, inputs))
+        Ok(journal::identity(settings, inputs))
     }
 
     pub fn state(&self, stage: &Stage) -> Result<State> {
@@ -121,15 +120,15 @@ impl<'a> Stages<'a> {
         let needs_files = matches!(stage.work, Work::Glue(_)) && self.glue.is_none();
         match Record::read(&directory)? {
             Some(_) if needs_files => Ok(State::Finished),
-            Some(record) => match self.identity(stage)?.changes(&record.identity) {
+            Some(record) => match journal::changes(&self.identity(stage)?, &record.identity) {
                 changes if changes.is_empty() => Ok(State::Finished),
                 changes => Ok(State::OutOfDate(changes)),
             },
             None if needs_files => Ok(State::WithoutFiles),
-            None => match Identity::read(&directory)? {
+            None => match journal::begun(&directory)? {
                 None => Ok(State::New),
                 Some(_) if !has_results(&stage.work, &directory) => Ok(State::New),
-                Some(begun) => match self.identity(stage)?.changes(&begun) {
+                Some(begun) => match journal::changes(&self.identity(stage)?, &begun) {
                     changes if changes.is_empty() => Ok(State::Begun),
                     changes => Ok(State::OutOfDate(changes)),
                 },
@@ -169,7 +168,7 @@ impl<'a> Stages<'a> {
         self.watch.note(name, &Note::Begins(stage.work.kind()));
         let start = Instant::now();
         fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
-        identity.write(&directory)?;
+        journal::begin(&identity, &directory)?;
         let result = self.work(stage, &directory, compute);
         let result = result.map_err(|error| match error.is::<Interrupted>() {
             true => error,

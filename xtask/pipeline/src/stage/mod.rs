@@ -101,6 +101,15 @@ impl Work {
         matches!(self, Work::Pretrain(_) | Work::Fuse(_))
     }
 
+    /// The settings that change nothing about the result.
+    pub fn neutral(&self) -> &'static [&'static str] {
+        match self {
+            Work::Pretrain(_) => t5_model::train::Settings::NEUTRAL,
+            Work::Glue(_) => glue_eval::FineTuneSettings::NEUTRAL,
+            Work::Tokenizer(_) | Work::Fuse(_) | Work::Evaluate(_) => &[],
+        }
+    }
+
     /// The tasks whose files it reads.
     pub fn tasks(&self) -> &[Task] {
         if let Work::Glue(work) = self { &work.tasks } else { &[] }
