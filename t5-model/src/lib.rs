@@ -8,10 +8,10 @@ mod config;
 pub mod conformance;
 mod error;
 mod generate;
-mod method;
+pub mod method;
 mod model;
 pub mod optimizer;
-mod parameters;
+pub mod parameters;
 pub mod text;
 pub mod train;
 
@@ -22,11 +22,7 @@ pub use backend::{
 pub use calibrate::Calibration;
 pub use config::{FeedForward, T5Config};
 pub use error::{Error, Result};
-pub use method::{
-    Arrangement, DepthAlignment, FusionParent, Grown, HyperClone, Lemon, Method, Net2Net, NewBlocks, Promise,
-    Refusal, Stack, Widths, child_config, fusion_plan, hyperclone, lemon, net2net, self_fusion, stack,
-};
-pub use model::{Batch, Comparison, Deviation, IGNORED_LABEL, T5, position_bucket};
+pub use model::{Batch, Comparison, Deviation, IGNORED_LABEL, Probe, position_bucket};
 pub use optimizer::{Decay, Optimizer, Schedule};
 pub use parameters::{
     StoredParameter, initialize, parameter_table, t5x_parameters, training_flops_per_token,
