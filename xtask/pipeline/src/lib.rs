@@ -19,4 +19,4 @@ pub mod watch;
 pub use compute::Compute;
 pub use json::write_json;
 pub use warning::Warning;
-pub use watch::{Interrupted, Note, Silent, Stoppable, Watch};
+pub use watch::{Interrupted, Note, Silent, Stoppable, TrainingEvent, Watch};

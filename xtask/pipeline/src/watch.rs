@@ -9,6 +9,9 @@ use crate::Warning;
 use crate::numbers::duration;
 use crate::stage::fuse::Calibrated;
 
+/// What happens in a pretraining.
+pub type TrainingEvent<'a> = Event<'a, EvaluationPoint>;
+
 /// Follows work in progress. What an implementation does not care for, it leaves out: by default nothing is shown, and
 /// nothing stops.
 ///
@@ -20,7 +23,7 @@ pub trait Watch: Sync {
     }
 
     /// A pretraining of so many steps begins.
-    fn training(&self, name: &str, steps: u64) -> Box<dyn FnMut(&Event<'_, EvaluationPoint>) + '_> {
+    fn training(&self, name: &str, steps: u64) -> Box<dyn FnMut(&TrainingEvent<'_>) + '_> {
         let _ = (name, steps);
         Box::new(|_| ())
     }
