@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use fusion_core::checkpoint::Checkpoint;
 use serde_json::{Value, json};
 use t5_model::text::Tokenizer;
@@ -13,6 +13,7 @@ use t5_model::train::Identity;
 
 use super::journal::{self, Record};
 use super::{RunFile, StageLock};
+use crate::problems::{Remedy, mendable};
 use crate::recipe::Recipe;
 use crate::source::fetch_model;
 use crate::stage::{Context, Input, Stage};
@@ -138,11 +139,11 @@ impl<'a> Run<'a> {
                 self.watch.note(name, &Note::WithoutGlue);
                 return Ok(());
             }
-            State::OutOfDate(changes) if !redo => bail!(
-                "what there is of stage {name:?} is out of date: {}; --redo replaces it and what follows from it, \
-                 --output keeps it and begins elsewhere",
-                changes.join("; ")
-            ),
+            State::OutOfDate(changes) if !redo => {
+                let changes = changes.join("; ");
+                let problem = format!("what there is of stage {name:?} is out of date: {changes}");
+                return Err(mendable(problem, Remedy::Redo));
+            }
             State::OutOfDate(_) => {
                 fs::remove_dir_all(&directory)
                     .with_context(|| format!("cannot remove {}", directory.display()))?;
