@@ -16,7 +16,7 @@ use t5_model::backend;
 use crate::cli::compute::ComputeArguments;
 use crate::dev::build;
 use crate::terminal::output::print;
-use crate::terminal::{Terminal, interrupt, with_advice};
+use crate::terminal::{Asked, Terminal, interrupt, with_advice};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -105,7 +105,8 @@ fn dry_run<'a>(
         let changes = changes.iter().map(|change| format!("{}: {change}\n", stage.name));
         let memory = memory.and_then(|(training, memory)| training.warning(&memory, &how.device));
         let warnings = forecast.warnings.iter().chain(&memory);
-        let warnings = warnings.map(|warning| format!("{}: warning: {}\n", stage.name, with_advice(warning)));
+        let warnings = warnings
+            .map(|warning| format!("{}: warning: {}\n", stage.name, with_advice(warning, Asked::ByRecipe)));
         notes.extend(changes.chain(warnings));
     }
     table.drop_empty("memory");

@@ -18,7 +18,7 @@ use self::options::{Options, named};
 use crate::cli::compute::{ComputeArguments, PrecisionName};
 use crate::dev::build;
 use crate::terminal::output::{print, print_json};
-use crate::terminal::{Terminal, interrupt, warn, with_advice};
+use crate::terminal::{Asked, Terminal, interrupt, warn, with_advice};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -95,7 +95,8 @@ impl Arguments {
             fusion.write(output, "fuse", device.as_deref(), &Terminal)?;
         }
         if self.json {
-            let warnings: Vec<String> = fusion.warnings.iter().map(with_advice).collect();
+            let warnings: Vec<String> =
+                fusion.warnings.iter().map(|warning| with_advice(warning, Asked::ByFlags)).collect();
             return print_json(
                 &json!({ "plan": fusion.plan, "config": fusion.child.to_json(), "warnings": warnings }),
             );
