@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use t5_model::Deviation;
 use t5_model::train::PretrainingEvent;
 
 use crate::Warning;
 use crate::numbers::duration;
-use crate::stage::fuse::Calibrated;
 
 /// Follows work in progress. What an implementation does not care for, it leaves out: by default nothing is shown, and
 /// nothing stops.
@@ -95,7 +95,11 @@ pub enum Note<'a> {
     Finished {
         seconds: f64,
     },
-    Calibrated(&'a Calibrated),
+    /// A fused child was fitted to its ensemble: its distance on held-out text before and after.
+    Calibrated {
+        before: &'a Deviation,
+        after: &'a Deviation,
+    },
     Warning(&'a Warning),
     /// The model could not be looked for again on the hub.
     FromCache {
@@ -114,7 +118,19 @@ impl fmt::Display for Note<'_> {
             Note::FinishedBefore => f.write_str("finished before"),
             Note::WithoutGlue => f.write_str("left out, since GLUE's files were not given"),
             Note::Finished { seconds } => write!(f, "finished in {}", duration(*seconds)),
-            Note::Calibrated(outcome) => outcome.fmt(f),
+            Note::Calibrated { before, after } if before == after => {
+                f.write_str("a calibration brought the child no nearer to its ensemble; it is as it was")
+            }
+            Note::Calibrated { before, after } => write!(
+                f,
+                "calibrated: {:.2} % from the ensemble's logits on held-out text, before {:.2} %; loss {:.4}, before \
+                 {:.4}, the ensemble's {:.4}",
+                100.0 * after.logits,
+                100.0 * before.logits,
+                after.loss,
+                before.loss,
+                after.expected_loss
+            ),
             Note::Warning(warning) => write!(f, "warning: {warning}"),
             Note::FromCache { because } => {
                 write!(f, "taken from the cache as it is, without a tokenizer: {because}")

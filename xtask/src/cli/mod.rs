@@ -39,53 +39,43 @@ pub struct Cli {
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    Run(run::Arguments),
-    Pretrain(pretrain::Arguments),
-    Fuse(fuse::Arguments),
-    Check(check::Arguments),
-    Evaluate(evaluate::Arguments),
-    Glue(glue::Arguments),
-    Data(data::Arguments),
-    Generate(generate::Arguments),
-    Verify(verify::Arguments),
-    Inspect(inspect::Arguments),
-    Export(export::Arguments),
-    Convert(convert::Arguments),
-    Forward(forward::Arguments),
-    Report(report::Arguments),
-    Backends(backends::Arguments),
-    Setup(setup::Arguments),
-    Conformance(conformance::Arguments),
-    Bench(bench::Arguments),
-    Bundle(bundle::Arguments),
-    Ci(ci::Arguments),
+macro_rules! commands {
+    ($($name:ident: $module:ident,)+) => {
+        #[derive(Debug, Subcommand)]
+        enum Command {
+            $($name($module::Arguments),)+
+        }
+
+        impl Cli {
+            pub fn run(self) -> Result<()> {
+                match self.command {
+                    $(Command::$name(arguments) => arguments.run(),)+
+                }
+            }
+        }
+    };
 }
 
-impl Cli {
-    pub fn run(self) -> Result<()> {
-        match self.command {
-            Command::Run(arguments) => arguments.run(),
-            Command::Pretrain(arguments) => arguments.run(),
-            Command::Fuse(arguments) => arguments.run(),
-            Command::Check(arguments) => arguments.run(),
-            Command::Evaluate(arguments) => arguments.run(),
-            Command::Glue(arguments) => arguments.run(),
-            Command::Data(arguments) => arguments.run(),
-            Command::Generate(arguments) => arguments.run(),
-            Command::Verify(arguments) => arguments.run(),
-            Command::Inspect(arguments) => arguments.run(),
-            Command::Export(arguments) => arguments.run(),
-            Command::Convert(arguments) => arguments.run(),
-            Command::Forward(arguments) => arguments.run(),
-            Command::Report(arguments) => arguments.run(),
-            Command::Setup(arguments) => arguments.run(),
-            Command::Backends(arguments) => arguments.run(),
-            Command::Conformance(arguments) => arguments.run(),
-            Command::Bench(arguments) => arguments.run(),
-            Command::Bundle(arguments) => arguments.run(),
-            Command::Ci(arguments) => arguments.run(),
-        }
-    }
+// In the order of the help.
+commands! {
+    Run: run,
+    Pretrain: pretrain,
+    Fuse: fuse,
+    Check: check,
+    Evaluate: evaluate,
+    Glue: glue,
+    Data: data,
+    Generate: generate,
+    Verify: verify,
+    Inspect: inspect,
+    Export: export,
+    Convert: convert,
+    Forward: forward,
+    Report: report,
+    Backends: backends,
+    Setup: setup,
+    Conformance: conformance,
+    Bench: bench,
+    Bundle: bundle,
+    Ci: ci,
 }

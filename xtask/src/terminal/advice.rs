@@ -1,7 +1,8 @@
-//! What to do about warnings: they say what is so, this names the flag or the recipe's key that would change it.
+//! What to do about warnings and errors: they say what is so, this names the flag or the recipe's key that would change it.
 
 use fusion_core::plan::Warning::{AbsentStaysZero, CopiesStayEqual, HalvesStayEqual, InexactNormalisation};
 use pipeline::Warning;
+use pipeline::problems::{Remedy, causes_with};
 
 /// How the work was asked for.
 #[derive(Clone, Copy)]
@@ -40,4 +41,19 @@ pub fn with_advice(warning: &Warning, asked: Asked) -> String {
         _ => return warning.to_string(),
     };
     format!("{warning}. {advice}")
+}
+
+/// An error with its causes, and which flag would mend it.
+pub fn causes(error: &anyhow::Error) -> String {
+    causes_with(error, &|remedy| {
+        Some(match remedy {
+            Remedy::Tokenizer => "--tokenizer names one that lies elsewhere",
+            Remedy::Configuration => "--config names one",
+            Remedy::OtherConfiguration => "--config names a configuration",
+            Remedy::Overwrite => "--overwrite replaces the checkpoint in it",
+            Remedy::Redo => {
+                "--redo replaces it and what follows from it, --output keeps it and begins elsewhere"
+            }
+        })
+    })
 }

@@ -7,11 +7,10 @@ mod progress;
 
 use std::sync::atomic::AtomicBool;
 
-use pipeline::problems::{Remedy, causes_with};
 use pipeline::{Note, Warning, Watch};
 use t5_model::train::PretrainingEvent;
 
-pub use self::advice::{Asked, with_advice};
+pub use self::advice::{Asked, causes, with_advice};
 use self::progress::{FineTuningProgress, StepProgress, TrainingProgress, WritingProgress};
 
 /// Shows work in progress on standard error, and stops it on Ctrl-C once [`interrupt::listen`] was called.
@@ -55,21 +54,6 @@ impl Watch for Terminal {
     fn stoppable(&self, whether: bool) {
         interrupt::set_finishing(whether);
     }
-}
-
-/// An error with its causes, and which flag would mend it.
-pub fn causes(error: &anyhow::Error) -> String {
-    causes_with(error, &|remedy| {
-        Some(match remedy {
-            Remedy::Tokenizer => "--tokenizer names one that lies elsewhere",
-            Remedy::Configuration => "--config names one",
-            Remedy::OtherConfiguration => "--config names a configuration",
-            Remedy::Overwrite => "--overwrite replaces the checkpoint in it",
-            Remedy::Redo => {
-                "--redo replaces it and what follows from it, --output keeps it and begins elsewhere"
-            }
-        })
-    })
 }
 
 /// Warns of what a command is about.

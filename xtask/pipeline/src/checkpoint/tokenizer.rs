@@ -7,15 +7,7 @@ use t5_model::T5Config;
 use t5_model::text::Tokenizer;
 
 use crate::problems::{Remedy, mendable};
-
-/// The tokenizer's files in a checkpoint.
-pub const TOKENIZER_FILES: [&str; 5] = [
-    "tokenizer.json",
-    "spiece.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-];
+use crate::source::TOKENIZER_FILES;
 
 /// Copies the tokenizer and what belongs to it.
 pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {

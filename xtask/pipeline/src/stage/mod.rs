@@ -32,7 +32,7 @@ pub use keys::{Keys, Shared};
 pub use shown::{Curve, Finished, Overview, Row, Shown};
 
 /// The kinds of stages.
-pub const KINDS: [&Kind; 5] = [&tokenizer::KIND, &pretrain::KIND, &fuse::KIND, &glue::KIND, &evaluate::KIND];
+pub const KINDS: &[&Kind] = &[&tokenizer::KIND, &pretrain::KIND, &fuse::KIND, &glue::KIND, &evaluate::KIND];
 
 /// What all stages of a kind have in common.
 pub struct Kind {
@@ -55,7 +55,7 @@ pub struct Kind {
 impl Kind {
     /// The kind of that name.
     pub fn named(name: &str) -> Option<&'static Kind> {
-        KINDS.into_iter().find(|kind| kind.name == name)
+        KINDS.iter().copied().find(|kind| kind.name == name)
     }
 }
 

@@ -124,7 +124,7 @@ impl Arguments {
         let settings = self.options.settings();
         let (weights, outcome) =
             calibrate.run(&fusion, &settings, tokenizer, &compute.start()?, "fuse", &Terminal)?;
-        eprintln!("{outcome}");
+        eprintln!("{}", outcome.note());
         fusion.calibrated(weights, &outcome)
     }
 

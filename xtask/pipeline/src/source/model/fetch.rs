@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use fusion_core::checkpoint::ShardIndex;
 
-use crate::checkpoint::TOKENIZER_FILES;
+use super::TOKENIZER_FILES;
 use crate::source::hub::{Cache, HubName, HubRepo, RepoType, is_offline};
 use crate::{Note, Watch};
 

@@ -15,6 +15,15 @@ use crate::Watch;
 #[cfg(feature = "hub")]
 pub use fetch::fetch_model;
 
+/// The tokenizer's files in a checkpoint.
+pub const TOKENIZER_FILES: [&str; 5] = [
+    "tokenizer.json",
+    "spiece.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+];
+
 /// A checkpoint's directory, or a model on the Hugging Face Hub.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelPlace {

@@ -15,7 +15,7 @@ use t5_model::{Batch, Calibration, Comparison, Deviation, Session, T5Config};
 use super::PlannedFusion;
 use crate::checkpoint::tokenizer_for;
 use crate::stage::text::Data;
-use crate::{Compute, Interrupted, Stoppable, Watch};
+use crate::{Compute, Interrupted, Note, Stoppable, Watch};
 
 /// Examples that are computed at a time.
 const BATCH: usize = 16;
@@ -121,21 +121,9 @@ fn deviation(ensemble: &mut dyn Session, child: &mut dyn Session, batches: &[Bat
     Ok(comparison.deviation())
 }
 
-impl std::fmt::Display for Calibrated {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Calibrated { before, after, .. } = self;
-        if after == before {
-            return write!(f, "a calibration brought the child no nearer to its ensemble; it is as it was");
-        }
-        write!(
-            f,
-            "calibrated: {:.2} % from the ensemble's logits on held-out text, before {:.2} %; loss {:.4}, before {:.4}, the \
-             ensemble's {:.4}",
-            100.0 * after.logits,
-            100.0 * before.logits,
-            after.loss,
-            before.loss,
-            after.expected_loss
-        )
+impl Calibrated {
+    /// What is worth telling of it.
+    pub fn note(&self) -> Note<'_> {
+        Note::Calibrated { before: &self.before, after: &self.after }
     }
 }

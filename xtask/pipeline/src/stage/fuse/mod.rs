@@ -121,7 +121,7 @@ impl Work for Fuse {
                 let tokenizer = context.locate(&calibrate.data.tokenizer)?;
                 let (weights, outcome) =
                     calibrate.run(&fusion, &self.settings, &tokenizer, compute, name, watch)?;
-                context.note(&Note::Calibrated(&outcome));
+                context.note(&outcome.note());
                 (fusion.calibrated(weights, &outcome)?, Some(outcome))
             }
         };
