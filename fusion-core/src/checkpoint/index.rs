@@ -1,4 +1,4 @@
-//! `model.safetensors.index.json`: which shard holds which tensor.
+//! `model.safetensors.index.json`, which says which shard holds which tensor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::read_object;
 use crate::{Error, Result};
 
-/// An index of shards, all of which lie beside it.
+/// An index of shards, all of which lie in its directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardIndex {
     /// Each tensor's file.
@@ -16,6 +16,7 @@ pub struct ShardIndex {
 }
 
 impl ShardIndex {
+    /// Reads an index. A name that leads out of the directory is an error.
     pub fn read(path: &Path) -> Result<Self> {
         let invalid = |message: &str| Error::Json { path: path.into(), message: message.into() };
         let content = read_object(path)?;
@@ -38,13 +39,13 @@ impl ShardIndex {
         self.files.values().map(String::as_str).collect()
     }
 
-    /// Each tensor with its shard.
+    /// The name of each tensor, with the name of its shard.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &str)> {
         self.files.iter().map(|(tensor, file)| (tensor.as_str(), file.as_str()))
     }
 }
 
-/// An index must not lead out of its directory.
+/// Whether a name is that of a file in the same directory.
 fn is_name(file: &str) -> bool {
     let mut components = Path::new(file).components();
     matches!((components.next(), components.next()), (Some(Component::Normal(name)), None) if name == file)
