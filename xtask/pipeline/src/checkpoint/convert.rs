@@ -5,16 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use fusion_core::atomic::write_file_atomically;
 use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, Writer};
 use fusion_core::lineage::Lineage;
 use fusion_core::{Dtype, TensorSource, TensorView, convert_tensor};
-use serde_json::Value;
 use t5_model::text::Tokenizer;
 use t5_model::{StoredParameter, T5Config, parameter_table, t5x_parameters};
 
-use super::{copy_tokenizer, tokenizer_of, write_directory};
-use crate::{Warning, Watch};
+use super::{copy_tokenizer, known_lineage, tokenizer_of, write_directory};
+use crate::{Warning, Watch, write_json};
 
 /// What T5X calls the file in a checkpoint's directory.
 const T5X_FILE: &str = "checkpoint";
@@ -53,13 +51,7 @@ impl Conversion {
     fn of_checkpoint(checkpoint: Checkpoint, config: Option<T5Config>) -> Result<Self> {
         let config = config.map_or_else(|| T5Config::of_checkpoint(&checkpoint), Ok)?;
         let mut warnings = Vec::new();
-        let mut lineage = checkpoint.lineage()?;
-        if let Some(written_for) = lineage.as_ref().and_then(|lineage| lineage.blake3.as_ref())
-            && *written_for != checkpoint.blake3()?
-        {
-            warnings.push(Warning::OtherWeights { model: None });
-            lineage = None;
-        }
+        let lineage = known_lineage(&checkpoint, None, &mut warnings)?;
         let folder = Some(checkpoint.directory().to_owned());
         let parameters = under_their_names(&checkpoint);
         let weights = Box::new(checkpoint);
@@ -149,8 +141,7 @@ impl Conversion {
             if dtype.is_some() {
                 config.retain(|key, _| !["dtype", "torch_dtype"].contains(&key.as_str()));
             }
-            let config = format!("{:#}\n", Value::Object(config));
-            write_file_atomically(&directory.join("config.json"), config.as_bytes())?;
+            write_json(&directory.join("config.json"), &config)?;
             let hash = Writer::default().progress(progress).weights(directory, tensors)?;
             match &self.lineage {
                 Some(lineage) => Ok(Lineage { blake3: Some(hash), ..lineage.clone() }.write(directory)?),

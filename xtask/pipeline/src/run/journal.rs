@@ -5,11 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use fusion_core::atomic::write_file_atomically;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+use crate::write_json;
 
 const FILE: &str = "stage.json";
 /// The identity alone, written first.
@@ -89,7 +90,7 @@ impl Identity {
     }
 
     pub fn write(&self, directory: &Path) -> Result<()> {
-        write(&directory.join(BEGUN), self)
+        write_json(&directory.join(BEGUN), self)
     }
 }
 
@@ -102,11 +103,6 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     value
         .map(Some)
         .with_context(|| format!("{} is damaged; delete it to run the stage again", path.display()))
-}
-
-fn write(path: &Path, value: &impl Serialize) -> Result<()> {
-    let text = format!("{}\n", serde_json::to_string_pretty(value)?);
-    Ok(write_file_atomically(path, text.as_bytes())?)
 }
 
 impl Record {
@@ -129,7 +125,7 @@ impl Record {
     }
 
     pub fn write(&self, directory: &Path) -> Result<()> {
-        write(&directory.join(FILE), self)
+        write_json(&directory.join(FILE), self)
     }
 }
 

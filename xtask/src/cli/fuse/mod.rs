@@ -8,7 +8,7 @@ use clap::Args;
 use fusion_core::execute::PlanDevice;
 use pipeline::checkpoint::check_replaceable;
 use pipeline::source::{ModelPlace, corpus};
-use pipeline::stage::Source;
+use pipeline::stage::Input;
 use pipeline::stage::fuse::{Calibrate, PlannedFusion};
 use pipeline::stage::text::{Data, HeldOut};
 use serde_json::json;
@@ -120,7 +120,7 @@ impl Arguments {
             checkpoint_activations: false,
             threads: None,
         };
-        let Source::Path(tokenizer) = &calibrate.data.tokenizer else { return Ok(fusion) };
+        let Input::Path(tokenizer) = &calibrate.data.tokenizer else { return Ok(fusion) };
         let settings = self.options.settings();
         let (weights, outcome) =
             calibrate.run(&fusion, &settings, tokenizer, &compute.start()?, "fuse", &Terminal)?;
@@ -136,7 +136,7 @@ impl Arguments {
         let data = Data {
             text: text.collect::<Result<_>>()?,
             held_out: HeldOut::Every(HELD_OUT_EVERY),
-            tokenizer: Source::Path(first.directory(&Terminal)?),
+            tokenizer: Input::Path(first.directory(&Terminal)?),
             input_length: self.calibrate_input_length,
             max_documents: None,
         };
