@@ -46,6 +46,7 @@ pub mod dense;
 mod error;
 pub mod execute;
 pub mod grow;
+pub mod json;
 pub mod lineage;
 pub mod plan;
 pub mod random;

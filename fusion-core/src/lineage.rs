@@ -6,10 +6,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::atomic::write_file_atomically;
-use crate::checkpoint::read_object;
 use crate::plan::{Fill, FusionPlan, Normalisation};
-use crate::{Error, Result};
+use crate::{Error, Result, json};
 
 const VERSION: u32 = 1;
 const FILE: &str = "lineage.json";
@@ -200,20 +198,17 @@ impl Lineage {
         if !path.exists() {
             return Ok(None);
         }
-        let object = read_object(&path)?;
+        let object: Map<String, Value> = json::read(&path)?;
         let version = object.get("version").and_then(Value::as_u64);
         if let Some(version) = version.filter(|&version| version > u64::from(VERSION)) {
             return Err(Error::LineageVersion { path, version, supported: VERSION });
         }
         let lineage = serde_json::from_value(Value::Object(object));
-        lineage.map(Some).map_err(|error| Error::Json { path, message: error.to_string() })
+        lineage.map(Some).map_err(Error::json(path))
     }
 
     /// Writes `lineage.json` into a directory.
     pub fn write(&self, directory: &Path) -> Result<()> {
-        let path = directory.join(FILE);
-        let text = serde_json::to_string_pretty(self)
-            .map_err(|error| Error::Json { path: path.clone(), message: error.to_string() })?;
-        write_file_atomically(&path, format!("{text}\n").as_bytes())
+        json::write(&directory.join(FILE), self)
     }
 }

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::read_object;
-use crate::{Error, Result};
+use crate::{Error, Result, json};
 
 /// An index of shards, all of which lie in its directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,14 +17,13 @@ pub struct ShardIndex {
 impl ShardIndex {
     /// Reads an index. A name that leads out of the directory is an error.
     pub fn read(path: &Path) -> Result<Self> {
-        let invalid = |message: &str| Error::Json { path: path.into(), message: message.into() };
-        let content = read_object(path)?;
+        let content: Map<String, Value> = json::read(path)?;
         let map = content.get("weight_map").and_then(Value::as_object);
-        let map = map.ok_or_else(|| invalid("there is no object `weight_map`"))?;
+        let map = map.ok_or_else(|| Error::NoWeightMap { path: path.into() })?;
         let mut files = BTreeMap::new();
         for (tensor, file) in map {
-            let file =
-                file.as_str().ok_or_else(|| invalid(&format!("`weight_map.{tensor}` is not a file name")))?;
+            let not_a_name = || Error::NotAFileName { path: path.into(), tensor: tensor.clone() };
+            let file = file.as_str().ok_or_else(not_a_name)?;
             if !is_name(file) {
                 return Err(Error::ShardName { path: path.into(), file: file.into() });
             }

@@ -35,17 +35,14 @@ impl Layout {
         let infos: Vec<(String, TensorInfo)> = infos.collect();
         let starts: Vec<usize> = infos.iter().map(|(_, info)| info.data_offsets.0).collect();
 
-        let invalid = |message: String| Error::Weights { path: path.into(), message };
         // Hugging Face's libraries refuse files that do not name a framework.
         let format = HashMap::from([("format".to_string(), "pt".to_string())]);
-        let metadata = Metadata::new(Some(format), infos).map_err(|error| invalid(error.to_string()))?;
-        let mut json = serde_json::to_vec(&metadata).map_err(|error| invalid(error.to_string()))?;
+        let metadata = Metadata::new(Some(format), infos)
+            .map_err(|error| Error::Weights { path: path.into(), message: error.to_string() })?;
+        let mut json = serde_json::to_vec(&metadata).map_err(Error::json(path))?;
         json.resize(json.len().next_multiple_of(LENGTH), b' ');
         if json.len() as u64 > MAX_HEADER {
-            return Err(invalid(format!(
-                "the header would take {} bytes, more than {MAX_HEADER}",
-                json.len()
-            )));
+            return Err(Error::LongHeader { path: path.into(), bytes: json.len(), most: MAX_HEADER });
         }
         let header = [&(json.len() as u64).to_le_bytes(), json.as_slice()].concat();
         let first = header.len() as u64;

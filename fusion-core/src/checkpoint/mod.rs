@@ -29,7 +29,7 @@ pub(crate) use pieces::writing_memory;
 pub use write::{WeightType, Writer};
 
 use crate::lineage::{History, Lineage};
-use crate::{Error, Result, TensorSource};
+use crate::{Error, Result, TensorSource, json};
 
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -57,7 +57,7 @@ impl Checkpoint {
         if !config_path.exists() {
             return Err(Error::NoConfig { path: directory.into() });
         }
-        let config = read_object(&config_path)?;
+        let config = json::read(&config_path)?;
         let (files, tensors) = open_weights(directory)?;
         Ok(Checkpoint { directory: directory.into(), config, files, tensors, hash: OnceLock::new() })
     }
@@ -150,11 +150,4 @@ fn open_shards(directory: &Path, path: &Path) -> Result<(Vec<TensorFile>, BTreeM
         tensors.insert(tensor.into(), number);
     }
     Ok((files, tensors))
-}
-
-/// Reads a JSON file that must hold an object.
-pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>> {
-    let text = fs::read(path).map_err(Error::io("read", path))?;
-    serde_json::from_slice(&text)
-        .map_err(|error| Error::Json { path: path.into(), message: error.to_string() })
 }

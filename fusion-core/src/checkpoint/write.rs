@@ -4,16 +4,15 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::hash::{HashedTensor, hash_weights};
 use super::layout::Layout;
 use super::lazy::LazyTensor;
 use super::pieces::{Destination, Progress, write_pieces};
 use super::{INDEX, WEIGHTS};
-use crate::atomic::write_file_atomically;
 use crate::atomic::{PartialFile, check_space};
-use crate::{Dtype, Error, Result};
+use crate::{Dtype, Error, Result, json};
 
 /// A type that weights can be converted to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,9 +118,8 @@ impl<'a> Writer<'a> {
         });
         let hash = write_files(files.collect(), self.progress)?;
         weight_map.sort_keys();
-        let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
-        let text = format!("{index:#}\n");
-        write_file_atomically(&directory.join(INDEX), text.as_bytes())?;
+        let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
+        json::write(&directory.join(INDEX), &index)?;
         Ok(hash)
     }
 }
