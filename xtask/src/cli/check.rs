@@ -5,7 +5,7 @@ use clap::Args;
 use fusion_core::atomic::free_space;
 use pipeline::checkpoint::check_replaceable;
 use pipeline::numbers::{bytes, thousands};
-use pipeline::problems::{Problems, causes};
+use pipeline::problems::Problems;
 use pipeline::report::table::Table;
 use pipeline::source::ModelPlace;
 use pipeline::stage::fuse::{Parents, PlannedFusion};
@@ -15,7 +15,7 @@ use t5_model::{T5Config, parameter_table};
 
 use super::fuse::options::{Options, named};
 use crate::terminal::output::{print, print_json};
-use crate::terminal::{Asked, with_advice};
+use crate::terminal::{Asked, causes, with_advice};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",

@@ -7,8 +7,9 @@ mod progress;
 
 use std::sync::atomic::AtomicBool;
 
+use pipeline::problems::{Remedy, causes_with};
 use pipeline::{Note, Warning, Watch};
-use t5_model::train::{EvaluationPoint, Event};
+use t5_model::train::PretrainingEvent;
 
 pub use self::advice::{Asked, with_advice};
 use self::progress::{FineTuningProgress, StepProgress, TrainingProgress, WritingProgress};
@@ -27,7 +28,7 @@ impl Watch for Terminal {
         }
     }
 
-    fn training(&self, name: &str, steps: u64) -> Box<dyn FnMut(&Event<'_, EvaluationPoint>) + '_> {
+    fn training(&self, name: &str, steps: u64) -> Box<dyn FnMut(&PretrainingEvent<'_>) + '_> {
         let mut progress = TrainingProgress::new(name, steps);
         Box::new(move |event| progress.observe(event))
     }
@@ -54,6 +55,21 @@ impl Watch for Terminal {
     fn stoppable(&self, whether: bool) {
         interrupt::set_finishing(whether);
     }
+}
+
+/// An error with its causes, and which flag would mend it.
+pub fn causes(error: &anyhow::Error) -> String {
+    causes_with(error, &|remedy| {
+        Some(match remedy {
+            Remedy::Tokenizer => "--tokenizer names one that lies elsewhere",
+            Remedy::Configuration => "--config names one",
+            Remedy::OtherConfiguration => "--config names a configuration",
+            Remedy::Overwrite => "--overwrite replaces the checkpoint in it",
+            Remedy::Redo => {
+                "--redo replaces it and what follows from it, --output keeps it and begins elsewhere"
+            }
+        })
+    })
 }
 
 /// Warns of what a command is about.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, Writer};
 use fusion_core::lineage::Lineage;
 use fusion_core::{Dtype, TensorSource, TensorView, convert_tensor};
@@ -12,6 +12,7 @@ use t5_model::text::Tokenizer;
 use t5_model::{StoredParameter, T5Config, parameter_table, t5x_parameters};
 
 use super::{copy_tokenizer, known_lineage, tokenizer_of, write_directory};
+use crate::problems::{Remedy, mendable};
 use crate::{Warning, Watch, write_json};
 
 /// What T5X calls the file in a checkpoint's directory.
@@ -79,8 +80,9 @@ impl Conversion {
                     let stored = parameters.get(name)?;
                     file.view(&stored.tensor).ok().map(|view| shape_of(&view, stored.transposed))
                 };
-                T5Config::of_shapes(shape)
-                    .map_err(|error| anyhow!("{}: {error}; --config names one", path.display()))?
+                T5Config::of_shapes(shape).map_err(|error| {
+                    mendable(format!("{}: {error}", path.display()), Remedy::Configuration)
+                })?
             }
         };
         let weights = Box::new(file);
@@ -117,7 +119,8 @@ impl Conversion {
         });
         if !left.is_empty() {
             let names = left.join(", ");
-            ensure!(!self.is_made_up, "no T5 of these shapes has {names}; --config names a configuration");
+            let problem = || format!("no T5 of these shapes has {names}");
+            ensure!(!self.is_made_up, mendable(problem(), Remedy::OtherConfiguration));
             self.warnings.push(Warning::LeftOut { tensors: left });
         }
         Ok(())

@@ -6,12 +6,13 @@ use glue_eval::check::{Checker, LISTED_BAD_ROWS, SplitCheck};
 use glue_eval::data::Split;
 use glue_eval::{FineTuneSettings, GlueError, Task};
 use pipeline::numbers::thousands;
-use pipeline::problems::{Problems, causes};
+use pipeline::problems::Problems;
 use pipeline::report::table::Table;
 use pipeline::source::glue::{Checksums, GluePlace};
 use serde::Serialize;
 use t5_model::text::Tokenizer;
 
+use crate::terminal::causes;
 use crate::terminal::output::{print, print_json};
 
 const EXAMPLES: &str = concat!(
