@@ -1,12 +1,10 @@
 //! An optimiser's state beside a model's weights: `optimizer.safetensors`, and `optimizer.json` that says whose it is.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use fusion_core::atomic::write_file_atomically;
 use fusion_core::checkpoint::{LazyTensor, TensorFile, Writer};
 use fusion_core::table::ParamTable;
-use fusion_core::{HostTensors, TensorSource};
+use fusion_core::{HostTensors, TensorSource, json};
 use serde::{Deserialize, Serialize};
 
 use super::Optimizer;
@@ -51,19 +49,14 @@ impl OptimizerState {
                  (keep_optimizer), and in each of its checkpoints/"
             ));
         }
-        let text = fs::read(&path).map_err(fusion_core::Error::io("read", &path))?;
-        let invalid = |error: serde_json::Error| fusion_core::Error::Json {
-            path: path.clone(),
-            message: error.to_string(),
-        };
-        let value: serde_json::Value = serde_json::from_slice(&text).map_err(invalid)?;
+        let value: serde_json::Value = json::read(&path)?;
         let version = value.get("version").and_then(serde_json::Value::as_u64);
         if let Some(version) = version.filter(|version| *version > VERSION.into()) {
             return fail(format!(
                 "{HEADER} is of version {version}, newer than the {VERSION} this program reads"
             ));
         }
-        let header: Header = serde_json::from_value(value).map_err(invalid)?;
+        let header: Header = serde_json::from_value(value).map_err(fusion_core::Error::json(path))?;
         let Header { optimizer, step, blake3, .. } = header;
         if let Some(problem) = optimizer.problem() {
             return fail(format!("{HEADER}: {problem}"));
@@ -143,9 +136,6 @@ pub fn write_optimizer_state(
     let blake3 = TensorFile::open(&path)?.blake3()?;
     let weights_blake3 = weights_blake3.to_owned();
     let header = Header { version: VERSION, optimizer, step, blake3: blake3.clone(), weights_blake3 };
-    let path = directory.join(HEADER);
-    let text = serde_json::to_string_pretty(&header)
-        .map_err(|error| fusion_core::Error::Json { path: path.clone(), message: error.to_string() })?;
-    write_file_atomically(&path, format!("{text}\n").as_bytes())?;
+    json::write(&directory.join(HEADER), &header)?;
     Ok(blake3)
 }

@@ -1,12 +1,11 @@
 //! A checkpoint of a training: a model, and what it takes to go on with it.
 
-use std::fs;
 use std::path::Path;
 
-use fusion_core::atomic::{write_directory_atomically, write_file_atomically};
+use fusion_core::atomic::write_directory_atomically;
 use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, Writer};
 use fusion_core::lineage::Lineage;
-use fusion_core::{Error, HostTensors, TensorSource};
+use fusion_core::{Error, HostTensors, TensorSource, json};
 use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -55,7 +54,7 @@ impl<S: Serialize> Snapshot<'_, S> {
         let weights = session.export()?;
         check_finite(&weights)?;
         write_directory_atomically(directory, |directory| {
-            write_json(directory, "config.json", &session.config().to_json())?;
+            json::write(&directory.join("config.json"), &session.config().to_json())?;
             Writer::default().weights(directory, LazyTensor::all(&weights)?)?;
             tokenizer.save(directory)?;
             // The hash of what arrived in the file, not of what was sent there.
@@ -70,7 +69,7 @@ impl<S: Serialize> Snapshot<'_, S> {
             lineage.write(directory)?;
             let identity = identity.clone();
             let file = File { version: VERSION, state, identity, weights_blake3, optimizer_blake3 };
-            write_json(directory, STATE, &file)
+            Ok(json::write(&directory.join(STATE), &file)?)
         })
     }
 }
@@ -90,16 +89,13 @@ impl<S: DeserializeOwned> Saved<S> {
     /// [`TrainError::Version`], or what is wrong with the file.
     pub fn read(directory: &Path) -> Result<Self> {
         let path = directory.join(STATE);
-        let invalid =
-            |error: serde_json::Error| Error::Json { path: path.clone(), message: error.to_string() };
-        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-        let value: Value = serde_json::from_slice(&bytes).map_err(invalid)?;
+        let value: Value = json::read(&path)?;
         let version = value.get("version").and_then(Value::as_u64);
         if let Some(version) = version.filter(|version| *version > VERSION.into()) {
             return Err(TrainError::Version { path, version, supported: VERSION });
         }
         let File { state, identity, weights_blake3, optimizer_blake3, .. } =
-            serde_json::from_value(value).map_err(invalid)?;
+            serde_json::from_value(value).map_err(Error::json(path))?;
         Ok(Saved { state, identity, weights_blake3, optimizer_blake3 })
     }
 
@@ -136,13 +132,6 @@ fn write_optimizer(
     let moments = session.optimizer_state()?;
     let (tensors, writer) = (LazyTensor::all(&moments)?, Writer::default());
     Ok(write_optimizer_state(directory, optimizer, step, weights_blake3, tensors, &writer)?)
-}
-
-fn write_json(directory: &Path, name: &str, value: &impl Serialize) -> Result<()> {
-    let path = directory.join(name);
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|error| Error::Json { path: path.clone(), message: error.to_string() })?;
-    Ok(write_file_atomically(&path, format!("{text}\n").as_bytes())?)
 }
 
 /// A session checks weights only in the next update, and this may have been the last.
