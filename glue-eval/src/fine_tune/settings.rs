@@ -1,87 +1,86 @@
+//! How a model is fine-tuned.
+
 use serde::{Deserialize, Serialize};
 use t5_model::Optimizer;
+use t5_model::text::Tokenizer;
+use t5_model::train::Identity;
 
+use crate::answer::{Encoder, Scoring};
 use crate::data::BadRows;
 use crate::error::GlueError;
 
 /// How a model is fine-tuned. The defaults are T5's (Raffel et al. 2020, section 3.1.2): batches of 128 for 2^18 steps,
-/// Adafactor at a constant 1e-3, dropout 0.1, an evaluation every 5,000 steps.
+/// Adafactor at a constant rate of 1e-3, dropout 0.1, an evaluation every 5,000 steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FineTuneSettings {
-    /// Optimiser updates.
+    /// Updates of the weights.
     pub steps: u64,
     /// Examples per update.
     pub batch_size: usize,
-    /// Examples on the device at once; gradients add up over a batch's micro-batches.
+    /// Examples on the device at a time; gradients are summed over a batch's micro-batches.
     pub micro_batch_size: usize,
+    /// How gradients become updates.
     pub optimizer: Optimizer,
+    /// The same for all updates.
     pub learning_rate: f64,
+    /// The rate of dropout.
     pub dropout: f64,
+    /// Factor of `log(Z)²` in the loss (T5X: 1e-4).
     pub z_loss: f64,
-    /// Limit of the gradient's norm; T5 has none.
+    /// The norm that all gradients together are scaled down to; T5 does not clip.
     pub clip_norm: Option<f64>,
-    /// Tokens of an input with its end token; what is longer is cut before the end token (seqio's
+    /// The most tokens of an input, end token included. Longer inputs are cut before the end token (seqio's
     /// `append_eos_after_trim`).
     pub input_length: usize,
-    /// Tokens of a target with its end token, and the most that are generated.
+    /// The most tokens of a target, end token included, and the most that are generated.
     pub target_length: usize,
-    /// One model for all tasks, trained on their examples mixed, each task in proportion to its training set; else one
-    /// model a task.
+    /// One model for all tasks, trained on a mixture of their examples, each task in proportion to its training set.
+    /// Otherwise, one model per task.
     pub mixture: bool,
     /// Updates between two evaluations on the development sets. The last step is always evaluated.
     pub evaluate_every: u64,
+    /// Examples on the device at a time in an evaluation.
     pub evaluation_batch_size: usize,
-    /// How answers are taken.
+    /// How answers are obtained.
     pub score: Scoring,
-    /// End a fine-tuning once so many evaluations in a row have brought none of its tasks a better score.
+    /// End a fine-tuning once so many evaluations in a row have improved the score of none of its tasks.
     pub early_stopping: Option<u64>,
     /// Resamples behind the confidence intervals; 0 for no intervals.
     pub bootstrap: usize,
-    /// The first seed, of the examples' order and of dropout.
+    /// The first seed, for the examples' order and for dropout.
     pub seed: u64,
-    /// Seeds, from the first on, each with a fine-tuning of its own.
+    /// How many seeds, from the first on; each has a fine-tuning of its own.
     pub seeds: u64,
-    /// At most so many training examples of each task, drawn alike for every seed.
+    /// At most so many training examples of each task, the same for every seed.
     pub max_train_examples: Option<usize>,
-    /// At most so many examples of each development set, drawn alike for every seed.
+    /// At most so many examples of each development set, the same for every seed.
     pub max_eval_examples: Option<usize>,
-    /// Leave out and count rows that are no examples, instead of stopping at the first one.
+    /// Skip and count rows that are no examples, instead of stopping at the first one.
     pub skip_bad_rows: bool,
-    /// Answer the test sets as well, at this step, in the files that GLUE's server takes.
+    /// Answer the test sets, too, at this step, in the format of GLUE's server.
     pub submission: Option<AtStep>,
     /// Keep the model of the last step.
     pub save_models: bool,
-    /// Updates between two checkpoints that an interrupted fine-tuning goes on from.
+    /// Updates between two checkpoints, from which an interrupted fine-tuning continues.
     pub checkpoint_every: u64,
     /// Updates between two points of the curves.
     pub log_every: u64,
 }
 
-/// How a model's answer to a prompt is taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scoring {
-    /// Greedy decoding, as T5 does; an output that is no answer is invalid.
-    #[default]
-    Generate,
-    /// The most likely of the possible answers: a label word, or a number from 0.0 to 5.0 in steps of 0.2. Cheaper, and
-    /// never invalid.
-    Rank,
-}
-
-/// A step of a fine-tuning that is reported.
+/// One of the steps of a fine-tuning that are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AtStep {
-    /// The evaluation with the task's highest mean of metrics, the earliest of several. T5 reports this one; having
-    /// been chosen on the development set itself, it is optimistic.
+    /// The evaluation with the task's highest mean of metrics, the earliest of several. T5 reports this one. It is
+    /// optimistic, having been chosen on the development set itself.
     Best,
-    /// The last, which nothing was chosen by.
+    /// The last evaluation, for which nothing was chosen.
     Last,
 }
 
 impl AtStep {
+    /// `best` or `last`.
     pub fn name(self) -> &'static str {
         match self {
             AtStep::Best => "best",
@@ -123,18 +122,35 @@ impl Default for FineTuneSettings {
 }
 
 impl FineTuneSettings {
-    /// Settings that change nothing about a finished fine-tuning.
+    /// Settings that make no difference once a fine-tuning has finished.
     pub const NEUTRAL: &[&str] = &["checkpoint_every", "log_every"];
 
+    /// The settings that decide the result of the fine-tuning with this seed.
+    pub(super) fn identity(&self, seed: u64) -> Identity {
+        let mut identity = Identity::of_settings(self, Self::NEUTRAL);
+        identity.remove("seeds"); // each is a fine-tuning of its own
+        identity.insert("seed", seed);
+        identity
+    }
+
+    pub(crate) fn encoder<'a>(&self, tokenizer: &'a Tokenizer) -> Encoder<'a> {
+        Encoder { tokenizer, input_length: self.input_length, target_length: self.target_length }
+    }
+
+    /// What to do with rows that are no examples.
     pub fn bad_rows(&self) -> BadRows {
         if self.skip_bad_rows { BadRows::Skip } else { BadRows::Refuse }
     }
 
+    /// All seeds, in order.
     pub fn all_seeds(&self) -> impl Iterator<Item = u64> {
         (0..self.seeds).map(|number| self.seed.wrapping_add(number))
     }
 
-    /// An error that names the first setting that cannot be used.
+    /// Checks every setting by itself.
+    ///
+    /// # Errors
+    /// [`GlueError::Setting`] for the first setting that cannot be used.
     pub fn check(&self) -> Result<(), GlueError> {
         let at_least_one = [
             ("batch_size", self.batch_size == 0),

@@ -1,39 +1,42 @@
-//! What a pretraining is told.
+//! How to pretrain.
 
 use serde::{Deserialize, Serialize};
 
 use crate::train::error::TrainError;
+use crate::train::identity::Identity;
 use crate::{Decay, Optimizer, Schedule};
 
-/// Settings of a pretraining. The defaults are nanoT5's (T5-base 1.1 in 65,536 steps on one GPU).
+/// How to pretrain. The defaults are nanoT5's (T5-base 1.1 in 65,536 steps on one GPU).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Updates of the weights. With 0, the model is evaluated and written as it begins.
+    /// Updates of the weights. With 0, the model is evaluated and saved as it is.
     pub steps: u64,
     /// Examples in an update.
     pub batch_size: usize,
-    /// Examples on the device at a time, whose gradients are accumulated; divides `batch_size`, which it is if not given.
+    /// Examples on the device at a time, whose gradients are accumulated. Divides `batch_size`, which is the default.
     pub micro_batch_size: Option<usize>,
+    /// How gradients become updates.
     pub optimizer: Optimizer,
-    /// Whether to go on from the optimiser's state that comes with the model to start from.
+    /// Whether to start with the optimiser's state that comes with the model.
     pub carry_optimizer: bool,
+    /// The learning rate of each update.
     pub schedule: Schedule,
     /// The norm that all gradients together are scaled down to; 0 for none.
     pub clip_norm: Option<f64>,
     /// Factor of `log(Z)²` in the loss (T5X: 1e-4).
     pub z_loss: f64,
-    /// Rate of dropout; T5 pretrains without.
+    /// The rate of dropout; T5 pretrains without.
     pub dropout: f64,
-    /// Of the dropout; by convention also of the text's order and corruption.
+    /// The seed of dropout and, by convention, of the text's order and corruption.
     pub seed: u64,
-    /// Updates between two evaluations. There is one before the first update and one after the last in any case.
+    /// Updates between two evaluations. The model is always evaluated before the first update and after the last.
     pub evaluate_every: u64,
-    /// Batches of an evaluation, if there are so many.
+    /// The most batches in an evaluation.
     pub evaluation_batches: u64,
     /// Updates between two checkpoints.
     pub checkpoint_every: u64,
-    /// How many of the newest checkpoints are kept.
+    /// How many checkpoints are kept, the newest ones.
     pub keep_checkpoints: usize,
     /// Updates between two lines of metrics, which average over them.
     pub log_every: u64,
@@ -65,12 +68,20 @@ impl Default for Settings {
     }
 }
 
-/// More examples than any update takes; a batch is gathered before it is computed.
+/// More examples than anyone needs in an update; a batch is gathered before it is computed.
 const MAX_BATCH: usize = 1 << 20;
 
 impl Settings {
-    /// Settings that change nothing about a finished run.
+    /// Settings that make no difference once a run has finished.
     pub const NEUTRAL: &[&str] = &["checkpoint_every", "keep_checkpoints", "log_every"];
+
+    /// The settings that decide the weights.
+    pub(super) fn identity(&self) -> Identity {
+        let mut identity = Identity::of_settings(self, Self::NEUTRAL);
+        identity.remove("keep_optimizer"); // decides what is saved with them
+        identity.insert("micro_batch_size", self.micro_batch_size()); // given or not, it is the same
+        identity
+    }
 
     /// Examples on the device at a time: the batch size of the training text's stream.
     pub fn micro_batch_size(&self) -> usize {
@@ -87,8 +98,10 @@ impl Settings {
         self.clip_norm.filter(|norm| *norm > 0.0)
     }
 
+    /// Checks the settings, alone and together.
+    ///
     /// # Errors
-    /// The first setting that cannot be trained with.
+    /// [`TrainError::Setting`] for the first setting that cannot be used.
     pub fn validate(&self) -> Result<(), TrainError> {
         let fail = |key: &'static str, problem: String| Err(TrainError::Setting { key, problem });
         for (key, count) in [
