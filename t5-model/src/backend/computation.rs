@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Optimizer, T5Config};
 
-/// The number format of activations and matrix products. Parameters, gradients, optimiser state, norms, softmax and the
-/// loss are f32 in either.
+/// The number format of activations and matrix products. Parameters, gradients, optimiser state, norms,
+/// softmax and the loss are f32 in either.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -34,7 +34,8 @@ pub struct Computation {
     pub device: String,
     /// The number format of activations and matrix products.
     pub precision: Precision,
-    /// Whether the backward pass recomputes activations instead of keeping them: less memory for a third more computation.
+    /// Whether the backward pass recomputes activations instead of keeping them: less memory for a third more
+    /// computation.
     pub checkpoint_activations: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Learning rates over the steps of a training.
+//! Learning rates over the course of training.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 pub enum Decay {
     /// Not at all.
     Constant,
-    /// `peak · sqrt(offset / max(updates, offset))`: with peak 0.01 and offset 10⁴, T5's `1 / sqrt(max(step, 10⁴))`.
+    /// `peak · sqrt(offset / max(updates, offset))`: with peak 0.01 and offset 10⁴,
+    /// T5's `1 / sqrt(max(step, 10⁴))`.
     InverseSquareRoot {
         /// Updates during which the rate stays at its peak.
         offset: u64,
@@ -41,15 +42,13 @@ pub struct Schedule {
     pub warm_up_from: f64,
     /// How the rate falls after the warm-up.
     pub decay: Decay,
-    /// How many times warm-up and decay are gone through, in cycles of equal length.
+    /// How many times warm-up and decay are repeated, in cycles of equal length.
     #[serde(default = "one")]
     pub cycles: u64,
-    /// Updates that count as made before the first, so that the schedule goes on from there: behind its warm-up, where the
-    /// rate has fallen already.
+    /// Updates that count as already made, so that the schedule starts later: past its warm-up, where the rate has begun to fall.
     #[serde(default)]
     pub offset: u64,
-    /// Updates from the first on during which the rate rises linearly from 0 to what the schedule says (Staged Training,
-    /// arXiv 2203.06211: 200).
+    /// Number of first updates during which the rate rises linearly from 0 to that of the schedule (Staged Training, arXiv 2203.06211, uses 200).
     #[serde(default)]
     pub re_warm_up: u64,
 }
@@ -59,7 +58,7 @@ fn one() -> u64 {
 }
 
 impl Schedule {
-    /// A rate that never changes.
+    /// A constant rate.
     pub fn constant(rate: f64) -> Self {
         Schedule {
             peak: rate,
@@ -81,7 +80,7 @@ impl Schedule {
         share * self.planned(updates.saturating_add(self.offset), total.saturating_add(self.offset))
     }
 
-    /// The rate by warm-up, decay and cycles.
+    /// The rate given by warm-up, decay and cycles alone.
     fn planned(&self, updates: u64, total: u64) -> f64 {
         let cycle = (total / self.cycles.max(1)).max(1);
         // The last cycle takes the rest that does not divide.

@@ -1,4 +1,4 @@
-//! An optimiser's state beside a model's weights: `optimizer.safetensors`, and `optimizer.json` that says whose it is.
+//! An optimiser's state next to a model's weights: the moments in `optimizer.safetensors`, and `optimizer.json`, which says what they belong to.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ struct Header {
     weights_blake3: String,
 }
 
-/// A state that can be loaded or carried to another model.
+/// A stored state, which can be loaded or carried to a child.
 #[derive(Debug)]
 pub struct OptimizerState {
     pub(super) directory: PathBuf,
@@ -36,10 +36,10 @@ pub struct OptimizerState {
 }
 
 impl OptimizerState {
-    /// Opens the state beside weights with a hash. Reads all of it, to compare it with its own.
+    /// Opens the state next to weights with the given hash. Reads all of it to verify its own hash.
     ///
     /// # Errors
-    /// [`Error::OptimizerState`] if there is none, or none of these weights.
+    /// [`Error::OptimizerState`] if there is no state, or it belongs to other weights.
     pub fn open(directory: &Path, weights_blake3: &str) -> Result<Self> {
         let fail = |problem: String| Err(Error::OptimizerState { directory: directory.into(), problem });
         let path = directory.join(HEADER);
@@ -74,7 +74,7 @@ impl OptimizerState {
         Ok(OptimizerState { directory: directory.into(), optimizer, step, blake3, moments })
     }
 
-    /// Updates behind the moments; bias corrections and decays depend on it.
+    /// The number of updates that the moments average over. Bias corrections and decays depend on it.
     pub fn step(&self) -> u64 {
         self.step
     }
@@ -84,10 +84,10 @@ impl OptimizerState {
         &self.blake3
     }
 
-    /// Whether an optimiser can go on from the state with a model of these parameters.
+    /// Checks that an optimiser can continue from the state with a model of these parameters.
     ///
     /// # Errors
-    /// [`Error::OptimizerState`], or that of a moment which is missing or has another shape.
+    /// [`Error::OptimizerState`] if the optimiser averages differently or a moment has another shape; an error of the file if a moment is missing.
     pub fn check(&self, optimizer: &Optimizer, table: &ParamTable) -> Result<()> {
         if !self.optimizer.averages_like(optimizer) {
             let problem = format!("it is that of {}, but the training is by {optimizer}", self.optimizer);

@@ -75,7 +75,11 @@ impl Step {
                     "--features",
                     "burn",
                 ];
-                succeed(cargo("clippy")?.args(least).args(["--", "--deny", "warnings"]))
+                succeed(cargo("clippy")?.args(least).args(["--", "--deny", "warnings"]))?;
+                // What fusing alone needs of T5.
+                let fusing = ["--release", "--locked", "--package", "t5-model", "--no-default-features"];
+                let targets = ["--lib", "--example", "fuse", "--", "--deny", "warnings"];
+                succeed(cargo("clippy")?.args(fusing).args(targets))
             }
             Step::Test => {
                 succeed(cargo("test")?.args(EVERYTHING).env("INSTA_UPDATE", "no"))?;
