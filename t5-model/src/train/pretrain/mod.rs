@@ -69,7 +69,6 @@ impl<'a> Run<'a> {
     /// What decides the result.
     fn identity(&self) -> Identity {
         let mut identity = self.settings.identity();
-        identity.extend(&self.identity);
         identity.insert("model", self.config.to_json());
         identity.insert("model.weights", self.lineage.blake3.clone());
         if let Some(carried) = self.carried() {
@@ -77,7 +76,9 @@ impl<'a> Run<'a> {
             identity.insert("model.optimizer.step", carried.step());
         }
         identity.insert("tokenizer", self.tokenizer.fingerprint());
-        identity.flattened()
+        let mut identity = identity.flattened();
+        identity.extend(&self.identity);
+        identity
     }
 }
 

@@ -5,12 +5,13 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use fusion_core::atomic::write_file_atomically;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use t5_model::train::{Difference, Identity};
+
+use crate::write_json;
 
 const FILE: &str = "stage.json";
 /// The identity alone, written first.
@@ -66,7 +67,7 @@ pub fn begun(directory: &Path) -> Result<Option<Identity>> {
 
 /// Records that a stage begins with this identity.
 pub fn begin(identity: &Identity, directory: &Path) -> Result<()> {
-    write(&directory.join(BEGUN), identity)
+    write_json(&directory.join(BEGUN), identity)
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
@@ -78,11 +79,6 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     value
         .map(Some)
         .with_context(|| format!("{} is damaged; delete it to run the stage again", path.display()))
-}
-
-fn write(path: &Path, value: &impl Serialize) -> Result<()> {
-    let text = format!("{}\n", serde_json::to_string_pretty(value)?);
-    Ok(write_file_atomically(path, text.as_bytes())?)
 }
 
 impl Record {
@@ -105,7 +101,7 @@ impl Record {
     }
 
     pub fn write(&self, directory: &Path) -> Result<()> {
-        write(&directory.join(FILE), self)
+        write_json(&directory.join(FILE), self)
     }
 }
 
