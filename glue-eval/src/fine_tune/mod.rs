@@ -15,11 +15,11 @@ use fusion_core::lineage::Lineage;
 use serde_json::{Value, json};
 use t5_model::Dropout;
 use t5_model::text::Tokenizer;
-use t5_model::train::{Checkpoints, Event, Identity, Job, OpenSession, State, Training};
+use t5_model::train::{Checkpoints, Event, Identity, Job, OpenSession, Standing, Training};
 
 use self::directory::Directory;
 use self::examples::Examples;
-use self::regime::{FineTuningState, Tuning};
+use self::regime::{Measured, Tuning};
 use self::sampling::EpochOrder;
 use crate::answer::Answering;
 use crate::data::TaskData;
@@ -135,27 +135,34 @@ impl FineTuning<'_> {
             record: [("glue".to_owned(), json!(tasks))].into_iter().collect(),
             tokenizer: self.tokenizer,
         };
-        let mut training: Training<'_, FineTuningState> = Training::open(job, open)?;
-        if let Some(directory) = &mut directory {
-            directory.begin_curves(training.state.progress().step)?;
-        }
-        let answering =
-            Answering { encoder, scoring: settings.score, batch_size: settings.evaluation_batch_size, stop };
-        let order = EpochOrder::new(examples.train.len(), self.seed);
-        let mut tuning = Tuning { tasks: self.tasks, settings, examples, order, answering, directory };
+        let begin = |at: &mut Standing<Measured>| {
+            if let Some(directory) = &mut directory {
+                directory.begin_curves(at.progress.step)?;
+            }
+            let answering = Answering {
+                encoder,
+                scoring: settings.score,
+                batch_size: settings.evaluation_batch_size,
+                stop,
+            };
+            let order = EpochOrder::new(examples.train.len(), self.seed);
+            Ok(Tuning { tasks: self.tasks, settings, examples, order, answering, directory })
+        };
         let observer = &mut |event: Event<'_, TaskScore>| progress(Progress::Training(event));
-        if !training.run(&mut tuning, observer, stop)? {
+        let mut training = Training::open(job, open, begin, observer, stop)?;
+        if !training.run()? {
             return Ok(None);
         }
+        let tuning = &training.regime;
         let mut reports = Vec::new();
-        for (data, examples) in self.tasks.iter().zip(tuning.examples.counts) {
-            let evaluations = training.state.evaluations(data.task).to_vec();
-            reports.extend(TaskReport::new(data.task, evaluations, examples, data.skipped));
+        for (data, examples) in self.tasks.iter().zip(&tuning.examples.counts) {
+            let evaluations = training.at.measured.evaluations(data.task).to_vec();
+            reports.extend(TaskReport::new(data.task, evaluations, examples.clone(), data.skipped));
         }
         if let Some(directory) = &tuning.directory {
             if settings.save_models {
-                let state = json!({ "step": training.state.progress().step });
-                training.save_model(&state, &directory.model())?;
+                let state = json!({ "step": training.at.progress.step });
+                training.save_with(&state, &directory.model(), false)?;
             }
             directory.finish(identity, &reports)?;
         }

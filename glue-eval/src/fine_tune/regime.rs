@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use t5_model::train::{Progress, Regime, State};
+use t5_model::train::{Regime, Standing};
 use t5_model::{Batch, Session, TrainStep};
 
 use super::directory::Directory;
@@ -17,12 +17,9 @@ use crate::error::GlueError;
 use crate::score::{Prediction, TaskScore};
 use crate::task::Task;
 
-/// Where a fine-tuning stands after an update.
+/// What a fine-tuning has measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct FineTuningState {
-    step: u64,
-    tokens: u64,
-    flops: f64,
+pub(super) struct Measured {
     evaluations: BTreeMap<Task, Vec<StepScore>>,
     /// Losses of the updates since the last evaluation.
     since_evaluation: RunningMean,
@@ -30,7 +27,7 @@ pub(super) struct FineTuningState {
     since_log: RunningMean,
 }
 
-impl FineTuningState {
+impl Measured {
     pub fn evaluations(&self, task: Task) -> &[StepScore] {
         self.evaluations.get(&task).map_or(&[], Vec::as_slice)
     }
@@ -45,22 +42,6 @@ impl FineTuningState {
         let since_best =
             self.evaluations.values().filter_map(|scores| Some(scores.len() - 1 - best(scores)?));
         since_best.min().is_some_and(|since| since as u64 >= patience)
-    }
-}
-
-impl State for FineTuningState {
-    fn progress(&self) -> Progress {
-        let FineTuningState { step, tokens, flops, .. } = *self;
-        Progress { step, tokens, flops }
-    }
-
-    fn set_progress(&mut self, progress: Progress) {
-        Progress { step: self.step, tokens: self.tokens, flops: self.flops } = progress;
-    }
-
-    fn is_evaluated(&self) -> bool {
-        let at = |scores: &Vec<StepScore>| scores.last().is_some_and(|score| score.step == self.step);
-        !self.evaluations.is_empty() && self.evaluations.values().all(at)
     }
 }
 
@@ -116,11 +97,11 @@ impl Tuning<'_> {
 }
 
 impl Regime for Tuning<'_> {
-    type State = FineTuningState;
+    type Measured = Measured;
     type Evaluation = TaskScore;
     type Error = GlueError;
 
-    fn batches(&mut self, _: &mut FineTuningState, step: u64) -> Result<Vec<Batch>, GlueError> {
+    fn batches(&mut self, _: &mut Standing<Measured>, step: u64) -> Result<Vec<Batch>, GlueError> {
         let settings = self.settings;
         let indices = self.order.batch(step, settings.batch_size);
         let examples: Vec<_> =
@@ -133,21 +114,29 @@ impl Regime for Tuning<'_> {
         self.settings.learning_rate
     }
 
-    fn updated(&mut self, state: &mut FineTuningState, result: &TrainStep, _: u64, _: f64) {
-        state.since_evaluation.add(result.loss);
-        state.since_log.add(result.loss);
+    fn updated(&mut self, at: &mut Standing<Measured>, result: &TrainStep, _: u64, _: f64) {
+        at.measured.since_evaluation.add(result.loss);
+        at.measured.since_log.add(result.loss);
     }
 
-    fn log(&mut self, state: &mut FineTuningState) -> Result<(), GlueError> {
-        match (&mut self.directory, state.since_log.take()) {
-            (Some(directory), Some(loss)) => directory.curves(state.step, &[("train/loss".to_owned(), loss)]),
+    fn log(&mut self, at: &mut Standing<Measured>) -> Result<(), GlueError> {
+        match (&mut self.directory, at.measured.since_log.take()) {
+            (Some(directory), Some(loss)) => {
+                directory.curves(at.progress.step, &[("train/loss".to_owned(), loss)])
+            }
             _ => Ok(()),
         }
     }
 
+    fn is_evaluated(&self, at: &Standing<Measured>) -> bool {
+        let is_of_step = |score: &StepScore| score.step == at.progress.step;
+        let mut evaluations = at.measured.evaluations.values().map(|scores| scores.last());
+        !at.measured.evaluations.is_empty() && evaluations.all(|last| last.is_some_and(is_of_step))
+    }
+
     fn evaluate(
         &mut self,
-        state: &mut FineTuningState,
+        at: &mut Standing<Measured>,
         session: &mut dyn Session,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Option<Vec<TaskScore>>, GlueError> {
@@ -163,7 +152,7 @@ impl Regime for Tuning<'_> {
             let Some(sets) = self.answers(session, dev, answered)? else { return Ok(None) };
             let mut score = TaskScore::new(data.task, &sets);
             score.add_intervals(&sets, self.settings.bootstrap);
-            let best = state.would_be_best(&score);
+            let best = at.measured.would_be_best(&score);
             if let Some(directory) = &self.directory {
                 directory.predictions(AtStep::Last, dev, &sets)?;
                 if best {
@@ -175,19 +164,19 @@ impl Regime for Tuning<'_> {
             }
             scores.push(score);
         }
-        let (step, train_loss) = (state.step, state.since_evaluation.take());
+        let (step, train_loss) = (at.progress.step, at.measured.since_evaluation.take());
         for score in &scores {
             if let Some(directory) = &mut self.directory {
                 directory.curves(step, &curves(score))?;
             }
             let score = StepScore { step, train_loss, score: score.clone() };
-            state.evaluations.entry(score.score.task).or_default().push(score);
+            at.measured.evaluations.entry(score.score.task).or_default().push(score);
         }
         Ok(Some(scores))
     }
 
-    fn ends_early(&self, state: &FineTuningState) -> bool {
-        self.settings.early_stopping.is_some_and(|patience| state.has_stalled(patience))
+    fn ends_early(&self, at: &Standing<Measured>) -> bool {
+        self.settings.early_stopping.is_some_and(|patience| at.measured.has_stalled(patience))
     }
 
     fn conclude(&mut self, session: &mut dyn Session) -> Result<bool, GlueError> {

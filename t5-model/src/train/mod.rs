@@ -2,7 +2,7 @@
 //!
 //! The loop is written once. [`Training`] does what is due at a step: updates, evaluations, checkpoints, logs, and the
 //! stop. A [`Regime`] supplies what distinguishes one kind of training from another: batches, learning rate, evaluation,
-//! and the [`State`] that a checkpoint must restore. Pretraining ([`train`]) is one regime; `glue-eval` has another.
+//! and what a checkpoint must restore ([`Standing`]). Pretraining ([`train`]) is one regime; `glue-eval` has another.
 //!
 //! A pretraining owns a directory:
 //! - `checkpoints/step-00000500/`: a Hugging Face checkpoint with `lineage.json`, and with it the optimiser's state
@@ -31,6 +31,6 @@ pub use pretrain::{
     EvaluationPoint, Metrics, OpenEvaluationText, OpenTrainingText, Outcome, PretrainingEvent, Run, Settings,
     evaluate, read_metrics, train,
 };
-pub use regime::{Event, Progress, Regime, State};
+pub use regime::{Event, Progress, Regime, Standing};
 pub use tensorboard::TensorBoard;
 pub use training::{Job, Observer, OpenSession, Training};

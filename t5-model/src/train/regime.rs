@@ -3,17 +3,18 @@
 use std::path::Path;
 
 use fusion_core::lineage::{Lineage, Training as Record};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::error::{Intact, TrainError};
+use crate::text::DataPosition;
 use crate::{Batch, Session, TrainStep};
 
 /// One kind of training: which batches it trains on, at which learning rate, and how it measures the model.
 pub trait Regime {
-    /// Where such a training stands.
-    type State: State;
+    /// What such a training measures and must remember.
+    type Measured: Clone + Default + PartialEq + Serialize + DeserializeOwned;
     /// What an evaluation finds.
     type Evaluation;
     /// What can go wrong, including what can go wrong in the loop.
@@ -23,28 +24,31 @@ pub trait Regime {
     ///
     /// # Errors
     /// Data that cannot be read or does not suffice.
-    fn batches(&mut self, state: &mut Self::State, step: u64) -> Result<Vec<Batch>, Self::Error>;
+    fn batches(&mut self, at: &mut Standing<Self::Measured>, step: u64) -> Result<Vec<Batch>, Self::Error>;
 
     /// The learning rate of an update, counted from 1.
     fn learning_rate(&self, step: u64) -> f64;
 
     /// Takes in what an update saw. `tokens` counts inputs and targets; `seconds` is how long it took.
-    fn updated(&mut self, state: &mut Self::State, result: &TrainStep, tokens: u64, seconds: f64);
+    fn updated(&mut self, at: &mut Standing<Self::Measured>, result: &TrainStep, tokens: u64, seconds: f64);
 
-    /// Logs the updates since the last call, of which `state` has seen all.
+    /// Logs the updates since the last call, all of which it has taken in.
     ///
     /// # Errors
     /// A log that cannot be written.
-    fn log(&mut self, state: &mut Self::State) -> Result<(), Self::Error>;
+    fn log(&mut self, at: &mut Standing<Self::Measured>) -> Result<(), Self::Error>;
 
-    /// Evaluates the model, records the results in `state` and returns them; `None` if it was stopped. `progress` is
+    /// Whether the model of this step has been evaluated.
+    fn is_evaluated(&self, at: &Standing<Self::Measured>) -> bool;
+
+    /// Evaluates the model, records the results and returns them; `None` if it was stopped. `progress` is
     /// told how much is done, and of how much.
     ///
     /// # Errors
     /// Whatever keeps the model from being evaluated.
     fn evaluate(
         &mut self,
-        state: &mut Self::State,
+        at: &mut Standing<Self::Measured>,
         session: &mut dyn Session,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Option<Vec<Self::Evaluation>>, Self::Error>;
@@ -56,8 +60,8 @@ pub trait Regime {
     }
 
     /// Whether the training ends after this evaluation, before its last step.
-    fn ends_early(&self, state: &Self::State) -> bool {
-        let _ = state;
+    fn ends_early(&self, at: &Standing<Self::Measured>) -> bool {
+        let _ = at;
         false
     }
 
@@ -70,6 +74,11 @@ pub trait Regime {
         Ok(true)
     }
 
+    /// Lines of metrics that the checkpoint counts and the log has lost.
+    fn missing_metrics(&self) -> u64 {
+        0
+    }
+
     /// Waits until everything logged so far is on disk; a checkpoint that relies on it follows.
     ///
     /// # Errors
@@ -80,22 +89,24 @@ pub trait Regime {
 }
 
 /// Where a training stands after an update: what a checkpoint holds besides the model and the optimiser's moments.
-pub trait State: Clone + Default + PartialEq + Serialize + DeserializeOwned {
-    /// How far the training has come.
-    fn progress(&self) -> Progress;
-
-    /// Called by the loop after each update.
-    fn set_progress(&mut self, progress: Progress);
-
-    /// Whether the model of this step has been evaluated.
-    fn is_evaluated(&self) -> bool;
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Standing<M> {
+    /// How far it has come.
+    #[serde(flatten)]
+    pub progress: Progress,
+    /// What it has measured on the way.
+    #[serde(flatten)]
+    pub measured: M,
 }
 
 /// How far a training has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Updates of the weights.
     pub step: u64,
+    /// Where the data continues, if it is a stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<DataPosition>,
     /// Input and target tokens trained on.
     pub tokens: u64,
     /// Floating-point operations spent.
@@ -106,7 +117,7 @@ impl Progress {
     /// The model's lineage after this training, given the lineage it started with. `other` is recorded beside the
     /// training's length.
     pub(super) fn lineage(self, start: &Lineage, other: &Map<String, Value>) -> Lineage {
-        let Progress { step: steps, tokens, flops } = self;
+        let Progress { step: steps, tokens, flops, .. } = self;
         let mut lineage = start.clone();
         if steps > 0 {
             lineage.training.push(Record { steps, tokens, flops, other: other.clone() });

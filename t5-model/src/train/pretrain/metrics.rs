@@ -94,7 +94,7 @@ impl Window {
 
     /// The means, if there was an update.
     pub fn metrics(&self, progress: Progress, learning_rate: f64) -> Metrics {
-        let Progress { step, tokens, flops } = progress;
+        let Progress { step, tokens, flops, .. } = progress;
         let target_tokens = self.target_tokens.max(1) as f64;
         Metrics::Train {
             step,

@@ -13,11 +13,11 @@ use fusion_core::lineage::Lineage;
 use serde_json::{Map, Value};
 
 use self::metrics::MetricsFile;
-use self::regime::{Pretraining, PretrainingState};
+use self::regime::{Measured, Pretraining};
 use super::checkpoints::{Checkpoints, lock};
 use super::error::{Result, TrainError};
 use super::identity::Identity;
-use super::regime::{Event, Progress, Regime, State};
+use super::regime::{Event, Progress, Standing};
 use super::snapshot::Saved;
 use super::training::{Job, Observer, OpenSession, Training};
 use crate::optimizer::OptimizerState;
@@ -100,9 +100,9 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn new(finished: bool, checkpoint: PathBuf, state: PretrainingState) -> Self {
-        let Progress { step, tokens, flops } = state.progress();
-        Outcome { finished, checkpoint, step, tokens, flops, evaluations: state.evaluations }
+    fn new(finished: bool, checkpoint: PathBuf, at: Standing<Measured>) -> Self {
+        let Progress { step, tokens, flops, .. } = at.progress;
+        Outcome { finished, checkpoint, step, tokens, flops, evaluations: at.measured.evaluations }
     }
 }
 
@@ -111,10 +111,10 @@ impl Outcome {
 ///
 /// # Errors
 /// See [`TrainError`]; whatever happens, checkpoints written before stay whole.
-pub fn train(
-    run: Run<'_>,
-    observer: &mut Observer<'_, EvaluationPoint>,
-    stop: &AtomicBool,
+pub fn train<'a>(
+    run: Run<'a>,
+    observer: &'a mut Observer<'a, EvaluationPoint>,
+    stop: &'a AtomicBool,
 ) -> Result<Outcome, TrainError> {
     let settings = run.settings;
     settings.validate()?;
@@ -148,25 +148,26 @@ pub fn train(
         record: Map::new(),
         tokenizer: run.tokenizer,
     };
-    let mut training: Training<'_, PretrainingState> = Training::open(job, run.open_session)?;
-    let state = &mut training.state;
-    let metrics = MetricsFile::open(run.directory, state.metrics_lines)?;
-    training.missing_metrics = state.metrics_lines - metrics.lines();
-    state.metrics_lines = metrics.lines();
-    let mut pretraining = Pretraining {
-        settings,
-        text: (run.open_training_text)(state.position)?,
-        open_evaluation_text: run.open_evaluation_text,
-        metrics,
-        board: TensorBoard::open(run.directory, state.progress().step)?,
+    let open_evaluation_text = run.open_evaluation_text;
+    let mut training = Training::open(
+        job,
+        run.open_session,
+        move |at: &mut Standing<Measured>| -> Result<Pretraining<'a>> {
+            let Standing { progress, measured } = at;
+            let metrics = MetricsFile::open(run.directory, measured.metrics_lines)?;
+            let missing_metrics = measured.metrics_lines - metrics.lines();
+            measured.metrics_lines = metrics.lines();
+            let text = (run.open_training_text)(*progress.position.get_or_insert_default())?;
+            let board = TensorBoard::open(run.directory, progress.step)?;
+            Ok(Pretraining { settings, text, open_evaluation_text, metrics, missing_metrics, board, stop })
+        },
+        observer,
         stop,
-    };
-    let finished = training.run(&mut pretraining, observer, stop)?;
-    if !finished {
+    )?;
+    if !training.run()? {
         let checkpoint = training.checkpoint_of_step().unwrap_or_default();
-        return Ok(Outcome::new(false, checkpoint, training.state));
+        return Ok(Outcome::new(false, checkpoint, training.at));
     }
-    pretraining.sync()?;
-    training.save(&model, settings.keep_optimizer, observer)?;
-    Ok(Outcome::new(true, model, training.state))
+    training.save(&model, settings.keep_optimizer)?;
+    Ok(Outcome::new(true, model, training.at))
 }
