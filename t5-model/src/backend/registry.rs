@@ -15,10 +15,12 @@ use crate::{Error, Optimizer, Result, Session, SessionError, T5Config};
 /// and loss are f32 in either.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Precision {
     #[default]
     F32,
     /// bfloat16: f32's range with 8 bits of precision.
+    #[cfg_attr(feature = "clap", value(help = None::<&str>))]
     Bf16,
 }
 
@@ -33,10 +35,17 @@ impl fmt::Display for Precision {
 
 /// Where and how a model is computed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct Computation {
+    /// The backend's device.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "DEVICE", default_value = "cpu"))]
     pub device: String,
+    /// What activations and matrix products are computed in; parameters and the optimiser's state are f32 in either.
+    #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t))]
     pub precision: Precision,
-    /// Keep less for the backward pass and compute it again: less memory, a third more computation.
+    /// When training, keep only what enters each block and compute the rest again on the way back: less memory, a third
+    /// more computation.
+    #[cfg_attr(feature = "clap", arg(long))]
     pub checkpoint_activations: bool,
 }
 

@@ -15,6 +15,7 @@ mod inspect;
 mod pretrain;
 mod report;
 mod run;
+mod section;
 mod verify;
 mod weight_type;
 

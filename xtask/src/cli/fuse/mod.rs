@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use fusion_core::execute::PlanDevice;
+use pipeline::Compute;
 use pipeline::checkpoint::check_replaceable;
 use pipeline::source::{ModelPlace, corpus};
 use pipeline::stage::Source;
 use pipeline::stage::fuse::{Calibrate, PlannedFusion};
 use pipeline::stage::text::{Data, HeldOut};
 use serde_json::json;
-use t5_model::Backend;
+use t5_model::{Backend, Computation};
 
 use self::options::{Options, named};
-use crate::cli::compute::{ComputeArguments, PrecisionName};
 use crate::dev::build;
 use crate::terminal::output::{print, print_json};
 use crate::terminal::{Terminal, interrupt, warn, with_advice};
@@ -110,19 +110,11 @@ impl Arguments {
     /// Fits the child, if that is asked for.
     fn calibrated(&self, fusion: PlannedFusion, calibrate: Option<Calibrate>) -> Result<PlannedFusion> {
         let Some(calibrate) = calibrate else { return Ok(fusion) };
-        let backend = self.backend.clone().unwrap_or_else(|| "burn".to_owned());
-        let device = self.device_of(build::backend(&backend, self.device.as_deref())?);
-        let compute = ComputeArguments {
-            backend,
-            device,
-            precision: PrecisionName::F32,
-            checkpoint_activations: false,
-            threads: None,
-        };
+        let backend = build::backend(self.backend.as_deref().unwrap_or("burn"), self.device.as_deref())?;
+        let compute = Compute::new(backend, Computation::on(self.device_of(backend)))?;
         let Source::Path(tokenizer) = &calibrate.data.tokenizer else { return Ok(fusion) };
         let settings = self.options.settings();
-        let (weights, outcome) =
-            calibrate.run(&fusion, &settings, tokenizer, &compute.start()?, "fuse", &Terminal)?;
+        let (weights, outcome) = calibrate.run(&fusion, &settings, tokenizer, &compute, "fuse", &Terminal)?;
         eprintln!("{outcome}");
         fusion.calibrated(weights, &outcome)
     }
