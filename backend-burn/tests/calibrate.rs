@@ -7,10 +7,8 @@ use fusion_core::plan::Normalisation;
 use fusion_core::random::Philox;
 use fusion_core::{HostTensors, TensorSource};
 use t5_model::conformance::random_weights;
-use t5_model::{
-    Batch, Calibration, Comparison, DepthAlignment, FeedForward, FusionParent, Session, SessionError,
-    T5Config, child_config, fusion_plan,
-};
+use t5_model::method::{DepthAlignment, Fuse, FusionParent, Grown, GrowthMethod};
+use t5_model::{Batch, Calibration, Comparison, FeedForward, Session, SessionError, T5Config};
 
 const VOCABULARY: usize = 24;
 
@@ -50,10 +48,11 @@ fn fit(configs: &[T5Config], models: &[HostTensors]) -> (f64, f64) {
     let parents: Vec<_> = configs.iter().map(parent).collect();
     let sources: Vec<_> = models.iter().map(|model| model as &dyn TensorSource).collect();
     let fused = |normalisation| {
-        let options = DirectSum { normalisation, ..DirectSum::default() };
-        let plan = fusion_plan(&parents, &options, DepthAlignment::Bottom).unwrap();
+        let sum = DirectSum { normalisation, ..DirectSum::default() };
+        let fuse = Fuse { sum, depth: DepthAlignment::Bottom };
+        let Grown { plan, child } = fuse.grow(&parents).unwrap();
         let weights = Executor::new(&plan, &sources).unwrap().in_memory().unwrap();
-        (child_config(&parents, normalisation).unwrap(), weights)
+        (child, weights)
     };
     let (exact, ensemble) = fused(Normalisation::Property);
     let (config, mut child) = fused(Normalisation::Rule);

@@ -14,12 +14,12 @@ use fusion_core::random::Philox;
 use fusion_core::table::Axis;
 use fusion_core::{HostTensor, HostTensors, TensorSource};
 use t5_model::conformance::random_weights;
-use t5_model::optimizer::{CarriedState, CarryOptimizer, OptimizerState, write_optimizer_state};
-use t5_model::{
-    Arrangement, Batch, DepthAlignment, Dropout, FusionParent, Grown, HyperClone, Net2Net, NewBlocks,
-    Optimizer, Session, Stack, T5Config, Update, Widths, child_config, fusion_plan, hyperclone, net2net,
-    parameter_table, self_fusion, stack,
+use t5_model::method::{
+    Arrangement, DepthAlignment, Fuse, FusionParent, Grown, GrowthMethod, HyperClone, Net2Net, NewBlocks,
+    SelfFusion, Stack, Widths,
 };
+use t5_model::optimizer::{CarriedState, CarryOptimizer, OptimizerState, write_optimizer_state};
+use t5_model::{Batch, Dropout, Optimizer, Session, T5Config, Update, parameter_table};
 
 type Gradients = BTreeMap<String, HostTensor>;
 
@@ -46,9 +46,8 @@ fn parent(config: &T5Config) -> FusionParent {
 
 fn fused(parents: &[&T5Config], weights: Option<Vec<f64>>) -> Grown {
     let parents: Vec<_> = parents.iter().map(|config| parent(config)).collect();
-    let options = DirectSum { weights, ..DirectSum::default() };
-    let plan = fusion_plan(&parents, &options, DepthAlignment::Spread).unwrap();
-    Grown { plan, child: child_config(&parents, Normalisation::Property).unwrap() }
+    let sum = DirectSum { weights, ..DirectSum::default() };
+    Fuse { sum, depth: DepthAlignment::Spread }.grow(&parents).unwrap()
 }
 
 fn child(plan: &FusionPlan, parents: &[&HostTensors]) -> HostTensors {
@@ -132,12 +131,20 @@ fn gradients_are_the_parents() {
         let options = |normalisation| DirectSum { normalisation, ..DirectSum::default() };
         let widths = Widths { d_model: Some(24), num_heads: Some(4), d_ff: Some(27) };
         let deeper = Stack { times: 2, arrangement: Arrangement::Interleave, new_blocks: NewBlocks::Silent };
-        let deeper = stack(&parent(&config), &deeper).unwrap();
+        let deeper = deeper.grow(&[parent(&config)]).unwrap();
         let cases = [
-            ("self", self_fusion(&parent(&config), 2, &options(Normalisation::Property)).unwrap()),
-            ("self, rule", self_fusion(&parent(&config), 3, &options(Normalisation::Rule)).unwrap()),
-            ("hyperclone", hyperclone(&parent(&config), &HyperClone { times: 3, noise: None }).unwrap()),
-            ("net2net", net2net(&parent(&config), &Net2Net { widths, seed: 1, noise: None }).unwrap()),
+            (
+                "self",
+                SelfFusion { times: 2, sum: options(Normalisation::Property) }
+                    .grow(&[parent(&config)])
+                    .unwrap(),
+            ),
+            (
+                "self, rule",
+                SelfFusion { times: 3, sum: options(Normalisation::Rule) }.grow(&[parent(&config)]).unwrap(),
+            ),
+            ("hyperclone", HyperClone { times: 3, noise: None }.grow(&[parent(&config)]).unwrap()),
+            ("net2net", Net2Net { widths, seed: 1, noise: None }.grow(&[parent(&config)]).unwrap()),
             ("stack", deeper.clone()),
         ];
         for (what, grown) in &cases {
@@ -250,8 +257,8 @@ fn adamw_moments_are_the_childs_own() {
     let optimizer = Optimizer::adamw();
     let run = trained(&config, optimizer, 1, 6);
     let methods = [
-        self_fusion(&parent(&config), 2, &DirectSum::default()).unwrap(),
-        hyperclone(&parent(&config), &HyperClone { times: 2, noise: None }).unwrap(),
+        SelfFusion { times: 2, sum: DirectSum::default() }.grow(&[parent(&config)]).unwrap(),
+        HyperClone { times: 2, noise: None }.grow(&[parent(&config)]).unwrap(),
     ];
     for grown in methods {
         let steps = gradients_on_the_way(&grown, &[&run]);
@@ -296,8 +303,8 @@ fn adafactor_moments_are_the_childs_own() {
         let name = "encoder.block.0.layer.0.SelfAttention.q.weight";
         assert_eq!(run.state.contains_key(&format!("{name}.exp_avg_sq")), d_model == 64);
         let methods = [
-            self_fusion(&parent(&config), 2, &DirectSum::default()).unwrap(),
-            hyperclone(&parent(&config), &HyperClone { times: 2, noise: None }).unwrap(),
+            SelfFusion { times: 2, sum: DirectSum::default() }.grow(&[parent(&config)]).unwrap(),
+            HyperClone { times: 2, noise: None }.grow(&[parent(&config)]).unwrap(),
         ];
         for grown in methods {
             let steps = gradients_on_the_way(&grown, &[&run]);

@@ -7,7 +7,8 @@ use fusion_core::plan::{Fill, Normalisation, StandardDeviation};
 use fusion_core::{HostTensors, TensorSource};
 use proptest::prelude::*;
 use t5_model::conformance::random_weights;
-use t5_model::{Batch, DepthAlignment, FeedForward, FusionParent, T5Config, child_config, fusion_plan};
+use t5_model::method::{DepthAlignment, Fuse, FusionParent, Grown, GrowthMethod};
+use t5_model::{Batch, FeedForward, T5Config};
 
 const NOISE: Fill = Fill::normal(StandardDeviation::Relative(0.1), 7);
 
@@ -56,16 +57,17 @@ fn parent((label, config): (&str, &T5Config)) -> FusionParent {
 }
 
 /// How far the child's logits are from the weighted mean of the parents': root mean square, relative to the mean's.
-fn deviation(configs: &[T5Config], models: &[HostTensors], options: DirectSum, depth: DepthAlignment) -> f64 {
+fn deviation(configs: &[T5Config], models: &[HostTensors], sum: DirectSum, depth: DepthAlignment) -> f64 {
     let parents: Vec<_> =
         configs.iter().enumerate().map(|(index, config)| parent((&index.to_string(), config))).collect();
-    let plan = fusion_plan(&parents, &options, depth).unwrap();
+    let weights = sum.weights.clone();
+    let Grown { plan, child: config } = Fuse { sum, depth }.grow(&parents).unwrap();
     let sources: Vec<_> = models.iter().map(|model| model as &dyn TensorSource).collect();
     let child = Executor::new(&plan, &sources).unwrap().in_memory().unwrap();
-    let child = logits(&child_config(&parents, options.normalisation).unwrap(), &child);
+    let child = logits(&config, &child);
     let parts: Vec<_> = configs.iter().zip(models).map(|(config, model)| logits(config, model)).collect();
     let mean = vec![1.0 / models.len() as f64; models.len()];
-    let weights = options.weights.unwrap_or(mean);
+    let weights = weights.unwrap_or(mean);
     let ensemble =
         |at: usize| -> f64 { weights.iter().zip(&parts).map(|(w, part)| w * f64::from(part[at])).sum() };
     let (mut error, mut size) = (0f64, 0f64);
@@ -133,11 +135,11 @@ fn absent_features_learn_with_cross_connections() {
     let parents: Vec<_> = ["deep", "shallow"].into_iter().zip(&configs).map(parent).collect();
     let models = [random_weights(&configs[0], 1).unwrap(), random_weights(&configs[1], 2).unwrap()];
     for (cross, learns) in [(Fill::Zero, false), (NOISE, true)] {
-        let options = DirectSum { cross, ..DirectSum::default() };
-        let plan = fusion_plan(&parents, &options, DepthAlignment::Bottom).unwrap();
+        let sum = DirectSum { cross, ..DirectSum::default() };
+        let fuse = Fuse { sum, depth: DepthAlignment::Bottom };
+        let Grown { plan, child: config } = fuse.grow(&parents).unwrap();
         assert_eq!(plan.warnings().is_empty(), learns);
         let child = Executor::new(&plan, &[&models[0], &models[1]]).unwrap().in_memory().unwrap();
-        let config = child_config(&parents, options.normalisation).unwrap();
         let mut session = t5_model::backend("burn")
             .unwrap()
             .open(&t5_model::Computation::on("cpu"), &config, &child)

@@ -6,9 +6,10 @@ use backend_burn as _;
 use fusion_core::checkpoint::{Checkpoint, TensorFile};
 use fusion_core::execute::Executor;
 use fusion_core::grow::DirectSum;
-use fusion_core::plan::{Fill, Normalisation};
+use fusion_core::plan::Normalisation;
 use fusion_core::{HostTensor, TensorSource};
-use t5_model::{Batch, DepthAlignment, FusionParent, Session, T5Config, child_config, fusion_plan};
+use t5_model::method::{DepthAlignment, Fuse, FusionParent, Grown, GrowthMethod};
+use t5_model::{Batch, Session, T5Config};
 
 fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../t5-model/tests/goldens")
@@ -74,11 +75,11 @@ fn aligned_fusion_error(
             path: checkpoint.directory().into(),
         })
         .collect();
-    let options = DirectSum { normalisation, cross: Fill::Zero, weights: None };
-    let plan = fusion_plan(&parents, &options, depth).unwrap();
+    let sum = DirectSum { normalisation, ..DirectSum::default() };
+    let Grown { plan, child: config } = Fuse { sum, depth }.grow(&parents).unwrap();
     let sources: Vec<&dyn TensorSource> = checkpoints.iter().map(|c| c as &dyn TensorSource).collect();
     let child = Executor::new(&plan, &sources).unwrap().in_memory().unwrap();
-    let mut session = open(&child_config(&parents, normalisation).unwrap(), &child);
+    let mut session = open(&config, &child);
     let reference = TensorFile::open(&directory.join("reference.safetensors")).unwrap();
     let logits = session.forward(&batch(&reference), false).unwrap().logits;
     let mut distinct = names.to_vec();

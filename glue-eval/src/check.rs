@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use t5_model::text::Tokenizer;
 
-use crate::batch::Encoder;
+use crate::answer::encoder::Encoder;
+use crate::data::{Example, Label, Split, read_rows};
 use crate::error::{GlueError, Place};
-use crate::files::{Example, Label, Split, read_rows};
 use crate::task::{Answer, Task, TaskSpec};
 
 /// Bad rows of a split that are listed; all are counted.

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::{fmt, io};
 
 use serde::Serialize;
+use t5_model::train::TrainError;
 
 use crate::task::Task;
 
@@ -45,26 +46,14 @@ pub enum GlueError {
     #[error("setting {name}: {problem}")]
     Setting { name: &'static str, problem: String },
 
-    #[error("{name}: cannot open the model to fine-tune")]
-    Open { name: &'static str, source: Box<dyn Error + Send + Sync> },
-
-    #[error("{name}: cannot train step {step}")]
-    Train { name: &'static str, step: u64, source: Box<dyn Error + Send + Sync> },
+    #[error("{name}: {error}")]
+    Training { name: &'static str, error: Box<TrainError> },
 
     #[error("cannot tokenise examples")]
     Tokenizer { source: Box<dyn Error + Send + Sync> },
 
-    #[error("cannot keep what a fine-tuning makes: {0}")]
-    Keep(Box<dyn Error + Send + Sync>),
-
     #[error("{} is damaged: {problem}; move or delete it, and the fine-tuning begins again", path.display())]
     Damaged { path: PathBuf, problem: String },
-
-    #[error(
-        "{} was made with another `{key}` ({was}, now {now}); restore the setting or choose another directory",
-        path.display()
-    )]
-    Changed { path: PathBuf, key: String, was: String, now: String },
 
     #[error("{task}: {action}")]
     Model { task: Task, action: String, source: Box<dyn Error + Send + Sync> },
@@ -87,9 +76,9 @@ impl fmt::Display for Place {
     }
 }
 
-impl GlueError {
-    pub(crate) fn keep(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        GlueError::Keep(source.into())
+impl From<TrainError> for GlueError {
+    fn from(error: TrainError) -> Self {
+        GlueError::Training { name: "fine-tuning", error: Box::new(error) }
     }
 }
 

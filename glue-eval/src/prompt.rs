@@ -1,6 +1,6 @@
 //! Examples as T5 reads and answers them (`t5.data.preprocessors.glue` and `stsb`, and their postprocessors).
 
-use crate::files::{Example, Label};
+use crate::data::{Example, Label};
 use crate::metrics::{INVALID_CLASS, INVALID_SCORE};
 use crate::task::{Answer, Task};
 

@@ -5,13 +5,13 @@ use std::sync::atomic::AtomicBool;
 use t5_model::text::Tokenizer;
 use t5_model::{Batch, Session};
 
-use crate::batch::Encoder;
+use crate::answer::encoder::Encoder;
+use crate::answer::{Answering, Prompts};
+use crate::data::{Example, TaskData};
 use crate::error::GlueError;
-use crate::evaluate::{Answering, Prompts};
-use crate::files::{Example, TaskData};
-use crate::sampling::{EpochOrder, subset};
+use crate::fine_tune::sampling::{EpochOrder, subset};
+use crate::fine_tune::settings::{FineTuneSettings, Scoring};
 use crate::score::Prediction;
-use crate::settings::{FineTuneSettings, Scoring};
 use crate::task::{EvaluationSet, Task};
 
 /// A development set as a model reads it.

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::{Precision, Refusal};
+use crate::Precision;
+use crate::method::{Refusal, SettingsError};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -24,6 +25,8 @@ pub enum Error {
     Fusion(String),
     #[error("these models cannot be fused: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  and: "))]
     Incompatible(Vec<Refusal>),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     #[error("the optimiser's state in {}: {problem}", .directory.display())]
     OptimizerState { directory: PathBuf, problem: String },
     #[error("no backend is called {name:?}; compiled in: {available}")]

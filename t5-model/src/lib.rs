@@ -8,7 +8,7 @@ mod config;
 pub mod conformance;
 mod error;
 mod generate;
-mod method;
+pub mod method;
 mod model;
 pub mod optimizer;
 mod parameters;
@@ -22,10 +22,6 @@ pub use backend::{
 pub use calibrate::Calibration;
 pub use config::{FeedForward, T5Config};
 pub use error::{Error, Result};
-pub use method::{
-    Arrangement, DepthAlignment, FusionParent, Grown, HyperClone, Lemon, Method, Net2Net, NewBlocks, Promise,
-    Refusal, Stack, Widths, child_config, fusion_plan, hyperclone, lemon, net2net, self_fusion, stack,
-};
 pub use model::{Batch, Comparison, Deviation, IGNORED_LABEL, T5, position_bucket};
 pub use optimizer::{Decay, Optimizer, Schedule};
 pub use parameters::{

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
 
+use super::identity::Difference;
 use crate::SessionError;
 use crate::text::TextError;
 
@@ -17,11 +18,11 @@ pub enum TrainError {
     #[error("{} is in use by another process; two cannot train in one directory", directory.display())]
     Locked { directory: PathBuf },
     #[error(
-        "{} was trained with another `{key}` ({was}, now {now}), so it cannot be continued; restore the setting or \
-         choose another directory",
-        checkpoint.display()
+        "{} was trained with another `{}` ({}), so it cannot be continued; restore the setting or choose another \
+         directory",
+        path.display(), difference.key, difference.described().join(", now ")
     )]
-    Changed { checkpoint: PathBuf, key: String, was: String, now: String },
+    Changed { path: PathBuf, difference: Difference },
     #[error(
         "the checkpoint {} is damaged: {problem}; move or delete it, and the run goes on from {earlier}",
         checkpoint.display()

@@ -11,22 +11,22 @@
 //! the session computes deterministically, and with the same metrics but for times: batches and dropout depend on
 //! nothing but seeds and the step.
 
-mod directory;
+mod checkpoints;
 mod error;
-mod evaluate;
 mod identity;
-mod metrics;
-mod progress;
-mod run;
-mod settings;
+mod pretrain;
+mod regime;
 mod snapshot;
 mod tensorboard;
 mod training;
 
+pub use checkpoints::Checkpoints;
 pub use error::{Intact, TrainError};
-pub use evaluate::{EvaluationPoint, evaluate};
-pub use metrics::{Metrics, read_metrics};
-pub use run::{Event, OpenEvaluationText, OpenSession, OpenTrainingText, Outcome, Run, train};
-pub use settings::Settings;
-pub use snapshot::{Saved, Snapshot};
+pub use identity::{Difference, Identity};
+pub use pretrain::{
+    EvaluationPoint, Metrics, OpenEvaluationText, OpenTrainingText, Outcome, Run, Settings, evaluate,
+    read_metrics, train,
+};
+pub use regime::{Event, Progress, Regime, State};
 pub use tensorboard::TensorBoard;
+pub use training::{Job, Observer, OpenSession, Training};

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::error::{Result, TrainError};
+use super::identity::Identity;
 use crate::optimizer::write_optimizer_state;
 use crate::text::Tokenizer;
 use crate::{Optimizer, Session};
@@ -27,15 +28,17 @@ struct File<S> {
     version: u32,
     #[serde(flatten)]
     state: S,
+    identity: Identity,
     weights_blake3: String,
     optimizer_blake3: Option<String>,
 }
 
 /// What is saved beside the session's own weights and moments.
-pub struct Snapshot<'a, S> {
-    /// Where the training stands; becomes a part of `training_state.json`.
+pub(super) struct Snapshot<'a, S> {
+    /// Where the training stands; becomes part of `training_state.json`, as does `identity`.
     pub state: &'a S,
-    /// Of the model as it is now, but for the hash of its weights.
+    pub identity: &'a Identity,
+    /// Of the model as it is now, without the hash of its weights.
     pub lineage: Lineage,
     pub tokenizer: &'a Tokenizer,
     /// What the session's moments are of, with the updates behind them; `None` to leave them out.
@@ -48,7 +51,7 @@ impl<S: Serialize> Snapshot<'_, S> {
     /// # Errors
     /// [`TrainError::NonFiniteWeights`], or what is wrong with session or files.
     pub fn write(self, session: &dyn Session, directory: &Path) -> Result<()> {
-        let Snapshot { state, mut lineage, tokenizer, optimizer } = self;
+        let Snapshot { state, identity, mut lineage, tokenizer, optimizer } = self;
         let weights = session.export()?;
         check_finite(&weights)?;
         write_directory_atomically(directory, |directory| {
@@ -65,15 +68,17 @@ impl<S: Serialize> Snapshot<'_, S> {
             };
             lineage.blake3 = Some(weights_blake3.clone());
             lineage.write(directory)?;
-            let file = File { version: VERSION, state, weights_blake3, optimizer_blake3 };
+            let identity = identity.clone();
+            let file = File { version: VERSION, state, identity, weights_blake3, optimizer_blake3 };
             write_json(directory, STATE, &file)
         })
     }
 }
 
 /// What a checkpoint says about its training.
-pub struct Saved<S> {
+pub(super) struct Saved<S> {
     pub state: S,
+    pub identity: Identity,
     weights_blake3: String,
     optimizer_blake3: Option<String>,
 }
@@ -93,9 +98,9 @@ impl<S: DeserializeOwned> Saved<S> {
         if let Some(version) = version.filter(|version| *version > VERSION.into()) {
             return Err(TrainError::Version { path, version, supported: VERSION });
         }
-        let File { state, weights_blake3, optimizer_blake3, .. } =
-            serde_json::from_value::<File<S>>(value).map_err(invalid)?;
-        Ok(Saved { state, weights_blake3, optimizer_blake3 })
+        let File { state, identity, weights_blake3, optimizer_blake3, .. } =
+            serde_json::from_value(value).map_err(invalid)?;
+        Ok(Saved { state, identity, weights_blake3, optimizer_blake3 })
     }
 
     /// Reads all weights and the optimiser's moments, and compares them with their hashes. Gives the moments.

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
-use t5_model::train::{Event, TrainError};
+use t5_model::train::TrainError;
 
-use crate::toy::{Fault, Trial};
+use crate::toy::{Event, Fault, Trial};
 
 /// All files below a folder with their contents.
 fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {

@@ -8,9 +8,10 @@ use pipeline::numbers::{bytes, thousands};
 use pipeline::problems::{Problems, causes};
 use pipeline::report::table::Table;
 use pipeline::source::ModelPlace;
-use pipeline::stage::fuse::{FuseSettings, Parents, PlannedFusion};
+use pipeline::stage::fuse::{Parents, PlannedFusion};
 use serde::Serialize;
-use t5_model::{Method, Promise, T5Config, parameter_table};
+use t5_model::method::{Method, MethodSettings, Paper, Promise};
+use t5_model::{T5Config, parameter_table};
 
 use super::fuse::options::{Options, named};
 use crate::terminal::output::{print, print_json};
@@ -96,7 +97,7 @@ impl Arguments {
         result
     }
 
-    fn outlook(&self, settings: &FuseSettings) -> Result<Outlook> {
+    fn outlook(&self, settings: &MethodSettings) -> Result<Outlook> {
         let parents = Parents::open(&named(&self.parents)?, settings)?;
         let models = parents.models.iter().map(|model| Model::new(&model.label, &model.config));
         let models = models.collect::<Result<Vec<_>>>()?;
@@ -136,8 +137,8 @@ impl Outlook {
                 format!("{} + {}", config.num_layers, config.num_decoder_layers()),
             ]);
         }
-        let (name, address) = self.method.paper();
-        let mut text = format!("{name}, {address}\n\n{}\n", table.text());
+        let Paper { name, url } = self.method.paper();
+        let mut text = format!("{name}, {url}\n\n{}\n", table.text());
         if let Some(promise) = self.promise {
             text += &format!("{}\n", said(promise));
         }

@@ -7,7 +7,7 @@ mod progress;
 use std::sync::atomic::AtomicBool;
 
 use pipeline::{Note, Warning, Watch};
-use t5_model::train::Event;
+use t5_model::train::{EvaluationPoint, Event};
 
 use self::progress::{FineTuningProgress, StepProgress, TrainingProgress, WritingProgress};
 
@@ -23,7 +23,7 @@ impl Watch for Terminal {
         }
     }
 
-    fn training(&self, name: &str, steps: u64) -> Box<dyn FnMut(&Event<'_>) + '_> {
+    fn training(&self, name: &str, steps: u64) -> Box<dyn FnMut(&Event<'_, EvaluationPoint>) + '_> {
         let mut progress = TrainingProgress::new(name, steps);
         Box::new(move |event| progress.observe(event))
     }

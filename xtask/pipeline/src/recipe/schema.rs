@@ -9,6 +9,7 @@ use std::ops::Range;
 use anyhow::Result;
 use glue_eval::Task;
 use serde::de::DeserializeOwned;
+use t5_model::method::MethodSettings;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
@@ -20,7 +21,7 @@ use crate::problems::causes;
 use crate::source::corpus;
 use crate::source::hub::HubName;
 use crate::stage::evaluate::Evaluate;
-use crate::stage::fuse::{Calibrate, Fuse, FuseSettings};
+use crate::stage::fuse::{Calibrate, Fuse};
 use crate::stage::glue::Glue;
 use crate::stage::pretrain::{Dimensions, Pretrain, Start};
 use crate::stage::text::{Data, HeldOut};
@@ -160,7 +161,7 @@ impl Shared<'_> {
                 Some(Calibrate { data: self.tokenized(&span, data, inputs)?, examples })
             }
         };
-        let settings: FuseSettings = self.rest(span.clone(), table)?;
+        let settings: MethodSettings = self.rest(span.clone(), table)?;
         let calibration = calibrate.iter().try_for_each(|calibrate| calibrate.check(&settings));
         calibration.map_err(|error| self.sources.error(span.clone(), error))?;
         // Not when the stage's turn has come, perhaps hours later.

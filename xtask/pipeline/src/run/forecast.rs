@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use fusion_core::carry::Carry;
 use fusion_core::checkpoint::Checkpoint;
+use t5_model::method::{FusionParent, Grown};
 use t5_model::optimizer::{CarryOptimizer, Optimizer};
 use t5_model::text::{SpanLengths, Tokenizer};
 use t5_model::train::Settings;
 use t5_model::{
-    Backend, Computation, FusionParent, Grown, T5Config, TrainingMemory, TrainingSize, parameter_table,
-    training_flops_per_token,
+    Backend, Computation, T5Config, TrainingMemory, TrainingSize, parameter_table, training_flops_per_token,
 };
 
 use crate::problems::Problems;

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow, ensure};
 use clap::Args;
 use glue_eval::check::{Checker, LISTED_BAD_ROWS, SplitCheck};
-use glue_eval::files::Split;
+use glue_eval::data::Split;
 use glue_eval::{FineTuneSettings, GlueError, Task};
 use pipeline::numbers::thousands;
 use pipeline::problems::{Problems, causes};

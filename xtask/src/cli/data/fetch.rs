@@ -6,7 +6,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use clap::Args;
 use glue_eval::Task;
-use glue_eval::files::Split;
+use glue_eval::data::Split;
 use pipeline::source::glue::{self, Address, Fetched, Sums, Website};
 use pipeline::source::hub::HubName;
 

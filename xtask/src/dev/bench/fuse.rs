@@ -9,9 +9,9 @@ use fusion_core::atomic::write_file_atomically;
 use fusion_core::checkpoint::{LazyTensor, Writer};
 use pipeline::Stoppable;
 use pipeline::numbers::bytes;
-use pipeline::stage::fuse::Cross;
 use serde::Serialize;
 use serde_json::{Value, json};
+use t5_model::method::Cross;
 use t5_model::{T5Config, initialize};
 
 use super::{median, memory};

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use fusion_core::lineage::{Fusion, Lineage, Parent, Training};
 use fusion_core::plan::{Direction, Fill, StandardDeviation};
+use t5_model::method::Method;
 
 use crate::numbers::{count, thousands};
 
@@ -140,11 +141,13 @@ fn fuse(fusion: &Fusion, parents: &[&str], output: &str) -> String {
         }
         _ => parents.iter().map(|parent| quoted(parent)).collect::<Vec<_>>().join(" "),
     };
-    let mut options = match fusion.method.as_str() {
-        "fuse" => format!("--norm {}", fusion.normalisation),
-        "self" => format!("--method self --norm {}", fusion.normalisation),
-        method => format!("--method {}", quoted(method)),
-    };
+    let mut options = String::new();
+    if fusion.method != Method::default().name() {
+        options += &format!(" --method {}", quoted(&fusion.method));
+    }
+    if Method::named(&fusion.method).is_some_and(|method| method.takes("norm")) {
+        options += &format!(" --norm {}", fusion.normalisation);
+    }
     options += &cross(fusion.cross);
     for key in OPTIONS {
         let value = match fusion.other.get(key) {
@@ -165,7 +168,7 @@ fn fuse(fusion: &Fusion, parents: &[&str], output: &str) -> String {
     {
         options += &format!(" --calibrate TEXT --calibrate-examples {examples}");
     }
-    format!("cargo xtask fuse {parents} {options} --output {}\n", quoted(output))
+    format!("cargo xtask fuse {parents}{options} --output {}\n", quoted(output))
 }
 
 /// What lineages say of a method's options.

@@ -7,7 +7,7 @@ use std::{fmt, fs};
 
 use anyhow::{Context, Result, ensure};
 use glue_eval::Task;
-use glue_eval::files::Split;
+use glue_eval::data::Split;
 use ureq::Agent;
 
 use super::Sums;

@@ -2,66 +2,36 @@
 
 mod calibrate;
 mod parents;
-mod settings;
 
 use std::path::Path;
 
 use anyhow::Result;
 use fusion_core::atomic::write_file_atomically;
-use fusion_core::checkpoint::{Checkpoint, Writer};
+use fusion_core::checkpoint::{Checkpoint, WeightType, Writer};
 use fusion_core::execute::{Executor, PlanDevice};
 use fusion_core::lineage::Lineage;
 use fusion_core::plan::FusionPlan;
-use fusion_core::{Dtype, HostTensors, TensorSource};
+use fusion_core::{HostTensors, TensorSource};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use t5_model::T5Config;
+use t5_model::method::{FusionParent, MethodSettings};
 use t5_model::optimizer::{CarriedState, CarryOptimizer, OptimizerState};
-use t5_model::{FusionParent, T5Config};
 
 use super::Source;
 use crate::checkpoint::{copy_tokenizer, write_directory};
 use crate::{Warning, Watch};
 pub use calibrate::{Calibrate, Calibrated};
 pub use parents::{NamedModel, Parents};
-pub use settings::{Cross, FuseSettings};
 
 /// Models that are fused.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Fuse {
     pub parents: Vec<Source>,
     #[serde(flatten)]
-    pub settings: FuseSettings,
+    pub settings: MethodSettings,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibrate: Option<Calibrate>,
-}
-
-/// The type of a checkpoint's weights.
-#[derive(Clone, Copy, Debug, serde::Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WeightType {
-    F32,
-    F16,
-    Bf16,
-}
-
-impl WeightType {
-    pub const ALL: [WeightType; 3] = [WeightType::F32, WeightType::F16, WeightType::Bf16];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            WeightType::F32 => "f32",
-            WeightType::F16 => "f16",
-            WeightType::Bf16 => "bf16",
-        }
-    }
-
-    pub fn dtype(self) -> Dtype {
-        match self {
-            WeightType::F32 => Dtype::F32,
-            WeightType::F16 => Dtype::F16,
-            WeightType::Bf16 => Dtype::BF16,
-        }
-    }
 }
 
 /// A fusion that was checked and can be written.
@@ -88,7 +58,7 @@ pub struct PlannedFusion {
 
 impl PlannedFusion {
     /// Opens the parents and plans their fusion.
-    pub fn new(parents: &[NamedModel], settings: &FuseSettings) -> Result<Self> {
+    pub fn new(parents: &[NamedModel], settings: &MethodSettings) -> Result<Self> {
         Parents::open(parents, settings)?.plan(settings)
     }
 

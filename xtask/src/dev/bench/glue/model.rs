@@ -7,7 +7,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail};
 use fusion_core::atomic::write_file_atomically;
 use fusion_core::checkpoint::{Checkpoint, LazyTensor, Writer};
-use glue_eval::files::{BadRows, read_task};
+use glue_eval::data::{BadRows, read_task};
 use glue_eval::{FineTuneSettings, lesson};
 use pipeline::checkpoint::tokenizer_for;
 use pipeline::source::ModelPlace;

@@ -1,8 +1,8 @@
 use serde::{Deserialize, Serialize};
 use t5_model::Optimizer;
 
+use crate::data::BadRows;
 use crate::error::GlueError;
-use crate::files::BadRows;
 
 /// How a model is fine-tuned. The defaults are T5's (Raffel et al. 2020, section 3.1.2): batches of 128 for 2^18 steps,
 /// Adafactor at a constant 1e-3, dropout 0.1, an evaluation every 5,000 steps.
@@ -177,6 +177,9 @@ impl Default for FineTuneSettings {
 }
 
 impl FineTuneSettings {
+    /// Settings that change nothing about a finished fine-tuning.
+    pub const NEUTRAL: &[&str] = &["checkpoint_every", "log_every"];
+
     pub fn bad_rows(&self) -> BadRows {
         if self.skip_bad_rows { BadRows::Skip } else { BadRows::Refuse }
     }

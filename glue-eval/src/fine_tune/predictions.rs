@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::evaluate::Prompts;
-use crate::files::Label;
+use crate::answer::Prompts;
+use crate::data::Label;
 use crate::prompt::{input_text, target_text};
 use crate::score::Prediction;
 use crate::task::Answer;

@@ -1,12 +1,12 @@
 //! The examples of a fine-tuning.
 
-use crate::batch::Encoder;
+use crate::answer::Prompts;
+use crate::answer::encoder::Encoder;
+use crate::data::{Example, TaskData};
 use crate::error::GlueError;
-use crate::evaluate::Prompts;
-use crate::files::{Example, TaskData};
+use crate::fine_tune::sampling::subset;
+use crate::fine_tune::settings::FineTuneSettings;
 use crate::report::ExampleCount;
-use crate::sampling::subset;
-use crate::settings::FineTuneSettings;
 use crate::task::Task;
 
 /// What a model is trained on and what it answers.

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::report::summary::Summary;
 use crate::score::GlueScore;
-use crate::summary::Summary;
 use crate::task::Task;
 
 /// Scores side by side: a row each.

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use fusion_core::Error;
 use serde::{Deserialize, Serialize};
 
-use super::error::{Result, TrainError};
 use super::evaluate::EvaluationPoint;
 use crate::TrainStep;
+use crate::train::error::{Result, TrainError};
+use crate::train::regime::Progress;
 
 const FILE: &str = "metrics.jsonl";
 
@@ -89,7 +90,8 @@ impl Window {
     }
 
     /// The means, at the end of a window that has an update.
-    pub fn metrics(&self, step: u64, tokens: u64, flops: f64, learning_rate: f64) -> Metrics {
+    pub fn metrics(&self, progress: Progress, learning_rate: f64) -> Metrics {
+        let Progress { step, tokens, flops } = progress;
         let target_tokens = self.target_tokens.max(1) as f64;
         Metrics::Train {
             step,
@@ -130,9 +132,8 @@ pub(super) struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// Opens the file with its first `lines` lines and drops what follows them. Also says how many of these are
-    /// missing.
-    pub fn open(run_directory: &Path, lines: u64) -> Result<(Self, u64)> {
+    /// Opens the file with its first `lines` lines, or as many as there are, and drops what follows them.
+    pub fn open(run_directory: &Path, lines: u64) -> Result<Self> {
         let path = run_directory.join(FILE);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
@@ -151,21 +152,23 @@ impl MetricsFile {
         let mut file = reader.into_inner();
         file.set_len(length).map_err(Error::io("truncate", &path))?;
         file.seek(SeekFrom::Start(length)).map_err(Error::io("read", &path))?;
-        Ok((MetricsFile { path, file, lines: kept }, lines - kept))
+        Ok(MetricsFile { path, file, lines: kept })
+    }
+
+    /// Lines that were there when the file was opened.
+    pub fn lines(&self) -> u64 {
+        self.lines
     }
 
     pub fn append(&mut self, metrics: &Metrics) -> Result<()> {
         let failed = |error| Error::io("write", &self.path)(error);
         let mut line = serde_json::to_vec(metrics).map_err(|error| failed(error.into()))?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(failed)?;
-        self.lines += 1;
-        Ok(())
+        Ok(self.file.write_all(&line).map_err(failed)?)
     }
 
-    /// Lines so far, which are on the disk when this returns.
-    pub fn sync(&self) -> Result<u64> {
-        self.file.sync_data().map_err(Error::io("sync", &self.path))?;
-        Ok(self.lines)
+    /// Returns when all lines are on disk.
+    pub fn sync(&self) -> Result<()> {
+        Ok(self.file.sync_data().map_err(Error::io("sync", &self.path))?)
     }
 }

@@ -3,10 +3,10 @@
 use t5_model::Batch;
 use t5_model::text::Tokenizer;
 
+use crate::data::Example;
 use crate::error::GlueError;
-use crate::files::Example;
+use crate::fine_tune::settings::FineTuneSettings;
 use crate::prompt::{input_text, may_become_answer, possible_answers, target_text};
-use crate::settings::FineTuneSettings;
 use crate::task::{Answer, Task};
 
 /// An example's tokens, each side with its end token.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::error::TrainError;
+use crate::train::error::TrainError;
 use crate::{Decay, Optimizer, Schedule};
 
 /// Settings of a pretraining. The defaults are nanoT5's (T5-base 1.1 in 65,536 steps on one GPU).
@@ -105,6 +105,9 @@ impl Default for Settings {
 const MAX_BATCH: usize = 1 << 20;
 
 impl Settings {
+    /// Settings that change nothing about a finished run.
+    pub const NEUTRAL: &[&str] = &["checkpoint_every", "keep_checkpoints", "log_every"];
+
     /// Examples on the device at a time: the batch size of the training text's stream.
     pub fn micro_batch_size(&self) -> usize {
         self.micro_batch_size.unwrap_or(self.batch_size)

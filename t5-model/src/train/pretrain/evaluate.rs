@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use super::error::{Result, TrainError};
 use crate::text::{self, StreamedBatch};
+use crate::train::error::{Result, TrainError};
 use crate::{Evaluation, Session};
 
 /// A model's quality at a step, beside what it took to get there.

@@ -1,18 +1,18 @@
 //! One fine-tuning after another: every seed, and every task or their mixture.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use fusion_core::lineage::Lineage;
 use serde_json::Value;
 use t5_model::text::Tokenizer;
+use t5_model::train::OpenSession;
 
+use crate::data::{TaskData, read_task};
 use crate::error::GlueError;
-use crate::files::{TaskData, read_task};
-use crate::fine_tune::{FineTuning, OpenSession, Progress};
-use crate::keep::Keep;
+use crate::fine_tune::settings::FineTuneSettings;
+use crate::fine_tune::{FineTuning, Keep, Progress};
 use crate::report::{GlueReport, SeedReport};
-use crate::settings::FineTuneSettings;
 use crate::task::Task;
 
 /// A model's fine-tuning on some or all tasks.
@@ -84,20 +84,19 @@ impl Glue<'_> {
         stop: &AtomicBool,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Option<Vec<crate::TaskReport>>, GlueError> {
-        let directory: Option<PathBuf> =
-            self.directory.map(|directory| directory.join(format!("seed-{seed}")));
-        let mut tuning =
-            FineTuning { tasks: data, tokenizer: self.tokenizer, settings: self.settings, seed, keep: None };
-        let (own, submission) = match &directory {
-            Some(directory) => (directory.join(tuning.name()), directory.join("submission")),
-            None => return tuning.run(open, stop, progress),
-        };
-        tuning.keep = Some(Keep {
-            directory: &own,
-            submission: &submission,
+        let mut tuning = FineTuning {
+            tasks: data,
+            tokenizer: self.tokenizer,
+            settings: self.settings,
+            seed,
             lineage: self.lineage,
-            identity: self.identity,
-        });
+            keep: None,
+        };
+        let Some(directory) = self.directory.map(|directory| directory.join(format!("seed-{seed}"))) else {
+            return tuning.run(open, stop, progress);
+        };
+        let (own, submission) = (directory.join(tuning.name()), directory.join("submission"));
+        tuning.keep = Some(Keep { directory: &own, submission: &submission, identity: self.identity });
         tuning.run(open, stop, progress)
     }
 }

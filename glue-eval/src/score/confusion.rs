@@ -43,6 +43,6 @@ impl Confusion {
             let counts = counts.iter().map(usize::to_string);
             lines.push(std::iter::once((*word).to_owned()).chain(counts).collect());
         }
-        crate::table::aligned(&lines)
+        crate::report::table::aligned(&lines)
     }
 }

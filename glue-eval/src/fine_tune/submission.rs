@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::evaluate::Prompts;
+use crate::answer::Prompts;
 use crate::score::Prediction;
 use crate::task::{Answer, EvaluationSet, Task};
 

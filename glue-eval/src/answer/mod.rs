@@ -1,16 +1,18 @@
 //! A model's answers to examples.
 
+pub(crate) mod encoder;
+
 use std::cmp::Reverse;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use t5_model::Session;
 
-use crate::batch::Encoder;
+use crate::answer::encoder::Encoder;
+use crate::data::Example;
 use crate::error::GlueError;
-use crate::files::Example;
+use crate::fine_tune::settings::Scoring;
 use crate::prompt::possible_answers;
 use crate::score::Prediction;
-use crate::settings::Scoring;
 use crate::task::Task;
 
 /// Examples of one file, tokenised once and answered at every evaluation.

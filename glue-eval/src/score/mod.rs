@@ -1,14 +1,16 @@
 //! From a model's outputs to a task's score and to GLUE's average.
 
+mod bootstrap;
+pub(crate) mod confusion;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bootstrap;
-use crate::confusion::Confusion;
-use crate::files::Label;
+use crate::data::Label;
 use crate::metrics::{INVALID_CLASS, INVALID_SCORE};
 use crate::prompt::{parse_class, parse_score, score_text};
+use crate::score::confusion::Confusion;
 use crate::task::{Answer, EvaluationSet, Task, metric_name};
 
 /// What a model answered to one example.

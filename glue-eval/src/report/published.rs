@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crate::error::GlueError;
-use crate::summary::Summary;
-use crate::table::{Cell, Row, columns, titles};
+use crate::report::summary::Summary;
+use crate::report::table::{Cell, Row, columns, titles};
 
 /// Raffel et al. 2020, Table 14, T5-Small, in the order of [`columns`] without the average: of the test sets, from GLUE's
 /// server; fine-tuned on the mixture of all tasks.

@@ -1,11 +1,15 @@
 //! What fine-tuning on some or all tasks came to.
 
+pub(crate) mod published;
+pub(crate) mod summary;
+pub mod table;
+
 use serde::{Deserialize, Serialize};
 
-use crate::files::{Example, Split};
+use crate::data::{Example, Split};
+use crate::fine_tune::settings::{AtStep, FineTuneSettings};
+use crate::report::table::{Row, ScoreTable};
 use crate::score::{GlueScore, TaskScore};
-use crate::settings::{AtStep, FineTuneSettings};
-use crate::table::{Row, ScoreTable};
 use crate::task::Task;
 
 /// A task's score after some steps.
@@ -174,7 +178,7 @@ impl GlueReport {
             "Last step, seed {}, with 95 % confidence intervals from {} bootstrap resamples:\n{}",
             seed.seed,
             self.settings.bootstrap,
-            crate::table::aligned(&lines)
+            crate::report::table::aligned(&lines)
         );
         for report in &seed.tasks {
             for confusion in &report.last.score.confusion {
