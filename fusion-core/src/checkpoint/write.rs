@@ -18,6 +18,7 @@ use crate::{Dtype, Error, Result};
 /// A type that weights can be written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum WeightType {
     F32,
     F16,
@@ -25,18 +26,6 @@ pub enum WeightType {
 }
 
 impl WeightType {
-    /// All of them.
-    pub const ALL: [WeightType; 3] = [WeightType::F32, WeightType::F16, WeightType::Bf16];
-
-    /// The name in recipes and on command lines.
-    pub fn name(self) -> &'static str {
-        match self {
-            WeightType::F32 => "f32",
-            WeightType::F16 => "f16",
-            WeightType::Bf16 => "bf16",
-        }
-    }
-
     /// The type in a file.
     pub fn dtype(self) -> Dtype {
         match self {

@@ -17,7 +17,6 @@ mod report;
 mod run;
 mod section;
 mod verify;
-mod weight_type;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};

@@ -1,5 +1,3 @@
-pub mod options;
-
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
@@ -10,12 +8,12 @@ use pipeline::Compute;
 use pipeline::checkpoint::check_replaceable;
 use pipeline::source::{ModelPlace, corpus};
 use pipeline::stage::Source;
-use pipeline::stage::fuse::{Calibrate, PlannedFusion};
+use pipeline::stage::fuse::{Calibrate, NamedModel, PlannedFusion};
 use pipeline::stage::text::{Data, HeldOut};
 use serde_json::json;
+use t5_model::method::MethodSettings;
 use t5_model::{Backend, Computation};
 
-use self::options::{Options, named};
 use crate::dev::build;
 use crate::terminal::output::{print, print_json};
 use crate::terminal::{Terminal, interrupt, warn, with_advice};
@@ -49,7 +47,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR", required_unless_present = "plan_only")]
     output: Option<PathBuf>,
     #[command(flatten)]
-    options: Options,
+    settings: MethodSettings,
     /// Print the plan and write nothing
     #[arg(long)]
     plan_only: bool,
@@ -88,7 +86,7 @@ impl Arguments {
             interrupt::listen()?;
         }
         let calibrate = self.calibration()?;
-        let fusion = PlannedFusion::new(&named(&self.parents)?, &self.options.settings())?;
+        let fusion = PlannedFusion::new(&named(&self.parents)?, &self.settings)?;
         let fusion = self.calibrated(fusion, calibrate)?;
         fusion.warnings.iter().for_each(warn);
         if let Some(output) = self.output.as_deref().filter(|_| !self.plan_only) {
@@ -113,8 +111,8 @@ impl Arguments {
         let backend = build::backend(self.backend.as_deref().unwrap_or("burn"), self.device.as_deref())?;
         let compute = Compute::new(backend, Computation::on(self.device_of(backend)))?;
         let Source::Path(tokenizer) = &calibrate.data.tokenizer else { return Ok(fusion) };
-        let settings = self.options.settings();
-        let (weights, outcome) = calibrate.run(&fusion, &settings, tokenizer, &compute, "fuse", &Terminal)?;
+        let (weights, outcome) =
+            calibrate.run(&fusion, &self.settings, tokenizer, &compute, "fuse", &Terminal)?;
         eprintln!("{outcome}");
         fusion.calibrated(weights, &outcome)
     }
@@ -132,7 +130,7 @@ impl Arguments {
             max_documents: None,
         };
         let calibrate = Calibrate { data, examples: self.calibrate_examples };
-        calibrate.check(&self.options.settings())?;
+        calibrate.check(&self.settings)?;
         Ok(Some(calibrate))
     }
 
@@ -147,4 +145,14 @@ impl Arguments {
         let first = || backend.devices().into_iter().next().map(|device| device.name);
         self.device.clone().or_else(first).unwrap_or_default()
     }
+}
+
+/// Fetches the parents, and names them by their directories, or by their paths where two directories have the same name.
+pub fn named(parents: &[ModelPlace]) -> Result<Vec<NamedModel>> {
+    let unique =
+        |place: &ModelPlace| !parents.iter().any(|other| other != place && other.name() == place.name());
+    let label = |place: &ModelPlace| if unique(place) { place.name() } else { place.to_string() };
+    let model =
+        |place: &ModelPlace| Ok(NamedModel { label: label(place), directory: place.directory(&Terminal)? });
+    parents.iter().map(model).collect()
 }
