@@ -11,7 +11,7 @@ mod generate;
 pub mod method;
 mod model;
 pub mod optimizer;
-mod parameters;
+pub mod parameters;
 pub mod text;
 pub mod train;
 
@@ -22,7 +22,7 @@ pub use backend::{
 pub use calibrate::Calibration;
 pub use config::{FeedForward, T5Config};
 pub use error::{Error, Result};
-pub use model::{Batch, Comparison, Deviation, IGNORED_LABEL, T5, position_bucket};
+pub use model::{Batch, Comparison, Deviation, IGNORED_LABEL, Probe, position_bucket};
 pub use optimizer::{Decay, Optimizer, Schedule};
 pub use parameters::{
     StoredParameter, initialize, parameter_table, t5x_parameters, training_flops_per_token,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fusion_core::{HostTensor, HostTensors};
 
 use crate::optimizer::ParameterUpdate;
-use crate::{Batch, Error, Optimizer, T5Config};
+use crate::{Batch, Error, Optimizer, Probe, T5Config};
 
 /// Why a step did not happen. The model is as it was before.
 #[derive(Debug, thiserror::Error)]
@@ -146,14 +146,17 @@ pub trait Session {
 
     fn forward(&mut self, batch: &Batch, gradients: bool) -> Result<Forward, SessionError>;
 
-    /// What the norms and linear maps see of a batch at places such as `encoder.final_layer_norm.input` or
-    /// `decoder.block.0.layer.0.SelfAttention.o.output`, `[batch, length, width]` each. Places that there are not are left out.
+    /// The activations of a batch at some places, `[batch, length, width]` each. Places that the model does not have are
+    /// ignored.
+    ///
+    /// # Errors
+    /// The session does not show its activations; that is the default.
     fn activations(
         &mut self,
         batch: &Batch,
-        places: &[&str],
-    ) -> Result<BTreeMap<String, HostTensor>, SessionError> {
-        let _ = (batch, places);
+        probes: &[Probe],
+    ) -> Result<BTreeMap<Probe, HostTensor>, SessionError> {
+        let _ = (batch, probes);
         Err(SessionError::Device("it does not show its activations".into()))
     }
 

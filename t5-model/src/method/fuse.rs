@@ -10,7 +10,7 @@ use super::refusal::check_compatible;
 use super::{
     DepthAlignment, FusionParent, Grown, GrowthMethod, MethodSettings, Paper, Promise, Recorded, first,
 };
-use crate::parameters::{EMBEDDING, with_plain_head};
+use crate::parameters::{Module, with_plain_head};
 use crate::{Result, T5Config};
 
 /// The method's options.
@@ -65,11 +65,12 @@ impl Fuse {
         let parts: Vec<_> = parents.iter().zip(&tables).map(|(parent, table)| parent.part(table)).collect();
         let mut plan = direct_sum(&parts, &self.sum)?;
         if mixed {
+            let embedding = Module::Embedding.weight();
             // A tied embedding's derivative is the sum of two of the child's.
             let places = plan.params.iter_mut().flat_map(|param| &mut param.placements);
             let tied = places.filter(|place| {
                 let parent = parents.get(place.parent);
-                place.source == EMBEDDING && parent.is_some_and(|parent| parent.config.tied_head())
+                place.source == embedding && parent.is_some_and(|parent| parent.config.tied_head())
             });
             tied.for_each(|place| place.gradient = None);
         }

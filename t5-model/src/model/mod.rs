@@ -8,8 +8,8 @@ mod position_bucket;
 
 pub use batch::{Batch, IGNORED_LABEL};
 pub use deviation::{Comparison, Deviation};
-pub use forward::T5;
+pub use forward::Probe;
 pub use position_bucket::position_bucket;
 
 pub(crate) use activation_checkpoints::Checkpointed;
-pub(crate) use forward::{KeyValue, Layout, View, cross_attention};
+pub(crate) use forward::{KeyValue, Layout, T5, View};

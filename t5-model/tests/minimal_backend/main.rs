@@ -6,25 +6,16 @@ mod operations;
 mod plan;
 mod unfinished;
 
-use fusion_core::TensorSource;
 use fusion_core::execute::PlanDevice;
-use t5_model::backend::ModelSession;
-use t5_model::conformance::{Check, operations, suite};
-use t5_model::{Backend, Computation, DeviceInfo, Precision, Session, SessionError, T5Config, backend};
+use t5_model::backend::AnyOps;
+use t5_model::conformance::suite;
+use t5_model::{Backend, Computation, DeviceInfo, Precision, T5Config, backend};
 
 use operations::MinimalOps;
 
 struct Minimal;
 
 inventory::submit!(&Minimal as &'static dyn Backend);
-
-impl Minimal {
-    /// What sessions compute with; refuses devices and precisions that [`Backend::devices`] does not name.
-    fn operations(&self, how: &Computation) -> t5_model::Result<MinimalOps> {
-        (self as &dyn Backend).device(how)?;
-        Ok(MinimalOps::default())
-    }
-}
 
 impl Backend for Minimal {
     fn name(&self) -> &'static str {
@@ -40,22 +31,13 @@ impl Backend for Minimal {
         vec![DeviceInfo { name, description, precisions: vec![Precision::F32] }]
     }
 
-    fn open(
-        &self,
-        how: &Computation,
-        config: &T5Config,
-        weights: &dyn TensorSource,
-    ) -> Result<Box<dyn Session>, SessionError> {
-        Ok(Box::new(ModelSession::new(self.operations(how)?, how, config, weights)?))
+    fn operations(&self, _: &Computation) -> t5_model::Result<Box<dyn AnyOps>> {
+        Ok(Box::new(MinimalOps::default()))
     }
 
     fn plan_device(&self, device: &str) -> t5_model::Result<Box<dyn PlanDevice>> {
-        (self as &dyn Backend).device(&Computation::on(device))?;
+        self.device(&Computation::on(device))?;
         Ok(Box::new(plan::MinimalPlans))
-    }
-
-    fn check_operations(&self, how: &Computation) -> Result<Vec<Check>, SessionError> {
-        operations(self.operations(how)?, how.precision)
     }
 }
 
