@@ -2,12 +2,16 @@
 
 use std::path::PathBuf;
 
+#[cfg(feature = "compute")]
 use crate::Precision;
 use crate::method::{Refusal, SettingsError};
 
+/// What this crate's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Why a model cannot be read, fused or run.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what each variant means")]
 pub enum Error {
     #[error("{}: {problem}", .path.display())]
     Config { path: PathBuf, problem: String },
@@ -33,6 +37,7 @@ pub enum Error {
     NoBackend { name: String, available: String },
     #[error("{backend} has no device {device:?}; available: {available}")]
     NoDevice { backend: String, device: String, available: String },
+    #[cfg(feature = "compute")]
     #[error("{device} does not compute in {precision}; it does in {available}")]
     NoPrecision { device: String, precision: Precision, available: String },
     #[error("the references of the conformance suite: {0}")]

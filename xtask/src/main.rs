@@ -8,6 +8,7 @@ mod terminal;
 use std::process::ExitCode;
 
 // A dependency alone registers nothing: the linker must see a use of it.
+use crate::terminal::causes;
 #[cfg(feature = "burn")]
 use backend_burn as _;
 #[cfg(feature = "dfdx")]
@@ -16,7 +17,6 @@ use backend_dfdx as _;
 use backend_tch as _;
 use clap::Parser;
 use pipeline::Interrupted;
-use pipeline::problems::causes;
 
 use crate::terminal::interrupt;
 

@@ -6,22 +6,35 @@
 //! - `result.json`: its reports, written last;
 //! - `model/`: the model of the last step, if it is to be kept.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use fusion_core::atomic::write_file_atomically;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use t5_model::TensorBoard;
 use t5_model::train::{Checkpoints, Identity, TrainError};
 
-use super::Keep;
+use super::outcome::TaskReport;
+use super::predictions;
+use super::settings::AtStep;
+use super::submission;
 use crate::answer::Prompts;
 use crate::error::GlueError;
-use crate::fine_tune::predictions;
-use crate::fine_tune::settings::AtStep;
-use crate::fine_tune::submission;
-use crate::report::TaskReport;
 use crate::score::Prediction;
+
+/// Where a fine-tuning leaves its files.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep<'a> {
+    /// For everything below; created if it does not exist.
+    pub directory: &'a Path,
+    /// For GLUE's server: the files of one seed's tasks together.
+    pub submission: &'a Path,
+    /// What decides the result besides settings, tasks and seed: names or hashes of the model and the data. What was
+    /// begun with other values is not continued; errors call them by these keys.
+    pub identity: &'a BTreeMap<String, Value>,
+}
 
 /// A directory in use.
 pub(super) struct Directory<'a> {
@@ -64,7 +77,7 @@ impl<'a> Directory<'a> {
         let bytes = fs::read(&path).map_err(|source| GlueError::Io { path: path.clone(), source })?;
         let finished: Finished = serde_json::from_slice(&bytes)
             .map_err(|error| GlueError::Damaged { path: path.clone(), problem: error.to_string() })?;
-        identity.check(&finished.identity, &path)?;
+        identity.check(&finished.identity, &path).map_err(TrainError::from)?;
         Ok(Some(finished.tasks))
     }
 

@@ -1,15 +1,14 @@
-//! Fine-tuning a session, on one task or on several mixed.
+//! Fine-tuning a session on one task, or on a mixture of several.
 
 mod directory;
-pub(crate) mod examples;
+mod examples;
+mod outcome;
 mod predictions;
 mod regime;
 pub(crate) mod sampling;
-pub(crate) mod settings;
+mod settings;
 mod submission;
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use fusion_core::lineage::Lineage;
@@ -19,48 +18,52 @@ use t5_model::text::Tokenizer;
 use t5_model::train::{Checkpoints, Event, Identity, Job, OpenSession, State, Training};
 
 use self::directory::Directory;
+use self::examples::Examples;
 use self::regime::{FineTuningState, Tuning};
+use self::sampling::EpochOrder;
 use crate::answer::Answering;
-use crate::answer::encoder::Encoder;
 use crate::data::TaskData;
 use crate::error::GlueError;
-use crate::fine_tune::examples::Examples;
-use crate::fine_tune::sampling::EpochOrder;
-use crate::fine_tune::settings::FineTuneSettings;
-use crate::report::TaskReport;
 use crate::score::TaskScore;
+
+pub use directory::Keep;
+pub use outcome::{ExampleCount, StepScore, TaskReport};
+pub use settings::{AtStep, FineTuneSettings};
 
 /// What a caller is told while it waits.
 #[derive(Debug)]
 pub enum Progress<'a> {
-    /// A fine-tuning begins; `name` is the task, or `mixture`.
-    Started { name: &'a str, seed: u64, train_examples: usize, dev_examples: usize, steps: u64 },
-    /// What happens in it. An evaluation has one score per task.
+    /// A fine-tuning begins.
+    Started {
+        /// The task, or `mixture`.
+        name: &'a str,
+        /// Of the examples' order and of dropout.
+        seed: u64,
+        /// Examples to train on.
+        train_examples: usize,
+        /// Examples of all development sets together.
+        dev_examples: usize,
+        /// Updates of the weights.
+        steps: u64,
+    },
+    /// Something happens in it. An evaluation gives one score per task.
     Training(Event<'a, TaskScore>),
 }
 
 /// One model and what it is fine-tuned on.
 pub struct FineTuning<'a> {
+    /// One task, or several to be mixed.
     pub tasks: &'a [TaskData],
+    /// The model's.
     pub tokenizer: &'a Tokenizer,
+    /// How to fine-tune; the seeds among them do not count.
     pub settings: &'a FineTuneSettings,
     /// Of the examples' order and of dropout.
     pub seed: u64,
-    /// Of the model that is fine-tuned.
+    /// The lineage of the model that is fine-tuned.
     pub lineage: &'a Lineage,
     /// Where it leaves its files, and continues when it is called again. Without, it leaves nothing.
     pub keep: Option<Keep<'a>>,
-}
-
-/// Where a fine-tuning leaves its files.
-#[derive(Clone, Copy, Debug)]
-pub struct Keep<'a> {
-    pub directory: &'a Path,
-    /// For GLUE's server: the files of one seed's tasks together.
-    pub submission: &'a Path,
-    /// What decides the result besides settings, tasks and seed: names or hashes of the model and the data. What was
-    /// begun with other values is not continued; errors call them by these keys.
-    pub identity: &'a BTreeMap<String, Value>,
 }
 
 impl FineTuning<'_> {
@@ -105,7 +108,7 @@ impl FineTuning<'_> {
         {
             return Ok(Some(reports));
         }
-        let encoder = Encoder::new(self.tokenizer, settings);
+        let encoder = settings.encoder(self.tokenizer);
         let examples = Examples::of(self.tasks, settings, &encoder)?;
         progress(Progress::Started {
             name: self.name(),
@@ -139,7 +142,7 @@ impl FineTuning<'_> {
         let answering =
             Answering { encoder, scoring: settings.score, batch_size: settings.evaluation_batch_size, stop };
         let order = EpochOrder::new(examples.train.len(), self.seed);
-        let mut tuning = Tuning { tuning: self, examples, order, answering, directory };
+        let mut tuning = Tuning { tasks: self.tasks, settings, examples, order, answering, directory };
         let observer = &mut |event: Event<'_, TaskScore>| progress(Progress::Training(event));
         if !training.run(&mut tuning, observer, stop)? {
             return Ok(None);
@@ -161,12 +164,10 @@ impl FineTuning<'_> {
 
     /// What decides the result.
     fn identity(&self) -> Identity {
-        let mut identity = Identity::of_settings(self.settings, FineTuneSettings::NEUTRAL);
-        identity.remove("seeds"); // each is a fine-tuning of its own
+        let mut identity = self.settings.identity(self.seed);
         if let Some(keep) = &self.keep {
             identity.extend(keep.identity);
         }
-        identity.insert("seed", self.seed);
         identity.insert("tasks", self.tasks.iter().map(|data| json!(data.task)).collect::<Value>());
         identity.insert("tokenizer", self.tokenizer.fingerprint());
         identity.sorted()

@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 use t5_model::train::{Progress, Regime, State};
 use t5_model::{Batch, Session, TrainStep};
 
-use super::FineTuning;
 use super::directory::Directory;
+use super::examples::Examples;
+use super::outcome::{StepScore, best};
+use super::sampling::EpochOrder;
+use super::settings::{AtStep, FineTuneSettings};
 use crate::answer::{Answering, Prompts};
+use crate::data::TaskData;
 use crate::error::GlueError;
-use crate::fine_tune::examples::Examples;
-use crate::fine_tune::sampling::EpochOrder;
-use crate::fine_tune::settings::AtStep;
-use crate::report::{StepScore, best};
 use crate::score::{Prediction, TaskScore};
 use crate::task::Task;
 
@@ -85,7 +85,8 @@ impl RunningMean {
 
 /// What a fine-tuning reads and writes.
 pub(super) struct Tuning<'a> {
-    pub tuning: &'a FineTuning<'a>,
+    pub tasks: &'a [TaskData],
+    pub settings: &'a FineTuneSettings,
     pub examples: Examples<'a>,
     pub order: EpochOrder,
     pub answering: Answering<'a>,
@@ -105,7 +106,7 @@ impl Tuning<'_> {
 
     /// Answers a task's test sets for GLUE's server, if asked to at this step. False if it was stopped meanwhile.
     fn submit(&self, at: AtStep, session: &mut dyn Session, test: &[Prompts<'_>]) -> Result<bool, GlueError> {
-        let wanted = self.directory.as_ref().filter(|_| self.tuning.settings.submission == Some(at));
+        let wanted = self.directory.as_ref().filter(|_| self.settings.submission == Some(at));
         let Some(directory) = wanted else { return Ok(true) };
         match self.answers(session, test, &mut |_| {})? {
             Some(sets) => directory.submission(test, &sets).map(|()| true),
@@ -120,7 +121,7 @@ impl Regime for Tuning<'_> {
     type Error = GlueError;
 
     fn batches(&mut self, _: &mut FineTuningState, step: u64) -> Result<Vec<Batch>, GlueError> {
-        let settings = self.tuning.settings;
+        let settings = self.settings;
         let indices = self.order.batch(step, settings.batch_size);
         let examples: Vec<_> =
             indices.iter().filter_map(|&index| self.examples.train.get(index).copied()).collect();
@@ -129,7 +130,7 @@ impl Regime for Tuning<'_> {
     }
 
     fn learning_rate(&self, _: u64) -> f64 {
-        self.tuning.settings.learning_rate
+        self.settings.learning_rate
     }
 
     fn updated(&mut self, state: &mut FineTuningState, result: &TrainStep, _: u64, _: f64) {
@@ -154,14 +155,14 @@ impl Regime for Tuning<'_> {
         let mut done = 0;
         let mut scores = Vec::new();
         let examples = &self.examples;
-        for ((data, dev), test) in self.tuning.tasks.iter().zip(&examples.dev).zip(&examples.test) {
+        for ((data, dev), test) in self.tasks.iter().zip(&examples.dev).zip(&examples.test) {
             let answered = &mut |count| {
                 done += count;
                 progress(done, of);
             };
             let Some(sets) = self.answers(session, dev, answered)? else { return Ok(None) };
             let mut score = TaskScore::new(data.task, &sets);
-            score.add_intervals(&sets, self.tuning.settings.bootstrap);
+            score.add_intervals(&sets, self.settings.bootstrap);
             let best = state.would_be_best(&score);
             if let Some(directory) = &self.directory {
                 directory.predictions(AtStep::Last, dev, &sets)?;
@@ -186,7 +187,7 @@ impl Regime for Tuning<'_> {
     }
 
     fn ends_early(&self, state: &FineTuningState) -> bool {
-        self.tuning.settings.early_stopping.is_some_and(|patience| state.has_stalled(patience))
+        self.settings.early_stopping.is_some_and(|patience| state.has_stalled(patience))
     }
 
     fn conclude(&mut self, session: &mut dyn Session) -> Result<bool, GlueError> {

@@ -1,11 +1,16 @@
+//! How a model is fine-tuned.
+
 use serde::{Deserialize, Serialize};
 use t5_model::Optimizer;
+use t5_model::text::Tokenizer;
+use t5_model::train::Identity;
 
+use crate::answer::{Encoder, Scoring};
 use crate::data::BadRows;
 use crate::error::GlueError;
 
 /// How a model is fine-tuned. The defaults are T5's (Raffel et al. 2020, section 3.1.2): batches of 128 for 2^18 steps,
-/// Adafactor at a constant 1e-3, dropout 0.1, an evaluation every 5,000 steps.
+/// Adafactor at a constant rate of 1e-3, dropout 0.1, an evaluation every 5,000 steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
@@ -18,7 +23,7 @@ pub struct FineTuneSettings {
     pub batch_size: usize,
     /// Examples on the device at once.
     ///
-    /// Gradients add up over a batch's micro-batches.
+    /// Gradients are summed over a batch's micro-batches.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.micro_batch_size))]
     pub micro_batch_size: usize,
     /// What updates the weights.
@@ -30,23 +35,23 @@ pub struct FineTuneSettings {
     /// Share of activations that are dropped.
     #[cfg_attr(feature = "clap", arg(long, value_name = "RATE", default_value_t = DEFAULT.dropout))]
     pub dropout: f64,
-    /// Factor of log(Z)² in the loss.
+    /// Factor of `log(Z)²` in the loss (T5X: 1e-4).
     #[cfg_attr(feature = "clap", arg(skip = DEFAULT.z_loss))]
     pub z_loss: f64,
-    /// Limit of the gradient's norm; T5 has none.
+    /// The norm that all gradients together are scaled down to; T5 does not clip.
     #[cfg_attr(feature = "clap", arg(skip = DEFAULT.clip_norm))]
     pub clip_norm: Option<f64>,
     /// Tokens of an input, longer ones are cut.
     ///
-    /// They count the end token, before which an input is cut (seqio's `append_eos_after_trim`).
+    /// The length includes the end token, before which longer inputs are cut (seqio's `append_eos_after_trim`).
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.input_length))]
     pub input_length: usize,
-    /// Tokens of a target with its end token, and the most that are generated.
+    /// The most tokens of a target, end token included, and the most that are generated.
     #[cfg_attr(feature = "clap", arg(skip = DEFAULT.target_length))]
     pub target_length: usize,
     /// One model for all tasks, trained on their examples mixed in proportion to their number.
     ///
-    /// Otherwise there is one model a task.
+    /// Otherwise, there is one model per task.
     #[cfg_attr(feature = "clap", arg(long))]
     pub mixture: bool,
     /// Updates between two evaluations; the last step is always evaluated.
@@ -60,7 +65,7 @@ pub struct FineTuneSettings {
     pub score: Scoring,
     /// End a fine-tuning once so many evaluations in a row have brought no better score.
     ///
-    /// That is, none of its tasks a better one.
+    /// That is, no better score of any of its tasks.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub early_stopping: Option<u64>,
     /// Resamples of the examples for confidence intervals; 0 for none.
@@ -103,37 +108,24 @@ pub struct FineTuneSettings {
     pub log_every: u64,
 }
 
-/// How a model's answer to a prompt is taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
-pub enum Scoring {
-    /// Greedy decoding, as T5 does; what is no answer is invalid.
-    #[default]
-    Generate,
-    /// The most likely of the possible answers: cheaper, and never invalid.
-    ///
-    /// These are the label words, or the numbers from 0.0 to 5.0 in steps of 0.2.
-    Rank,
-}
-
-/// A step of a fine-tuning that is reported.
+/// One of the steps of a fine-tuning that are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum AtStep {
     /// Where each task scored best on its development set.
     ///
-    /// The evaluation with the task's highest mean of metrics, the earliest of several. T5 reports this one; having
-    /// been chosen on the development set itself, it is optimistic.
+    /// The evaluation with the task's highest mean of metrics, the earliest of several. T5 reports this one. It is
+    /// optimistic, having been chosen on the development set itself.
     Best,
     /// The last.
     ///
-    /// Nothing was chosen by it.
+    /// Nothing was chosen for it.
     Last,
 }
 
 impl AtStep {
+    /// `best` or `last`.
     pub fn name(self) -> &'static str {
         match self {
             AtStep::Best => "best",
@@ -177,18 +169,35 @@ impl Default for FineTuneSettings {
 }
 
 impl FineTuneSettings {
-    /// Settings that change nothing about a finished fine-tuning.
+    /// Settings that make no difference once a fine-tuning has finished.
     pub const NEUTRAL: &[&str] = &["checkpoint_every", "log_every"];
 
+    /// The settings that decide the result of the fine-tuning with this seed.
+    pub(super) fn identity(&self, seed: u64) -> Identity {
+        let mut identity = Identity::of_settings(self, Self::NEUTRAL);
+        identity.remove("seeds"); // each is a fine-tuning of its own
+        identity.insert("seed", seed);
+        identity
+    }
+
+    pub(crate) fn encoder<'a>(&self, tokenizer: &'a Tokenizer) -> Encoder<'a> {
+        Encoder { tokenizer, input_length: self.input_length, target_length: self.target_length }
+    }
+
+    /// What to do with rows that are no examples.
     pub fn bad_rows(&self) -> BadRows {
         if self.skip_bad_rows { BadRows::Skip } else { BadRows::Refuse }
     }
 
+    /// All seeds, in order.
     pub fn all_seeds(&self) -> impl Iterator<Item = u64> {
         (0..self.seeds).map(|number| self.seed.wrapping_add(number))
     }
 
-    /// An error that names the first setting that cannot be used.
+    /// Checks every setting by itself.
+    ///
+    /// # Errors
+    /// [`GlueError::Setting`] for the first setting that cannot be used.
     pub fn check(&self) -> Result<(), GlueError> {
         let at_least_one = [
             ("batch_size", self.batch_size == 0),

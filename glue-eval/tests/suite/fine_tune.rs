@@ -407,8 +407,8 @@ fn an_interrupted_fine_tuning_goes_on() {
     let other = FineTuneSettings { learning_rate: 0.5, ..settings };
     let error = glue(folder.path(), Some(whole.path()), &other, &mut open, &mut |_, _| {}).unwrap_err();
     let GlueError::Training { error, .. } = error else { panic!("{error}") };
-    let TrainError::Changed { difference, .. } = *error else { panic!("{error}") };
-    assert_eq!(difference.key, "learning_rate");
+    let TrainError::Changed(changed) = *error else { panic!("{error}") };
+    assert_eq!(changed.difference.key, "learning_rate");
     fs::write(whole.path().join("seed-0/mixture/result.json"), "{").unwrap();
     let error = glue(folder.path(), Some(whole.path()), &settings, &mut open, &mut |_, _| {}).unwrap_err();
     assert!(matches!(&error, GlueError::Damaged { .. }), "{error}");

@@ -23,6 +23,7 @@ pub type Open<'a> = dyn Fn(&T5Config, &HostTensors) -> Result<Box<dyn Session>, 
 pub struct Calibration<'a> {
     /// Opens a model on the device.
     pub open: &'a Open<'a>,
+    /// The text that both models read.
     pub batches: &'a [Batch],
     /// Told after every step how many of how many are done, and whether to go on.
     pub progress: &'a dyn Fn(usize, usize) -> bool,

@@ -6,9 +6,11 @@ use crate::{Error, Result, SessionError};
 /// What was compared, and how far apart it was at worst.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Check {
+    /// What was compared.
     pub name: String,
     /// The largest deviation, relative to the largest expected value.
     pub worst: f64,
+    /// The largest deviation that passes.
     pub allowed: f64,
     /// What the device said, if it failed or panicked. The deviation is infinite then.
     pub failure: Option<String>,
@@ -34,6 +36,7 @@ impl Check {
         Ok(Check { name: name.into(), worst, allowed, failure })
     }
 
+    /// Whether the deviation is allowed.
     pub fn passed(&self) -> bool {
         self.worst <= self.allowed
     }

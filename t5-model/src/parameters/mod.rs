@@ -6,6 +6,7 @@ mod initialize;
 mod module;
 mod t5x;
 mod table;
+#[cfg(feature = "compute")]
 mod weights;
 
 pub use flops::training_flops_per_token;
@@ -15,6 +16,7 @@ pub use t5x::{StoredParameter, t5x_parameters};
 pub use table::{Parameter, parameter_table, parameters};
 
 pub(crate) use table::{Block, table_with_blocks, with_plain_head};
+#[cfg(feature = "compute")]
 pub(crate) use weights::{
     AttentionWeights, DecoderBlock, EncoderBlock, FeedForwardInput, FeedForwardWeights, Weight, Weights,
 };

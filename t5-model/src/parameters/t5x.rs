@@ -12,6 +12,7 @@ const TARGETS: [&str; 2] = ["optimizer/target/", "target/"];
 /// Where weights keep a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredParameter {
+    /// The name of the array.
     pub tensor: String,
     /// Whether the parameter is the tensor's transpose.
     pub transposed: bool,

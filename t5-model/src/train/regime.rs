@@ -12,9 +12,11 @@ use crate::{Batch, Session, TrainStep};
 
 /// One kind of training: which batches it trains on, at which learning rate, and how it measures the model.
 pub trait Regime {
+    /// Where such a training stands.
     type State: State;
     /// What an evaluation finds.
     type Evaluation;
+    /// What can go wrong, including what can go wrong in the loop.
     type Error: From<TrainError>;
 
     /// The micro-batches of an update, counted from 1.
@@ -79,8 +81,10 @@ pub trait Regime {
 
 /// Where a training stands after an update: what a checkpoint holds besides the model and the optimiser's moments.
 pub trait State: Clone + Default + PartialEq + Serialize + DeserializeOwned {
+    /// How far the training has come.
     fn progress(&self) -> Progress;
 
+    /// Called by the loop after each update.
     fn set_progress(&mut self, progress: Progress);
 
     /// Whether the model of this step has been evaluated.
@@ -117,28 +121,55 @@ impl Progress {
 pub enum Event<'a, E> {
     /// Training continues from a checkpoint.
     Resumed {
+        /// Its directory.
         checkpoint: &'a Path,
+        /// Updates behind it.
         step: u64,
         /// Lines of metrics that were written before the checkpoint and are gone.
         missing_metrics: u64,
     },
     /// One update is done.
     Step {
+        /// Counted from 1.
         step: u64,
         /// Mean cross-entropy of the target tokens in nats, without z-loss.
         loss: f64,
         /// Share of the target tokens predicted right.
         accuracy: f64,
+        /// Of all gradients together, before clipping.
         gradient_norm: f64,
+        /// Of this update.
         learning_rate: f64,
         /// Input and target tokens of this update.
         tokens: u64,
+        /// How long it took; a mean, if the device is asynchronous.
         seconds: f64,
     },
     /// An evaluation is under way.
-    Evaluating { step: u64, done: usize, of: usize },
-    /// An evaluation is complete; `seconds` is how long it took, with all others of this step.
-    Evaluated { step: u64, evaluation: &'a E, seconds: f64 },
+    Evaluating {
+        /// Updates so far.
+        step: u64,
+        /// Examples evaluated so far.
+        done: usize,
+        /// All examples to evaluate.
+        of: usize,
+    },
+    /// An evaluation is complete.
+    Evaluated {
+        /// Updates so far.
+        step: u64,
+        /// What it found.
+        evaluation: &'a E,
+        /// How long all evaluations of this step took together.
+        seconds: f64,
+    },
     /// A checkpoint is on disk.
-    CheckpointWritten { path: &'a Path, step: u64, seconds: f64 },
+    CheckpointWritten {
+        /// Its directory.
+        path: &'a Path,
+        /// Updates behind it.
+        step: u64,
+        /// How long it took.
+        seconds: f64,
+    },
 }

@@ -41,7 +41,7 @@ pub(super) struct Snapshot<'a, S> {
     /// Of the model as it is now, without the hash of its weights.
     pub lineage: Lineage,
     pub tokenizer: &'a Tokenizer,
-    /// What the session's moments are of, with the updates behind them; `None` to leave them out.
+    /// The optimiser whose moments the session has, and the updates behind them; `None` to leave them out.
     pub optimizer: Option<(Optimizer, u64)>,
 }
 
@@ -49,7 +49,7 @@ impl<S: Serialize> Snapshot<'_, S> {
     /// Writes the checkpoint, or nothing.
     ///
     /// # Errors
-    /// [`TrainError::NonFiniteWeights`], or what is wrong with session or files.
+    /// [`TrainError::NonFiniteWeights`], or whatever the session or the files fail with.
     pub fn write(self, session: &dyn Session, directory: &Path) -> Result<()> {
         let Snapshot { state, identity, mut lineage, tokenizer, optimizer } = self;
         let weights = session.export()?;
@@ -58,7 +58,7 @@ impl<S: Serialize> Snapshot<'_, S> {
             write_json(directory, "config.json", &session.config().to_json())?;
             Writer::default().weights(directory, LazyTensor::all(&weights)?)?;
             tokenizer.save(directory)?;
-            // Of what arrived in the file, not of what was sent there.
+            // The hash of what arrived in the file, not of what was sent there.
             let weights_blake3 = Checkpoint::open(directory)?.blake3()?;
             let optimizer_blake3 = match optimizer {
                 Some((optimizer, step)) => {
@@ -103,7 +103,7 @@ impl<S: DeserializeOwned> Saved<S> {
         Ok(Saved { state, identity, weights_blake3, optimizer_blake3 })
     }
 
-    /// Reads all weights and the optimiser's moments, and compares them with their hashes. Gives the moments.
+    /// Reads all weights and the optimiser's moments, compares them with their hashes, and returns the moments.
     ///
     /// # Errors
     /// A hash that differs, or a file that cannot be read.
@@ -145,7 +145,7 @@ fn write_json(directory: &Path, name: &str, value: &impl Serialize) -> Result<()
     Ok(write_file_atomically(&path, format!("{text}\n").as_bytes())?)
 }
 
-/// The weights of the last update are only looked at by the next one.
+/// A session checks weights only in the next update, and this may have been the last.
 fn check_finite(weights: &HostTensors) -> Result<()> {
     for (parameter, tensor) in weights {
         if !tensor.data.par_iter().all(|value| value.is_finite()) {

@@ -41,22 +41,25 @@ pub struct Job<'a> {
     pub checkpoint_every: u64,
     /// Updates between two entries of the log.
     pub log_every: u64,
+    /// How gradients become updates.
     pub optimizer: Optimizer,
-    /// The optimiser's state to start with.
+    /// The optimiser's state to start with, if not an empty one.
     pub carried: Option<&'a OptimizerState>,
     /// The norm that all gradients together are scaled down to.
     pub clip_norm: Option<f64>,
     /// Factor of `log(Z)²` in the loss.
     pub z_loss: f64,
+    /// Its rate and its seed.
     pub dropout: Dropout,
+    /// Where to keep checkpoints.
     pub checkpoints: Checkpoints,
     /// What decides the result; checkpoints of another identity are not continued.
     pub identity: Identity,
-    /// Of the model to start from.
+    /// The lineage of the model to start from.
     pub lineage: &'a Lineage,
     /// What the trained model's lineage says of this training besides its length.
     pub record: Map<String, Value>,
-    /// Saved beside the weights.
+    /// Saved with the weights.
     pub tokenizer: &'a Tokenizer,
 }
 
@@ -71,6 +74,7 @@ impl Job<'_> {
 pub struct Training<'a, S> {
     job: Job<'a>,
     session: Box<dyn Session>,
+    /// Where it stands.
     pub state: S,
     /// What the newest checkpoint holds.
     saved: Option<S>,

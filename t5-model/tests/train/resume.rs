@@ -6,9 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 
 use insta::assert_snapshot;
-use t5_model::train::{Metrics, Outcome, read_metrics};
+use t5_model::train::{Metrics, Outcome, PretrainingEvent as Event, read_metrics};
 
-use crate::toy::{Event, Fault, Trial, settings};
+use crate::toy::{Fault, Trial, settings};
 
 /// Everything a run leaves that does not depend on the time: the model's files, the metrics, what the run came to.
 #[derive(Debug, PartialEq)]

@@ -4,6 +4,8 @@
 
 pub mod checkpoint;
 mod compute;
+mod json;
+mod located;
 pub mod numbers;
 pub mod problems;
 pub mod recipe;
@@ -15,5 +17,6 @@ mod warning;
 pub mod watch;
 
 pub use compute::Compute;
+pub use json::write_json;
 pub use warning::Warning;
 pub use watch::{Interrupted, Note, Silent, Stoppable, Watch};

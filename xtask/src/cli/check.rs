@@ -5,7 +5,7 @@ use clap::Args;
 use fusion_core::atomic::free_space;
 use pipeline::checkpoint::check_replaceable;
 use pipeline::numbers::{bytes, thousands};
-use pipeline::problems::{Problems, causes};
+use pipeline::problems::Problems;
 use pipeline::report::table::Table;
 use pipeline::source::ModelPlace;
 use pipeline::stage::fuse::{Parents, PlannedFusion};
@@ -15,7 +15,7 @@ use t5_model::{T5Config, parameter_table};
 
 use super::fuse::named;
 use crate::terminal::output::{print, print_json};
-use crate::terminal::with_advice;
+use crate::terminal::{Asked, causes, with_advice};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -118,7 +118,7 @@ impl Arguments {
             memory: fusion.memory()?,
             training_memory: child.parameters.saturating_mul(16),
             child,
-            warnings: fusion.warnings.iter().map(with_advice).collect(),
+            warnings: fusion.warnings.iter().map(|warning| with_advice(warning, Asked::ByFlags)).collect(),
         })
     }
 }

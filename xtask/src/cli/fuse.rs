@@ -7,7 +7,7 @@ use fusion_core::execute::PlanDevice;
 use pipeline::Compute;
 use pipeline::checkpoint::check_replaceable;
 use pipeline::source::{ModelPlace, corpus};
-use pipeline::stage::Source;
+use pipeline::stage::Input;
 use pipeline::stage::fuse::{Calibrate, NamedModel, PlannedFusion};
 use pipeline::stage::text::{Data, HeldOut};
 use serde_json::json;
@@ -16,7 +16,7 @@ use t5_model::{Backend, Computation};
 
 use crate::dev::build;
 use crate::terminal::output::{print, print_json};
-use crate::terminal::{Terminal, interrupt, warn, with_advice};
+use crate::terminal::{Asked, Terminal, interrupt, warn, with_advice};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -93,7 +93,8 @@ impl Arguments {
             fusion.write(output, "fuse", device.as_deref(), &Terminal)?;
         }
         if self.json {
-            let warnings: Vec<String> = fusion.warnings.iter().map(with_advice).collect();
+            let warnings: Vec<String> =
+                fusion.warnings.iter().map(|warning| with_advice(warning, Asked::ByFlags)).collect();
             return print_json(
                 &json!({ "plan": fusion.plan, "config": fusion.child.to_json(), "warnings": warnings }),
             );
@@ -110,7 +111,7 @@ impl Arguments {
         let Some(calibrate) = calibrate else { return Ok(fusion) };
         let backend = build::backend(self.backend.as_deref().unwrap_or("burn"), self.device.as_deref())?;
         let compute = Compute::new(backend, Computation::on(self.device_of(backend)))?;
-        let Source::Path(tokenizer) = &calibrate.data.tokenizer else { return Ok(fusion) };
+        let Input::Path(tokenizer) = &calibrate.data.tokenizer else { return Ok(fusion) };
         let (weights, outcome) =
             calibrate.run(&fusion, &self.settings, tokenizer, &compute, "fuse", &Terminal)?;
         eprintln!("{outcome}");
@@ -125,7 +126,7 @@ impl Arguments {
         let data = Data {
             text: text.collect::<Result<_>>()?,
             held_out: HeldOut::Every(HELD_OUT_EVERY),
-            tokenizer: Source::Path(first.directory(&Terminal)?),
+            tokenizer: Input::Path(first.directory(&Terminal)?),
             input_length: self.calibrate_input_length,
             max_documents: None,
         };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use glue_eval::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
 use pipeline::numbers::{bytes, count, duration};
-use t5_model::train::{EvaluationPoint, Event};
+use t5_model::train::{Event, PretrainingEvent};
 
 /// How far apart plain lines are.
 const LINE_EVERY: Duration = Duration::from_secs(15);
@@ -86,7 +86,7 @@ impl TrainingProgress {
         TrainingProgress { display: Display::new(name, steps), steps, recent: VecDeque::new() }
     }
 
-    pub fn observe(&mut self, event: &Event<'_, EvaluationPoint>) {
+    pub fn observe(&mut self, event: &PretrainingEvent<'_>) {
         match event {
             Event::Step { step, loss, tokens, seconds, .. } => {
                 if self.recent.len() == RECENT {

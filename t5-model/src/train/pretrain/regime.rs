@@ -4,11 +4,10 @@ use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
 
-use super::OpenEvaluationText;
 use super::evaluate::{EvaluationPoint, evaluate_unless};
 use super::metrics::{Metrics, MetricsFile, Window};
 use super::settings::Settings;
-use crate::text::{DataPosition, SpanCorruptionStream};
+use crate::text::{self, DataPosition, SpanCorruptionStream};
 use crate::train::error::{Intact, Result, TrainError};
 use crate::train::regime::{Progress, Regime, State};
 use crate::{Batch, Session, TensorBoard, TrainStep};
@@ -42,6 +41,9 @@ impl State for PretrainingState {
         self.evaluations.last().is_some_and(|point| point.step == self.step)
     }
 }
+
+/// Opens the evaluation text at its beginning.
+pub type OpenEvaluationText<'a> = dyn FnMut() -> text::Result<SpanCorruptionStream> + 'a;
 
 /// What a pretraining reads and writes.
 pub(super) struct Pretraining<'a> {

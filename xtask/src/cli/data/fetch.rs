@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use glue_eval::Task;
 use glue_eval::data::Split;
-use pipeline::source::glue::{self, Address, Fetched, Sums, Website};
+use pipeline::source::glue::{self, Address, Checksums, Fetched, Website};
 use pipeline::source::hub::HubName;
 
 use crate::terminal::Terminal;
@@ -64,7 +64,7 @@ impl Arguments {
         let tasks = if self.tasks.is_empty() { Task::ALL.to_vec() } else { self.tasks.clone() };
         fs::create_dir_all(&self.output)
             .with_context(|| format!("cannot create {}", self.output.display()))?;
-        let known = Sums::read(&self.output)?.unwrap_or_default();
+        let known = Checksums::read(&self.output)?.unwrap_or_default();
         let mut files = Vec::new();
         let mut missing = Vec::new();
         let mut add = |task, split, fetched: Vec<Fetched>| {
@@ -95,7 +95,7 @@ impl Arguments {
         }
         let mut sums: BTreeMap<String, String> = known.0;
         sums.extend(files.into_iter().map(|file| (file.name, file.hash)));
-        Sums(sums).write(&self.output)?;
+        Checksums(sums).write(&self.output)?;
         print(&text)
     }
 }

@@ -1,10 +1,10 @@
 //! Where GLUE's files come from.
 
+mod checksums;
 #[cfg(feature = "hub")]
 mod download;
 #[cfg(feature = "hub")]
 mod hub;
-mod sums;
 #[cfg(feature = "hub")]
 mod web;
 
@@ -17,9 +17,9 @@ use glue_eval::Task;
 
 use super::hub::HubName;
 
+pub use checksums::Checksums;
 #[cfg(feature = "hub")]
 pub use hub::{copy, fetch};
-pub use sums::Sums;
 #[cfg(feature = "hub")]
 pub use web::{Address, Fetched, Website};
 

@@ -10,7 +10,7 @@ use glue_eval::Task;
 use glue_eval::data::Split;
 use ureq::Agent;
 
-use super::Sums;
+use super::Checksums;
 use super::download::{Download, Outcome, is_absent};
 use crate::source::digest::sha256;
 use crate::{Note, Watch};
@@ -28,7 +28,7 @@ pub struct Website<'a> {
     agent: Agent,
     watch: &'a dyn Watch,
     /// If it has a `SHA256SUMS`.
-    sums: Option<Sums>,
+    sums: Option<Checksums>,
 }
 
 impl<'a> Website<'a> {
@@ -46,8 +46,8 @@ impl<'a> Website<'a> {
         Ok(website)
     }
 
-    fn sums(&self) -> Result<Option<Sums>> {
-        let url = self.url(Sums::NAME);
+    fn sums(&self) -> Result<Option<Checksums>> {
+        let url = self.url(Checksums::NAME);
         let failed = || format!("cannot fetch {url}");
         let mut answer = self.agent.get(&url).call().with_context(failed)?;
         if is_absent(answer.status()) {
@@ -59,7 +59,7 @@ impl<'a> Website<'a> {
             failed(),
             answer.status()
         );
-        Sums::parse(&answer.body_mut().read_to_string().with_context(failed)?, &url).map(Some)
+        Checksums::parse(&answer.body_mut().read_to_string().with_context(failed)?, &url).map(Some)
     }
 
     fn url(&self, name: &str) -> String {
@@ -67,7 +67,7 @@ impl<'a> Website<'a> {
     }
 
     /// Fetches a split's files into a folder; `known` are hashes that files there should have. None: the split is not there.
-    pub fn fetch(&self, task: Task, split: Split, output: &Path, known: &Sums) -> Result<Vec<Fetched>> {
+    pub fn fetch(&self, task: Task, split: Split, output: &Path, known: &Checksums) -> Result<Vec<Fetched>> {
         for names in self.candidates(task, split) {
             let files: Result<Vec<_>> = names.iter().map(|name| self.file(name, output, known)).collect();
             let files: Option<Vec<Fetched>> = files?.into_iter().collect();
@@ -98,7 +98,7 @@ impl<'a> Website<'a> {
     }
 
     /// A file that is there and has the hash that it should have is not fetched again.
-    fn file(&self, name: &str, output: &Path, known: &Sums) -> Result<Option<Fetched>> {
+    fn file(&self, name: &str, output: &Path, known: &Checksums) -> Result<Option<Fetched>> {
         let path = output.join(name);
         let announced = self.sums.as_ref().and_then(|sums| sums.0.get(name));
         if path.exists() {
@@ -106,7 +106,7 @@ impl<'a> Website<'a> {
             if announced.or(known.0.get(name)).is_none_or(|expected| *expected == hash) {
                 return Ok(Some(Fetched { name: name.to_owned(), hash, anew: false }));
             }
-            let checksums = Sums::NAME;
+            let checksums = Checksums::NAME;
             self.watch.note(&path.display().to_string(), &Note::FetchedAgain { checksums });
         }
         if let Some(folder) = path.parent() {

@@ -11,7 +11,7 @@ use t5_model::optimizer::{CarryOptimizer, OptimizerState};
 
 use super::PlannedFusion;
 use crate::Warning;
-use crate::checkpoint::tokenizer_of;
+use crate::checkpoint::{known_lineage, tokenizer_of};
 use crate::problems::Problems;
 
 /// A model to fuse: a name for texts, and its checkpoint.
@@ -70,7 +70,9 @@ impl Parents {
             .checkpoints
             .iter()
             .zip(&self.models)
-            .map(|(checkpoint, model)| problems.keep(lineage(checkpoint, model, &mut warnings)).flatten())
+            .map(|(checkpoint, model)| {
+                problems.keep(known_lineage(checkpoint, Some(&model.label), &mut warnings)).flatten()
+            })
             .collect();
         let carry = settings.optimizer;
         let carried = self.models.iter().filter(|_| carry != CarryOptimizer::Reset);
@@ -105,20 +107,6 @@ impl Parents {
 /// The optimiser's state that a parent was left with.
 fn optimizer_of(model: &FusionParent) -> Result<OptimizerState> {
     Ok(OptimizerState::open(&model.path, model.blake3.as_deref().unwrap_or_default())?)
-}
-
-/// A parent's lineage, if it is that of its weights.
-fn lineage(
-    checkpoint: &Checkpoint,
-    model: &FusionParent,
-    warnings: &mut Vec<Warning>,
-) -> Result<Option<Lineage>> {
-    let lineage = checkpoint.lineage()?;
-    let matches = |lineage: &Lineage| lineage.blake3.is_none() || lineage.blake3 == model.blake3;
-    if lineage.as_ref().is_some_and(|lineage| !matches(lineage)) {
-        warnings.push(Warning::OtherWeights { model: Some(model.label.clone()) });
-    }
-    Ok(lineage.filter(matches))
 }
 
 /// The parents must speak of the same tokens.

@@ -6,7 +6,7 @@ use t5_model::backend::AnyOps;
 use t5_model::conformance::suite;
 use t5_model::{Backend, Computation, DeviceInfo, Session, SessionError, T5Config};
 
-use crate::Minimal;
+use crate::minimal_backend::Minimal;
 
 /// Has operations, but no sessions and no plans.
 struct Unfinished;

@@ -1,6 +1,5 @@
 //! Fusing random models of random sizes: under the property, the child is the ensemble of its parents.
 
-use backend_burn as _;
 use fusion_core::execute::Executor;
 use fusion_core::grow::DirectSum;
 use fusion_core::plan::{Fill, Normalisation, StandardDeviation};
@@ -9,6 +8,8 @@ use proptest::prelude::*;
 use t5_model::conformance::random_weights;
 use t5_model::method::{DepthAlignment, Fuse, FusionParent, Grown, GrowthMethod};
 use t5_model::{Batch, FeedForward, T5Config};
+
+use crate::open;
 
 const NOISE: Fill = Fill::normal(StandardDeviation::Relative(0.1), 7);
 
@@ -47,9 +48,7 @@ fn batch() -> Batch {
 }
 
 fn logits(config: &T5Config, weights: &HostTensors) -> Vec<f32> {
-    let mut session =
-        t5_model::backend("burn").unwrap().open(&t5_model::Computation::on("cpu"), config, weights).unwrap();
-    session.forward(&batch(), false).unwrap().logits.data
+    open(config, weights).forward(&batch(), false).unwrap().logits.data
 }
 
 fn parent((label, config): (&str, &T5Config)) -> FusionParent {
@@ -140,11 +139,7 @@ fn absent_features_learn_with_cross_connections() {
         let Grown { plan, child: config } = fuse.grow(&parents).unwrap();
         assert_eq!(plan.warnings().is_empty(), learns);
         let child = Executor::new(&plan, &[&models[0], &models[1]]).unwrap().in_memory().unwrap();
-        let mut session = t5_model::backend("burn")
-            .unwrap()
-            .open(&t5_model::Computation::on("cpu"), &config, &child)
-            .unwrap();
-        let gradients = session.forward(&batch(), true).unwrap().gradients;
+        let gradients = open(&config, &child).forward(&batch(), true).unwrap().gradients;
         // The rows of the shallow parent's hidden features, [d_ff, d_model].
         let hidden = &gradients["encoder.block.1.layer.1.DenseReluDense.wi_0.weight"];
         assert_eq!(hidden.shape, [11, 14]);

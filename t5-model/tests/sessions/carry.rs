@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use backend_burn as _;
 use fusion_core::carry::Carry;
 use fusion_core::checkpoint::{LazyTensor, TensorFile, Writer};
 use fusion_core::execute::Executor;
@@ -19,13 +18,11 @@ use t5_model::method::{
     SelfFusion, Stack, Widths,
 };
 use t5_model::optimizer::{CarriedState, CarryOptimizer, OptimizerState, write_optimizer_state};
-use t5_model::{Batch, Dropout, Optimizer, Session, T5Config, Update, parameter_table};
+use t5_model::{Batch, Dropout, Optimizer, T5Config, Update, parameter_table};
+
+use crate::open;
 
 type Gradients = BTreeMap<String, HostTensor>;
-
-fn open(config: &T5Config, weights: &HostTensors) -> Box<dyn Session> {
-    t5_model::backend("burn").unwrap().open(&t5_model::Computation::on("cpu"), config, weights).unwrap()
-}
 
 /// Two texts of the given length and their continuations.
 fn batch(vocabulary: i32, length: usize, seed: u64) -> Batch {

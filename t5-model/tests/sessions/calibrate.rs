@@ -1,6 +1,5 @@
 //! Children under the fusion rule, fitted to the ensembles of their parents.
 
-use backend_burn as _;
 use fusion_core::execute::Executor;
 use fusion_core::grow::DirectSum;
 use fusion_core::plan::Normalisation;
@@ -13,7 +12,7 @@ use t5_model::{Batch, Calibration, Comparison, FeedForward, Session, SessionErro
 const VOCABULARY: usize = 24;
 
 fn open(config: &T5Config, weights: &HostTensors) -> Result<Box<dyn Session>, SessionError> {
-    t5_model::backend("burn").unwrap().open(&t5_model::Computation::on("cpu"), config, weights)
+    t5_model::backend("minimal").unwrap().open(&t5_model::Computation::on("cpu"), config, weights)
 }
 
 /// Random weights, the first parent's residual stream twice as large as the others'.

@@ -1,27 +1,16 @@
-//! Beyond the conformance suite: fusions against transformers wherever blocks go, fused against plain operations, threads.
+//! Fusions against transformers, beyond the conformance suite: wherever blocks go, and under the rule.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use backend_burn as _;
 use fusion_core::checkpoint::{Checkpoint, TensorFile};
 use fusion_core::execute::Executor;
 use fusion_core::grow::DirectSum;
 use fusion_core::plan::Normalisation;
 use fusion_core::{HostTensor, TensorSource};
 use t5_model::method::{DepthAlignment, Fuse, FusionParent, Grown, GrowthMethod};
-use t5_model::{Batch, Session, T5Config};
+use t5_model::{Batch, T5Config};
 
-fn goldens() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../t5-model/tests/goldens")
-}
-
-fn open_on(device: &str, config: &T5Config, weights: &dyn TensorSource) -> Box<dyn Session> {
-    t5_model::backend("burn").unwrap().open(&t5_model::Computation::on(device), config, weights).unwrap()
-}
-
-fn open(config: &T5Config, weights: &dyn TensorSource) -> Box<dyn Session> {
-    open_on("cpu", config, weights)
-}
+use crate::open;
 
 fn integers(file: &TensorFile, name: &str) -> (Vec<usize>, Vec<i64>) {
     let view = file.view(name).unwrap();
@@ -62,7 +51,8 @@ fn aligned_fusion_error(
     normalisation: Normalisation,
     depth: DepthAlignment,
 ) -> f64 {
-    let directory = goldens().join("fusion").join(family);
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/conformance/goldens");
+    let directory = goldens.join("fusion").join(family);
     let checkpoints: Vec<_> =
         names.iter().map(|name| Checkpoint::open(&directory.join(name)).unwrap()).collect();
     let parents: Vec<_> = names
@@ -113,74 +103,4 @@ fn self_fusion_changes_nothing_under_either_normalisation() {
 #[test]
 fn fusion_under_the_rule_is_inexact() {
     assert!(fusion_error("untied", &["parent_0", "parent_1"], Normalisation::Rule) > 1e-3);
-}
-
-/// Two updates with dropout, gradient accumulation, clipping and z-loss, in groups of unequal width: the fused kernels
-/// against burn's own operations and gradients.
-#[test]
-fn training_is_the_same_with_fused_and_plain_operations() {
-    for (gated, tied) in [(true, false), (false, true)] {
-        let mut config = T5Config::v1_1(67, 20, 3, 6, 27, 2);
-        config.rms_norm_groups = vec![7, 13];
-        config.tie_word_embeddings = tied;
-        if !gated {
-            config.feed_forward_proj = t5_model::FeedForward::Relu;
-        }
-        let weights = t5_model::initialize(&config, 1).unwrap();
-        let rows: Vec<Vec<i32>> =
-            (0..6).map(|row| (0..9 + row).map(|i| 2 + (i * 7 + row * 5) % 60).collect()).collect();
-        let batch = |rows: &[Vec<i32>]| Batch::padded(rows.iter().map(|row| (&row[..], &row[3..])), 0);
-        let batches = [batch(&rows[..2]), batch(&rows[2..])];
-        let train = |device: &str| {
-            let mut session = open_on(device, &config, &weights);
-            for step in 1..=2 {
-                let update = t5_model::Update {
-                    optimizer: t5_model::Optimizer::adafactor(),
-                    learning_rate: 0.1,
-                    step,
-                    optimizer_step: step,
-                    clip_norm: Some(0.5),
-                    z_loss: 1e-2,
-                    dropout: t5_model::Dropout { rate: 0.2, seed: 5 },
-                };
-                session.train_step(&batches, &update).unwrap();
-            }
-            session.export().unwrap()
-        };
-        let (fused, plain) = (train("cpu"), train("cpu-plain"));
-        for (name, plain) in &plain {
-            let error = relative_error(&fused[name], plain);
-            assert!(error < 1e-4, "{name} is off by {error:e}");
-        }
-    }
-}
-
-/// The same bits on any number of threads, and again.
-#[test]
-fn training_does_not_depend_on_threads() {
-    let config = T5Config::v1_1(512, 64, 2, 32, 128, 2);
-    let weights = t5_model::initialize(&config, 1).unwrap();
-    let ids: Vec<i32> = (0..8 * 64).map(|i| 2 + (i * 37) % 500).collect();
-    let batch = Batch::padded(ids.chunks(64).map(|row| (row, &row[..40])), 0);
-    let train = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| {
-            let mut session = open(&config, &weights);
-            for step in 1..=3 {
-                let update = t5_model::Update {
-                    optimizer: t5_model::Optimizer::adamw(),
-                    learning_rate: 1e-3,
-                    step,
-                    optimizer_step: step,
-                    clip_norm: None,
-                    z_loss: 0.0,
-                    dropout: t5_model::Dropout { rate: 0.1, seed: 5 },
-                };
-                session.train_step(std::slice::from_ref(&batch), &update).unwrap();
-            }
-            session.export().unwrap()
-        })
-    };
-    let one = train(1);
-    assert!(one == train(2) && one == train(3));
 }

@@ -4,25 +4,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeValue;
 
-use super::source::Sources;
-
-pub type Table = DeTable<'static>;
-pub type Value = Spanned<DeValue<'static>>;
+use super::{Table, Texts, Value};
 
 /// Reads a recipe with everything it includes, and puts `sets` (`key.path=value`) on top.
-pub fn load(path: &Path, sets: &[String], sources: &mut Sources) -> Result<Table> {
-    let mut table = read(path, &mut Vec::new(), sources)?;
+pub fn load(path: &Path, sets: &[String], texts: &mut Texts) -> Result<Table> {
+    let mut table = read(path, &mut Vec::new(), texts)?;
     for set in sets {
-        merge(&mut table, parse_set(set, sources)?);
+        merge(&mut table, parse_set(set, texts)?);
     }
     Ok(table)
 }
 
 /// `open` holds the files that are being read: one that includes itself must not go on for ever.
-fn read(path: &Path, open: &mut Vec<PathBuf>, sources: &mut Sources) -> Result<Table> {
+fn read(path: &Path, open: &mut Vec<PathBuf>, texts: &mut Texts) -> Result<Table> {
     let canonical =
         fs::canonicalize(path).with_context(|| format!("cannot read the recipe {}", path.display()))?;
     if open.contains(&canonical) {
@@ -33,7 +29,7 @@ fn read(path: &Path, open: &mut Vec<PathBuf>, sources: &mut Sources) -> Result<T
     let text =
         fs::read_to_string(path).with_context(|| format!("cannot read the recipe {}", path.display()))?;
     let directory = path.parent().unwrap_or(Path::new("")).to_owned();
-    let mut table = sources.parse(path.display().to_string(), &directory, text)?.into_inner();
+    let mut table = texts.parse(path.display().to_string(), &directory, text)?.into_inner();
     let Some(include) = table.remove("include") else { return Ok(table) };
     let included = match include.get_ref() {
         DeValue::String(file) => vec![(include.span(), file.to_string())],
@@ -43,16 +39,16 @@ fn read(path: &Path, open: &mut Vec<PathBuf>, sources: &mut Sources) -> Result<T
         }
         other => {
             let message = format!("`include` must be a file or a list of files, not {}", other.type_str());
-            return Err(sources.error(include.span(), message));
+            return Err(texts.error(include.span(), message));
         }
     };
     open.push(canonical);
     let mut merged = Table::new();
     for (span, file) in included {
-        let base = read(&directory.join(&file), open, sources);
+        let base = read(&directory.join(&file), open, texts);
         merge(
             &mut merged,
-            base.map_err(|error| error.context(sources.error(span, format!("`include` of {file:?}"))))?,
+            base.map_err(|error| error.context(texts.error(span, format!("`include` of {file:?}"))))?,
         );
     }
     open.pop();
@@ -61,7 +57,7 @@ fn read(path: &Path, open: &mut Vec<PathBuf>, sources: &mut Sources) -> Result<T
 }
 
 /// A value that is no TOML is taken as a string: `data.text=my/texts`.
-fn parse_set(set: &str, sources: &mut Sources) -> Result<Table> {
+fn parse_set(set: &str, texts: &mut Texts) -> Result<Table> {
     let Some((key, value)) = set.split_once('=') else {
         bail!("--set {set}: expected key=value, such as pretraining.steps=100");
     };
@@ -69,7 +65,7 @@ fn parse_set(set: &str, sources: &mut Sources) -> Result<Table> {
     let here = Path::new("");
     let is_toml = toml::from_str::<toml::Table>(&format!("value = {value}")).is_ok();
     let value = if is_toml { value.to_owned() } else { toml::Value::from(value).to_string() };
-    Ok(sources.parse(name, here, format!("{key}={value}"))?.into_inner())
+    Ok(texts.parse(name, here, format!("{key}={value}"))?.into_inner())
 }
 
 /// Puts `over` on `base`: tables are merged key by key, everything else is replaced. So is a table that says it is of
