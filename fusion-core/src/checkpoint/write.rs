@@ -17,6 +17,7 @@ use crate::{Dtype, Error, Result, json};
 /// A type that weights can be converted to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum WeightType {
     /// 32 bits.
     F32,
@@ -27,18 +28,6 @@ pub enum WeightType {
 }
 
 impl WeightType {
-    /// All of them.
-    pub const ALL: [WeightType; 3] = [WeightType::F32, WeightType::F16, WeightType::Bf16];
-
-    /// The name in recipes and on command lines.
-    pub fn name(self) -> &'static str {
-        match self {
-            WeightType::F32 => "f32",
-            WeightType::F16 => "f16",
-            WeightType::Bf16 => "bf16",
-        }
-    }
-
     /// The type in a file.
     pub fn dtype(self) -> Dtype {
         match self {

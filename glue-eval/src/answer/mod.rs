@@ -19,12 +19,14 @@ pub(crate) use encoder::Encoder;
 /// How a model's answer to a prompt is obtained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Scoring {
-    /// Greedy decoding, as in T5; an output that is no answer is invalid.
+    /// Greedy decoding, as T5 does; what is no answer is invalid.
     #[default]
     Generate,
-    /// The most likely of the possible answers: a label word, or a number from 0.0 to 5.0 in steps of 0.2. Cheaper and
-    /// never invalid.
+    /// The most likely of the possible answers: cheaper, and never invalid.
+    ///
+    /// These are the label words, or the numbers from 0.0 to 5.0 in steps of 0.2.
     Rank,
 }
 

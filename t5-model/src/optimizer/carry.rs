@@ -16,13 +16,18 @@ use crate::{Error, Result};
 /// What happens to the parents' optimiser state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum CarryOptimizer {
-    /// It is dropped: the child starts without state.
+    /// Nothing: the child starts without one.
     #[default]
     Reset,
-    /// It becomes the child's. The squares of the cross-connections are [estimated](CrossSquares::Estimated).
+    /// It becomes the child's, so that its next updates are as large as the parents' would have been.
+    ///
+    /// The squares of what connects the parents are [estimated](CrossSquares::Estimated).
     Carry,
-    /// It becomes the child's, with squares of zero in the cross-connections, as if no gradient had been seen there.
+    /// The same, but as if no gradient had been seen in what connects the parents.
+    ///
+    /// The squares there are zero.
     Diagonal,
 }
 

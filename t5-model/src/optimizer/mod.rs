@@ -9,6 +9,8 @@ mod state;
 
 use std::fmt;
 
+#[cfg(feature = "clap")]
+use clap::builder::PossibleValue;
 use fusion_core::HostTensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -70,36 +72,36 @@ pub enum Optimizer {
     },
 }
 
-fn beta1() -> f64 {
+const fn beta1() -> f64 {
     0.9
 }
-fn beta2() -> f64 {
+const fn beta2() -> f64 {
     0.999
 }
-fn adamw_epsilon() -> f64 {
+const fn adamw_epsilon() -> f64 {
     1e-8
 }
-fn adamw_scale_epsilon() -> f64 {
+const fn adamw_scale_epsilon() -> f64 {
     1e-6
 }
-fn decay_rate() -> f64 {
+const fn decay_rate() -> f64 {
     0.8
 }
-fn clip_threshold() -> f64 {
+const fn clip_threshold() -> f64 {
     1.0
 }
-fn min_dim_size_to_factor() -> usize {
+const fn min_dim_size_to_factor() -> usize {
     128
 }
 
 impl Optimizer {
     /// AdamW with PyTorch's settings, without weight decay.
-    pub fn adamw() -> Self {
+    pub const fn adamw() -> Self {
         Optimizer::Adamw { beta1: beta1(), beta2: beta2(), epsilon: adamw_epsilon(), weight_decay: 0.0 }
     }
 
     /// nanoT5's settings.
-    pub fn adamw_scale() -> Self {
+    pub const fn adamw_scale() -> Self {
         Optimizer::AdamwScale {
             beta1: beta1(),
             beta2: beta2(),
@@ -109,7 +111,7 @@ impl Optimizer {
     }
 
     /// T5's settings.
-    pub fn adafactor() -> Self {
+    pub const fn adafactor() -> Self {
         Optimizer::Adafactor {
             decay_rate: decay_rate(),
             clip_threshold: clip_threshold(),
@@ -179,6 +181,23 @@ impl Optimizer {
             }
             Optimizer::Adafactor { .. } => 1.0, // the first step's decay is 0
         }
+    }
+}
+
+#[cfg(feature = "clap")]
+impl clap::ValueEnum for Optimizer {
+    fn value_variants<'a>() -> &'a [Self] {
+        const { &[Optimizer::adamw(), Optimizer::adamw_scale(), Optimizer::adafactor()] }
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Optimizer::Adamw { .. } => PossibleValue::new("adamw").help("AdamW, as in PyTorch"),
+            Optimizer::AdamwScale { .. } => PossibleValue::new("adamw-scale")
+                .alias("adamw_scale")
+                .help("nanoT5's AdamW, whose update is scaled by the weights' root mean square"),
+            Optimizer::Adafactor { .. } => PossibleValue::new("adafactor").help("T5's"),
+        })
     }
 }
 
