@@ -18,12 +18,18 @@ pub enum GlueError {
     #[error("{}{place}: {problem}", path.display())]
     Row { path: PathBuf, place: Place, problem: RowProblem },
 
+    /// The feature `parquet` of this crate is off.
+    #[error("{}: this program was built without parquet", path.display())]
+    NoParquet { path: PathBuf },
+
+    #[cfg(feature = "parquet")]
     #[error("{}: no sound Parquet file: {source}", path.display())]
     Parquet { path: PathBuf, source: parquet::errors::ParquetError },
 
     #[error("{}: there is no column {column:?}; the columns are {found:?}", path.display())]
     MissingColumn { path: PathBuf, column: &'static str, found: Vec<String> },
 
+    #[cfg(feature = "parquet")]
     #[error("{}: column {column:?} holds {found}, {expected} are expected", path.display())]
     ColumnType { path: PathBuf, column: &'static str, found: String, expected: &'static str },
 

@@ -15,13 +15,18 @@ use backend_dfdx as _;
 #[cfg(feature = "tch")]
 use backend_tch as _;
 use clap::Parser;
-use pipeline::Interrupted;
 use pipeline::problems::causes;
+use pipeline::{Interrupted, NotBuilt};
 
+use crate::dev::build;
 use crate::terminal::interrupt;
 
 fn main() -> ExitCode {
-    match cli::Cli::parse().run() {
+    let result = cli::Cli::parse().run();
+    match result.map_err(|error| match NotBuilt::cause_of(&error) {
+        Some(missing) => build::again_with(&missing),
+        None => error,
+    }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => match error.downcast_ref::<Interrupted>() {
             Some(interrupted) => {

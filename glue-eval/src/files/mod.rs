@@ -2,6 +2,7 @@
 //! Parquet files of the Hugging Face hub's `nyu-mll/glue`, one folder a configuration
 //! (`cola/train-00000-of-00001.parquet`).
 
+#[cfg(feature = "parquet")]
 mod parquet;
 mod split;
 mod tsv;
@@ -158,6 +159,18 @@ pub(crate) fn read_rows(
         }
     }
     Ok(())
+}
+
+#[cfg(not(feature = "parquet"))]
+mod parquet {
+    use super::{Example, GlueError, Place, RowProblem, RowsOf};
+
+    pub fn read_rows(
+        file: &RowsOf<'_>,
+        _: &mut dyn FnMut(Place, Result<Example, RowProblem>) -> Result<(), GlueError>,
+    ) -> Result<(), GlueError> {
+        Err(GlueError::NoParquet { path: file.path.to_owned() })
+    }
 }
 
 /// A file that is not the right one may have a whole paragraph where a label is expected.

@@ -4,6 +4,7 @@
 
 pub mod checkpoint;
 mod compute;
+mod not_built;
 pub mod numbers;
 pub mod problems;
 pub mod recipe;
@@ -15,5 +16,6 @@ mod warning;
 pub mod watch;
 
 pub use compute::Compute;
+pub use not_built::NotBuilt;
 pub use warning::Warning;
 pub use watch::{Interrupted, Note, Silent, Stoppable, Watch};

@@ -17,7 +17,7 @@ use pipeline::{Interrupted, Watch};
 use t5_model::backend;
 
 use crate::cli::compute::ComputeArguments;
-use crate::dev::build;
+use crate::dev::feature;
 use crate::terminal::output::print;
 use crate::terminal::{Terminal, interrupt, with_advice};
 
@@ -117,7 +117,7 @@ fn dry_run<'a>(
         notes.extend(changes.chain(warnings));
     }
     table.drop_empty("memory");
-    if build::is_missing(&compute.backend, Some(&compute.device)) {
+    if feature::missing_for(&compute.backend, Some(&compute.device)).is_some() {
         notes += &format!(
             "the memory on {} is not known: {} is not compiled in\n",
             compute.device, compute.backend

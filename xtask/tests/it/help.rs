@@ -12,7 +12,6 @@ fn help() {
     }
     insta::assert_snapshot!("bench_glue", call(&["bench", "glue", "--help"]).success());
     insta::assert_snapshot!("data_check", call(&["data", "check", "--help"]).success());
-    #[cfg(feature = "hub")]
     insta::assert_snapshot!("data_fetch", call(&["data", "fetch", "--help"]).success());
     insta::assert_snapshot!("bench_train", call(&["bench", "train", "--help"]).success());
 }
