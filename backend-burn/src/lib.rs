@@ -12,30 +12,12 @@ use std::sync::OnceLock;
 use burn::tensor::Device;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 use burn::tensor::{DeviceType, FloatDType};
-use fusion_core::TensorSource;
 use fusion_core::execute::PlanDevice;
-use t5_model::backend::ModelSession;
+use t5_model::backend::AnyOps;
 use t5_model::backend::kernels::keep_freed_memory;
-use t5_model::conformance::{Check, operations};
-use t5_model::{Backend, Computation, DeviceInfo, Precision, Session, SessionError, T5Config};
+use t5_model::{Backend, Computation, DeviceInfo, Precision};
 
 struct Burn;
-
-/// What a session computes with.
-enum Operations {
-    Flex(flex::FlexOps),
-    Plain(plain::PlainOps),
-}
-
-impl Burn {
-    fn operations(&self, how: &Computation) -> t5_model::Result<Operations> {
-        let device = (self as &dyn Backend).device(how)?;
-        Ok(match device.name.as_str() {
-            "cpu" => Operations::Flex(flex::FlexOps::default()),
-            name => Operations::Plain(plain::PlainOps::new(find(name)?, how.precision)),
-        })
-    }
-}
 
 inventory::submit!(&Burn as &'static dyn Backend);
 
@@ -62,24 +44,12 @@ impl Backend for Burn {
         devices.into_iter().chain(accelerators().iter().map(|(device, _)| device.clone())).collect()
     }
 
-    fn open(
-        &self,
-        how: &Computation,
-        config: &T5Config,
-        weights: &dyn TensorSource,
-    ) -> Result<Box<dyn Session>, SessionError> {
+    fn operations(&self, how: &Computation) -> t5_model::Result<Box<dyn AnyOps>> {
         keep_freed_memory();
-        Ok(match self.operations(how)? {
-            Operations::Flex(ops) => Box::new(ModelSession::new(ops, how, config, weights)?),
-            Operations::Plain(ops) => Box::new(ModelSession::new(ops, how, config, weights)?),
+        Ok(match how.device.as_str() {
+            "cpu" => Box::new(flex::FlexOps::default()),
+            name => Box::new(plain::PlainOps::new(find(name)?, how.precision)),
         })
-    }
-
-    fn check_operations(&self, how: &Computation) -> Result<Vec<Check>, SessionError> {
-        match self.operations(how)? {
-            Operations::Flex(ops) => operations(ops, how.precision),
-            Operations::Plain(ops) => operations(ops, how.precision),
-        }
     }
 
     fn plan_device(&self, device: &str) -> t5_model::Result<Box<dyn PlanDevice>> {
@@ -93,7 +63,7 @@ fn find(name: &str) -> t5_model::Result<Device> {
         return Ok(Device::flex());
     }
     let found = accelerators().iter().find(|(info, _)| info.name == name).map(|(_, device)| device.clone());
-    found.ok_or_else(|| (&Burn as &dyn Backend).no_device(name))
+    found.ok_or_else(|| Burn.no_device(name))
 }
 
 /// The GPUs of the compiled-in features. Looked for once: asking drivers takes time.

@@ -5,21 +5,12 @@ mod plan;
 mod tape;
 mod tensor;
 
-use fusion_core::TensorSource;
 use fusion_core::execute::PlanDevice;
-use t5_model::backend::ModelSession;
+use t5_model::backend::AnyOps;
 use t5_model::backend::kernels::keep_freed_memory;
-use t5_model::conformance::{Check, operations};
-use t5_model::{Backend, Computation, DeviceInfo, Precision, Session, SessionError, T5Config};
+use t5_model::{Backend, Computation, DeviceInfo, Precision};
 
 struct Dfdx;
-
-impl Dfdx {
-    fn operations(&self, how: &Computation) -> t5_model::Result<operations::DfdxOps> {
-        (self as &dyn Backend).device(how)?;
-        Ok(operations::DfdxOps::default())
-    }
-}
 
 inventory::submit!(&Dfdx as &'static dyn Backend);
 
@@ -41,22 +32,13 @@ impl Backend for Dfdx {
         }]
     }
 
-    fn open(
-        &self,
-        how: &Computation,
-        config: &T5Config,
-        weights: &dyn TensorSource,
-    ) -> Result<Box<dyn Session>, SessionError> {
+    fn operations(&self, _: &Computation) -> t5_model::Result<Box<dyn AnyOps>> {
         keep_freed_memory();
-        Ok(Box::new(ModelSession::new(self.operations(how)?, how, config, weights)?))
-    }
-
-    fn check_operations(&self, how: &Computation) -> Result<Vec<Check>, SessionError> {
-        operations(self.operations(how)?, how.precision)
+        Ok(Box::new(operations::DfdxOps::default()))
     }
 
     fn plan_device(&self, device: &str) -> t5_model::Result<Box<dyn PlanDevice>> {
-        (self as &dyn Backend).device(&Computation::on(device))?;
+        self.device(&Computation::on(device))?;
         Ok(Box::new(plan::DfdxPlans::default()))
     }
 }

@@ -22,14 +22,10 @@ mod update;
 
 use std::rc::Rc;
 
-use fusion_core::TensorSource;
 use fusion_core::execute::PlanDevice;
-use t5_model::backend::ModelSession;
+use t5_model::backend::AnyOps;
 use t5_model::backend::kernels::keep_freed_memory;
-use t5_model::conformance::{Check, operations};
-use t5_model::{
-    Backend, Computation, DeviceInfo, Session, SessionError, T5Config, TrainingMemory, TrainingSize,
-};
+use t5_model::{Backend, Computation, DeviceInfo, TrainingMemory, TrainingSize};
 
 use operations::TchOps;
 pub use profile::Operations;
@@ -37,21 +33,6 @@ pub use profile::Operations;
 struct Tch;
 
 inventory::submit!(&Tch as &'static dyn Backend);
-
-impl Tch {
-    fn operations(&self, how: &Computation) -> t5_model::Result<TchOps> {
-        let found = (self as &dyn Backend).device(how)?;
-        let device =
-            device::find(&found.name).ok_or_else(|| (self as &dyn Backend).no_device(&how.device))?;
-        keep_freed_memory();
-        tch::set_num_threads(i32::try_from(rayon::current_num_threads()).unwrap_or(i32::MAX));
-        let kernels = match device {
-            tch::Device::Cuda(index) => cuda::Kernels::new(index).ok().map(Rc::new),
-            _ => None,
-        };
-        Ok(TchOps::new(device, how.precision, kernels))
-    }
-}
 
 impl Backend for Tch {
     fn name(&self) -> &'static str {
@@ -66,15 +47,6 @@ impl Backend for Tch {
         device::all().into_iter().map(|(info, _)| info).collect()
     }
 
-    fn open(
-        &self,
-        how: &Computation,
-        config: &T5Config,
-        weights: &dyn TensorSource,
-    ) -> Result<Box<dyn Session>, SessionError> {
-        Ok(Box::new(ModelSession::new(self.operations(how)?, how, config, weights)?))
-    }
-
     fn training_memory(&self, how: &Computation, size: &TrainingSize<'_>) -> Option<TrainingMemory> {
         how.device.starts_with("cuda:").then(|| {
             let total = device::find(&how.device).and_then(device::memory).map(|bytes| bytes as f64);
@@ -85,12 +57,19 @@ impl Backend for Tch {
         })
     }
 
-    fn plan_device(&self, device: &str) -> t5_model::Result<Box<dyn PlanDevice>> {
-        let found = device::find(device).ok_or_else(|| (self as &dyn Backend).no_device(device))?;
-        Ok(Box::new(plan::TchPlans::new(found)))
+    fn operations(&self, how: &Computation) -> t5_model::Result<Box<dyn AnyOps>> {
+        let device = device::find(&how.device).ok_or_else(|| self.no_device(&how.device))?;
+        keep_freed_memory();
+        tch::set_num_threads(i32::try_from(rayon::current_num_threads()).unwrap_or(i32::MAX));
+        let kernels = match device {
+            tch::Device::Cuda(index) => cuda::Kernels::new(index).ok().map(Rc::new),
+            _ => None,
+        };
+        Ok(Box::new(TchOps::new(device, how.precision, kernels)))
     }
 
-    fn check_operations(&self, how: &Computation) -> Result<Vec<Check>, SessionError> {
-        operations(self.operations(how)?, how.precision)
+    fn plan_device(&self, device: &str) -> t5_model::Result<Box<dyn PlanDevice>> {
+        let found = device::find(device).ok_or_else(|| self.no_device(device))?;
+        Ok(Box::new(plan::TchPlans::new(found)))
     }
 }

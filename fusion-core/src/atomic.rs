@@ -1,4 +1,4 @@
-//! Files and directories that are either there in full or not at all.
+//! Files and directories that appear in full or not at all.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -13,11 +13,11 @@ use rustix::process::{Pid, test_kill_process};
 
 use crate::{Error, Result};
 
-/// Lets `write` fill a temporary directory beside `path`, syncs it to the disk and gives it its name. An existing
-/// directory is replaced as a whole, without a moment at which neither exists (where the file system can exchange
-/// two names; otherwise the old one is moved aside first). If `write` fails, `path` is as it was before.
+/// Lets `write` fill a temporary directory next to `path`, syncs it to disk and renames it to `path`. An existing
+/// directory is replaced as a whole. Where the file system can exchange two names, one of the two directories exists
+/// at every moment; elsewhere the old one is moved aside first. If `write` fails, `path` is left as it was.
 ///
-/// Temporary directories that a killed process left behind for the same `path` are removed.
+/// Removes temporary directories that a killed process left behind for the same `path`.
 pub fn write_directory_atomically<E: From<Error>>(
     path: &Path,
     write: impl FnOnce(&Path) -> Result<(), E>,
@@ -35,8 +35,8 @@ pub fn write_directory_atomically<E: From<Error>>(
     target.remove_leftovers();
     let temporary = Temporary { path: target.temporary() };
     fs::create_dir(&temporary.path).map_err(Error::io("create", &temporary.path))?;
-    // Tells other processes' clean-up that somebody is still at work here. Not all file systems can; the process id
-    // in the name is the first line of defence.
+    // Tells the clean-up of other processes that this directory is in use. Not all file systems can lock; the process
+    // id in the name is the first line of defence.
     let lock = File::open(&temporary.path).map_err(Error::io("open", &temporary.path))?;
     let _ = lock.try_lock();
     write(&temporary.path)?;
@@ -50,15 +50,15 @@ pub fn write_directory_atomically<E: From<Error>>(
     Ok(())
 }
 
-/// Writes a file under a temporary name beside `path`, syncs it to the disk and gives it its name, replacing an
-/// existing file. The directory is created if it does not exist.
+/// Writes a file under a temporary name next to `path`, syncs it to disk and renames it to `path`, replacing an
+/// existing file. Creates the directory if it does not exist.
 pub fn write_file_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let partial = PartialFile::create(path)?;
     partial.write_at(bytes, 0)?;
     partial.commit()
 }
 
-/// A file under a temporary name beside its place. Gone when it goes out of scope without being committed.
+/// A file under a temporary name next to its final place. Removed on drop unless it was committed.
 pub(crate) struct PartialFile {
     path: PathBuf,
     target: Target,
@@ -67,7 +67,7 @@ pub(crate) struct PartialFile {
 }
 
 impl PartialFile {
-    /// An empty file. The directory is created if it does not exist.
+    /// Creates an empty file, and its directory if that does not exist.
     pub fn create(path: &Path) -> Result<Self> {
         let target = Target::new(path)?;
         target.remove_leftovers();
@@ -84,11 +84,11 @@ impl PartialFile {
         self.file.write_all_at(bytes, offset).map_err(Error::io("write", &self.path))
     }
 
-    /// Gives the file its length, and takes the space for it where the file system can.
+    /// Sets the length of the file, and reserves space for it where the file system can.
     pub fn reserve(&self, size: u64) -> Result<()> {
         match fallocate(&self.file, FallocateFlags::empty(), 0, size) {
             Ok(()) => Ok(()),
-            // Also with what others have taken since, or with a quota.
+            // Other processes may have taken the space since it was checked, or a quota may apply.
             Err(Errno::NOSPC | Errno::DQUOT) => {
                 check_space(&self.path, size)?;
                 Err(Error::io("reserve space for", &self.path)(Errno::NOSPC.into()))
@@ -100,7 +100,7 @@ impl PartialFile {
         }
     }
 
-    /// Syncs the file to the disk and gives it its name, replacing an existing file.
+    /// Syncs the file to disk and renames it to its final name, replacing an existing file.
     pub fn commit(self) -> Result<()> {
         self.file.sync_all().map_err(Error::io("sync", &self.path))?;
         fs::rename(&self.temporary.path, &self.path).map_err(Error::io("replace", &self.path))?;
@@ -108,7 +108,7 @@ impl PartialFile {
     }
 }
 
-/// Fails if the file system of a path's directory says that it has less room than `needed` bytes.
+/// Fails if the file system that holds a path reports less room than `needed` bytes.
 pub(crate) fn check_space(path: &Path, needed: u64) -> Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match free_space(directory) {
@@ -117,14 +117,14 @@ pub(crate) fn check_space(path: &Path, needed: u64) -> Result<()> {
     }
 }
 
-/// Bytes that the file system of an existing path has room for. `None` if it does not say: some, not of disks, say that
-/// they have no blocks at all.
+/// The free space, in bytes, of the file system that holds an existing path. `None` if it does not report any: file
+/// systems that are not on a disk may claim to have no blocks at all.
 pub fn free_space(path: &Path) -> Option<u64> {
     let system = statvfs(path).ok().filter(|system| system.f_blocks > 0)?;
     Some(system.f_bavail.saturating_mul(system.f_frsize))
 }
 
-/// Where something is to be written.
+/// Where something will be written.
 struct Target {
     parent: PathBuf,
     name: OsString,
@@ -146,7 +146,7 @@ impl Target {
         Ok(Target { parent, name: name.to_os_string() })
     }
 
-    /// A name that no other thread or living process uses: `.NAME.PID-COUNTER.partial`.
+    /// A name that no other thread and no running process uses: `.NAME.PID-COUNTER.partial`.
     fn temporary(&self) -> PathBuf {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let count = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -156,7 +156,7 @@ impl Target {
         self.parent.join(name)
     }
 
-    /// Removes what killed processes left behind. Failing at that must not keep anybody from writing.
+    /// Removes what killed processes left behind. A failure here must not prevent writing.
     fn remove_leftovers(&self) {
         let Some(name) = self.name.to_str() else { return };
         let Ok(entries) = fs::read_dir(&self.parent) else { return };
@@ -186,7 +186,7 @@ fn is_dead(process: i32) -> bool {
         && Pid::from_raw(process).is_some_and(|process| test_kill_process(process) == Err(Errno::SRCH))
 }
 
-/// Removed when it goes out of scope, if it is still there under this name.
+/// Removed on drop, if it still exists under this name.
 struct Temporary {
     path: PathBuf,
 }
@@ -205,7 +205,7 @@ fn remove(path: &Path) {
     };
 }
 
-/// Puts a temporary directory in the place of an existing one, which then has the temporary name.
+/// Swaps a temporary directory with an existing one, which then has the temporary name.
 fn exchange(temporary: &Path, path: &Path, target: &Target) -> Result<()> {
     if renameat_with(CWD, temporary, CWD, path, RenameFlags::EXCHANGE).is_ok() {
         return Ok(());

@@ -11,7 +11,9 @@ use crate::{Error, Result};
 /// An owned f32 tensor, row-major.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HostTensor {
+    /// The size of each dimension.
     pub shape: Vec<usize>,
+    /// As many values as the product of the sizes.
     pub data: Vec<f32>,
 }
 
@@ -24,12 +26,12 @@ impl HostTensor {
     }
 }
 
-/// Named tensors that can be looked at without copying them: a checkpoint's mapped file, or memory.
+/// Named tensors that can be viewed without copying them: those of a checkpoint's mapped files, or in memory.
 pub trait TensorSource: Sync {
     /// The names of all tensors, sorted.
     fn names(&self) -> Vec<String>;
 
-    /// A tensor's type, shape and little-endian bytes, which need not be aligned.
+    /// A tensor's type, shape and little-endian bytes; the bytes need not be aligned.
     fn view(&self, name: &str) -> Result<TensorView<'_>>;
 
     /// A copy as f32; F16, BF16 and F64 are converted.
@@ -67,7 +69,7 @@ impl TensorSource for HostTensors {
     }
 }
 
-/// The bytes of one element of a floating-point type; other types are an error.
+/// The size in bytes of an element of a floating-point type; other types are an error.
 pub(crate) fn float_size(tensor: &str, dtype: Dtype) -> Result<usize> {
     match dtype {
         Dtype::F16 | Dtype::BF16 => Ok(2),
@@ -144,15 +146,15 @@ macro_rules! with_element {
 }
 pub(crate) use with_element;
 
-/// Values of a floating-point type as f32; other types give nothing.
+/// Values of a floating-point type as f32; other types give no values.
 pub(crate) fn to_f32(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
     with_element!(dtype, T => {
         bytes.chunks_exact(T::SIZE).map(|chunk| T::read(chunk).to_f64() as f32).collect()
     }, _ => Vec::new())
 }
 
-/// The values of a tensor multiplied by `scale` and rounded, once, to a floating-point type: little-endian, row-major.
-/// `name` is for errors.
+/// The values of a tensor, multiplied by `scale` and rounded once to a floating-point type: little-endian, row-major.
+/// Errors call the tensor `name`.
 ///
 /// # Errors
 /// [`Error::NotAFloat`], or [`Error::DoesNotFit`] if a finite value is too large for the type.

@@ -2,11 +2,16 @@
 
 use std::path::PathBuf;
 
-use crate::{Precision, Refusal};
+#[cfg(feature = "compute")]
+use crate::Precision;
+use crate::method::{Refusal, SettingsError};
 
+/// What this crate's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Why a model cannot be read, fused or run.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what each variant means")]
 pub enum Error {
     #[error("{}: {problem}", .path.display())]
     Config { path: PathBuf, problem: String },
@@ -24,12 +29,15 @@ pub enum Error {
     Fusion(String),
     #[error("these models cannot be fused: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  and: "))]
     Incompatible(Vec<Refusal>),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     #[error("the optimiser's state in {}: {problem}", .directory.display())]
     OptimizerState { directory: PathBuf, problem: String },
     #[error("no backend is called {name:?}; compiled in: {available}")]
     NoBackend { name: String, available: String },
     #[error("{backend} has no device {device:?}; available: {available}")]
     NoDevice { backend: String, device: String, available: String },
+    #[cfg(feature = "compute")]
     #[error("{device} does not compute in {precision}; it does in {available}")]
     NoPrecision { device: String, precision: Precision, available: String },
     #[error("the references of the conformance suite: {0}")]

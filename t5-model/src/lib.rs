@@ -1,34 +1,56 @@
-//! T5, written once: its configuration and parameter table, its forward pass over the [`Ops`] of a tensor framework,
-//! text to batches, optimisers, and the [`Session`] that trains it. Frameworks register themselves as a [`Backend`];
-//! this crate names none of them.
+//! T5, written once: its configuration and parameters, the methods that fuse and grow it, its forward pass over the
+//! operations of a tensor framework, and its training.
+//!
+//! | module | holds | feature |
+//! |---|---|---|
+//! | [`T5Config`], [`parameters`] | what a T5 consists of | |
+//! | [`method`] | how larger T5s are made of smaller ones | |
+//! | [`optimizer`] | optimisers, their state, and how a child takes it over | |
+//! | [`backend`], [`conformance`] | T5 on a tensor framework, and what every framework must agree in | `compute` |
+//! | [`text`] | text to batches | `text` |
+//! | [`train`] | the training loop | `train` |
+//!
+//! All features are on by default; a program that only fuses turns them off, and compiles neither a tokenizer nor a matrix
+//! library. Frameworks register themselves as a [`Backend`]; this crate names none of them.
 
+#![warn(missing_docs)]
+
+#[cfg(feature = "compute")]
 pub mod backend;
+#[cfg(feature = "compute")]
 mod calibrate;
 mod config;
+#[cfg(feature = "compute")]
 pub mod conformance;
 mod error;
+#[cfg(feature = "compute")]
 mod generate;
-mod method;
+#[allow(missing_docs)]
+pub mod method;
 mod model;
 pub mod optimizer;
-mod parameters;
+pub mod parameters;
+#[cfg(feature = "text")]
 pub mod text;
+#[cfg(feature = "train")]
+#[allow(missing_docs)]
 pub mod train;
 
+#[cfg(feature = "compute")]
 pub use backend::{
     Backend, Computation, DeviceInfo, Dropout, Evaluation, Forward, Ops, Precision, Session, SessionError,
     TrainStep, TrainingMemory, TrainingSize, Update, backend, backends,
 };
+#[cfg(feature = "compute")]
 pub use calibrate::Calibration;
 pub use config::{FeedForward, T5Config};
 pub use error::{Error, Result};
-pub use method::{
-    Arrangement, DepthAlignment, FusionParent, Grown, HyperClone, Lemon, Method, Net2Net, NewBlocks, Promise,
-    Refusal, Stack, Widths, child_config, fusion_plan, hyperclone, lemon, net2net, self_fusion, stack,
-};
-pub use model::{Batch, Comparison, Deviation, IGNORED_LABEL, T5, position_bucket};
+#[cfg(feature = "compute")]
+pub use model::Probe;
+pub use model::{Batch, Comparison, Deviation, IGNORED_LABEL, position_bucket};
 pub use optimizer::{Decay, Optimizer, Schedule};
 pub use parameters::{
     StoredParameter, initialize, parameter_table, t5x_parameters, training_flops_per_token,
 };
+#[cfg(feature = "train")]
 pub use train::TensorBoard;

@@ -5,10 +5,8 @@ use std::path::Path;
 use fusion_core::grow::DirectSum;
 use fusion_core::plan::{Fill, FusionPlan, Normalisation, StandardDeviation};
 use serde_json::json;
-use t5_model::{
-    DepthAlignment, Error, FusionParent, T5Config, child_config, fusion_plan, initialize, parameter_table,
-    position_bucket,
-};
+use t5_model::method::{DepthAlignment, Fuse, FusionParent, GrowthMethod};
+use t5_model::{Error, T5Config, initialize, parameter_table, position_bucket};
 
 /// Tables 6 and 7: heads, d_kv, d_ff by d_model.
 fn paper(name: &str) -> T5Config {
@@ -28,8 +26,13 @@ fn parent(label: &str, config: T5Config) -> FusionParent {
 }
 
 fn plan(parents: &[FusionParent], normalisation: Normalisation, cross: Fill) -> FusionPlan {
-    let options = DirectSum { normalisation, cross, weights: None };
-    fusion_plan(parents, &options, DepthAlignment::default()).unwrap()
+    let sum = DirectSum { normalisation, cross, weights: None };
+    Fuse { sum, ..Fuse::default() }.grow(parents).unwrap().plan
+}
+
+fn child(parents: &[FusionParent], normalisation: Normalisation) -> Result<T5Config, Error> {
+    let sum = DirectSum { normalisation, ..DirectSum::default() };
+    Ok(Fuse { sum, ..Fuse::default() }.grow(parents)?.child)
 }
 
 #[test]
@@ -49,8 +52,8 @@ fn fusing_two_t5_small_gives_t5_medium() {
     insta::assert_snapshot!(plan);
     let medium = paper("T5-Medium");
     assert_eq!(plan.parameter_count(), parameter_table(&medium).unwrap().parameter_count());
-    assert_eq!(child_config(&parents, Normalisation::Rule).unwrap(), medium);
-    let grouped = child_config(&parents, Normalisation::Property).unwrap();
+    assert_eq!(child(&parents, Normalisation::Rule).unwrap(), medium);
+    let grouped = child(&parents, Normalisation::Property).unwrap();
     assert_eq!(grouped.rms_norm_groups, [512, 512]);
     // The child's table is the plan's.
     let table = parameter_table(&grouped).unwrap();
@@ -73,11 +76,12 @@ fn shallower_models_get_blocks_to_pass_through() {
     shallow.set_num_decoder_layers(2);
     deep.set_num_decoder_layers(1);
     let parents = [parent("deep", deep), parent("shallow", shallow)];
-    let child = child_config(&parents, Normalisation::Property).unwrap();
+    let child = child(&parents, Normalisation::Property).unwrap();
     assert_eq!((child.num_layers, child.num_decoder_layers()), (5, 2));
     let table = parameter_table(&child).unwrap();
     for depth in [DepthAlignment::Bottom, DepthAlignment::Top, DepthAlignment::Spread] {
-        let plan = fusion_plan(&parents, &DirectSum::default(), depth).unwrap();
+        let fuse = Fuse { depth, ..Fuse::default() };
+        let plan = fuse.grow(&parents).unwrap().plan;
         let planned = plan.params.iter().map(|param| (param.name.clone(), param.shape()));
         assert!(planned.eq(table.iter().map(|spec| (spec.name.clone(), spec.shape()))));
         let text = plan.to_string();
@@ -92,8 +96,8 @@ fn shallower_models_get_blocks_to_pass_through() {
         }
         assert_eq!(warnings.len(), 2);
         let cross = Fill::normal(StandardDeviation::Relative(0.01), 7);
-        let options = DirectSum { cross, ..DirectSum::default() };
-        assert_eq!(fusion_plan(&parents, &options, depth).unwrap().warnings(), []);
+        let fuse = Fuse { sum: DirectSum { cross, ..DirectSum::default() }, depth };
+        assert_eq!(fuse.grow(&parents).unwrap().plan.warnings(), []);
     }
 }
 
@@ -108,9 +112,7 @@ fn what_cannot_be_fused_says_why() {
     other.decoder_start_token_id = 3;
     other.pad_token_id = 4;
     other.eos_token_id = 5;
-    let error = |parents: &[FusionParent]| {
-        fusion_plan(parents, &DirectSum::default(), DepthAlignment::Bottom).unwrap_err().to_string()
-    };
+    let error = |parents: &[FusionParent]| Fuse::default().grow(parents).unwrap_err().to_string();
     let all = error(&[parent("a", base.clone()), parent("b", other)]);
     let larger = parent("b", T5Config::v1_1(128, 8, 2, 4, 16, 2));
     let one = error(&[parent("a", base.clone()), larger, parent("c", base)]);
@@ -156,7 +158,7 @@ fn a_model_with_groups_has_its_own_type() -> Result<(), Error> {
     let plain = (json!("t5"), json!("T5ForConditionalGeneration"));
     assert_eq!(names(&stock), plain);
     let parents = [parent("first", stock.clone()), parent("second", stock)];
-    let mut grouped = child_config(&parents, Normalisation::Property)?;
+    let mut grouped = child(&parents, Normalisation::Property)?;
     assert_eq!(names(&grouped), (json!("deep_fusion_t5"), json!("DeepFusionT5ForConditionalGeneration")));
     // Read again, trained on, and fused under the rule: a stock T5, and not one that names files of another.
     let mut written = grouped.to_json();
@@ -167,7 +169,7 @@ fn a_model_with_groups_has_its_own_type() -> Result<(), Error> {
     grouped = T5Config::from_json(&written, Path::new("config.json"))?;
     assert!(!grouped.is_stock() && !grouped.to_json().contains_key("auto_map"));
     let parents = [parent("first", grouped.clone()), parent("second", grouped)];
-    assert_eq!(names(&child_config(&parents, Normalisation::Rule)?), plain);
+    assert_eq!(names(&child(&parents, Normalisation::Rule)?), plain);
     Ok(())
 }
 

@@ -15,11 +15,10 @@ use backend_dfdx as _;
 #[cfg(feature = "tch")]
 use backend_tch as _;
 use clap::Parser;
-use pipeline::problems::causes;
 use pipeline::{Interrupted, NotBuilt};
 
 use crate::dev::build;
-use crate::terminal::interrupt;
+use crate::terminal::{causes, interrupt};
 
 fn main() -> ExitCode {
     let result = cli::Cli::parse().run();

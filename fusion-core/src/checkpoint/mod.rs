@@ -26,7 +26,7 @@ pub(crate) use lazy::whole;
 pub use lazy::{LazyTensor, Producer};
 pub use pieces::Progress;
 pub(crate) use pieces::writing_memory;
-pub use write::Writer;
+pub use write::{WeightType, Writer};
 
 use crate::lineage::{History, Lineage};
 use crate::{Error, Result, TensorSource};

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::hash::{HashedTensor, hash_weights};
@@ -12,7 +13,39 @@ use super::pieces::{Destination, Progress, write_pieces};
 use super::{INDEX, WEIGHTS};
 use crate::atomic::write_file_atomically;
 use crate::atomic::{PartialFile, check_space};
-use crate::{Error, Result};
+use crate::{Dtype, Error, Result};
+
+/// A type that weights can be written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightType {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl WeightType {
+    /// All of them.
+    pub const ALL: [WeightType; 3] = [WeightType::F32, WeightType::F16, WeightType::Bf16];
+
+    /// The name in recipes and on command lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            WeightType::F32 => "f32",
+            WeightType::F16 => "f16",
+            WeightType::Bf16 => "bf16",
+        }
+    }
+
+    /// The type in a file.
+    pub fn dtype(self) -> Dtype {
+        match self {
+            WeightType::F32 => Dtype::F32,
+            WeightType::F16 => Dtype::F16,
+            WeightType::Bf16 => Dtype::BF16,
+        }
+    }
+}
 
 /// In bytes.
 const DEFAULT_SHARD_SIZE: u64 = 5_000_000_000;

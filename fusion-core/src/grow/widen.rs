@@ -34,8 +34,6 @@ pub enum Shares {
 /// What a widening leaves open.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Widen {
-    /// The method's name.
-    pub method: String,
     /// The axes that grow.
     pub axes: Vec<Widening>,
     pub shares: Shares,
@@ -53,7 +51,7 @@ pub fn widen(parent: &Part<'_>, options: &Widen) -> Result<FusionPlan> {
     let embed_groups = embed_groups(parent, &axes);
     let grouped = embed_groups.len() > 1;
     let plan = FusionPlan {
-        method: options.method.clone(),
+        method: "widen".into(),
         parents: vec![PlanParent { label: parent.label.into(), blake3: parent.blake3.map(String::from) }],
         normalisation: if grouped { Normalisation::Property } else { Normalisation::Rule },
         embed_groups,

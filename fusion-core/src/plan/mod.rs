@@ -1,5 +1,5 @@
 //! The fusion plan: an intermediate representation that says, for every parameter of the child, which part of which
-//! parent goes where. Plain data; see [`FusionPlan::validate`] for what makes it sound.
+//! parent goes where. It is plain data; [`FusionPlan::validate`] defines which plans are sound.
 
 mod display;
 pub(crate) mod geometry;
@@ -17,9 +17,9 @@ pub use warning::Warning;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Normalisation {
-    /// Every parent's slice is normalised by itself (`fusion-prop`): exact, needs a grouped normalisation.
+    /// Each parent's slice is normalised on its own (`fusion-prop`): exact, but needs a grouped normalisation.
     Property,
-    /// The concatenation is normalised as one vector (`fusion-rule`): stock T5, inexact unless the slices are equal.
+    /// The concatenation is normalised as one vector (`fusion-rule`): stock T5, but inexact unless the slices are equal.
     Rule,
 }
 
@@ -27,28 +27,33 @@ pub enum Normalisation {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StandardDeviation {
+    /// In the units of the weights.
     Absolute(f64),
-    /// In units of the root mean square (about zero) of the values placed in the same parameter, those of absent
-    /// parents left out.
+    /// In units of the root mean square (about zero) of the values placed in the same parameter, without those of absent
+    /// parents.
     Relative(f64),
 }
 
-/// The cross-connections of a parameter: its elements in no parent's place although their row and their column each
-/// belong to a parent. Elements outside of every parent's rows or columns are padding, and always zero.
+/// How to fill the cross-connections of a parameter: the elements that lie in no parent's place although their row and
+/// their column each belong to a parent. Elements outside every parent's rows or columns are padding, and always zero.
 ///
-/// The rows and columns of an [absent](Absence) parent take part: what connects it with the others is filled, its own
-/// place is not. Zero connections keep its residual stream as it is; normal ones change every prediction a little, with
-/// or without absent parents, and let the features of an absent parent get gradients.
+/// The rows and columns of an [absent](Absence) parent take part: what connects it to the others is filled, its own
+/// place is not. Zero connections leave its residual stream as it is. Normal ones change every prediction a little, with
+/// or without absent parents, and let gradients reach the features of an absent parent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fill {
+    /// With zeros.
     #[default]
     Zero,
-    /// Independent normal draws with mean zero, a function of the seed, the parameter's name and the element's
-    /// index in the stored tensor.
+    /// With independent normal draws of mean zero, each a function of the seed, the parameter's name and the
+    /// element's index in the stored tensor.
     Normal {
+        /// The standard deviation of the draws.
         std: StandardDeviation,
+        /// The seed of the draws.
         seed: u64,
+        /// Which connections are filled; the others are zero.
         #[serde(default, skip_serializing_if = "Direction::is_both")]
         direction: Direction,
     },
@@ -61,7 +66,7 @@ impl Fill {
     }
 }
 
-/// Which parents' outputs see which parents' inputs through cross-connections. What is left out is zero.
+/// Which parents' outputs see which parents' inputs through cross-connections. All other connections are zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
@@ -90,17 +95,19 @@ impl Direction {
     }
 }
 
-/// A parent of the child: a name for texts, and the hash of its weights where known.
+/// A parent of the child.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlanParent {
+    /// A name for messages.
     pub label: String,
+    /// The hash of its weights, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blake3: Option<String>,
 }
 
-/// A tensor of a parent, or a box of it, scaled, in a box of the child's tensor. Coordinates are logical: one for each
-/// factor of each dimension, in order.
+/// Places a parent's tensor, or a box of it, scaled, into a box of the child's tensor. Coordinates are logical: one for
+/// each factor of each dimension, in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Placement {
@@ -108,83 +115,105 @@ pub struct Placement {
     pub parent: usize,
     /// The tensor's name in that parent.
     pub source: String,
-    /// The box of the source, as large as the child's; `None` for all of it.
+    /// Where the box begins in the source, if it is not the whole tensor; its extent is that in the child.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<SourceBox>,
+    /// Where the box begins in the child.
     pub offset: Vec<usize>,
+    /// The size of the box.
     pub extent: Vec<usize>,
+    /// What the values are multiplied by.
     pub scale: f64,
+    /// What is added to them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise: Option<Noise>,
-    /// The loss's derivative by an element of this place, in units of its derivative by the source's element when the
-    /// parent computes the loss by itself, all parents predicting alike: 1/2 in most weights of a pair of parents, whose
-    /// logits are averaged. What moments of an optimiser are carried over by. `None` where it is no such constant.
+    /// The derivative of the loss with respect to an element of this place, in units of the derivative with respect to
+    /// the source's element when the parent computes the loss alone and all parents predict alike: 1/2 for most weights
+    /// of a pair of parents, whose logits are averaged. An optimiser's moments are carried over with it. `None` if it is
+    /// not such a constant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gradient: Option<f64>,
 }
 
-/// Where a box begins in a parent's tensor.
+/// Where a box lies in a parent's tensor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceBox {
+    /// Where the box begins.
     pub offset: Vec<usize>,
-    /// The sizes of the parent's tensor.
+    /// The sizes of the parent's tensor, one for each axis.
     pub sizes: Vec<usize>,
 }
 
-/// Normal numbers added to a place. Two places with the same `pair` and source box get the same numbers; with factors
-/// that cancel, and inputs that are copies of each other, the sum over them stays what it was (HyperCloning, Section 3).
+/// Normal draws that are added to a place. Two places with the same `pair` and source box get the same draws. If their
+/// factors cancel and their inputs are copies of each other, the sum over them does not change (HyperCloning, Section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Noise {
+    /// The standard deviation of the draws.
     pub std: StandardDeviation,
+    /// The seed of the draws.
     pub seed: u64,
-    /// Which numbers: a function of the seed, the parameter's name, this, and the element's index in the source.
+    /// Selects the draws, which are a function of the seed, the parameter's name, this number, and the element's index in
+    /// the source.
     pub pair: u64,
+    /// What the draws are multiplied by.
     pub factor: f64,
 }
 
-/// The place of a parent that lacks the parameter, as a box of the child's tensor like that of a [`Placement`]. Every
-/// element in it is `value`. A block of zero output projections passes the residual stream on unchanged, which makes
-/// room for a parent with fewer blocks.
+/// The place of a parent that lacks the parameter: a box of the child's tensor, like that of a [`Placement`], filled with
+/// `value`. A block whose output projections are zero passes the residual stream on unchanged, which makes room for a
+/// parent with fewer blocks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Absence {
     /// Index into [`FusionPlan::parents`].
     pub parent: usize,
+    /// Where the box begins in the child.
     pub offset: Vec<usize>,
+    /// The size of the box.
     pub extent: Vec<usize>,
+    /// The value of every element.
     pub value: f64,
 }
 
-/// One parameter of the child. Elements are the sums of the placements that cover them, or an absent parent's value;
-/// `fill` says what the cross-connections are.
+/// One parameter of the child. Each element is the sum of the placements that cover it, or an absent parent's value;
+/// `fill` determines the cross-connections.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedParam {
+    /// The name of the child's tensor.
     pub name: String,
+    /// One entry for each dimension of the stored tensor.
     pub dims: Vec<Dim>,
+    /// What the parents contribute.
     pub placements: Vec<Placement>,
+    /// The places of parents that lack the parameter.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent: Vec<Absence>,
+    /// The cross-connections.
     #[serde(default)]
     pub fill: Fill,
-    /// The dimension that a product with this weight sums over, its input. See [`ParamSpec::contracts`](crate::table::ParamSpec).
+    /// The dimension that a product with this weight sums over, its input; see
+    /// [`ParamSpec::contracts`](crate::table::ParamSpec).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contracts: Option<usize>,
 }
 
-/// What a fusion does, parameter by parameter.
+/// What a fusion or a growth does, parameter by parameter. [`Display`](std::fmt::Display) shows it as text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FusionPlan {
-    /// The method that made the plan: `fuse`, the paper's direct sum, or one of the methods that grow one model.
+    /// The name of the method that made the plan.
     pub method: String,
+    /// The parents, in the order that [`Placement::parent`] counts in.
     pub parents: Vec<PlanParent>,
+    /// How the child normalises its model dimension.
     pub normalisation: Normalisation,
-    /// The groups of the child's `Embed` axis that are normalised by themselves; they add up to its size. One group
-    /// is a stock RMSNorm; none means that no parameter has an `Embed` axis.
+    /// The groups of the child's `Embed` axis that are normalised separately; they add up to its size. One group is a
+    /// stock RMSNorm; none means that no parameter has an `Embed` axis.
     pub embed_groups: Vec<usize>,
+    /// The child's parameters, in its order.
     pub params: Vec<PlannedParam>,
 }
 
@@ -204,7 +233,7 @@ impl PlannedParam {
         self.dims.iter().flat_map(|dim| dim.factors.iter().copied())
     }
 
-    /// The number of dimensions along which parents follow each other; from two on there are cross-connections.
+    /// The number of dimensions along which parents follow one another; with two or more there are cross-connections.
     pub(crate) fn fused_dims(&self) -> usize {
         let fused = |dim: &&Dim| dim.factors.iter().any(|factor| factor.axis.rule() == AxisRule::Fused);
         self.dims.iter().filter(fused).count()
@@ -236,7 +265,7 @@ impl Placement {
         self.from.as_ref().map_or(&self.extent, |from| &from.sizes)
     }
 
-    /// The shape of the source, of a parameter with these dimensions.
+    /// The shape of the source tensor, for a parameter with these dimensions.
     pub fn source_shape(&self, dims: &[Dim]) -> Vec<usize> {
         shape(self.source_sizes(), dims)
     }
@@ -259,7 +288,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// The stored shape of axes with other sizes than those of `dims`.
+/// The stored shape if the axes of `dims` had these sizes.
 pub(crate) fn shape(sizes: &[usize], dims: &[Dim]) -> Vec<usize> {
     let mut sizes = sizes.iter();
     dims.iter()
@@ -276,8 +305,8 @@ impl FusionPlan {
         self.params.iter().map(|param| param.elements() as u64).fold(0, u64::saturating_add)
     }
 
-    /// What is random in the child: the filling of the cross-connections, or the noise that tells copies apart, of the
-    /// first parameter which has some, or zero.
+    /// What is random in the child: how the first parameter that has anything random fills its cross-connections, or the
+    /// noise that tells its copies apart. [`Fill::Zero`] if nothing is random.
     pub fn cross(&self) -> Fill {
         let fill = |param: &PlannedParam| {
             let noise = param.placements.iter().find_map(|placement| placement.noise);
@@ -287,8 +316,8 @@ impl FusionPlan {
         self.params.iter().find_map(fill).unwrap_or_default()
     }
 
-    /// Checks the parents' headers, and reads no values: one source for each parent, and every tensor that a
-    /// placement reads is there with the planned shape and a floating-point type.
+    /// Checks the parents' headers without reading any values: there is one source for each parent, and every tensor that
+    /// a placement reads exists with the planned shape and a floating-point type.
     pub fn check_sources(&self, sources: &[&dyn TensorSource]) -> Result<()> {
         if sources.len() != self.parents.len() {
             return Err(Error::SourceCount { parents: self.parents.len(), sources: sources.len() });
@@ -317,7 +346,7 @@ impl FusionPlan {
         Ok(())
     }
 
-    /// The tensors of the sources that no placement reads, as (parent, name).
+    /// The tensors of the sources that no placement reads, as pairs of parent and name.
     pub fn unread_tensors(&self, sources: &[&dyn TensorSource]) -> Vec<(usize, String)> {
         let read: std::collections::HashSet<(usize, &str)> = self
             .params

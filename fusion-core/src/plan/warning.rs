@@ -5,20 +5,47 @@ use std::fmt;
 use crate::plan::{Fill, FusionPlan, Normalisation, Placement, PlannedParam};
 use crate::table::{Axis, AxisRule};
 
-/// A property of a plan that is worth telling its author.
+/// A property of a plan that is worth telling its author. It says what is so; what to do about it depends on how the plan
+/// was asked for.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Warning {
-    /// Two parents are the same model, and nothing tells their halves apart in training.
-    HalvesStayEqual { first: usize, second: usize },
-    /// Copies of features are told apart by nothing in training; `parameter` is the first of their weights.
-    CopiesStayEqual { parameter: String },
-    /// The fusion rule with different parents does not average their predictions.
+    /// Two parents are the same model, and nothing tells their halves of the child apart in training: noise in the
+    /// cross-connections would.
+    HalvesStayEqual {
+        /// The index of one parent.
+        first: usize,
+        /// The index of the other.
+        second: usize,
+    },
+    /// Nothing tells copies of features apart in training: noise that cancels between the copies would, or unequal
+    /// shares.
+    CopiesStayEqual {
+        /// The first of the features' weights.
+        parameter: String,
+    },
+    /// The fusion rule with different parents does not average their predictions; the property would.
     InexactNormalisation,
-    /// Zero padding that gets no gradient.
-    PaddingStaysZero { parameter: String, parent: usize, size: usize, padded: usize },
-    /// An absent parent's features that get no gradient; `parameter` is the first of `count`.
-    AbsentStaysZero { parameter: String, parent: usize, count: usize },
+    /// The zero padding of narrow heads gets no gradient.
+    PaddingStaysZero {
+        /// The first padded parameter.
+        parameter: String,
+        /// The parent with the narrow heads.
+        parent: usize,
+        /// The size of its heads.
+        size: usize,
+        /// The size of the child's heads.
+        padded: usize,
+    },
+    /// The features of an absent parent get no gradient: noise in the cross-connections would change that.
+    AbsentStaysZero {
+        /// The first of the parameters.
+        parameter: String,
+        /// The parent that lacks them.
+        parent: usize,
+        /// How many it lacks.
+        count: usize,
+    },
 }
 
 impl fmt::Display for Warning {
@@ -27,20 +54,16 @@ impl fmt::Display for Warning {
             Warning::HalvesStayEqual { first, second } => write!(
                 f,
                 "parents {first} and {second} are the same model and the cross-connections are zero: both halves of \
-                 the child get equal gradients and stay equal for ever, so training cannot use the added width. \
-                 Break the symmetry with `--cross relative:0.01` (noise of 1 % of the weights'), or \
-                 fuse two different models"
+                 the child get equal gradients and stay equal forever, so training cannot use the added width"
             ),
             Warning::CopiesStayEqual { parameter } => write!(
                 f,
                 "features are copied (first in `{parameter}`) and nothing tells the copies apart: they get equal \
-                 gradients and stay equal for ever, so training cannot use the added width. `--cross relative:0.01` adds \
-                 noise that cancels between copies, and `--method lemon` gives them unequal shares"
+                 gradients and stay equal forever, so training cannot use the added width"
             ),
-            Warning::InexactNormalisation => write!(
-                f,
+            Warning::InexactNormalisation => f.write_str(
                 "the parents differ and their concatenation is normalised as one vector (the fusion rule): the \
-                 child's first predictions will not be the average of its parents'. `--norm property` is exact"
+                 child's first predictions will not be the average of its parents'",
             ),
             Warning::PaddingStaysZero { parameter, parent, size, padded } => write!(
                 f,
@@ -51,7 +74,7 @@ impl fmt::Display for Warning {
                 f,
                 "parent {parent} lacks {count} of the child's weights (first `{parameter}`): its blocks there pass its \
                  features on unchanged, and with cross-connections of zero their heads and hidden features are zero \
-                 on both sides of every product, get no gradient and stay zero. `--cross relative:0.01` lets them learn"
+                 on both sides of every product, get no gradient and stay zero"
             ),
         }
     }
@@ -112,6 +135,7 @@ impl FusionPlan {
             })
         })
     }
+
     /// What a parent lacks, among the parameters that could have cross-connections and have none.
     fn absence(&self, parent: usize) -> Option<Warning> {
         let is_dead = |param: &&PlannedParam| {

@@ -1,4 +1,4 @@
-//! The axes of a parameter and what a fusion does along each.
+//! The axes of a parameter, and what a fusion does along each.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ pub enum Axis {
     Kv,
     /// Hidden features of the MLP (`d_ff`).
     Mlp,
-    /// Features a dense network reads.
+    /// Input features of a dense network.
     Input,
     /// Hidden features of a dense network.
     Hidden,
@@ -31,12 +31,12 @@ pub enum Axis {
 /// What a fusion does along an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AxisRule {
-    /// The same in every parent, and in the child.
+    /// The same size in every parent and in the child.
     Shared,
-    /// A direct sum: the parents follow each other at running offsets, and the child's size is the sum.
+    /// A direct sum: the parents follow one another, and the child's size is the sum of theirs.
     Fused,
-    /// Every parent starts at 0, the child's size is the largest parent's, and the rest is zero. Exact for `Kv`,
-    /// since T5 does not scale attention by `d_kv^-1/2`: zero features add nothing to a dot product.
+    /// Every parent starts at 0, the child has the size of the largest parent, and the rest is zero. Exact for `Kv`,
+    /// since T5 does not scale attention by `d_kv^-1/2` and zero features add nothing to a dot product.
     Padded,
 }
 
@@ -50,7 +50,7 @@ impl Axis {
         }
     }
 
-    /// The name in texts and in serialised plans.
+    /// The name in messages and in serialised plans.
     pub fn name(self) -> &'static str {
         match self {
             Axis::Vocab => "vocab",

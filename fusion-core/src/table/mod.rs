@@ -15,31 +15,34 @@ pub use axis::{Axis, AxisRule};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Factor {
+    /// The axis.
     pub axis: Axis,
+    /// Its size, in elements.
     pub size: usize,
 }
 
 /// One dimension of a stored tensor: a product of axes, the last of which varies fastest. `joined_kv` is
-/// `heads × kv`; most dimensions have one factor.
+/// `heads × kv`; most dimensions have a single factor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Dim {
+    /// The axes, outermost first.
     pub factors: Vec<Factor>,
 }
 
-/// A dimension of one axis.
+/// A dimension with a single axis.
 pub fn dim(axis: Axis, size: usize) -> Dim {
     Dim { factors: vec![Factor { axis, size }] }
 }
 
-/// A dimension that stores two axes as their product, `outer` first: `joined(Heads, 6, Kv, 64)`.
+/// A dimension that stores the product of two axes, `outer` first: `joined(Heads, 6, Kv, 64)`.
 pub fn joined(outer: Axis, outer_size: usize, inner: Axis, inner_size: usize) -> Dim {
     Dim { factors: vec![Factor { axis: outer, size: outer_size }, Factor { axis: inner, size: inner_size }] }
 }
 
 impl Dim {
-    /// The stored size, the product of the factors; saturates, so that a table with absurd sizes is refused by
-    /// [`ParamTable::new`] rather than wrapped around.
+    /// The stored size, the product of the factors. Saturates, so that [`ParamTable::new`] refuses absurd sizes instead
+    /// of wrapping around.
     pub fn size(&self) -> usize {
         self.factors.iter().fold(1, |product, factor| product.saturating_mul(factor.size))
     }
@@ -71,17 +74,17 @@ pub enum Averaging {
     MeanTied,
 }
 
-/// Where a model's values of a parameter are.
+/// Where a model keeps the values of a parameter.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
-    /// In the tensor of the parameter's name.
+    /// In the tensor with the parameter's name.
     #[default]
     SameName,
-    /// In the tensor of another name: block 0 of a model that takes the place of block 2 in its child.
+    /// In a tensor with another name, for example block 0 of a model that becomes block 2 of its child.
     Tensor(String),
-    /// Nowhere: the model lacks the parameter and would compute the same if it had one full of this value. Zero for the
-    /// weights of a block that passes the residual stream on, one for its gains.
+    /// Nowhere: the model lacks the parameter, and would compute the same if it had one filled with this value. Zero for
+    /// the weights of a block that passes the residual stream on unchanged, one for its gains.
     Absent(f64),
 }
 
@@ -92,14 +95,16 @@ pub struct ParamSpec {
     pub name: String,
     /// One entry for each dimension of the stored tensor.
     pub dims: Vec<Dim>,
+    /// Whether the average of the logits scales it.
     pub averaging: Averaging,
+    /// Where the model keeps its values.
     #[serde(default)]
     pub origin: Origin,
-    /// What the model's values are multiplied by to be this parameter's.
+    /// What the model's values are multiplied by to become this parameter's.
     #[serde(default = "one")]
     pub factor: f64,
-    /// The dimension that a product with this weight sums over: 1 for `[out, in]`. `None` for what is looked up, added or
-    /// multiplied by element.
+    /// The dimension that a product with this weight sums over: 1 for `[out, in]`. `None` for parameters that are looked
+    /// up, added or multiplied element by element.
     #[serde(default)]
     pub contracts: Option<usize>,
 }
@@ -109,7 +114,7 @@ fn one() -> f64 {
 }
 
 impl ParamSpec {
-    /// A parameter without averaging, stored under its name.
+    /// A parameter without averaging, stored under its own name.
     pub fn new(name: impl Into<String>, dims: impl IntoIterator<Item = Dim>) -> Self {
         ParamSpec {
             name: name.into(),
@@ -121,27 +126,27 @@ impl ParamSpec {
         }
     }
 
-    /// The same as the weight of a product that sums over a dimension.
+    /// Makes it the weight of a product that sums over a dimension.
     pub fn contracting(self, dimension: usize) -> Self {
         ParamSpec { contracts: Some(dimension), ..self }
     }
 
-    /// The same with another origin.
+    /// Sets where the model keeps its values.
     pub fn from_origin(self, origin: Origin) -> Self {
         ParamSpec { origin, ..self }
     }
 
-    /// The same with another factor.
+    /// Sets what the model's values are multiplied by.
     pub fn times(self, factor: f64) -> Self {
         ParamSpec { factor, ..self }
     }
 
-    /// The same with [`Averaging::Mean`].
+    /// Sets [`Averaging::Mean`].
     pub fn averaged(self) -> Self {
         ParamSpec { averaging: Averaging::Mean, ..self }
     }
 
-    /// The same with [`Averaging::MeanTied`].
+    /// Sets [`Averaging::MeanTied`].
     pub fn averaged_tied(self) -> Self {
         ParamSpec { averaging: Averaging::MeanTied, ..self }
     }
@@ -157,7 +162,7 @@ impl ParamSpec {
     }
 }
 
-/// The parameters of a model, in the order of the model, with distinct names.
+/// The parameters of a model, in the model's order, with distinct names.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ParamTable {
     specs: Vec<ParamSpec>,
@@ -165,8 +170,8 @@ pub struct ParamTable {
 }
 
 impl ParamTable {
-    /// Checks the specs one by one: a name occurs once, every parameter has a dimension, every axis a size above
-    /// zero, and no parameter more elements than can be addressed.
+    /// Checks that no name occurs twice, that every parameter has a dimension and every axis a size above zero, and
+    /// that no parameter has more elements than can be addressed.
     pub fn new(specs: impl IntoIterator<Item = ParamSpec>) -> Result<Self> {
         let specs: Vec<ParamSpec> = specs.into_iter().collect();
         let mut by_name = HashMap::with_capacity(specs.len());
@@ -194,6 +199,7 @@ impl ParamTable {
         self.specs.len()
     }
 
+    /// Whether there are no parameters.
     pub fn is_empty(&self) -> bool {
         self.specs.is_empty()
     }
@@ -212,7 +218,7 @@ impl<'a> IntoIterator for &'a ParamTable {
     }
 }
 
-/// The most elements a tensor may have: its size in bytes as f64 fits `isize`.
+/// The most elements a tensor may have: its size in bytes as f64 must fit `isize`.
 const MAX_ELEMENTS: usize = isize::MAX as usize / 8;
 
 pub(crate) fn check_dims(parameter: &str, dims: &[Dim]) -> Result<()> {

@@ -130,7 +130,7 @@ proptest! {
         let part = Part { label: "a", blake3: None, table: &table, embed_groups: &[] };
         let axes = [(fusion_core::table::Axis::Embed, sizes.embed), (fusion_core::table::Axis::Mlp, sizes.mlp)];
         let axes = axes.map(|(axis, size)| whole_copies(axis, size, times)).to_vec();
-        let options = Widen { method: "copies".into(), axes, shares: Shares::Equal, noise: None };
+        let options = Widen { axes, shares: Shares::Equal, noise: None };
         check(&widen(&part, &options).unwrap(), &[&squares(&table, 3)]);
     }
 }

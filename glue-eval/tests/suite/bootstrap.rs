@@ -1,6 +1,6 @@
 //! Confidence intervals against SciPy's percentile bootstrap.
 
-use glue_eval::files::Label;
+use glue_eval::data::Label;
 use glue_eval::prompt::possible_answers;
 use glue_eval::score::{Prediction, TaskScore};
 use glue_eval::{Task, task::Answer};

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use glue_eval::check::{Checker, LISTED_BAD_ROWS, LabelCount, Lengths, SplitCheck};
-use glue_eval::files::Split;
+use glue_eval::data::Split;
 use glue_eval::{GlueError, Task};
 
 use crate::session::tokenizer;

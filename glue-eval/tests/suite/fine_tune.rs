@@ -7,11 +7,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fusion_core::lineage::Lineage;
-use glue_eval::files::{BadRows, Example, Label, TaskData, read_task};
+use glue_eval::data::{BadRows, Example, Label, TaskData, read_task};
 use glue_eval::{
     AtStep, FineTuneSettings, FineTuning, Glue, GlueError, GlueReport, Place, Progress, Scoring, Task,
     TaskReport,
 };
+
+use t5_model::train::{Event, OpenSession, TrainError};
 
 use crate::session::{Memory, Shared, tokenizer};
 
@@ -51,8 +53,14 @@ fn run_on(
 ) -> Result<TaskReport, GlueError> {
     let shared = Shared::new(std::mem::take(session));
     let tokenizer = tokenizer();
-    let tuning =
-        FineTuning { tasks: &[data], tokenizer: &tokenizer, settings, seed: settings.seed, keep: None };
+    let tuning = FineTuning {
+        tasks: &[data],
+        tokenizer: &tokenizer,
+        settings,
+        seed: settings.seed,
+        lineage: &Lineage::default(),
+        keep: None,
+    };
     let reports = tuning.run(&mut |_| Ok(shared.opened()), &AtomicBool::new(false), &mut |_| {});
     *session = shared.take();
     Ok(reports?.expect("nobody stops it").remove(0))
@@ -210,7 +218,7 @@ fn glue(
     folder: &Path,
     directory: Option<&Path>,
     settings: &FineTuneSettings,
-    open: &mut glue_eval::OpenSession<'_>,
+    open: &mut OpenSession<'_>,
     observe: &mut dyn FnMut(Progress<'_>, &AtomicBool),
 ) -> Result<Option<GlueReport>, GlueError> {
     let stop = AtomicBool::new(false);
@@ -236,8 +244,9 @@ fn every_task_starts_from_a_session_of_its_own() {
         opened += 1;
         Ok(Shared::new(Memory::default()).opened())
     };
-    let mut observe =
-        |event: Progress<'_>, _: &_| evaluated += usize::from(matches!(event, Progress::Evaluated { .. }));
+    let mut observe = |event: Progress<'_>, _: &_| {
+        evaluated += usize::from(matches!(event, Progress::Training(Event::Evaluated { .. })));
+    };
     let report = glue(folder.path(), None, &settings, &mut open, &mut observe).unwrap().unwrap();
     assert_eq!((opened, evaluated), (2, 6));
     insta::assert_snapshot!("report", report.table("memory").text());
@@ -397,7 +406,9 @@ fn an_interrupted_fine_tuning_goes_on() {
     assert_eq!(again, report);
     let other = FineTuneSettings { learning_rate: 0.5, ..settings };
     let error = glue(folder.path(), Some(whole.path()), &other, &mut open, &mut |_, _| {}).unwrap_err();
-    assert!(matches!(&error, GlueError::Changed { key, .. } if key == "learning_rate"), "{error}");
+    let GlueError::Training { error, .. } = error else { panic!("{error}") };
+    let TrainError::Changed(changed) = *error else { panic!("{error}") };
+    assert_eq!(changed.difference.key, "learning_rate");
     fs::write(whole.path().join("seed-0/mixture/result.json"), "{").unwrap();
     let error = glue(folder.path(), Some(whole.path()), &settings, &mut open, &mut |_, _| {}).unwrap_err();
     assert!(matches!(&error, GlueError::Damaged { .. }), "{error}");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use glue_eval::files::{BadRows, Example, Label, Split, read_labelled, read_split, read_task};
+use glue_eval::data::{BadRows, Example, Label, Split, read_labelled, read_split, read_task};
 use glue_eval::task::Answer;
 use glue_eval::{GlueError, Task};
 use proptest::prelude::*;

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use glue_eval::Task;
-use glue_eval::files::{Example, Label};
+use glue_eval::data::{Example, Label};
 use glue_eval::prompt::{input_text, may_become_answer, parse_class, parse_score, score_text, target_text};
 use glue_eval::task::Answer;
 use proptest::prelude::*;

@@ -1,7 +1,7 @@
 //! From outputs to a task's score, GLUE's average, and its tables.
 
 use glue_eval::Task;
-use glue_eval::files::Label;
+use glue_eval::data::Label;
 use glue_eval::score::{GlueScore, MetricScore, Prediction, TaskScore};
 use glue_eval::{Row, ScoreTable};
 

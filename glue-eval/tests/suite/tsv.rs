@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use glue_eval::files::{BadRows, Example, Label, read_labelled, read_task, read_test};
+use glue_eval::data::{BadRows, Example, Label, read_labelled, read_task, read_test};
 use glue_eval::{GlueError, Task};
 
 const MNLI_HEADER: &str = "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\t\

@@ -1,6 +1,8 @@
-//! Tensor frameworks. A framework registers itself as a [`Backend`] and offers T5's operations ([`Ops`]); a [`ModelSession`]
-//! over these is the [`Session`] that everything else works with. [`Tape`] and [`kernels`] are what backends share.
+//! Tensor frameworks. A framework registers itself as a [`Backend`] and offers T5's operations ([`Ops`]). A
+//! [`ModelSession`] over these is the [`Session`] that everything else works with. [`Tape`] and [`kernels`] are for
+//! backends to share.
 
+mod computation;
 pub mod kernels;
 mod model_session;
 mod ops;
@@ -9,14 +11,13 @@ mod registry;
 mod session;
 mod tape;
 
+pub use computation::{Computation, DeviceInfo, Precision, TrainingMemory, TrainingSize};
 pub use model_session::ModelSession;
 pub use ops::{
     Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Pending, Positions, TokenIds, Trained,
     update_each,
 };
-pub use registry::{
-    Backend, Computation, DeviceInfo, Precision, TrainingMemory, TrainingSize, backend, backends,
-};
+pub use registry::{AnyOps, Backend, backend, backends};
 pub use session::{Dropout, Evaluation, Forward, Session, SessionError, TrainStep, Update};
 pub use tape::{Place, Tape};
 

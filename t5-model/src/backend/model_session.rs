@@ -10,22 +10,21 @@ use super::{
     TrainStep, Trained, Update, guarded,
 };
 use crate::generate::{Candidates, generate, log_likelihoods};
-use crate::model::Checkpointed;
+use crate::model::{Checkpointed, T5};
 use crate::optimizer::Moments;
-use crate::{Batch, Error, T5, T5Config, parameter_table};
+use crate::parameters::{Weights, parameters};
+use crate::{Batch, Error, Probe, T5Config};
 
 /// A T5 on the device of its operations. Backends hand it out as their [`Session`].
 pub struct ModelSession<O: Ops> {
     ops: O,
     config: T5Config,
-    parameters: BTreeMap<String, O::Parameter>,
-    moments: BTreeMap<String, Moments<O::Moment>>,
+    weights: Weights,
+    /// In the order of [`Weights::parameters`], as are the moments.
+    parameters: Vec<O::Parameter>,
+    moments: Vec<Moments<O::Moment>>,
     checkpoint_activations: bool,
     begun: Vec<Begun>,
-}
-
-fn no_moments<P, M>(parameters: &BTreeMap<String, P>) -> BTreeMap<String, Moments<M>> {
-    parameters.keys().map(|name| (name.clone(), Moments::default())).collect()
 }
 
 /// An update whose results nobody has asked for.
@@ -67,9 +66,8 @@ impl<O: Ops> ModelSession<O> {
         config: &T5Config,
         weights: &dyn TensorSource,
     ) -> Result<Self, SessionError> {
-        let table = parameter_table(config)?;
-        let mut parameters = BTreeMap::new();
-        for spec in &table {
+        let mut on_device = BTreeMap::new(); // sorted by name
+        for spec in parameters(config)?.into_iter().map(|parameter| parameter.spec) {
             let tensor = weights.load_f32(&spec.name).map_err(Error::from)?;
             if tensor.shape != spec.shape() {
                 return Err(Error::Configuration(format!(
@@ -80,16 +78,25 @@ impl<O: Ops> ModelSession<O> {
                 ))
                 .into());
             }
-            parameters.insert(spec.name.clone(), guarded(|| Ok(ops.parameter(tensor)))?);
+            on_device.insert(spec.name, guarded(|| Ok(ops.parameter(tensor)))?);
         }
         Ok(ModelSession {
             ops,
             config: config.clone(),
-            moments: no_moments(&parameters),
-            parameters,
+            weights: Weights::new(config)?,
+            moments: on_device.iter().map(|_| Moments::default()).collect(),
+            parameters: on_device.into_values().collect(),
             checkpoint_activations: how.checkpoint_activations,
             begun: Vec::new(),
         })
+    }
+
+    fn model(&self) -> T5<'_, O> {
+        T5::new(&self.ops, &self.config, &self.weights, &self.parameters)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &String> {
+        self.weights.parameters.iter().map(|parameter| &parameter.spec.name)
     }
 
     /// Runs on the device, and ends what was being recorded.
@@ -111,16 +118,15 @@ impl<O: Ops> ModelSession<O> {
         how: CrossEntropy,
     ) -> (Pending<LossSums>, Vec<O::Gradient>) {
         if self.checkpoint_activations {
-            let ModelSession { ops, config, parameters, .. } = self;
-            let gradients = BTreeMap::new();
-            return Checkpointed { ops, config, parameters, batch, dropout, pass, gradients }.run(how);
+            let ModelSession { ops, config, weights, parameters, .. } = self;
+            return Checkpointed { ops, config, weights, parameters, batch, dropout, pass }.run(how);
         }
         self.ops.record(true);
-        let model = T5::with_dropout(&self.ops, &self.config, &self.parameters, dropout, pass);
+        let model = self.model().with_dropout(dropout, pass);
         let x = model.forward(batch); // [batch, target, d_model]
         let (loss, sums) = self.ops.cross_entropy(&x, model.head(), &batch.labels, how);
         drop(x);
-        let parameters: Vec<_> = self.parameters.values().collect();
+        let parameters: Vec<_> = self.parameters.iter().collect();
         let (_, gradients) = self.ops.backward(loss, &[], &parameters);
         self.ops.record(false);
         (sums, gradients)
@@ -135,11 +141,10 @@ impl<O: Ops> ModelSession<O> {
     }
 
     fn apply(&mut self, gradients: Vec<O::Gradient>, update: &Update) -> Pending<f64> {
-        let parameters = self.parameters.iter_mut().zip(self.moments.values_mut());
-        let trained = parameters.map(|((name, parameter), moments)| {
-            let decay = !name.ends_with("layer_norm.weight");
-            Trained { parameter, moments, decay }
-        });
+        let rows = self.weights.parameters.iter();
+        let trained = rows
+            .zip(self.parameters.iter_mut().zip(&mut self.moments))
+            .map(|(row, (parameter, moments))| Trained { parameter, moments, decay: row.decays });
         self.ops.update_all(trained.collect(), gradients, update)
     }
 }
@@ -196,7 +201,7 @@ impl<O: Ops> Session for ModelSession<O> {
     fn evaluate(&mut self, batch: &Batch) -> Result<Evaluation, SessionError> {
         self.check(batch)?;
         self.guarded(|session| {
-            let model = T5::new(&session.ops, &session.config, &session.parameters);
+            let model = session.model();
             let x = model.forward(batch);
             let how = CrossEntropy { scale: 1.0, z_loss: 0.0 };
             let (_, sums) = session.ops.cross_entropy(&x, model.head(), &batch.labels, how);
@@ -209,7 +214,7 @@ impl<O: Ops> Session for ModelSession<O> {
         let tokens = self.check(batch)?;
         let how = CrossEntropy { scale: 1.0 / tokens as f32, z_loss: 0.0 };
         self.guarded(|session| {
-            let model = T5::new(&session.ops, &session.config, &session.parameters);
+            let model = session.model();
             let x = model.forward(batch);
             let logits = session.ops.read_activation(&session.ops.linear(&x, model.head()));
             let (_, sums) = session.ops.cross_entropy(&x, model.head(), &batch.labels, how);
@@ -218,7 +223,7 @@ impl<O: Ops> Session for ModelSession<O> {
             if gradients {
                 let (_, gradients) = session.gradients(batch, Dropout::default(), String::new(), how);
                 let read = gradients.iter().map(|gradient| session.ops.read_gradient(gradient));
-                forward.gradients = session.parameters.keys().cloned().zip(read).collect();
+                forward.gradients = session.names().cloned().zip(read).collect();
             }
             Ok(forward)
         })
@@ -227,17 +232,17 @@ impl<O: Ops> Session for ModelSession<O> {
     fn activations(
         &mut self,
         batch: &Batch,
-        places: &[&str],
-    ) -> Result<BTreeMap<String, HostTensor>, SessionError> {
+        probes: &[Probe],
+    ) -> Result<BTreeMap<Probe, HostTensor>, SessionError> {
         self.check(batch)?;
         self.guarded(|session| {
             let seen = RefCell::new(BTreeMap::new());
-            let observe = |place: &str, x: &O::Activation| {
-                if places.contains(&place) {
-                    seen.borrow_mut().insert(place.to_owned(), session.ops.read_activation(x));
+            let observe = |probe: Probe, x: &O::Activation| {
+                if probes.contains(&probe) {
+                    seen.borrow_mut().insert(probe, session.ops.read_activation(x));
                 }
             };
-            T5::new(&session.ops, &session.config, &session.parameters).observed(&observe).forward(batch);
+            session.model().observed(&observe).forward(batch);
             Ok(seen.into_inner())
         })
     }
@@ -249,9 +254,7 @@ impl<O: Ops> Session for ModelSession<O> {
         stop: &dyn Fn(&[i32]) -> bool,
     ) -> Result<Vec<Vec<i32>>, SessionError> {
         batch.validate(&self.config)?;
-        self.guarded(|ModelSession { ops, config, parameters, .. }| {
-            Ok(generate(ops, config, parameters, batch, max_new_tokens, stop))
-        })
+        self.guarded(|session| Ok(generate(&session.model(), batch, max_new_tokens, stop)))
     }
 
     fn log_likelihoods(
@@ -261,15 +264,12 @@ impl<O: Ops> Session for ModelSession<O> {
     ) -> Result<Vec<Vec<f64>>, SessionError> {
         batch.validate(&self.config)?;
         let candidates = Candidates::new(candidates, &self.config)?;
-        self.guarded(|ModelSession { ops, config, parameters, .. }| {
-            Ok(log_likelihoods(ops, config, parameters, batch, &candidates))
-        })
+        self.guarded(|session| Ok(log_likelihoods(&session.model(), batch, &candidates)))
     }
 
     fn export(&self) -> Result<HostTensors, SessionError> {
-        let read =
-            |(name, parameter): (&String, &O::Parameter)| (name.clone(), self.ops.read_parameter(parameter));
-        guarded(|| Ok(self.parameters.iter().map(read).collect()))
+        let read = |parameter: &O::Parameter| self.ops.read_parameter(parameter);
+        guarded(|| Ok(self.names().cloned().zip(self.parameters.iter().map(read)).collect()))
     }
 
     fn optimizer_state(&self) -> Result<HostTensors, SessionError> {
@@ -277,24 +277,26 @@ impl<O: Ops> Session for ModelSession<O> {
             let read = |(moment, tensor)| (format!("{parameter}.{moment}"), self.ops.read_moment(tensor));
             moments.iter().map(read).collect::<Vec<_>>()
         };
-        guarded(|| Ok(self.moments.iter().flat_map(read).collect()))
+        guarded(|| Ok(self.names().zip(&self.moments).flat_map(read).collect()))
     }
 
     fn load_optimizer_state(&mut self, state: HostTensors) -> Result<(), SessionError> {
-        let mut moments: BTreeMap<_, Moments<O::Moment>> = no_moments(&self.parameters);
+        let mut loaded: Vec<Moments<O::Moment>> = self.moments.iter().map(|_| Moments::default()).collect();
         for (name, tensor) in state {
-            let split =
-                name.rsplit_once('.').filter(|(parameter, _)| self.parameters.contains_key(*parameter));
-            let Some((parameter, moment)) = split else {
+            let found = name.rsplit_once('.').and_then(|(parameter, moment)| {
+                let rows = &self.weights.parameters;
+                let index = rows.binary_search_by(|row| row.spec.name.as_str().cmp(parameter)).ok()?;
+                Some((&mut loaded[index], moment))
+            });
+            let Some((moments, moment)) = found else {
                 return Err(SessionError::OptimizerState(format!("{name} belongs to no parameter")));
             };
             let (shape, tensor) = (tensor.shape.clone(), guarded(|| Ok(self.ops.moment(tensor)))?);
-            let moments = moments.entry(parameter.into()).or_default();
             moments
                 .insert(moment, &shape, tensor)
                 .map_err(|problem| SessionError::OptimizerState(format!("{name}: {problem}")))?;
         }
-        self.moments = moments;
+        self.moments = loaded;
         Ok(())
     }
 }

@@ -13,16 +13,22 @@ use crate::optimizer::{Moments, ParameterUpdate};
 /// Token ids of a batch, `[batch, length]`, row by row; all within the embedding's rows.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenIds<'a> {
+    /// The ids.
     pub ids: &'a [i32],
+    /// Rows.
     pub batch: usize,
+    /// Ids of a row.
     pub length: usize,
 }
 
 /// The bucket of each pair of positions, `[query, key]`.
 #[derive(Clone, Debug)]
 pub struct Buckets {
+    /// `[query, key]`, row by row.
     pub ids: Vec<u32>,
+    /// Positions that look.
     pub query: usize,
+    /// Positions that are looked at.
     pub key: usize,
 }
 
@@ -30,13 +36,17 @@ pub struct Buckets {
 /// were, counted in the same way. One may be taken several times, or not at all.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Positions {
+    /// `[batch, length]`, row by row.
     pub ids: Vec<i32>,
+    /// Rows of the result.
     pub batch: usize,
+    /// Positions of a row of the result.
     pub length: usize,
 }
 
 /// What attention sees besides queries, keys and values.
 pub struct Attention<'a, Bias> {
+    /// The number of heads, which divides the features.
     pub heads: usize,
     /// `[heads, query, key]`, added to the scores of every example. Scores are not scaled.
     pub bias: Option<&'a Bias>,
@@ -56,6 +66,7 @@ pub struct DropoutDraw {
 }
 
 impl DropoutDraw {
+    /// The draw at a site: another name gives other factors.
     pub fn new(rate: f64, seed: u64, site: &str) -> Self {
         DropoutDraw { rate: rate as f32, stream: Philox::new(seed, site) }
     }
@@ -122,10 +133,12 @@ pub struct LossSums {
 pub struct Pending<T>(Box<dyn FnOnce() -> T>);
 
 impl<T> Pending<T> {
+    /// A number that `read` waits for.
     pub fn new(read: impl FnOnce() -> T + 'static) -> Self {
         Pending(Box::new(read))
     }
 
+    /// The number. Waits for the device.
     pub fn read(self) -> T {
         (self.0)()
     }
@@ -140,7 +153,9 @@ impl<T: 'static> From<T> for Pending<T> {
 
 /// A parameter that an update changes.
 pub struct Trained<'a, O: Ops> {
+    /// The weights.
     pub parameter: &'a mut O::Parameter,
+    /// The optimiser's state of the parameter.
     pub moments: &'a mut Moments<O::Moment>,
     /// Whether weight decay applies to it; not to gains.
     pub decay: bool,
@@ -163,8 +178,11 @@ pub trait Ops: Sized {
 
     /// Puts a tensor on the device.
     fn parameter(&self, tensor: HostTensor) -> Self::Parameter;
+    /// Copies a parameter to the host.
     fn read_parameter(&self, parameter: &Self::Parameter) -> HostTensor;
+    /// Copies an activation to the host.
     fn read_activation(&self, activation: &Self::Activation) -> HostTensor;
+    /// Copies a gradient to the host.
     fn read_gradient(&self, gradient: &Self::Gradient) -> HostTensor;
 
     /// Whether operations from here on are recorded for [`Ops::backward`].
@@ -204,9 +222,13 @@ pub trait Ops: Sized {
     ) -> Self::Activation;
     /// `gelu_new(gate) · value`; the GELU is the tanh approximation.
     fn gated_gelu(&self, gate: &Self::Activation, value: &Self::Activation) -> Self::Activation;
+    /// `max(x, 0)`.
     fn relu(&self, x: &Self::Activation) -> Self::Activation;
+    /// `x + y`.
     fn add(&self, x: &Self::Activation, y: &Self::Activation) -> Self::Activation;
+    /// `factor · x`.
     fn scale(&self, x: &Self::Activation, factor: f32) -> Self::Activation;
+    /// `x` times the factors of the draw, which is indexed as `x` is.
     fn dropout(&self, x: &Self::Activation, draw: DropoutDraw) -> Self::Activation;
     /// `x` followed by `y` along the length. Only for generation: needs no gradient.
     fn append(&self, x: &Self::Activation, y: &Self::Activation) -> Self::Activation;
@@ -240,6 +262,7 @@ pub trait Ops: Sized {
         leaves: &[&Self::Activation],
         parameters: &[&Self::Parameter],
     ) -> (Vec<Self::Activation>, Vec<Self::Gradient>);
+    /// Adds a gradient to a sum.
     fn accumulate(&self, total: &mut Self::Gradient, gradient: Self::Gradient);
     /// The sum of squares of all of them.
     fn squared_norm(&self, gradients: &[Self::Gradient]) -> f64;
@@ -251,6 +274,7 @@ pub trait Ops: Sized {
 
     /// A moment from the host, and back.
     fn moment(&self, tensor: HostTensor) -> Self::Moment;
+    /// Copies a moment to the host.
     fn read_moment(&self, moment: &Self::Moment) -> HostTensor;
     /// One step of the optimiser for all parameters, with the gradients clipped together. Returns the gradients' norm before
     /// clipping; where it is not finite, nothing changes, on an asynchronous device in later steps neither until it has been

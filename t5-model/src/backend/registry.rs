@@ -1,116 +1,68 @@
-//! Backends register themselves: a crate that submits a [`Backend`] through `inventory` and is linked into the binary
-//! can be chosen by name.
-
-use std::fmt;
+//! Backends register themselves: once a crate that submits a [`Backend`] through `inventory` is linked into the binary,
+//! the backend can be chosen by name.
 
 use fusion_core::TensorSource;
 use fusion_core::execute::PlanDevice;
 
-use serde::{Deserialize, Serialize};
+use super::{Computation, DeviceInfo, ModelSession, Ops, Precision, Session, TrainingMemory, TrainingSize};
+use crate::conformance::{self, Check};
+use crate::{Error, Result, SessionError, T5Config};
 
-use crate::conformance::Check;
-use crate::{Error, Optimizer, Result, Session, SessionError, T5Config};
-
-/// What activations and matrix products are computed in. Parameters, their gradients, the optimiser's state, norms, softmax
-/// and loss are f32 in either.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    #[default]
-    F32,
-    /// bfloat16: f32's range with 8 bits of precision.
-    Bf16,
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
-        })
-    }
-}
-
-/// Where and how a model is computed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Computation {
-    pub device: String,
-    pub precision: Precision,
-    /// Keep less for the backward pass and compute it again: less memory, a third more computation.
-    pub checkpoint_activations: bool,
-}
-
-impl Computation {
-    /// In f32 on a device.
-    pub fn on(device: impl Into<String>) -> Self {
-        Computation { device: device.into(), precision: Precision::F32, checkpoint_activations: false }
-    }
-}
-
-/// A training whose memory is asked for.
-#[derive(Clone, Copy, Debug)]
-pub struct TrainingSize<'a> {
-    pub config: &'a T5Config,
-    /// On the device at a time.
-    pub examples: usize,
-    /// Tokens of an input and of a target.
-    pub input_length: usize,
-    pub target_length: usize,
-    pub optimizer: Optimizer,
-    pub dropout: bool,
-}
-
-/// What a training takes of a device's memory.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TrainingMemory {
-    /// Bytes at the peak, an estimate.
-    pub peak: f64,
-    /// Bytes of the device, if it is there.
-    pub total: Option<f64>,
-    /// The most examples at a time that fit into these.
-    pub fitting: Option<usize>,
-}
-
-/// A device that a backend can use.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct DeviceInfo {
-    /// What `--device` takes: `cpu`, `cuda:0`.
-    pub name: String,
-    /// The hardware, for people.
-    pub description: String,
-    /// What it computes in; the default first.
-    pub precisions: Vec<Precision>,
-}
-
-/// A tensor framework that can run T5. `docs/backends.md` is for who writes one.
+/// A tensor framework that can run T5. `docs/backends.md` explains how to write one.
 pub trait Backend: Sync {
     /// What `--backend` takes.
     fn name(&self) -> &'static str;
+
     /// The framework and its version, for people.
     fn description(&self) -> &'static str;
-    /// The default device first.
+
+    /// The devices that are present, the default first.
     fn devices(&self) -> Vec<DeviceInfo>;
-    /// Puts a model on a device. `weights` holds every parameter of the configuration's table, with its shape.
+
+    /// T5's operations on a device that [`Backend::device`] has found.
+    fn operations(&self, how: &Computation) -> Result<Box<dyn AnyOps>>;
+
+    /// The device on which fusion plans are executed.
+    ///
+    /// # Errors
+    /// The device is not present: see [`Backend::no_device`].
+    fn plan_device(&self, device: &str) -> Result<Box<dyn PlanDevice>>;
+
+    /// The memory that training takes, where the backend can tell. The device need not be present.
+    fn training_memory(&self, how: &Computation, size: &TrainingSize<'_>) -> Option<TrainingMemory> {
+        let _ = (how, size);
+        None
+    }
+
+    /// Puts a model on a device. `weights` holds every parameter in the configuration's table, in its shape.
+    ///
+    /// # Errors
+    /// The device is not present or lacks the precision, the weights do not fit the configuration, or the device fails.
     fn open(
         &self,
         how: &Computation,
         config: &T5Config,
         weights: &dyn TensorSource,
-    ) -> Result<Box<dyn Session>, SessionError>;
-    /// The memory that a training takes, where that can be told. The device need not be there.
-    fn training_memory(&self, how: &Computation, size: &TrainingSize<'_>) -> Option<TrainingMemory> {
-        let _ = (how, size);
-        None
+    ) -> Result<Box<dyn Session>, SessionError> {
+        self.device(how)?;
+        self.operations(how)?.open(how, config, weights)
     }
-    /// Executes plans on a device.
-    fn plan_device(&self, device: &str) -> Result<Box<dyn PlanDevice>>;
-    /// [`conformance::operations`](crate::conformance::operations) of what its sessions compute with.
-    fn check_operations(&self, how: &Computation) -> Result<Vec<Check>, SessionError>;
-}
 
-impl dyn Backend {
-    /// The device of a computation, which must be there and know the precision.
-    pub fn device(&self, how: &Computation) -> Result<DeviceInfo> {
+    /// Compares the operations that sessions compute with against PyTorch's:
+    /// [`conformance::operations`](crate::conformance::operations).
+    ///
+    /// # Errors
+    /// The device is not present or lacks the precision, or the references cannot be read.
+    fn check_operations(&self, how: &Computation) -> Result<Vec<Check>, SessionError> {
+        self.device(how)?;
+        self.operations(how)?.check(how.precision)
+    }
+
+    /// The device of a computation.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] or [`Error::NoPrecision`].
+    fn device(&self, how: &Computation) -> Result<DeviceInfo> {
         let found = self.devices().into_iter().find(|device| device.name == how.device);
         let device = found.ok_or_else(|| self.no_device(&how.device))?;
         if !device.precisions.contains(&how.precision) {
@@ -121,24 +73,62 @@ impl dyn Backend {
         Ok(device)
     }
 
-    /// For a device that is not there.
-    pub fn no_device(&self, device: &str) -> Error {
+    /// The error for a device that is not present.
+    fn no_device(&self, device: &str) -> Error {
         let available: Vec<String> = self.devices().into_iter().map(|device| device.name).collect();
         let (backend, available) = (self.name().into(), available.join(", "));
         Error::NoDevice { backend, device: device.into(), available }
     }
 }
 
+/// [`Ops`] of any type, so that a backend can choose its operations at run time.
+pub trait AnyOps {
+    /// A session that computes with these operations: a [`ModelSession`].
+    ///
+    /// # Errors
+    /// The weights do not fit the configuration, or the device fails.
+    fn open(
+        self: Box<Self>,
+        how: &Computation,
+        config: &T5Config,
+        weights: &dyn TensorSource,
+    ) -> Result<Box<dyn Session>, SessionError>;
+
+    /// [`conformance::operations`](crate::conformance::operations) of these operations.
+    ///
+    /// # Errors
+    /// The references cannot be read.
+    fn check(self: Box<Self>, precision: Precision) -> Result<Vec<Check>, SessionError>;
+}
+
+impl<O: Ops + 'static> AnyOps for O {
+    fn open(
+        self: Box<Self>,
+        how: &Computation,
+        config: &T5Config,
+        weights: &dyn TensorSource,
+    ) -> Result<Box<dyn Session>, SessionError> {
+        Ok(Box::new(ModelSession::new(*self, how, config, weights)?))
+    }
+
+    fn check(self: Box<Self>, precision: Precision) -> Result<Vec<Check>, SessionError> {
+        conformance::operations(*self, precision)
+    }
+}
+
 inventory::collect!(&'static dyn Backend);
 
-/// The backends linked into this binary, by name.
+/// The backends linked into this binary, sorted by name.
 pub fn backends() -> Vec<&'static dyn Backend> {
     let mut backends: Vec<_> = inventory::iter::<&'static dyn Backend>.into_iter().copied().collect();
     backends.sort_by_key(|backend| backend.name());
     backends
 }
 
-/// The backend of that name.
+/// The backend with a name.
+///
+/// # Errors
+/// [`Error::NoBackend`].
 pub fn backend(name: &str) -> Result<&'static dyn Backend> {
     let backends = backends();
     let available = || backends.iter().map(|backend| backend.name()).collect::<Vec<_>>().join(", ");

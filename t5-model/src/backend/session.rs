@@ -5,26 +5,37 @@ use std::collections::BTreeMap;
 use fusion_core::{HostTensor, HostTensors};
 
 use crate::optimizer::ParameterUpdate;
-use crate::{Batch, Error, Optimizer, T5Config};
+use crate::{Batch, Error, Optimizer, Probe, T5Config};
 
 /// Why a step did not happen. The model is as it was before.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
+    /// The model, the batch or the device was refused before anything was computed.
     #[error(transparent)]
     Model(#[from] Error),
+    /// The loss or the gradient is infinite or not a number; the weights were left as they were.
     #[error(
         "update {step}: the loss is {loss} and the gradient's norm {gradient_norm}; the weights were left as they were. \
          A lower learning rate, a longer warm-up or clipping usually helps"
     )]
-    NonFinite { step: u64, loss: f64, gradient_norm: f64 },
+    NonFinite {
+        /// The update, counted from 1.
+        step: u64,
+        /// The mean loss.
+        loss: f64,
+        /// The norm of all gradients together.
+        gradient_norm: f64,
+    },
+    /// The framework panicked or reported a failure, with what it said.
     #[error("the device failed: {0}")]
     Device(String),
-    /// With what the framework said.
+    /// The device has no memory left, with what the framework said.
     #[error(
         "the device's memory does not suffice ({0}); a smaller micro_batch_size needs less, and so does computing activations \
          again on the way back (checkpointing)"
     )]
     OutOfMemory(String),
+    /// The optimiser's state does not belong to the model.
     #[error("the optimiser's state: {0}")]
     OptimizerState(String),
 }
@@ -32,14 +43,18 @@ pub enum SessionError {
 /// Dropout during training.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Dropout {
+    /// The probability that an element is dropped.
     pub rate: f64,
+    /// Decides, together with the step and the site, which elements are dropped.
     pub seed: u64,
 }
 
 /// One update of the weights.
 #[derive(Clone, Debug)]
 pub struct Update {
+    /// The rule that turns gradients into changes.
     pub optimizer: Optimizer,
+    /// The factor of the changes.
     pub learning_rate: f64,
     /// Counts from 1; dropout depends on it.
     pub step: u64,
@@ -47,7 +62,9 @@ pub struct Update {
     pub optimizer_step: u64,
     /// The norm that all gradients together are scaled down to.
     pub clip_norm: Option<f64>,
+    /// Coefficient of the z-loss: see [`CrossEntropy::z_loss`](crate::backend::CrossEntropy::z_loss).
     pub z_loss: f64,
+    /// Dropout of activations and attention probabilities.
     pub dropout: Dropout,
 }
 
@@ -70,7 +87,9 @@ impl Update {
 pub struct TrainStep {
     /// Mean cross-entropy of the target tokens in nats, without z-loss.
     pub loss: f64,
+    /// Target tokens whose most likely prediction is right.
     pub correct: u64,
+    /// Target tokens.
     pub tokens: u64,
     /// Of all gradients together, before clipping.
     pub gradient_norm: f64,
@@ -81,7 +100,9 @@ pub struct TrainStep {
 pub struct Evaluation {
     /// Sum of the target tokens' cross-entropy in nats, without z-loss.
     pub loss_sum: f64,
+    /// Target tokens whose most likely prediction is right.
     pub correct: u64,
+    /// Target tokens.
     pub tokens: u64,
 }
 
@@ -118,6 +139,7 @@ pub struct Forward {
 
 /// A model on a device, with its optimiser's state.
 pub trait Session {
+    /// The configuration of the model.
     fn config(&self) -> &T5Config;
 
     /// Begins one update from the mean loss over all target tokens of the micro-batches together. Where the device is
@@ -142,18 +164,23 @@ pub trait Session {
         false
     }
 
+    /// The loss and accuracy of a batch, without dropout.
     fn evaluate(&mut self, batch: &Batch) -> Result<Evaluation, SessionError>;
 
+    /// Logits and loss of a batch without dropout, and on request the gradient of every parameter.
     fn forward(&mut self, batch: &Batch, gradients: bool) -> Result<Forward, SessionError>;
 
-    /// What the norms and linear maps see of a batch at places such as `encoder.final_layer_norm.input` or
-    /// `decoder.block.0.layer.0.SelfAttention.o.output`, `[batch, length, width]` each. Places that there are not are left out.
+    /// The activations of a batch at some places, `[batch, length, width]` each. Places that the model does not have are
+    /// ignored.
+    ///
+    /// # Errors
+    /// The session does not show its activations; that is the default.
     fn activations(
         &mut self,
         batch: &Batch,
-        places: &[&str],
-    ) -> Result<BTreeMap<String, HostTensor>, SessionError> {
-        let _ = (batch, places);
+        probes: &[Probe],
+    ) -> Result<BTreeMap<Probe, HostTensor>, SessionError> {
+        let _ = (batch, probes);
         Err(SessionError::Device("it does not show its activations".into()))
     }
 

@@ -45,6 +45,7 @@ impl<T> Tape<T> {
         self.steps.get_mut().clear();
     }
 
+    /// Whether operations are being recorded.
     pub fn is_recording(&self) -> bool {
         self.recording
     }

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use fusion_core::{HostTensor, HostTensors};
 
 use self::least_squares::LeastSquares;
-use crate::{Batch, IGNORED_LABEL, Session, SessionError, T5Config};
+use crate::parameters::{Module, Stack, Sublayer};
+use crate::{Batch, IGNORED_LABEL, Probe, Session, SessionError, T5Config};
 
 /// How strongly fitted weights are held to what they were: a share of the squares of what they are multiplied with.
 const RIDGE: f64 = 1e-2;
@@ -22,35 +23,16 @@ pub type Open<'a> = dyn Fn(&T5Config, &HostTensors) -> Result<Box<dyn Session>, 
 pub struct Calibration<'a> {
     /// Opens a model on the device.
     pub open: &'a Open<'a>,
+    /// The text that both models read.
     pub batches: &'a [Batch],
     /// Told after every step how many of how many are done, and whether to go on.
     pub progress: &'a dyn Fn(usize, usize) -> bool,
 }
 
-/// A norm, and the output projection at the end of the sublayer behind it; none behind a stack's last.
-struct Sublayer {
-    norm: String,
-    output: Option<String>,
-}
-
-/// An encoder or decoder, in the order in which it computes.
-fn sublayers(config: &T5Config, stack: &str) -> Vec<Sublayer> {
-    let (blocks, outputs): (usize, &[&str]) = match stack {
-        "encoder" => (config.num_layers, &["SelfAttention.o", "DenseReluDense.wo"]),
-        _ => (config.num_decoder_layers(), &["SelfAttention.o", "EncDecAttention.o", "DenseReluDense.wo"]),
-    };
-    let mut all = Vec::new();
-    for block in 0..blocks {
-        for (layer, output) in outputs.iter().enumerate() {
-            let path = format!("{stack}.block.{block}.layer.{layer}");
-            all.push(Sublayer {
-                norm: format!("{path}.layer_norm"),
-                output: Some(format!("{path}.{output}")),
-            });
-        }
-    }
-    all.push(Sublayer { norm: format!("{stack}.final_layer_norm"), output: None });
-    all
+/// The sublayers of a stack, in the order in which they compute.
+fn sublayers(config: &T5Config, stack: Stack) -> Vec<Sublayer> {
+    let in_block = |block| stack.sublayers().iter().map(move |&kind| Sublayer { stack, block, kind });
+    (0..stack.depth(config)).flat_map(in_block).collect()
 }
 
 impl Calibration<'_> {
@@ -62,22 +44,23 @@ impl Calibration<'_> {
         config: &T5Config,
         weights: &mut HostTensors,
     ) -> Result<bool, SessionError> {
-        let stacks = ["encoder", "decoder"].map(|stack| sublayers(config, stack));
         let has_head = !config.tied_head();
-        let steps = stacks.iter().map(Vec::len).sum::<usize>() + usize::from(has_head);
+        let stacks = Stack::BOTH.map(|stack| sublayers(config, stack));
+        let steps = stacks.iter().map(|sublayers| sublayers.len() + 1).sum::<usize>() + usize::from(has_head);
         let mut done = 0;
-        for sublayers in &stacks {
-            for (index, Sublayer { norm, output }) in sublayers.iter().enumerate() {
-                match (output, sublayers.get(index + 1)) {
-                    (Some(output), Some(next)) => {
-                        self.fit_output(ensemble, config, weights, (norm, output, &next.norm))?;
-                    }
-                    _ => self.fit_gains(ensemble, config, weights, norm)?,
-                }
+        for (stack, sublayers) in Stack::BOTH.into_iter().zip(&stacks) {
+            let norms = sublayers.iter().skip(1).map(|sublayer| Module::Norm(*sublayer));
+            for (sublayer, next) in sublayers.iter().zip(norms.chain([Module::FinalNorm(stack)])) {
+                self.fit_output(ensemble, config, weights, *sublayer, next)?;
                 done += 1;
                 if !(self.progress)(done, steps) {
                     return Ok(false);
                 }
+            }
+            self.fit_gains(ensemble, config, weights, Module::FinalNorm(stack))?;
+            done += 1;
+            if !(self.progress)(done, steps) {
+                return Ok(false);
             }
         }
         if has_head {
@@ -93,11 +76,11 @@ impl Calibration<'_> {
         ensemble: &mut dyn Session,
         config: &T5Config,
         weights: &mut HostTensors,
-        norm: &str,
+        norm: Module,
     ) -> Result<(), SessionError> {
-        let place = format!("{norm}.output");
+        let probes = [Probe::Output(norm)];
         let mut sums = vec![(0f64, 0f64); config.d_model];
-        self.visit(ensemble, config, weights, [&[&place], &[&place]], |expected, found| {
+        self.visit(ensemble, config, weights, [&probes, &probes], |expected, found| {
             let (expected, found) = (&expected[0], &found[0]);
             for (expected, found) in expected.chunks(config.d_model).zip(found.chunks(config.d_model)) {
                 for (sums, (y, x)) in sums.iter_mut().zip(expected.iter().zip(found)) {
@@ -106,7 +89,7 @@ impl Calibration<'_> {
                 }
             }
         })?;
-        if let Some(gains) = weights.get_mut(&format!("{norm}.weight")) {
+        if let Some(gains) = weights.get_mut(&norm.weight()) {
             for (gain, (xy, xx)) in gains.data.iter_mut().zip(sums) {
                 let factor = if xx > 0.0 { xy / xx } else { 1.0 };
                 *gain = (f64::from(*gain) * factor) as f32;
@@ -121,19 +104,26 @@ impl Calibration<'_> {
         ensemble: &mut dyn Session,
         config: &T5Config,
         weights: &mut HostTensors,
-        (norm, output, next): (&str, &str, &str),
+        sublayer: Sublayer,
+        next: Module,
     ) -> Result<(), SessionError> {
-        let behind = format!("{next}.input");
-        let (before, inner) = (format!("{norm}.input"), format!("{output}.input"));
-        let Some(shape) = weights.get(&format!("{output}.weight")).map(|weight| weight.shape.clone()) else {
+        let output = sublayer.output();
+        let [before, inner] = [Module::Norm(sublayer), output].map(Probe::Input);
+        let Some(shape) = weights.get(&output.weight()).map(|weight| weight.shape.clone()) else {
             return Ok(());
         };
         let mut squares = LeastSquares::new(shape[1], shape[0]);
-        self.visit(ensemble, config, weights, [&[&behind], &[&before, &inner]], |expected, found| {
-            let wanted: Vec<f64> = expected[0].iter().zip(&found[0]).map(|(y, x)| y - x).collect();
-            squares.add(&found[1], &wanted);
-        })?;
-        if let Some(weight) = weights.get_mut(&format!("{output}.weight")) {
+        self.visit(
+            ensemble,
+            config,
+            weights,
+            [&[Probe::Input(next)], &[before, inner]],
+            |expected, found| {
+                let wanted: Vec<f64> = expected[0].iter().zip(&found[0]).map(|(y, x)| y - x).collect();
+                squares.add(&found[1], &wanted);
+            },
+        )?;
+        if let Some(weight) = weights.get_mut(&output.weight()) {
             squares.refit(weight, RIDGE);
         }
         Ok(())
@@ -146,13 +136,13 @@ impl Calibration<'_> {
         config: &T5Config,
         weights: &mut HostTensors,
     ) -> Result<(), SessionError> {
-        let place = "decoder.final_layer_norm.output";
+        let probes = [Probe::Output(Module::FinalNorm(Stack::Decoder))];
         let width = config.d_model;
         let mut squares = LeastSquares::new(width, width);
-        self.visit(ensemble, config, weights, [&[place], &[place]], |expected, found| {
+        self.visit(ensemble, config, weights, [&probes, &probes], |expected, found| {
             squares.add(&found[0], &expected[0]);
         })?;
-        let Some(head) = weights.get_mut("lm_head.weight") else { return Ok(()) };
+        let Some(head) = weights.get_mut(&Module::Head.weight()) else { return Ok(()) };
         let mut map = HostTensor::zeros([width, width]);
         map.data.iter_mut().step_by(width + 1).for_each(|diagonal| *diagonal = 1.0);
         squares.refit(&mut map, RIDGE);
@@ -175,7 +165,7 @@ impl Calibration<'_> {
         ensemble: &mut dyn Session,
         config: &T5Config,
         weights: &HostTensors,
-        [expected, found]: [&[&str]; 2],
+        [expected, found]: [&[Probe]; 2],
         mut see: impl FnMut(&[Vec<f64>], &[Vec<f64>]),
     ) -> Result<(), SessionError> {
         let mut child = (self.open)(config, weights)?;
@@ -191,19 +181,20 @@ impl Calibration<'_> {
 /// The activations that belong to tokens, in the order of the places.
 fn tokens(
     batch: &Batch,
-    places: &[&str],
-    mut seen: BTreeMap<String, HostTensor>,
+    probes: &[Probe],
+    mut seen: BTreeMap<Probe, HostTensor>,
 ) -> Result<Vec<Vec<f64>>, SessionError> {
-    let of = |place: &&str| {
-        let missing = || SessionError::Device(format!("it does not show {place}"));
-        let HostTensor { shape, data } = seen.remove(*place).ok_or_else(missing)?;
+    let of = |probe: &Probe| {
+        let missing = || SessionError::Device(format!("it does not show {probe:?}"));
+        let HostTensor { shape, data } = seen.remove(probe).ok_or_else(missing)?;
         let width = shape.last().copied().unwrap_or(1).max(1);
-        let is_token: Vec<bool> = match place.starts_with("encoder") {
-            true => batch.attention_mask.iter().map(|mask| *mask != 0).collect(),
-            false => batch.labels.iter().map(|label| *label != IGNORED_LABEL).collect(),
+        let (Probe::Input(module) | Probe::Output(module)) = probe;
+        let is_token: Vec<bool> = match module.stack() {
+            Some(Stack::Encoder) => batch.attention_mask.iter().map(|mask| *mask != 0).collect(),
+            _ => batch.labels.iter().map(|label| *label != IGNORED_LABEL).collect(),
         };
         let rows = data.chunks(width).zip(is_token).filter(|(_, is_token)| *is_token);
         Ok(rows.flat_map(|(row, _)| row).map(|value| f64::from(*value)).collect())
     };
-    places.iter().map(of).collect()
+    probes.iter().map(of).collect()
 }

@@ -1,5 +1,6 @@
 //! A configuration from weights that come without one.
 
+use crate::parameters::{Linear, Module, Stack, Sublayer, SublayerKind};
 use crate::{Error, FeedForward, Result, T5Config};
 
 impl T5Config {
@@ -10,31 +11,35 @@ impl T5Config {
     /// # Errors
     /// A parameter that is not there, or whose shape is none that it can have.
     pub fn of_shapes(shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<Self> {
-        let matrix = |parameter: &str| match shape(parameter).as_deref() {
+        let shape = |module: Module| shape(&module.weight());
+        let matrix = |module: Module| match shape(module).as_deref() {
             Some([rows, columns]) => Ok((*rows, *columns)),
-            Some(shape) => Err(Error::NoConfiguration(format!("{parameter} has shape {shape:?}"))),
-            None => Err(Error::NoConfiguration(format!("there is no {parameter}"))),
+            Some(shape) => Err(Error::NoConfiguration(format!("{} has shape {shape:?}", module.weight()))),
+            None => Err(Error::NoConfiguration(format!("there is no {}", module.weight()))),
         };
-        let first = |parameter: &str| format!("encoder.block.0.layer.{parameter}.weight");
-        let (vocabulary, d_model) = matrix("shared.weight")?;
-        let (buckets, heads) = matrix(&first("0.SelfAttention.relative_attention_bias"))?;
-        let (inner, _) = matrix(&first("0.SelfAttention.q"))?;
+        let sublayer = |stack, block, kind| Sublayer { stack, block, kind };
+        let attention = sublayer(Stack::Encoder, 0, SublayerKind::SelfAttention);
+        let feed_forward = sublayer(Stack::Encoder, 0, SublayerKind::FeedForward);
+        let (vocabulary, d_model) = matrix(Module::Embedding)?;
+        let (buckets, heads) = matrix(Module::PositionBias(Stack::Encoder))?;
+        let (inner, _) = matrix(Module::Linear(attention, Linear::Query))?;
         if heads == 0 || inner % heads != 0 {
             return Err(Error::NoConfiguration(format!("{inner} features cannot be those of {heads} heads")));
         }
-        let is_gated = shape(&first("1.DenseReluDense.wi")).is_none();
-        let input = if is_gated { "1.DenseReluDense.wi_0" } else { "1.DenseReluDense.wi" };
-        let (d_ff, _) = matrix(&first(input))?;
-        let layers = |stack: &str| {
-            let is_there = |block: &usize| shape(&format!("{stack}.block.{block}.layer.0.layer_norm.weight"));
-            (0..).take_while(|block| is_there(block).is_some()).count()
+        let is_gated = shape(Module::Linear(feed_forward, Linear::Input)).is_none();
+        let input = if is_gated { Linear::Gate } else { Linear::Input };
+        let (d_ff, _) = matrix(Module::Linear(feed_forward, input))?;
+        let depth = |stack| {
+            let norm = |block| Module::Norm(sublayer(stack, block, SublayerKind::SelfAttention));
+            (0..).take_while(|block| shape(norm(*block)).is_some()).count()
         };
 
-        let mut config = T5Config::v1_1(vocabulary, d_model, heads, inner / heads, d_ff, layers("encoder"));
-        config.set_num_decoder_layers(layers("decoder"));
+        let mut config =
+            T5Config::v1_1(vocabulary, d_model, heads, inner / heads, d_ff, depth(Stack::Encoder));
+        config.set_num_decoder_layers(depth(Stack::Decoder));
         config.relative_attention_num_buckets = buckets;
         config.feed_forward_proj = if is_gated { FeedForward::GatedGelu } else { FeedForward::Relu };
-        config.tie_word_embeddings = shape("lm_head.weight").is_none();
+        config.tie_word_embeddings = shape(Module::Head).is_none();
         config.validate()?;
         Ok(config)
     }

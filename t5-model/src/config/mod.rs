@@ -31,22 +31,33 @@ const GROUPED: &str = "deep_fusion_t5";
 /// A T5's dimensions and switches. Keys that this project does not use are kept in `other` and written back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct T5Config {
+    /// Rows of the embedding.
     pub vocab_size: usize,
+    /// Width of the residual stream.
     pub d_model: usize,
+    /// Features of a head.
     pub d_kv: usize,
+    /// Hidden features of the MLP.
     pub d_ff: usize,
+    /// Attention heads of each layer.
     pub num_heads: usize,
+    /// Blocks of the encoder.
     pub num_layers: usize,
     #[serde(default)]
     num_decoder_layers: Option<usize>,
+    /// Buckets that relative positions are sorted into.
     #[serde(default = "default_buckets")]
     pub relative_attention_num_buckets: usize,
+    /// Distance from which on all positions share the last bucket.
     #[serde(default = "default_max_distance")]
     pub relative_attention_max_distance: usize,
+    /// Dropout that transformers trains with; this project's trainings have a setting of their own.
     #[serde(default = "default_dropout")]
     pub dropout_rate: f64,
+    /// Added to the mean square in the norms.
     #[serde(default = "default_epsilon")]
     pub layer_norm_epsilon: f64,
+    /// The kind of MLP.
     #[serde(default = "default_feed_forward")]
     pub feed_forward_proj: FeedForward,
     /// Whether the embedding is the output head, and with it whether the decoder's output is scaled by `d_model^-1/2`.
@@ -55,15 +66,19 @@ pub struct T5Config {
     /// What transformers 5 writes about the scaling: there `tie_word_embeddings` is always true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scale_decoder_outputs: Option<bool>,
+    /// The token that pads inputs.
     #[serde(default)]
     pub pad_token_id: i32,
+    /// The token that ends a text.
     #[serde(default = "default_eos")]
     pub eos_token_id: i32,
+    /// The token that a decoder's input begins with.
     #[serde(default)]
     pub decoder_start_token_id: i32,
     /// Widths of the slices of `d_model` that are normalised each by itself (`fusion-prop`); empty for a stock T5.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rms_norm_groups: Vec<usize>,
+    /// Keys that this project does not use.
     #[serde(flatten, skip_deserializing)]
     pub other: Map<String, Value>,
     /// Whether the weights hold no head of their own. `tie_word_embeddings` unless the weights say otherwise.
@@ -214,10 +229,12 @@ impl T5Config {
         T5Config { tie_word_embeddings: tied, scale_decoder_outputs: None, tied_head: Some(tied), ..self }
     }
 
+    /// Blocks of the decoder: as many as the encoder has, unless the configuration says otherwise.
     pub fn num_decoder_layers(&self) -> usize {
         self.num_decoder_layers.unwrap_or(self.num_layers)
     }
 
+    /// Sets the number of blocks of the decoder.
     pub fn set_num_decoder_layers(&mut self, layers: usize) {
         self.num_decoder_layers = Some(layers);
     }
@@ -242,6 +259,10 @@ impl T5Config {
         if self.rms_norm_groups.is_empty() { vec![self.d_model] } else { self.rms_norm_groups.clone() }
     }
 
+    /// Checks that these are the dimensions of a T5.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] names the first key that is out of range.
     pub fn validate(&self) -> Result<()> {
         let fail = |problem: String| Err(Error::Configuration(problem));
         let sizes = [

@@ -2,16 +2,12 @@
 
 use fusion_core::checkpoint::{Checkpoint, TensorFile};
 use fusion_core::execute::Executor;
-use fusion_core::grow::DirectSum;
-use fusion_core::plan::{Fill, Normalisation};
 use fusion_core::{HostTensor, TensorSource};
 
 use super::references::{self, batch, deviation, number_deviation};
 use super::{Check, Suite};
-use crate::{
-    DepthAlignment, Error, Forward, FusionParent, Precision, SessionError, T5Config, child_config,
-    fusion_plan,
-};
+use crate::method::{DepthAlignment, Fuse, FusionParent, Grown, GrowthMethod};
+use crate::{Error, Forward, Precision, SessionError, T5Config};
 
 /// The published combinations of activation and head, and the two others.
 const VARIANTS: [&str; 4] = ["v1_1", "v1_0", "gated_tied", "relu_untied"];
@@ -92,12 +88,11 @@ impl Suite<'_> {
             Ok(FusionParent { label, config: T5Config::of_checkpoint(checkpoint)?, blake3: None, path })
         };
         let parents: Vec<FusionParent> = checkpoints.iter().map(parent).collect::<Result<_, Error>>()?;
-        let options = DirectSum { normalisation: Normalisation::Property, cross: Fill::Zero, weights: None };
-        let plan = fusion_plan(&parents, &options, DepthAlignment::Spread)?;
+        let fuse = Fuse { depth: DepthAlignment::Spread, ..Fuse::default() };
+        let Grown { plan, child: config } = fuse.grow(&parents)?;
         let sources: Vec<&dyn TensorSource> = checkpoints.iter().map(|source| source as _).collect();
         let child = Executor::new(&plan, &sources).and_then(|executor| executor.in_memory());
         let child = child.map_err(Error::from)?;
-        let config = child_config(&parents, Normalisation::Property)?;
         let reference: TensorFile = references::file(&format!("fusion/{family}/reference.safetensors"))?;
         let mut distinct = names.to_vec();
         distinct.dedup();

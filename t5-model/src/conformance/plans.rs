@@ -7,11 +7,11 @@ use fusion_core::{HostTensor, HostTensors, TensorSource};
 
 use super::references::deviation;
 use super::{Check, random_weights};
-use crate::{
-    Arrangement, DepthAlignment, FusionParent, Grown, HyperClone, Lemon, Net2Net, NewBlocks, Result,
-    SessionError, Stack, T5Config, Widths, child_config, fusion_plan, hyperclone, lemon, net2net,
-    self_fusion, stack,
+use crate::method::{
+    Arrangement, DepthAlignment, Fuse, FusionParent, Grown, GrowthMethod, HyperClone, Lemon, Net2Net,
+    NewBlocks, SelfFusion, Stack, Widths,
 };
+use crate::{Result, SessionError, T5Config};
 
 /// Two roundings more than the host's one.
 const ALLOWED: f64 = 2e-7;
@@ -71,41 +71,27 @@ fn digest(model: &HostTensors) -> String {
 fn fusion_cases() -> Result<Vec<FusionCase>> {
     let small = parent("small", [6, 2, 3, 5, 1, 2]);
     let large = parent("large", [8, 1, 4, 7, 2, 1]);
-    let pair = [small.clone(), large.clone()];
+    let pair = [small, large];
+    let (small, large) = pair.split_at(1);
     let noise = StandardDeviation::Relative(0.1);
     let direct_sum = |cross, weights| DirectSum { normalisation: Normalisation::Property, cross, weights };
-    let joined = |parents: &[FusionParent], options: &DirectSum, depth| {
-        let plan = fusion_plan(parents, options, depth)?;
-        Ok::<_, crate::Error>(Grown { plan, child: child_config(parents, options.normalisation)? })
-    };
+    let joined = |sum, depth| Fuse { sum, depth }.grow(&pair);
     let one_way = |direction| Fill::Normal { std: noise, seed: 3, direction };
     let widths = Widths { d_model: Some(12), num_heads: Some(5), d_ff: Some(13) };
     let silent = Stack { times: 2, arrangement: Arrangement::Interleave, new_blocks: NewBlocks::Silent };
     let grown = [
-        ("fuse", 2, joined(&pair, &DirectSum::default(), DepthAlignment::Bottom)?),
-        ("fuse, normal", 2, joined(&pair, &direct_sum(Fill::normal(noise, 7), None), DepthAlignment::Top)?),
-        (
-            "fuse, forward",
-            2,
-            joined(&pair, &direct_sum(one_way(Direction::Forward), None), DepthAlignment::Top)?,
-        ),
-        (
-            "fuse, backward",
-            2,
-            joined(&pair, &direct_sum(one_way(Direction::Backward), None), DepthAlignment::Top)?,
-        ),
-        (
-            "fuse, weighted",
-            2,
-            joined(&pair, &direct_sum(Fill::Zero, Some(vec![0.3, 0.7])), DepthAlignment::Spread)?,
-        ),
-        ("self", 1, self_fusion(&small, 3, &direct_sum(Fill::normal(noise, 1), None))?),
-        ("hyperclone", 1, hyperclone(&small, &HyperClone { times: 3, noise: Some((noise, 5)) })?),
-        ("net2net", 1, net2net(&small, &Net2Net { widths, seed: 2, noise: Some((noise, 6)) })?),
-        ("lemon", 1, lemon(&small, &Lemon { widths, seed: 2 })?),
-        ("stack", 1, stack(&small, &silent)?),
+        ("fuse", 2, joined(DirectSum::default(), DepthAlignment::Bottom)?),
+        ("fuse, normal", 2, joined(direct_sum(Fill::normal(noise, 7), None), DepthAlignment::Top)?),
+        ("fuse, forward", 2, joined(direct_sum(one_way(Direction::Forward), None), DepthAlignment::Top)?),
+        ("fuse, backward", 2, joined(direct_sum(one_way(Direction::Backward), None), DepthAlignment::Top)?),
+        ("fuse, weighted", 2, joined(direct_sum(Fill::Zero, Some(vec![0.3, 0.7])), DepthAlignment::Spread)?),
+        ("self", 1, SelfFusion { times: 3, sum: direct_sum(Fill::normal(noise, 1), None) }.grow(small)?),
+        ("hyperclone", 1, HyperClone { times: 3, noise: Some((noise, 5)) }.grow(small)?),
+        ("net2net", 1, Net2Net { widths, seed: 2, noise: Some((noise, 6)) }.grow(small)?),
+        ("lemon", 1, Lemon { widths, seed: 2 }.grow(small)?),
+        ("stack", 1, silent.grow(small)?),
     ];
-    let own = [random_weights(&small.config, 11)?, random_weights(&large.config, 12)?];
+    let own = [random_weights(&small[0].config, 11)?, random_weights(&large[0].config, 12)?];
     let case = |(name, models, grown): (&'static str, usize, Grown)| {
         let parents = grown.plan.parents.len();
         let sources = (0..parents).filter_map(|index| own.get(index.min(models - 1)).cloned()).collect();

@@ -28,7 +28,7 @@ pub fn set_references(folder: PathBuf) {
 }
 
 pub(super) fn path(name: &str) -> PathBuf {
-    FOLDER.get_or_init(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")).join(name)
+    FOLDER.get_or_init(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("src/conformance/goldens")).join(name)
 }
 
 pub(super) fn file(name: &str) -> Result<TensorFile> {

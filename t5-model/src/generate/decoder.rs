@@ -1,9 +1,10 @@
 //! The decoder over keys and values that it keeps.
 
 use super::Packing;
+use crate::Batch;
 use crate::backend::{Ops, Positions};
-use crate::model::{KeyValue, View, cross_attention};
-use crate::{Batch, T5};
+use crate::model::{KeyValue, T5, View};
+use crate::parameters::{DecoderBlock, Stack};
 
 /// What the decoder remembers of its rows.
 pub(crate) struct Memory<O: Ops> {
@@ -61,16 +62,15 @@ impl<O: Ops> T5<'_, O> {
     pub(crate) fn start_decoder(&self, batch: &Batch) -> Memory<O> {
         let packing = Packing::of(batch);
         let encoded = self.encode(batch, packing.as_ref());
-        let block = |block| {
-            let attention = cross_attention(&format!("decoder.block.{block}"));
-            let mut encoder = self.key_value(&attention, &encoded);
+        let block = |block: &DecoderBlock| {
+            let mut encoder = self.key_value(&block.cross_attention, &encoded);
             if let Some(packing) = &packing {
                 encoder.gather(self.ops, packing.padded());
             }
             BlockMemory { own: None, encoder }
         };
         Memory {
-            blocks: (0..self.config.num_decoder_layers()).map(block).collect(),
+            blocks: self.weights.decoder.blocks.iter().map(block).collect(),
             rows: batch.size,
             inputs: batch.input_length,
             key_mask: batch.padding().map(<[u8]>::to_vec),
@@ -80,14 +80,11 @@ impl<O: Ops> T5<'_, O> {
 
     /// The decoder's output for one more token of each row, `[rows, 1, d_model]`.
     pub(crate) fn decode(&self, memory: &mut Memory<O>, ids: &[i32]) -> O::Activation {
-        let mut x = self.embed(ids, memory.rows, 1, "decoder"); // [rows, 1, d_model]
-        let bias = self.position_bias("decoder", memory.position, 1, memory.position + 1);
-        for block in 0..memory.blocks.len() {
-            let path = format!("decoder.block.{block}");
-            let attention = format!("{path}.layer.0.SelfAttention");
-            let normed = self.norm(&x, &format!("{path}.layer.0.layer_norm"));
-            let (q, new) = self.query_key_value(&attention, &normed);
-            let own = match memory.blocks[block].own.take() {
+        let mut x = self.embed(ids, memory.rows, 1, Stack::Decoder); // [rows, 1, d_model]
+        let bias = self.position_bias(Stack::Decoder, memory.position, 1, memory.position + 1);
+        for (index, block) in self.weights.decoder.blocks.iter().enumerate() {
+            let (q, new) = self.query_key_value(&block.attention, &x);
+            let own = match memory.blocks[index].own.take() {
                 None => new,
                 Some(past) => KeyValue {
                     key: self.ops.append(&past.key, &new.key),
@@ -95,13 +92,13 @@ impl<O: Ops> T5<'_, O> {
                 },
             };
             let view = View { bias: Some(&bias), causal: false, key_mask: None, layout: None };
-            let y = self.attend(&attention, q, &own, view);
-            x = self.residual(x, y, &attention);
-            x = self.cross_attention(&path, x, &memory.blocks[block].encoder, memory.view());
-            x = self.feed_forward(&format!("{path}.layer.2"), x);
-            memory.blocks[block].own = Some(own);
+            let y = self.attend(&block.attention, q, &own, view);
+            x = self.residual(x, y, block.attention.sublayer);
+            x = self.cross_attention(&block.cross_attention, x, &memory.blocks[index].encoder, memory.view());
+            x = self.feed_forward(&block.feed_forward, x);
+            memory.blocks[index].own = Some(own);
         }
         memory.position += 1;
-        self.finish("decoder", x)
+        self.finish(Stack::Decoder, x)
     }
 }

@@ -1,12 +1,11 @@
 //! Greedy decoding.
 
-use std::collections::BTreeMap;
-
 use rayon::prelude::*;
 
 use super::decoder::whole_rows;
 use crate::backend::kernels::logits::most_likely;
-use crate::{Batch, Ops, T5, T5Config};
+use crate::model::T5;
+use crate::{Batch, Ops};
 
 /// Forgetting rows copies the others' keys and values, about as much work as half a step. So they are forgotten once this
 /// share of all has ended.
@@ -15,18 +14,16 @@ const WORTH_FORGETTING: f64 = 0.25;
 /// Continues every row of a batch until it has ended, has `max_new_tokens` tokens or `stop` holds of them; the end of
 /// sequence token is left out.
 pub(crate) fn generate<O: Ops>(
-    ops: &O,
-    config: &T5Config,
-    parameters: &BTreeMap<String, O::Parameter>,
+    model: &T5<'_, O>,
     batch: &Batch,
     max_new_tokens: usize,
     stop: &dyn Fn(&[i32]) -> bool,
 ) -> Vec<Vec<i32>> {
+    let T5 { ops, config, .. } = *model;
     let mut rows = vec![Vec::new(); batch.size];
     if max_new_tokens == 0 {
         return rows;
     }
-    let model = T5::new(ops, config, parameters);
     let mut memory = model.start_decoder(batch);
     let mut remembered: Vec<usize> = (0..batch.size).collect(); // rows, as `memory` has them
     let mut going: Vec<usize> = remembered.clone(); // places among these

@@ -1,14 +1,15 @@
 //! How likely given answers are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use rayon::prelude::*;
 
 use super::decoder::Memory;
 use crate::backend::kernels::logits::log_sum_exp;
 use crate::backend::{Ops, Positions};
-use crate::model::{Layout, View};
-use crate::{Batch, Error, Result, T5, T5Config};
+use crate::model::{Layout, T5, View};
+use crate::parameters::Stack;
+use crate::{Batch, Error, Result, T5Config};
 
 /// Logits that exist at a time.
 const LOGITS: usize = 1 << 22;
@@ -63,9 +64,7 @@ impl<'a> Candidates<'a> {
 
 /// `[row][candidate]`: the log of each candidate's probability after the row's inputs, in nats.
 pub(crate) fn log_likelihoods<O: Ops>(
-    ops: &O,
-    config: &T5Config,
-    parameters: &BTreeMap<String, O::Parameter>,
+    model: &T5<'_, O>,
     batch: &Batch,
     candidates: &Candidates<'_>,
 ) -> Vec<Vec<f64>> {
@@ -73,8 +72,8 @@ pub(crate) fn log_likelihoods<O: Ops>(
     if candidates.questions.is_empty() {
         return sums;
     }
-    let model = T5::new(ops, config, parameters);
-    let x = decoded(&model, &model.start_decoder(batch), candidates); // [rows · candidates, length, d_model]
+    let T5 { ops, config, .. } = *model;
+    let x = decoded(model, &model.start_decoder(batch), candidates); // [rows · candidates, length, d_model]
     let each_row = candidates.tokens.len() * candidates.length;
     let asked: Vec<(usize, &Question)> =
         (0..batch.size).flat_map(|row| candidates.questions.iter().map(move |each| (row, each))).collect();
@@ -100,15 +99,15 @@ fn decoded<O: Ops>(model: &T5<'_, O>, memory: &Memory<O>, candidates: &Candidate
     let apart = Positions { ids: ids.clone(), batch: rows * count, length };
     let together = Positions { ids, batch: rows, length: count * length };
     let ids = candidates.decoder_input_ids(model.config).repeat(rows);
-    let bias = model.position_bias("decoder", 0, length, length);
-    let mut x = model.embed(&ids, rows * count, length, "decoder");
-    for (block, memory_of) in memory.blocks.iter().enumerate() {
-        let path = format!("decoder.block.{block}");
+    let bias = model.position_bias(Stack::Decoder, 0, length, length);
+    let mut x = model.embed(&ids, rows * count, length, Stack::Decoder);
+    for (block, memory_of) in model.weights.decoder.blocks.iter().zip(&memory.blocks) {
         let own = View { bias: Some(&bias), causal: true, key_mask: None, layout: None };
-        x = model.self_attention(&path, x, own);
+        x = model.self_attention(&block.attention, x, own);
         let layout = Some(Layout { queries: &together, keys: None, results: &apart });
-        x = model.cross_attention(&path, x, &memory_of.encoder, View { layout, ..memory.view() });
-        x = model.feed_forward(&format!("{path}.layer.2"), x);
+        let view = View { layout, ..memory.view() };
+        x = model.cross_attention(&block.cross_attention, x, &memory_of.encoder, view);
+        x = model.feed_forward(&block.feed_forward, x);
     }
-    model.finish("decoder", x)
+    model.finish(Stack::Decoder, x)
 }

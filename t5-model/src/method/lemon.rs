@@ -1,11 +1,8 @@
-//! `lemon`: LEMON's lossless expansion in width (Wang et al., arXiv 2310.07999). Features are copied as in `net2net`, but
-//! the copies' shares in the sums over them are unequal, which tells them apart in training without any noise. Preserves
-//! the function. LEMON's expansion in depth is `stack` with new blocks that begin silent.
-
 use fusion_core::grow::Shares;
+use fusion_core::plan::FusionPlan;
 
-use super::net2net::widened;
-use super::{FusionParent, Grown, Method, Widths};
+use super::net2net::{recorded_widths, widened};
+use super::{FusionParent, Grown, GrowthMethod, MethodSettings, Paper, Promise, Recorded, Widths, first};
 use crate::Result;
 
 /// The method's options.
@@ -16,8 +13,28 @@ pub struct Lemon {
     pub seed: u64,
 }
 
-/// Widens a model by copies of its features with unequal shares.
-pub fn lemon(parent: &FusionParent, options: &Lemon) -> Result<Grown> {
-    let shares = Shares::Unequal { seed: options.seed };
-    widened(parent, Method::Lemon, options.widths, options.seed, shares, None)
+impl GrowthMethod for Lemon {
+    const NAME: &'static str = "lemon";
+    const PAPER: Paper = Paper { name: "LEMON", url: "https://arxiv.org/abs/2310.07999" };
+    const SUMMARY: &'static str = "LEMON: the same with unequal shares, so that copies come apart without noise; \
+                                   the same predictions (arXiv 2310.07999)";
+    /// No state of an optimiser: the shares differ from sum to sum, and a gradient is made of several.
+    const OPTIONS: &'static [&'static str] = &["d_model", "num_heads", "d_ff"];
+
+    fn from_settings(settings: &MethodSettings) -> Self {
+        Lemon { widths: settings.widths(), seed: settings.seed }
+    }
+
+    fn recorded(settings: &MethodSettings, _: &FusionPlan) -> Recorded {
+        recorded_widths(settings)
+    }
+
+    fn promise(_: &FusionPlan) -> Promise {
+        Promise::Parent
+    }
+
+    fn plan(&self, parents: &[FusionParent]) -> Result<Grown> {
+        let shares = Shares::Unequal { seed: self.seed };
+        widened(Self::NAME, first(parents)?, self.widths, self.seed, shares, None)
+    }
 }

@@ -1,6 +1,8 @@
-//! The methods that make a larger model out of smaller ones, one file each. All of them end in a
-//! [`FusionPlan`](fusion_core::plan::FusionPlan).
+//! The methods that make a larger model out of smaller ones. Each has a file, which holds all there is to say of it: its
+//! name and paper, its options, what its child promises, and its plan. A method is added by writing such a file and
+//! adding it to the list in `registry.rs`.
 
+mod cross;
 mod depth;
 mod fuse;
 mod hyperclone;
@@ -8,31 +10,108 @@ mod lemon;
 mod net2net;
 mod promise;
 mod refusal;
+mod registry;
 mod self_fusion;
+mod settings;
 mod stack;
+mod widths;
+
+use std::path::PathBuf;
 
 use fusion_core::grow::Part;
 use fusion_core::plan::FusionPlan;
 use fusion_core::table::ParamTable;
-use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+pub use cross::Cross;
 pub use depth::DepthAlignment;
-pub use fuse::{FusionParent, child_config, fusion_plan};
-pub use hyperclone::{HyperClone, hyperclone};
-pub use lemon::{Lemon, lemon};
-pub use net2net::{Net2Net, net2net};
+pub use fuse::Fuse;
+pub use hyperclone::HyperClone;
+pub use lemon::Lemon;
+pub use net2net::Net2Net;
 pub use promise::Promise;
 pub use refusal::Refusal;
-pub use self_fusion::self_fusion;
-pub use stack::{Arrangement, NewBlocks, Stack, stack};
+pub use registry::Method;
+pub use self_fusion::SelfFusion;
+pub use settings::{MethodSettings, SettingsError};
+pub use stack::{Arrangement, NewBlocks, Stack};
+pub use widths::Widths;
 
 use crate::{Error, Result, T5Config};
+
+/// A model to fuse or to grow.
+#[derive(Clone, Debug)]
+pub struct FusionParent {
+    /// A name for messages and plans.
+    pub label: String,
+    pub config: T5Config,
+    /// The hash of its weights, where known.
+    pub blake3: Option<String>,
+    /// Where it comes from, for messages.
+    pub path: PathBuf,
+}
 
 /// What a method makes of its parents: the plan, and the child's configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grown {
     pub plan: FusionPlan,
     pub child: T5Config,
+}
+
+/// Where a method is described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Paper {
+    /// What its authors call the method.
+    pub name: &'static str,
+    pub url: &'static str,
+}
+
+/// Keys of [`MethodSettings`] and, where there is anything to record, their values.
+pub type Recorded = Vec<(&'static str, Option<Value>)>;
+
+/// A method. A type that implements this holds the method's options.
+pub trait GrowthMethod: Sized {
+    /// What commands, recipes, plans and lineages call it.
+    const NAME: &'static str;
+    /// Other names that commands accept.
+    const ALIASES: &'static [&'static str] = &[];
+    const PAPER: Paper;
+    /// What it does, as a line of help.
+    const SUMMARY: &'static str;
+    /// Whether it joins several parents; otherwise it grows one.
+    const JOINS: bool = false;
+    /// The keys of [`MethodSettings`] that it takes.
+    const OPTIONS: &'static [&'static str];
+
+    /// Takes its options out of settings that hold those of any method.
+    fn from_settings(settings: &MethodSettings) -> Self;
+
+    /// Refuses combinations of options that it cannot serve.
+    fn check(_: &MethodSettings) -> Result<(), SettingsError> {
+        Ok(())
+    }
+
+    /// How often its plan takes a parent that is named once.
+    fn copies(_: &MethodSettings) -> usize {
+        1
+    }
+
+    /// What a lineage records of its options that the plan does not tell.
+    fn recorded(settings: &MethodSettings, plan: &FusionPlan) -> Recorded;
+
+    /// What the child of such a plan predicts before it is trained.
+    fn promise(plan: &FusionPlan) -> Promise;
+
+    /// Plans the child of these parents, each as often as it is [taken](GrowthMethod::copies); methods that grow one model
+    /// look at the first only.
+    fn plan(&self, parents: &[FusionParent]) -> Result<Grown>;
+
+    /// The same, with the method's name in the plan.
+    fn grow(&self, parents: &[FusionParent]) -> Result<Grown> {
+        let mut grown = self.plan(parents)?;
+        grown.plan.method = Self::NAME.into();
+        Ok(grown)
+    }
 }
 
 impl Grown {
@@ -45,97 +124,19 @@ impl Grown {
     }
 }
 
-/// The methods, by the names that commands and plans give them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Method {
-    #[default]
-    Fuse,
-    #[serde(rename = "self")]
-    SelfFusion,
-    HyperClone,
-    Net2Net,
-    Lemon,
-    Stack,
-}
-
-impl Method {
-    pub const ALL: [Method; 6] =
-        [Method::Fuse, Method::SelfFusion, Method::HyperClone, Method::Net2Net, Method::Lemon, Method::Stack];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Method::Fuse => "fuse",
-            Method::SelfFusion => "self",
-            Method::HyperClone => "hyperclone",
-            Method::Net2Net => "net2net",
-            Method::Lemon => "lemon",
-            Method::Stack => "stack",
-        }
-    }
-
-    /// The method of that name.
-    pub fn named(name: &str) -> Option<Method> {
-        Method::ALL.into_iter().find(|method| method.name() == name)
-    }
-
-    /// What its authors call it, and where they describe it.
-    pub fn paper(self) -> (&'static str, &'static str) {
-        match self {
-            Method::Fuse | Method::SelfFusion => ("Deep Fusion", "https://arxiv.org/abs/2306.11903"),
-            Method::HyperClone => ("HyperCloning", "https://arxiv.org/abs/2409.12903"),
-            Method::Net2Net => ("Net2Net", "https://arxiv.org/abs/1511.05641"),
-            Method::Lemon => ("LEMON", "https://arxiv.org/abs/2310.07999"),
-            Method::Stack => ("progressive stacking", "https://proceedings.mlr.press/v97/gong19a.html"),
+impl FusionParent {
+    /// The parent as the algebra sees it.
+    fn part<'a>(&'a self, table: &'a ParamTable) -> Part<'a> {
+        Part {
+            label: &self.label,
+            blake3: self.blake3.as_deref(),
+            table,
+            embed_groups: &self.config.rms_norm_groups,
         }
     }
 }
 
-/// Sizes to grow to; a parent's own where there is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Widths {
-    /// A multiple of the parent's.
-    pub d_model: Option<usize>,
-    pub num_heads: Option<usize>,
-    pub d_ff: Option<usize>,
-}
-
-impl Widths {
-    /// The sizes of d_model, num_heads and d_ff, with the parent's before them.
-    fn resolve(self, method: Method, parent: &FusionParent) -> Result<[(usize, usize); 3]> {
-        let config = &parent.config;
-        let sizes = [
-            ("d_model", config.d_model, self.d_model),
-            ("num_heads", config.num_heads, self.num_heads),
-            ("d_ff", config.d_ff, self.d_ff),
-        ];
-        let name = method.name();
-        for (key, own, wanted) in sizes {
-            if let Some(wanted) = wanted.filter(|wanted| *wanted < own) {
-                let label = &parent.label;
-                let problem =
-                    format!("{name} only adds features: {key} is {own} in {label}, more than {wanted}");
-                return Err(Error::Fusion(problem));
-            }
-        }
-        let sizes = sizes.map(|(_, own, wanted)| (own, wanted.unwrap_or(own)));
-        if sizes.iter().all(|(own, wanted)| own == wanted) {
-            let problem = format!(
-                "{name} would leave {} as it is: give it a larger d_model, num_heads or d_ff",
-                parent.label
-            );
-            return Err(Error::Fusion(problem));
-        }
-        Ok(sizes)
-    }
-}
-
-/// A parent of a method that grows one model.
-fn part<'a>(parent: &'a FusionParent, table: &'a ParamTable) -> Part<'a> {
-    Part {
-        label: &parent.label,
-        blake3: parent.blake3.as_deref(),
-        table,
-        embed_groups: &parent.config.rms_norm_groups,
-    }
+/// The model that a method grows.
+fn first(parents: &[FusionParent]) -> Result<&FusionParent> {
+    parents.first().ok_or_else(|| Error::Fusion("there are no parents".into()))
 }

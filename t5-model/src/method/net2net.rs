@@ -1,13 +1,9 @@
-//! `net2net`: Net2WiderNet (Chen, Goodfellow, Shlens, arXiv 1511.05641) for transformers, as bert2BERT's
-//! function-preserving initialisation (Chen et al., arXiv 2110.07143). Heads and hidden features are copied up to any
-//! number, those copied beyond whole copies chosen at random; d_model grows by whole copies, since the normalisation
-//! takes a mean over it. Preserves the function, with noise too: it cancels between pairs of copies.
-
 use fusion_core::grow::{Shares, Widen, copies_up_to, widen};
-use fusion_core::plan::StandardDeviation;
+use fusion_core::plan::{FusionPlan, StandardDeviation};
 use fusion_core::table::Axis;
+use serde_json::{Value, json};
 
-use super::{FusionParent, Grown, Method, Widths, part};
+use super::{FusionParent, Grown, GrowthMethod, MethodSettings, Paper, Promise, Recorded, Widths, first};
 use crate::{Result, parameter_table};
 
 /// The method's options.
@@ -19,14 +15,45 @@ pub struct Net2Net {
     pub noise: Option<(StandardDeviation, u64)>,
 }
 
-/// Widens a model by copies of its features.
-pub fn net2net(parent: &FusionParent, options: &Net2Net) -> Result<Grown> {
-    widened(parent, Method::Net2Net, options.widths, options.seed, Shares::Equal, options.noise)
+impl GrowthMethod for Net2Net {
+    const NAME: &'static str = "net2net";
+    const ALIASES: &'static [&'static str] = &["bert2bert"];
+    const PAPER: Paper = Paper { name: "Net2Net", url: "https://arxiv.org/abs/1511.05641" };
+    const SUMMARY: &'static str = "Net2Net, bert2BERT: copies of features, to any number of heads and d_ff; \
+                                   the same predictions (arXiv 1511.05641, 2110.07143)";
+    const OPTIONS: &'static [&'static str] = &["cross", "d_model", "num_heads", "d_ff", "optimizer"];
+
+    fn from_settings(settings: &MethodSettings) -> Self {
+        Net2Net { widths: settings.widths(), seed: settings.seed, noise: settings.noise() }
+    }
+
+    fn recorded(settings: &MethodSettings, _: &FusionPlan) -> Recorded {
+        recorded_widths(settings)
+    }
+
+    /// The noise cancels.
+    fn promise(_: &FusionPlan) -> Promise {
+        Promise::Parent
+    }
+
+    fn plan(&self, parents: &[FusionParent]) -> Result<Grown> {
+        widened(Self::NAME, first(parents)?, self.widths, self.seed, Shares::Equal, self.noise)
+    }
+}
+
+/// The sizes that were given, and the seed of the choice of features.
+pub(super) fn recorded_widths(settings: &MethodSettings) -> Recorded {
+    vec![
+        ("d_model", settings.d_model.map(Value::from)),
+        ("num_heads", settings.num_heads.map(Value::from)),
+        ("d_ff", settings.d_ff.map(Value::from)),
+        ("seed", Some(json!(settings.seed))),
+    ]
 }
 
 pub(super) fn widened(
+    method: &str,
     parent: &FusionParent,
-    method: Method,
     widths: Widths,
     seed: u64,
     shares: Shares,
@@ -39,6 +66,5 @@ pub(super) fn widened(
     let mut child = parent.config.clone();
     (child.d_model, child.num_heads, child.d_ff) = (d_model, num_heads, d_ff);
     let table = parameter_table(&parent.config)?;
-    let options = Widen { method: method.name().into(), axes, shares, noise };
-    Grown::new(widen(&part(parent, &table), &options)?, child)
+    Grown::new(widen(&parent.part(&table), &Widen { axes, shares, noise })?, child)
 }

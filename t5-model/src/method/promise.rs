@@ -24,17 +24,18 @@ pub enum Promise {
 impl Promise {
     /// What the plan of a T5 promises. `None` for one of no known method.
     pub fn of(plan: &FusionPlan) -> Option<Promise> {
-        let silent = plan.params.iter().any(|param| !param.absent.is_empty());
-        let inexact = plan.warnings().contains(&Warning::InexactNormalisation);
-        Some(match Method::named(&plan.method)? {
-            Method::Fuse | Method::SelfFusion if inexact => Promise::Rule,
-            Method::Fuse | Method::SelfFusion if plan.cross() != Fill::Zero => Promise::Noisy,
-            Method::Fuse => Promise::Ensemble,
-            // Noise cancels in the methods that copy.
-            Method::SelfFusion | Method::HyperClone | Method::Net2Net | Method::Lemon => Promise::Parent,
-            Method::Stack if silent => Promise::Parent,
-            Method::Stack => Promise::Other,
-        })
+        Some(Method::named(&plan.method)?.promise(plan))
+    }
+
+    /// What a direct sum promises that is `exact` under the property and without noise.
+    pub(super) fn of_sum(plan: &FusionPlan, exact: Promise) -> Promise {
+        if plan.warnings().contains(&Warning::InexactNormalisation) {
+            Promise::Rule
+        } else if plan.cross() != Fill::Zero {
+            Promise::Noisy
+        } else {
+            exact
+        }
     }
 
     /// Whether they are what is promised to rounding.

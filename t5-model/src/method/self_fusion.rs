@@ -1,16 +1,41 @@
-//! `self`: Deep Fusion of a model with itself (arXiv 2306.11903, Section 3.2). Preserves the function, under the rule too,
-//! as long as the cross-connections are zero; then both halves get equal gradients, and noise is needed to tell them
-//! apart.
-
 use fusion_core::grow::DirectSum;
+use fusion_core::plan::FusionPlan;
 
-use super::{DepthAlignment, FusionParent, Grown, Method, child_config, fusion_plan};
+use super::{Fuse, FusionParent, Grown, GrowthMethod, MethodSettings, Paper, Promise, Recorded, first};
 use crate::Result;
 
-/// A model fused with itself, taken so many times.
-pub fn self_fusion(parent: &FusionParent, times: usize, options: &DirectSum) -> Result<Grown> {
-    let parents = vec![parent.clone(); times];
-    let mut plan = fusion_plan(&parents, options, DepthAlignment::default())?;
-    plan.method = Method::SelfFusion.name().into();
-    Ok(Grown { plan, child: child_config(&parents, options.normalisation)? })
+/// The method's options.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SelfFusion {
+    /// How often the model is taken.
+    pub times: usize,
+    pub sum: DirectSum,
+}
+
+impl GrowthMethod for SelfFusion {
+    const NAME: &'static str = "self";
+    const PAPER: Paper = Fuse::PAPER;
+    const SUMMARY: &'static str = "Deep Fusion of a model with itself";
+    const OPTIONS: &'static [&'static str] = &["norm", "cross", "direction", "times", "optimizer"];
+
+    fn from_settings(settings: &MethodSettings) -> Self {
+        SelfFusion { times: settings.times(), sum: settings.direct_sum() }
+    }
+
+    fn copies(settings: &MethodSettings) -> usize {
+        settings.times()
+    }
+
+    fn recorded(_: &MethodSettings, _: &FusionPlan) -> Recorded {
+        Vec::new()
+    }
+
+    fn promise(plan: &FusionPlan) -> Promise {
+        Promise::of_sum(plan, Promise::Parent)
+    }
+
+    fn plan(&self, parents: &[FusionParent]) -> Result<Grown> {
+        let fuse = Fuse { sum: self.sum.clone(), ..Fuse::default() };
+        fuse.plan(&vec![first(parents)?.clone(); self.times])
+    }
 }

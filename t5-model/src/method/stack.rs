@@ -4,10 +4,13 @@
 //! 2203.06211; LLaMA Pro, arXiv 2401.02415): they add nothing until training makes them.
 
 use fusion_core::grow::{DirectSum, direct_sum};
-use fusion_core::plan::Normalisation;
+use fusion_core::plan::{FusionPlan, Normalisation};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use super::{FusionParent, Grown, Method, part};
+use super::{
+    FusionParent, Grown, GrowthMethod, MethodSettings, Paper, Promise, Recorded, SettingsError, first,
+};
 use crate::Result;
 use crate::parameters::{Block, table_with_blocks};
 
@@ -72,23 +75,61 @@ impl Stack {
     }
 }
 
-/// Stacks copies of a model's blocks.
-pub fn stack(parent: &FusionParent, options: &Stack) -> Result<Grown> {
-    let mut child = parent.config.clone();
-    child.num_layers = child.num_layers.saturating_mul(options.times);
-    child.set_num_decoder_layers(parent.config.num_decoder_layers().saturating_mul(options.times));
-    child.validate()?;
-    let own = [parent.config.num_layers, parent.config.num_decoder_layers()];
-    let table = table_with_blocks(&parent.config, own.map(|own| options.blocks(own)))?;
-    let grouped = parent.config.rms_norm_groups.len() > 1;
-    let normalisation = if grouped { Normalisation::Property } else { Normalisation::Rule };
-    let mut plan = direct_sum(&[part(parent, &table)], &DirectSum { normalisation, ..DirectSum::default() })?;
-    plan.method = Method::Stack.name().into();
-    for param in &mut plan.params {
-        let gradient = options.gradient(&param.name, own);
-        param.placements.iter_mut().for_each(|place| place.gradient = gradient);
+impl GrowthMethod for Stack {
+    const NAME: &'static str = "stack";
+    const PAPER: Paper =
+        Paper { name: "progressive stacking", url: "https://proceedings.mlr.press/v97/gong19a.html" };
+    const SUMMARY: &'static str =
+        "Stacking: all blocks N times; the same predictions only with silent new blocks";
+    const OPTIONS: &'static [&'static str] = &["times", "arrangement", "new_blocks", "optimizer"];
+
+    fn from_settings(settings: &MethodSettings) -> Self {
+        Stack {
+            times: settings.times(),
+            arrangement: settings.arrangement.unwrap_or_default(),
+            new_blocks: settings.new_blocks.unwrap_or_default(),
+        }
     }
-    Grown::new(plan, child)
+
+    fn check(settings: &MethodSettings) -> Result<(), SettingsError> {
+        match settings.new_blocks {
+            Some(NewBlocks::Silent) => Ok(()),
+            _ if settings.carries() => Err(SettingsError::StackedState),
+            _ => Ok(()),
+        }
+    }
+
+    fn recorded(settings: &MethodSettings, _: &FusionPlan) -> Recorded {
+        vec![
+            ("times", Some(json!(settings.times()))),
+            ("arrangement", settings.arrangement.map(|arrangement| json!(arrangement))),
+            ("new_blocks", settings.new_blocks.map(|new_blocks| json!(new_blocks))),
+        ]
+    }
+
+    fn promise(plan: &FusionPlan) -> Promise {
+        let is_silent = plan.params.iter().any(|param| !param.absent.is_empty());
+        if is_silent { Promise::Parent } else { Promise::Other }
+    }
+
+    fn plan(&self, parents: &[FusionParent]) -> Result<Grown> {
+        let parent = first(parents)?;
+        let mut child = parent.config.clone();
+        child.num_layers = child.num_layers.saturating_mul(self.times);
+        child.set_num_decoder_layers(parent.config.num_decoder_layers().saturating_mul(self.times));
+        child.validate()?;
+        let own = [parent.config.num_layers, parent.config.num_decoder_layers()];
+        let table = table_with_blocks(&parent.config, own.map(|own| self.blocks(own)))?;
+        let grouped = parent.config.rms_norm_groups.len() > 1;
+        let normalisation = if grouped { Normalisation::Property } else { Normalisation::Rule };
+        let mut plan =
+            direct_sum(&[parent.part(&table)], &DirectSum { normalisation, ..DirectSum::default() })?;
+        for param in &mut plan.params {
+            let gradient = self.gradient(&param.name, own);
+            param.placements.iter_mut().for_each(|place| place.gradient = gradient);
+        }
+        Grown::new(plan, child)
+    }
 }
 
 #[cfg(test)]

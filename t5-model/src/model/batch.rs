@@ -8,8 +8,11 @@ pub const IGNORED_LABEL: i32 = -100;
 /// Token ids of `size` examples, padded to a common length, row by row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
+    /// Examples.
     pub size: usize,
+    /// Tokens of an input, padding included.
     pub input_length: usize,
+    /// Tokens of a target, padding included; 0 for a batch without targets.
     pub target_length: usize,
     /// `[size, input_length]`, padded with the pad token.
     pub input_ids: Vec<i32>,
@@ -46,24 +49,6 @@ impl Batch {
     /// The inputs that are not padding.
     pub fn input_tokens(&self) -> u64 {
         self.attention_mask.iter().filter(|mask| **mask != 0).count() as u64
-    }
-
-    /// The mask, if anything is padded.
-    pub(crate) fn padding(&self) -> Option<&[u8]> {
-        self.attention_mask.contains(&0).then_some(self.attention_mask.as_slice())
-    }
-
-    /// What the decoder reads: the labels shifted right behind the start token, padding as the pad token.
-    pub(crate) fn decoder_input_ids(&self, config: &T5Config) -> Vec<i32> {
-        let mut ids = Vec::with_capacity(self.labels.len());
-        for row in self.labels.chunks(self.target_length.max(1)) {
-            let shifted = row.iter().take(row.len() - 1);
-            let visible =
-                shifted.map(|&label| if label == IGNORED_LABEL { config.pad_token_id } else { label });
-            ids.push(config.decoder_start_token_id);
-            ids.extend(visible);
-        }
-        ids
     }
 
     /// Checks sizes and ids against a model. Without targets (`target_length` 0) a batch can only be generated from.
@@ -105,5 +90,26 @@ impl Batch {
             return fail(format!("row {row} of the attention mask hides every token"));
         }
         Ok(())
+    }
+}
+
+#[cfg(feature = "compute")]
+impl Batch {
+    /// The mask, if anything is padded.
+    pub(crate) fn padding(&self) -> Option<&[u8]> {
+        self.attention_mask.contains(&0).then_some(self.attention_mask.as_slice())
+    }
+
+    /// What the decoder reads: the labels shifted right behind the start token, padding as the pad token.
+    pub(crate) fn decoder_input_ids(&self, config: &T5Config) -> Vec<i32> {
+        let mut ids = Vec::with_capacity(self.labels.len());
+        for row in self.labels.chunks(self.target_length.max(1)) {
+            let shifted = row.iter().take(row.len() - 1);
+            let visible =
+                shifted.map(|&label| if label == IGNORED_LABEL { config.pad_token_id } else { label });
+            ids.push(config.decoder_start_token_id);
+            ids.extend(visible);
+        }
+        ids
     }
 }

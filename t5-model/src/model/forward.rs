@@ -1,23 +1,38 @@
 //! T5's forward pass.
 
-use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::backend::{Attention, Buckets, Dropout, DropoutDraw, Ops, Positions, TokenIds};
 use crate::generate::Packing;
-use crate::{Batch, FeedForward, T5Config, position_bucket};
+use crate::parameters::{
+    AttentionWeights, DecoderBlock, EncoderBlock, FeedForwardInput, FeedForwardWeights, Module, Stack,
+    Sublayer, Weight, Weights,
+};
+use crate::{Batch, T5Config, position_bucket};
 
 /// A T5 on a device: its configuration and parameters, and the operations to run them with.
-pub struct T5<'a, O: Ops> {
+pub(crate) struct T5<'a, O: Ops> {
     pub ops: &'a O,
     pub config: &'a T5Config,
-    pub parameters: &'a BTreeMap<String, O::Parameter>,
+    pub weights: &'a Weights,
+    /// In the order of [`Weights::parameters`].
+    parameters: &'a [O::Parameter],
+    norm_groups: Vec<usize>,
     dropout: Dropouts,
     observer: Option<Observer<'a, O>>,
 }
 
-/// Sees activations by the places where they are: `PATH.input` and `PATH.output` of every norm and linear map, such as
-/// `decoder.block.0.layer.2.DenseReluDense.wo.input`.
-type Observer<'a, O> = &'a dyn Fn(&str, &<O as Ops>::Activation);
+/// A place where activations can be read: see [`Session::activations`](crate::Session::activations).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Probe {
+    /// What a norm or linear map reads.
+    Input(Module),
+    /// What a norm or linear map computes.
+    Output(Module),
+}
+
+/// Sees what every norm and linear map reads and computes.
+type Observer<'a, O> = &'a dyn Fn(Probe, &<O as Ops>::Activation);
 
 /// The dropout of one forward pass: every place where T5 drops has a draw of its own.
 struct Dropouts {
@@ -27,7 +42,7 @@ struct Dropouts {
 }
 
 impl Dropouts {
-    fn draw(&self, site: &str) -> Option<DropoutDraw> {
+    fn draw(&self, site: impl fmt::Display) -> Option<DropoutDraw> {
         let Dropout { rate, seed } = self.dropout;
         (rate > 0.0).then(|| DropoutDraw::new(rate, seed, &format!("dropout {} {site}", self.pass)))
     }
@@ -39,12 +54,12 @@ pub(crate) struct KeyValue<O: Ops> {
     pub value: O::Activation,
 }
 
-/// Where attention looks.
+/// What attention may look at.
 pub(crate) struct View<'a, O: Ops> {
     pub bias: Option<&'a O::Bias>,
     pub causal: bool,
     pub key_mask: Option<&'a [u8]>,
-    /// Where queries, keys and values are to stand for it, if not as they come.
+    /// How queries, keys and values are rearranged for it, if they are.
     pub layout: Option<Layout<'a>>,
 }
 
@@ -59,22 +74,23 @@ pub(crate) struct Layout<'a> {
 
 impl<'a, O: Ops> T5<'a, O> {
     /// For evaluation: nothing is dropped.
-    pub fn new(ops: &'a O, config: &'a T5Config, parameters: &'a BTreeMap<String, O::Parameter>) -> Self {
-        Self::with_dropout(ops, config, parameters, Dropout::default(), String::new())
+    pub fn new(
+        ops: &'a O,
+        config: &'a T5Config,
+        weights: &'a Weights,
+        parameters: &'a [O::Parameter],
+    ) -> Self {
+        let norm_groups = config.norm_groups();
+        let dropout = Dropouts { dropout: Dropout::default(), pass: String::new() };
+        T5 { ops, config, weights, parameters, norm_groups, dropout, observer: None }
     }
 
     /// For training; `pass` names this pass among all that share the seed.
-    pub fn with_dropout(
-        ops: &'a O,
-        config: &'a T5Config,
-        parameters: &'a BTreeMap<String, O::Parameter>,
-        dropout: Dropout,
-        pass: String,
-    ) -> Self {
-        T5 { ops, config, parameters, dropout: Dropouts { dropout, pass }, observer: None }
+    pub fn with_dropout(self, dropout: Dropout, pass: String) -> Self {
+        T5 { dropout: Dropouts { dropout, pass }, ..self }
     }
 
-    /// The same with somebody who sees its activations.
+    /// With an observer of its activations.
     pub fn observed(self, observer: Observer<'a, O>) -> Self {
         T5 { observer: Some(observer), ..self }
     }
@@ -83,115 +99,121 @@ impl<'a, O: Ops> T5<'a, O> {
     pub fn forward(&self, batch: &Batch) -> O::Activation {
         let memory = self.encode(batch, None); // [batch, input, d_model]
         let bias = self.decoder_bias(batch);
-        let blocks = 0..self.config.num_decoder_layers();
+        let blocks = self.weights.decoder.blocks.iter();
         let x = blocks.fold(self.embed_targets(batch), |x, block| {
             self.decoder_block(block, x, &memory, &bias, batch) // [batch, target, d_model]
         });
-        self.finish("decoder", x)
+        self.finish(Stack::Decoder, x)
     }
 
     /// The output head's weights, `[vocabulary, d_model]`.
     pub fn head(&self) -> &'a O::Parameter {
-        self.parameter(head_name(self.config))
+        self.parameter(self.weights.head)
     }
 
     /// The encoder's output, `[batch, input, d_model]`, or packed.
-    pub(crate) fn encode(&self, batch: &Batch, packing: Option<&Packing>) -> O::Activation {
+    pub fn encode(&self, batch: &Batch, packing: Option<&Packing>) -> O::Activation {
         let bias = self.encoder_bias(batch);
         let x = match packing {
             None => self.embed_inputs(batch),
-            Some(packing) => self.embed(&packing.tokens(batch), 1, packing.len(), "encoder"),
+            Some(packing) => self.embed(&packing.tokens(batch), 1, packing.len(), Stack::Encoder),
         };
-        let blocks = 0..self.config.num_layers;
+        let blocks = self.weights.encoder.blocks.iter();
         let x = blocks.fold(x, |x, block| self.encoder_block(block, x, &bias, batch, packing));
-        self.finish("encoder", x)
+        self.finish(Stack::Encoder, x)
     }
 
-    pub(crate) fn embed_inputs(&self, batch: &Batch) -> O::Activation {
-        self.embed(&batch.input_ids, batch.size, batch.input_length, "encoder")
+    pub fn embed_inputs(&self, batch: &Batch) -> O::Activation {
+        self.embed(&batch.input_ids, batch.size, batch.input_length, Stack::Encoder)
     }
 
-    pub(crate) fn embed_targets(&self, batch: &Batch) -> O::Activation {
+    pub fn embed_targets(&self, batch: &Batch) -> O::Activation {
         let ids = batch.decoder_input_ids(self.config);
-        self.embed(&ids, batch.size, batch.target_length, "decoder")
+        self.embed(&ids, batch.size, batch.target_length, Stack::Decoder)
     }
 
-    pub(crate) fn encoder_bias(&self, batch: &Batch) -> O::Bias {
-        self.position_bias("encoder", 0, batch.input_length, batch.input_length)
+    pub fn encoder_bias(&self, batch: &Batch) -> O::Bias {
+        self.position_bias(Stack::Encoder, 0, batch.input_length, batch.input_length)
     }
 
-    pub(crate) fn decoder_bias(&self, batch: &Batch) -> O::Bias {
-        self.position_bias("decoder", 0, batch.target_length, batch.target_length)
+    pub fn decoder_bias(&self, batch: &Batch) -> O::Bias {
+        self.position_bias(Stack::Decoder, 0, batch.target_length, batch.target_length)
     }
 
-    pub(crate) fn encoder_block(
+    pub fn encoder_block(
         &self,
-        block: usize,
+        block: &EncoderBlock,
         x: O::Activation,
         bias: &O::Bias,
         batch: &Batch,
         packing: Option<&Packing>,
     ) -> O::Activation {
-        let path = format!("encoder.block.{block}");
         let layout = packing.map(Packing::layout);
         let view = View { bias: Some(bias), causal: false, key_mask: batch.padding(), layout };
-        let x = self.self_attention(&path, x, view);
-        self.feed_forward(&format!("{path}.layer.1"), x)
+        let x = self.self_attention(&block.attention, x, view);
+        self.feed_forward(&block.feed_forward, x)
     }
 
-    pub(crate) fn decoder_block(
+    pub fn decoder_block(
         &self,
-        block: usize,
+        block: &DecoderBlock,
         x: O::Activation,
         memory: &O::Activation,
         bias: &O::Bias,
         batch: &Batch,
     ) -> O::Activation {
-        let path = format!("decoder.block.{block}");
         let own = View { bias: Some(bias), causal: true, key_mask: None, layout: None };
-        let x = self.self_attention(&path, x, own);
-        let encoder = self.key_value(&cross_attention(&path), memory);
+        let x = self.self_attention(&block.attention, x, own);
+        let encoder = self.key_value(&block.cross_attention, memory);
         let view = View { bias: None, causal: false, key_mask: batch.padding(), layout: None };
-        let x = self.cross_attention(&path, x, &encoder, view);
-        self.feed_forward(&format!("{path}.layer.2"), x)
+        let x = self.cross_attention(&block.cross_attention, x, &encoder, view);
+        self.feed_forward(&block.feed_forward, x)
     }
 
-    pub(crate) fn self_attention(&self, path: &str, x: O::Activation, view: View<'_, O>) -> O::Activation {
-        let attention = format!("{path}.layer.0.SelfAttention");
-        let normed = self.norm(&x, &format!("{path}.layer.0.layer_norm"));
-        let (q, key_value) = self.query_key_value(&attention, &normed);
-        let y = self.attend(&attention, q, &key_value, view);
-        self.residual(x, y, &attention)
-    }
-
-    pub(crate) fn cross_attention(
+    pub fn self_attention(
         &self,
-        path: &str,
+        layer: &AttentionWeights,
+        x: O::Activation,
+        view: View<'_, O>,
+    ) -> O::Activation {
+        let (q, key_value) = self.query_key_value(layer, &x);
+        let y = self.attend(layer, q, &key_value, view);
+        self.residual(x, y, layer.sublayer)
+    }
+
+    pub fn cross_attention(
+        &self,
+        layer: &AttentionWeights,
         x: O::Activation,
         encoder: &KeyValue<O>,
         view: View<'_, O>,
     ) -> O::Activation {
-        let attention = cross_attention(path);
-        let normed = self.norm(&x, &format!("{path}.layer.1.layer_norm"));
-        let q = self.linear(&normed, &format!("{attention}.q"));
-        let y = self.attend(&attention, q, encoder, view);
-        self.residual(x, y, &attention)
+        let normed = self.norm(&x, layer.norm);
+        let q = self.linear(&normed, layer.query);
+        let y = self.attend(layer, q, encoder, view);
+        self.residual(x, y, layer.sublayer)
     }
 
-    pub(crate) fn key_value(&self, attention: &str, x: &O::Activation) -> KeyValue<O> {
-        let [key, value] = self.linears(x, ["k", "v"].map(|name| format!("{attention}.{name}")));
+    /// What an attention to the encoder sees of its output.
+    pub fn key_value(&self, layer: &AttentionWeights, memory: &O::Activation) -> KeyValue<O> {
+        let [key, value] = self.linears(memory, [layer.key, layer.value]);
         KeyValue { key, value }
     }
 
-    /// What an attention to itself sees of `x`.
-    pub(crate) fn query_key_value(&self, attention: &str, x: &O::Activation) -> (O::Activation, KeyValue<O>) {
-        let [q, key, value] = self.linears(x, ["q", "k", "v"].map(|name| format!("{attention}.{name}")));
+    /// What an attention of a stack to itself sees of the residual stream.
+    pub fn query_key_value(
+        &self,
+        layer: &AttentionWeights,
+        x: &O::Activation,
+    ) -> (O::Activation, KeyValue<O>) {
+        let normed = self.norm(x, layer.norm);
+        let [q, key, value] = self.linears(&normed, [layer.query, layer.key, layer.value]);
         (q, KeyValue { key, value })
     }
 
-    pub(crate) fn attend(
+    pub fn attend(
         &self,
-        attention: &str,
+        layer: &AttentionWeights,
         q: O::Activation, // [batch, query, heads · d_kv]
         KeyValue { key, value }: &KeyValue<O>,
         view: View<'_, O>,
@@ -201,7 +223,7 @@ impl<'a, O: Ops> T5<'a, O> {
             bias: view.bias,
             causal: view.causal,
             key_mask: view.key_mask,
-            dropout: self.dropout.draw(&format!("{attention}.probabilities")),
+            dropout: self.dropout.draw(format_args!("{}.probabilities", layer.sublayer)),
         };
         let y = match view.layout {
             None => self.ops.attention(&q, key, value, how), // [batch, query, heads · d_kv]
@@ -214,90 +236,79 @@ impl<'a, O: Ops> T5<'a, O> {
                 self.ops.gather(&y, results)
             }
         };
-        self.linear(&y, &format!("{attention}.o"))
+        self.linear(&y, layer.output)
     }
 
-    pub(crate) fn feed_forward(&self, layer: &str, x: O::Activation) -> O::Activation {
-        let normed = self.norm(&x, &format!("{layer}.layer_norm"));
-        let path = format!("{layer}.DenseReluDense");
-        let hidden = match self.config.feed_forward_proj {
-            FeedForward::Relu => self.ops.relu(&self.linear(&normed, &format!("{path}.wi"))),
-            FeedForward::GatedGelu => {
-                let [gate, value] =
-                    self.linears(&normed, ["wi_0", "wi_1"].map(|name| format!("{path}.{name}")));
+    pub fn feed_forward(&self, layer: &FeedForwardWeights, x: O::Activation) -> O::Activation {
+        let normed = self.norm(&x, layer.norm);
+        let hidden = match layer.input {
+            FeedForwardInput::Relu(input) => self.ops.relu(&self.linear(&normed, input)),
+            FeedForwardInput::GatedGelu(inputs) => {
+                let [gate, value] = self.linears(&normed, inputs);
                 self.ops.gated_gelu(&gate, &value)
             }
         }; // [batch, length, d_ff]
-        let hidden = self.dropped(hidden, &format!("{path}.hidden"));
-        let y = self.linear(&hidden, &format!("{path}.wo"));
-        self.residual(x, y, &path)
+        let hidden = self.dropped(hidden, format_args!("{}.hidden", layer.sublayer));
+        let y = self.linear(&hidden, layer.output);
+        self.residual(x, y, layer.sublayer)
     }
 
-    pub(crate) fn residual(&self, x: O::Activation, y: O::Activation, site: &str) -> O::Activation {
-        self.ops.add(&x, &self.dropped(y, site))
+    pub fn residual(&self, x: O::Activation, y: O::Activation, sublayer: Sublayer) -> O::Activation {
+        self.ops.add(&x, &self.dropped(y, sublayer))
     }
 
-    pub(crate) fn embed(&self, ids: &[i32], batch: usize, length: usize, stack: &str) -> O::Activation {
-        let x = self.ops.embedding(self.parameter("shared.weight"), TokenIds { ids, batch, length });
-        self.dropped(x, &format!("{stack}.embedding"))
+    pub fn embed(&self, ids: &[i32], batch: usize, length: usize, stack: Stack) -> O::Activation {
+        let table = self.parameter(self.weights.embedding);
+        let x = self.ops.embedding(table, TokenIds { ids, batch, length });
+        self.dropped(x, format_args!("{stack}.embedding"))
     }
 
     /// A stack's last steps; the decoder's include the logits' scaling.
-    pub(crate) fn finish(&self, stack: &str, x: O::Activation) -> O::Activation {
-        let x = self.norm(&x, &format!("{stack}.final_layer_norm"));
-        let x = self.dropped(x, &format!("{stack}.final"));
-        if stack == "decoder" && self.config.scale_logits() {
+    pub fn finish(&self, stack: Stack, x: O::Activation) -> O::Activation {
+        let x = self.norm(&x, self.weights.final_norm(stack));
+        let x = self.dropped(x, format_args!("{stack}.final"));
+        if stack == Stack::Decoder && self.config.scale_logits() {
             return self.ops.scale(&x, (self.config.d_model as f32).powf(-0.5));
         }
         x
     }
 
-    fn dropped(&self, x: O::Activation, site: &str) -> O::Activation {
+    fn dropped(&self, x: O::Activation, site: impl fmt::Display) -> O::Activation {
         match self.dropout.draw(site) {
             None => x,
             Some(draw) => self.ops.dropout(&x, draw),
         }
     }
 
-    pub(crate) fn norm(&self, x: &O::Activation, path: &str) -> O::Activation {
-        let gain = self.parameter(&format!("{path}.weight"));
-        let (groups, epsilon) = (self.config.norm_groups(), self.config.layer_norm_epsilon as f32);
-        self.observe(path, x, |x| self.ops.rms_norm(x, gain, &groups, epsilon))
-    }
-
-    fn linear(&self, x: &O::Activation, path: &str) -> O::Activation {
-        self.observe(path, x, |x| self.ops.linear(x, self.parameter(&format!("{path}.weight"))))
-    }
-
-    /// Several linear maps of the same activation.
-    fn linears<const N: usize>(&self, x: &O::Activation, paths: [String; N]) -> [O::Activation; N] {
-        let weights = std::array::from_fn(|i| self.parameter(&format!("{}.weight", paths[i])));
-        let all = self.ops.linears(x, weights);
-        if let Some(observer) = self.observer {
-            for (path, y) in paths.iter().zip(&all) {
-                observer(&format!("{path}.input"), x);
-                observer(&format!("{path}.output"), y);
-            }
-        }
-        all
-    }
-
-    fn observe(
-        &self,
-        path: &str,
-        x: &O::Activation,
-        run: impl FnOnce(&O::Activation) -> O::Activation,
-    ) -> O::Activation {
-        let y = run(x);
-        if let Some(observer) = self.observer {
-            observer(&format!("{path}.input"), x);
-            observer(&format!("{path}.output"), &y);
-        }
+    fn norm(&self, x: &O::Activation, gain: Weight) -> O::Activation {
+        let epsilon = self.config.layer_norm_epsilon as f32;
+        let y = self.ops.rms_norm(x, self.parameter(gain), &self.norm_groups, epsilon);
+        self.observe(gain, x, &y);
         y
     }
 
+    fn linear(&self, x: &O::Activation, weight: Weight) -> O::Activation {
+        let y = self.ops.linear(x, self.parameter(weight));
+        self.observe(weight, x, &y);
+        y
+    }
+
+    /// Several linear maps of the same activation.
+    fn linears<const N: usize>(&self, x: &O::Activation, weights: [Weight; N]) -> [O::Activation; N] {
+        let all = self.ops.linears(x, weights.map(|weight| self.parameter(weight)));
+        weights.iter().zip(&all).for_each(|(weight, y)| self.observe(*weight, x, y));
+        all
+    }
+
+    fn observe(&self, weight: Weight, x: &O::Activation, y: &O::Activation) {
+        if let Some(observer) = self.observer {
+            observer(Probe::Input(weight.module), x);
+            observer(Probe::Output(weight.module), y);
+        }
+    }
+
     /// The bias of queries `first..first + query` against keys `0..key`, shared by a stack's blocks.
-    pub(crate) fn position_bias(&self, stack: &str, first: usize, query: usize, key: usize) -> O::Bias {
+    pub fn position_bias(&self, stack: Stack, first: usize, query: usize, key: usize) -> O::Bias {
         let config = self.config;
         let (buckets, distance) =
             (config.relative_attention_num_buckets, config.relative_attention_max_distance);
@@ -305,29 +316,15 @@ impl<'a, O: Ops> T5<'a, O> {
         let last = (first + query - 1) as i64;
         let distances = (-last..).take(query + key - 1);
         let of_distance: Vec<u32> = distances
-            .map(|offset| position_bucket(offset, stack == "encoder", buckets, distance) as u32)
+            .map(|offset| position_bucket(offset, stack == Stack::Encoder, buckets, distance) as u32)
             .collect();
         let ids =
             (0..query).rev().flat_map(|start| of_distance[start..start + key].iter().copied()).collect();
-        self.ops.position_bias(self.parameter(&bias_table(stack)), &Buckets { ids, query, key })
+        let table = self.parameter(self.weights.position_bias(stack));
+        self.ops.position_bias(table, &Buckets { ids, query, key })
     }
 
-    fn parameter(&self, name: &str) -> &'a O::Parameter {
-        // A session holds every parameter of its configuration's table.
-        &self.parameters[name]
+    fn parameter(&self, weight: Weight) -> &'a O::Parameter {
+        &self.parameters[weight.index]
     }
-}
-
-/// The name of a stack's table of position biases.
-pub(crate) fn bias_table(stack: &str) -> String {
-    format!("{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight")
-}
-
-/// The name of a decoder block's cross-attention.
-pub(crate) fn cross_attention(block: &str) -> String {
-    format!("{block}.layer.1.EncDecAttention")
-}
-
-pub(crate) fn head_name(config: &T5Config) -> &'static str {
-    if config.tied_head() { "shared.weight" } else { "lm_head.weight" }
 }

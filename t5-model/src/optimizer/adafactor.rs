@@ -13,9 +13,13 @@ use super::{CHUNK, Moments, ParameterUpdate, parameter_scale, zeros};
 /// `w ← w - learning_rate · max(1e-3, RMS(w)) / max(1, RMS(u) / clip_threshold) · u`.
 #[derive(Clone, Copy, Debug)]
 pub struct AdafactorStep {
+    /// Factor of the gradient, from clipping.
     pub gradient_scale: f32,
+    /// Decay of the averages of squares.
     pub decay: f32,
+    /// Root mean square that `u` is scaled down to.
     pub clip_threshold: f64,
+    /// The step, relative to the weights' size.
     pub learning_rate: f64,
     /// Whether squares are kept as their means over rows and over columns.
     pub factored: bool,
@@ -30,6 +34,7 @@ pub(super) fn is_factored(shape: &[usize], min_dim_size_to_factor: usize) -> boo
 }
 
 impl AdafactorStep {
+    /// Added to the squares.
     pub const EPSILON: f32 = 1e-30;
 
     pub(super) fn new(

@@ -10,17 +10,25 @@ use super::{CHUNK, Moments, ParameterUpdate, parameter_scale, zeros};
 /// `m ← beta1 · m + rest1 · g`, `v ← beta2 · v + rest2 · g²`, `w ← (w · before - step · m / (√v + epsilon)) · after`
 #[derive(Clone, Copy, Debug)]
 pub struct AdamwStep {
+    /// Factor of the gradient, from clipping.
     pub gradient_scale: f32,
+    /// Decay of `m`.
     pub beta1: f32,
+    /// `1 - beta1`, rounded once.
     pub rest1: f32,
+    /// Decay of `v`.
     pub beta2: f32,
+    /// `1 - beta2`, rounded once.
     pub rest2: f32,
     /// To be multiplied by `max(1e-3, RMS(w))` if [`AdamwStep::relative`].
     pub step: f64,
+    /// Added to the root of `v`.
     pub epsilon: f32,
     /// AdamW decays before the update, AdamWScale after it.
     pub before: f32,
+    /// The other one of the two is 1.
     pub after: f32,
+    /// Whether the step is relative to the weights' size, as in AdamWScale.
     pub relative: bool,
 }
 

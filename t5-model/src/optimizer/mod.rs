@@ -27,33 +27,44 @@ pub use state::{OptimizerState, write_optimizer_state};
 pub enum Optimizer {
     /// Loshchilov and Hutter (arXiv 1711.05101), as in PyTorch.
     Adamw {
+        /// Decay of the mean of gradients.
         #[serde(default = "beta1")]
         beta1: f64,
+        /// Decay of the mean of their squares.
         #[serde(default = "beta2")]
         beta2: f64,
+        /// Added to the root of the mean of squares.
         #[serde(default = "adamw_epsilon")]
         epsilon: f64,
+        /// Share of the weights that a step takes away, times the learning rate.
         #[serde(default)]
         weight_decay: f64,
     },
     /// nanoT5's AdamWScale: AdamW whose update is scaled by `max(1e-3, RMS(weights))`.
     AdamwScale {
+        /// Decay of the mean of gradients.
         #[serde(default = "beta1")]
         beta1: f64,
+        /// Decay of the mean of their squares.
         #[serde(default = "beta2")]
         beta2: f64,
+        /// Added to the root of the mean of squares.
         #[serde(default = "adamw_scale_epsilon")]
         epsilon: f64,
+        /// Share of the weights that a step takes away, times the learning rate.
         #[serde(default)]
         weight_decay: f64,
     },
     /// Shazeer and Stern (arXiv 1804.04235) as in T5X: parameter scaling, update clipping, no momentum, factored
     /// where both dimensions are at least `min_dim_size_to_factor`.
     Adafactor {
+        /// The decay of the mean of squares at step `t` is `1 - t^-decay_rate`.
         #[serde(default = "decay_rate")]
         decay_rate: f64,
+        /// Root mean square that a parameter's change is scaled down to.
         #[serde(default = "clip_threshold")]
         clip_threshold: f64,
+        /// Smallest dimension of a matrix whose squares are kept as factors.
         #[serde(default = "min_dim_size_to_factor")]
         min_dim_size_to_factor: usize,
     },
@@ -186,7 +197,9 @@ impl fmt::Display for Optimizer {
 /// The update of one parameter.
 #[derive(Clone, Copy, Debug)]
 pub struct ParameterUpdate {
+    /// The rule.
     pub optimizer: Optimizer,
+    /// The factor of the change.
     pub learning_rate: f64,
     /// Counts from 1.
     pub step: u64,
@@ -199,7 +212,9 @@ pub struct ParameterUpdate {
 /// An update with its constants worked out.
 #[derive(Clone, Copy, Debug)]
 pub enum UpdateRule {
+    /// AdamW or AdamWScale.
     Adamw(AdamwStep),
+    /// Adafactor.
     Adafactor(AdafactorStep),
 }
 

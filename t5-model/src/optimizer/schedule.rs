@@ -6,18 +6,22 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Decay {
+    /// Not at all.
     Constant,
     /// `peak · sqrt(offset / max(updates, offset))`: with peak 0.01 and offset 10⁴, T5's `1 / sqrt(max(step, 10⁴))`.
     InverseSquareRoot {
+        /// Updates during which the rate stays at its peak.
         offset: u64,
     },
     /// To `minimum` along half a cosine.
     Cosine {
+        /// The rate at the end.
         #[serde(default)]
         minimum: f64,
     },
     /// To `minimum` along a line.
     Linear {
+        /// The rate at the end.
         #[serde(default)]
         minimum: f64,
     },
@@ -35,6 +39,7 @@ pub struct Schedule {
     /// Share of the peak that the warm-up starts from (0; nanoT5: 0.5).
     #[serde(default)]
     pub warm_up_from: f64,
+    /// How the rate falls after the warm-up.
     pub decay: Decay,
     /// How many times warm-up and decay are gone through, in cycles of equal length.
     #[serde(default = "one")]

@@ -1,11 +1,22 @@
-//! T5's parameters: their names and axes, their initial values, and the names that other programs give them.
+//! T5's parameters: the modules that hold them, their axes and initial values, and the names that other programs give
+//! them.
 
+mod flops;
 mod initialize;
+mod module;
 mod t5x;
 mod table;
+#[cfg(feature = "compute")]
+mod weights;
 
+pub use flops::training_flops_per_token;
 pub use initialize::initialize;
+pub use module::{Linear, Module, Stack, Sublayer, SublayerKind};
 pub use t5x::{StoredParameter, t5x_parameters};
-pub use table::{parameter_table, training_flops_per_token};
+pub use table::{Parameter, parameter_table, parameters};
 
-pub(crate) use table::{Block, EMBEDDING, table_with_blocks, with_plain_head};
+pub(crate) use table::{Block, table_with_blocks, with_plain_head};
+#[cfg(feature = "compute")]
+pub(crate) use weights::{
+    AttentionWeights, DecoderBlock, EncoderBlock, FeedForwardInput, FeedForwardWeights, Weight, Weights,
+};

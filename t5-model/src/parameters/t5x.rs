@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::{Linear, Module, Stack, Sublayer, SublayerKind};
 use crate::{Error, Result};
 
 /// What the parameters lie below; beside them are the optimiser's moments and the step.
@@ -11,6 +12,7 @@ const TARGETS: [&str; 2] = ["optimizer/target/", "target/"];
 /// Where weights keep a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredParameter {
+    /// The name of the array.
     pub tensor: String,
     /// Whether the parameter is the tensor's transpose.
     pub transposed: bool,
@@ -25,60 +27,69 @@ pub fn t5x_parameters(arrays: &[String]) -> Result<BTreeMap<String, StoredParame
     for array in arrays {
         let Some(name) = TARGETS.iter().find_map(|target| array.strip_prefix(target)) else { continue };
         let parts: Vec<&str> = name.split('/').collect();
-        let (parameter, transposed) =
-            parameter(&parts).ok_or_else(|| Error::T5xArray { array: array.clone() })?;
+        let module = module(&parts).ok_or_else(|| Error::T5xArray { array: array.clone() })?;
+        let transposed = matches!(module, Module::Linear(..) | Module::Head | Module::PositionBias(_));
         let stored = StoredParameter { tensor: array.clone(), transposed };
-        if parameters.insert(parameter, stored).is_some() {
+        if parameters.insert(module.weight(), stored).is_some() {
             return Err(Error::T5xArray { array: array.clone() });
         }
     }
     Ok(parameters)
 }
 
-/// A parameter's name, and whether it is transposed.
-fn parameter(parts: &[&str]) -> Option<(String, bool)> {
+fn module(parts: &[&str]) -> Option<Module> {
+    let stack = |name: &str| match name {
+        "encoder" => Some(Stack::Encoder),
+        "decoder" => Some(Stack::Decoder),
+        _ => None,
+    };
     Some(match parts {
-        ["token_embedder", "embedding"] => ("shared.weight".into(), false),
-        ["decoder", "logits_dense", "kernel"] => ("lm_head.weight".into(), true),
-        ["encoder", "encoder_norm", "scale"] => ("encoder.final_layer_norm.weight".into(), false),
-        ["decoder", "decoder_norm", "scale"] => ("decoder.final_layer_norm.weight".into(), false),
-        [stack @ ("encoder" | "decoder"), "relpos_bias", "rel_embedding"] => {
-            (format!("{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"), true)
-        }
-        [stack @ ("encoder" | "decoder"), block, module @ ..] => {
-            let block: usize = block.strip_prefix("layers_")?.parse().ok()?;
-            let (parameter, transposed) = in_block(stack, module)?;
-            (format!("{stack}.block.{block}.layer.{parameter}.weight"), transposed)
+        ["token_embedder", "embedding"] => Module::Embedding,
+        ["decoder", "logits_dense", "kernel"] => Module::Head,
+        ["encoder", "encoder_norm", "scale"] => Module::FinalNorm(Stack::Encoder),
+        ["decoder", "decoder_norm", "scale"] => Module::FinalNorm(Stack::Decoder),
+        [name, "relpos_bias", "rel_embedding"] => Module::PositionBias(stack(name)?),
+        [name, block, module @ ..] => {
+            in_block(stack(name)?, block.strip_prefix("layers_")?.parse().ok()?, module)?
         }
         _ => return None,
     })
 }
 
-/// The same inside of a block: from the layer's number on.
-fn in_block(stack: &str, module: &[&str]) -> Option<(String, bool)> {
-    let mlp = if stack == "encoder" { 1 } else { 2 };
-    let attention = |layer: &str, projection: &str| {
-        let projection = match projection {
-            "query" => "q",
-            "key" => "k",
-            "value" => "v",
-            "out" => "o",
+fn in_block(stack: Stack, block: usize, module: &[&str]) -> Option<Module> {
+    use SublayerKind::{CrossAttention, FeedForward, SelfAttention};
+    let sublayer = |kind| Sublayer { stack, block, kind };
+    let projection = |kind, name: &str| {
+        let linear = match name {
+            "query" => Linear::Query,
+            "key" => Linear::Key,
+            "value" => Linear::Value,
+            "out" => Linear::AttentionOutput,
             _ => return None,
         };
-        Some((format!("{layer}.{projection}"), true))
+        Some(Module::Linear(sublayer(kind), linear))
     };
     match (stack, module) {
-        ("encoder", ["pre_attention_layer_norm", "scale"])
-        | ("decoder", ["pre_self_attention_layer_norm", "scale"]) => Some(("0.layer_norm".into(), false)),
-        ("decoder", ["pre_cross_attention_layer_norm", "scale"]) => Some(("1.layer_norm".into(), false)),
-        (_, ["pre_mlp_layer_norm", "scale"]) => Some((format!("{mlp}.layer_norm"), false)),
-        ("encoder", ["attention", projection, "kernel"])
-        | ("decoder", ["self_attention", projection, "kernel"]) => attention("0.SelfAttention", projection),
-        ("decoder", ["encoder_decoder_attention", projection, "kernel"]) => {
-            attention("1.EncDecAttention", projection)
+        (Stack::Encoder, ["pre_attention_layer_norm", "scale"])
+        | (Stack::Decoder, ["pre_self_attention_layer_norm", "scale"]) => {
+            Some(Module::Norm(sublayer(SelfAttention)))
         }
-        (_, ["mlp", linear @ ("wi" | "wi_0" | "wi_1" | "wo"), "kernel"]) => {
-            Some((format!("{mlp}.DenseReluDense.{linear}"), true))
+        (Stack::Decoder, ["pre_cross_attention_layer_norm", "scale"]) => {
+            Some(Module::Norm(sublayer(CrossAttention)))
+        }
+        (_, ["pre_mlp_layer_norm", "scale"]) => Some(Module::Norm(sublayer(FeedForward))),
+        (Stack::Encoder, ["attention", name, "kernel"])
+        | (Stack::Decoder, ["self_attention", name, "kernel"]) => projection(SelfAttention, name),
+        (Stack::Decoder, ["encoder_decoder_attention", name, "kernel"]) => projection(CrossAttention, name),
+        (_, ["mlp", name, "kernel"]) => {
+            let linear = match *name {
+                "wi" => Linear::Input,
+                "wi_0" => Linear::Gate,
+                "wi_1" => Linear::GatedInput,
+                "wo" => Linear::Output,
+                _ => return None,
+            };
+            Some(Module::Linear(sublayer(FeedForward), linear))
         }
         _ => None,
     }

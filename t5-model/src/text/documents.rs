@@ -52,6 +52,7 @@ impl Corpus {
         Self { sources: vec![Source::Memory { name: name.into(), documents: documents.into() }] }
     }
 
+    /// The number of files.
     pub fn file_count(&self) -> usize {
         self.sources.len()
     }

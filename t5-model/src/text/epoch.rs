@@ -14,18 +14,24 @@ use super::error::{Result, TextError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HoldOut {
+    /// One document of so many is held out.
     pub every: NonZeroU64,
+    /// The part to read.
     pub split: Split,
 }
 
+/// A part of the documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
+    /// All but the held-out documents.
     Train,
+    /// The held-out documents.
     HeldOut,
 }
 
 impl HoldOut {
+    /// Whether a document belongs to the part, by its place in the corpus.
     pub fn contains(&self, file: usize, document: u64) -> bool {
         let held_out = document.wrapping_add(file as u64).is_multiple_of(self.every.get());
         held_out == (self.split == Split::HeldOut)

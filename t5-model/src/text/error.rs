@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
+/// What the functions of this module return.
 pub type Result<T, E = TextError> = std::result::Result<T, E>;
 
+/// Why a text gives no batches.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages say what each variant means")]
 pub enum TextError {
     #[error("no text: the list of inputs is empty")]
     NoInputs,

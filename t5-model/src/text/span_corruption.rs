@@ -84,7 +84,9 @@ impl SpanLengths {
 /// Names a chunk: what its corruption is drawn from, besides the seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkKey {
+    /// The seed of the run.
     pub seed: u64,
+    /// Passes over the corpus before the current one.
     pub epoch: u64,
     /// Number of the chunk in its epoch, before shuffling.
     pub chunk: u64,
@@ -130,6 +132,7 @@ impl SpanCorruption {
         Ok(Self { lengths, sentinels, eos: tokenizer.eos_id() })
     }
 
+    /// Lengths of chunks, inputs and targets.
     pub fn lengths(&self) -> SpanLengths {
         self.lengths
     }

@@ -31,6 +31,7 @@ pub struct StreamOptions {
     pub batch_size: usize,
     /// Decides the order of files and chunks, and the corruption.
     pub seed: u64,
+    /// How often and in which order the text is read.
     pub order: Order,
     /// The part of the documents to read; all when none.
     pub hold_out: Option<HoldOut>,
@@ -38,16 +39,21 @@ pub struct StreamOptions {
     pub max_documents: Option<u64>,
 }
 
+/// How often and in which order text is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Epoch after epoch without end, all batches full. Files are permuted anew in each epoch (unless
     /// `max_documents` is set), chunks within blocks of `shuffle_buffer`.
-    Training { shuffle_buffer: usize },
+    Training {
+        /// Chunks that are shuffled together.
+        shuffle_buffer: usize,
+    },
     /// Once, in order; the last batch may be smaller.
     Evaluation,
 }
 
 impl StreamOptions {
+    /// Epoch after epoch of all documents, shuffled.
     pub fn training(batch_size: usize, seed: u64) -> Self {
         let order = Order::Training { shuffle_buffer: SHUFFLE_BUFFER };
         Self { batch_size, seed, order, hold_out: None, max_documents: None }
@@ -83,6 +89,7 @@ impl Order {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataPosition {
+    /// Passes over the corpus before the current one.
     pub epoch: u64,
     /// Number of the block in its epoch.
     pub block: u64,
@@ -118,7 +125,9 @@ impl fmt::Display for DataPosition {
 /// A batch, and where the stream goes on after it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StreamedBatch {
+    /// The batch.
     pub batch: Batch,
+    /// Where the stream goes on.
     pub position: DataPosition,
 }
 

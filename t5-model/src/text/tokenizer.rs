@@ -103,14 +103,17 @@ impl Tokenizer {
         self.inner.decode(&ids, true).map_err(encoding)
     }
 
+    /// The token that pads.
     pub fn pad_id(&self) -> i32 {
         self.pad
     }
 
+    /// The token that ends a text.
     pub fn eos_id(&self) -> i32 {
         self.eos
     }
 
+    /// The token for what the vocabulary lacks.
     pub fn unk_id(&self) -> i32 {
         self.unk
     }

@@ -1,77 +1,132 @@
-//! What decides a run's result, so that a checkpoint is not continued by another run.
+//! What decides a result, so that nothing is continued or reused that was made from something else.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::error::{Result, TrainError};
-use super::run::Run;
-
-/// Settings that change no weight and no evaluation.
-const FREE: [&str; 4] = ["checkpoint_every", "keep_checkpoints", "keep_optimizer", "log_every"];
-
-/// Values by dotted key: settings as they are called there, `model.…` for the configuration, `tokenizer`, and what
-/// the caller adds. Whole values, not a hash, so that a difference can be named.
+/// Everything that decides a result, by name. Whole values rather than a hash, so that a difference can be named.
+/// Stored as the JSON object it is; objects inside it are compared value by value.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Identity(BTreeMap<String, Value>);
+pub struct Identity(Map<String, Value>);
+
+/// A value that differs between two identities.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// Dotted, where the value is inside an object: `schedule.peak`.
+    pub key: String,
+    /// The value before as JSON, or `absent`.
+    pub was: String,
+    /// The value now.
+    pub now: String,
+}
+
+/// Something that was made with another identity.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error(
+    "{} was trained with another `{}` ({}, now {}), so it cannot be continued; restore the setting or choose another directory",
+    path.display(), difference.key, difference.was, difference.now
+)]
+pub struct Changed {
+    /// The checkpoint, or the result.
+    pub path: PathBuf,
+    /// The first of them.
+    pub difference: Difference,
+}
 
 impl Identity {
-    pub fn of(run: &Run<'_>) -> Self {
-        let mut identity = Identity(run.identity.clone());
-        if let Ok(Value::Object(settings)) = serde_json::to_value(run.settings) {
-            for (key, value) in settings {
-                if !FREE.contains(&key.as_str()) {
-                    identity.insert(key, value);
-                }
-            }
+    /// All fields of a settings struct except the neutral ones.
+    pub fn of_settings(settings: &impl Serialize, neutral: &[&str]) -> Self {
+        let mut identity = Identity::default();
+        if let Ok(Value::Object(settings)) = serde_json::to_value(settings) {
+            identity.0.extend(settings.into_iter().filter(|(key, _)| !neutral.contains(&key.as_str())));
         }
-        // Set or not, the same thing.
-        identity.insert("micro_batch_size".into(), run.settings.micro_batch_size().into());
-        identity.insert("model".into(), Value::Object(run.config.to_json()));
-        identity.insert("model.weights".into(), run.lineage.blake3.clone().into());
-        if let Some(carried) = run.carried() {
-            identity.insert("model.optimizer".into(), carried.blake3().into());
-            identity.insert("model.optimizer.step".into(), carried.step().into());
-        }
-        identity.insert("tokenizer".into(), run.tokenizer.fingerprint().into());
         identity
     }
 
-    /// Inserts a value, or those of an object, each under its own key.
-    fn insert(&mut self, key: String, value: Value) {
-        match value {
-            Value::Object(values) => {
-                for (inner, value) in values {
-                    self.insert(format!("{key}.{inner}"), value);
-                }
-            }
-            value => {
-                self.0.insert(key, value);
-            }
-        }
+    /// Inserts a value, in place of an earlier one of the same name.
+    pub fn insert(&mut self, key: &str, value: impl Into<Value>) {
+        self.0.insert(key.into(), value.into());
     }
 
+    /// Inserts several values.
+    pub fn extend(&mut self, values: &BTreeMap<String, Value>) {
+        self.0.extend(values.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+
+    /// Removes a value that decides nothing.
+    pub fn remove(&mut self, key: &str) {
+        self.0.remove(key);
+    }
+
+    /// The same, stored in the order of the keys.
+    pub fn sorted(mut self) -> Self {
+        self.0.sort_keys();
+        self
+    }
+
+    /// The same, stored without objects inside, by dotted keys in their order.
+    pub(super) fn flattened(&self) -> Self {
+        Identity(self.values().into_iter().map(|(key, value)| (key, value.clone())).collect())
+    }
+
+    /// Where this differs from an earlier identity, in the order of the keys.
+    pub fn differences(&self, earlier: &Identity) -> Vec<Difference> {
+        let (was, now) = (earlier.values(), self.values());
+        let keys: BTreeSet<_> = was.keys().chain(now.keys()).collect();
+        let changed = keys.into_iter().filter(|&key| given(&was, key) != given(&now, key));
+        let value = |values: &BTreeMap<String, &Value>, key| {
+            values.get(key).map_or("absent".into(), |value| value.to_string())
+        };
+        changed
+            .map(|key| Difference { key: key.clone(), was: value(&was, key), now: value(&now, key) })
+            .collect()
+    }
+
+    /// Whether `path`, made with an earlier identity, may be continued.
+    ///
     /// # Errors
-    /// The first key whose value is another one in `checkpoint`.
-    pub fn check(&self, earlier: &Identity, checkpoint: &Path) -> Result<()> {
-        for key in earlier.0.keys().chain(self.0.keys()) {
-            let (was, now) = (earlier.0.get(key), self.0.get(key));
-            if was != now {
-                return Err(TrainError::Changed {
-                    checkpoint: checkpoint.into(),
-                    key: key.clone(),
-                    was: described(was),
-                    now: described(now),
-                });
-            }
-        }
-        Ok(())
+    /// The first difference.
+    pub fn check(&self, earlier: &Identity, path: &Path) -> Result<(), Changed> {
+        let first = self.differences(earlier).into_iter().next();
+        first.map_or(Ok(()), |difference| Err(Changed { path: path.into(), difference }))
+    }
+
+    /// The values by dotted key.
+    fn values(&self) -> BTreeMap<String, &Value> {
+        let mut values = BTreeMap::new();
+        collect("", &self.0, &mut values);
+        values
     }
 }
 
-fn described(value: Option<&Value>) -> String {
-    value.map_or("absent".into(), Value::to_string)
+/// A value, unless it is null: a setting without a value is the same as one that did not exist yet.
+fn given<'a>(values: &BTreeMap<String, &'a Value>, key: &str) -> Option<&'a Value> {
+    values.get(key).copied().filter(|value| !value.is_null())
+}
+
+fn collect<'a>(prefix: &str, object: &'a Map<String, Value>, values: &mut BTreeMap<String, &'a Value>) {
+    for (key, value) in object {
+        let key = format!("{prefix}{key}");
+        match value {
+            Value::Object(inner) => collect(&format!("{key}."), inner, values),
+            value => drop(values.insert(key, value)),
+        }
+    }
+}
+
+impl From<Identity> for Value {
+    fn from(identity: Identity) -> Self {
+        Value::Object(identity.0)
+    }
+}
+
+/// `` `steps` was 10, is 20 ``
+impl fmt::Display for Difference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "`{}` was {}, is {}", self.key, self.was, self.now)
+    }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::error::{Result, TrainError};
+use super::identity::Identity;
 use crate::optimizer::write_optimizer_state;
 use crate::text::Tokenizer;
 use crate::{Optimizer, Session};
@@ -27,18 +28,20 @@ struct File<S> {
     version: u32,
     #[serde(flatten)]
     state: S,
+    identity: Identity,
     weights_blake3: String,
     optimizer_blake3: Option<String>,
 }
 
 /// What is saved beside the session's own weights and moments.
-pub struct Snapshot<'a, S> {
-    /// Where the training stands; becomes a part of `training_state.json`.
+pub(super) struct Snapshot<'a, S> {
+    /// Where the training stands; becomes part of `training_state.json`, as does `identity`.
     pub state: &'a S,
-    /// Of the model as it is now, but for the hash of its weights.
+    pub identity: &'a Identity,
+    /// Of the model as it is now, without the hash of its weights.
     pub lineage: Lineage,
     pub tokenizer: &'a Tokenizer,
-    /// What the session's moments are of, with the updates behind them; `None` to leave them out.
+    /// The optimiser whose moments the session has, and the updates behind them; `None` to leave them out.
     pub optimizer: Option<(Optimizer, u64)>,
 }
 
@@ -46,16 +49,16 @@ impl<S: Serialize> Snapshot<'_, S> {
     /// Writes the checkpoint, or nothing.
     ///
     /// # Errors
-    /// [`TrainError::NonFiniteWeights`], or what is wrong with session or files.
+    /// [`TrainError::NonFiniteWeights`], or whatever the session or the files fail with.
     pub fn write(self, session: &dyn Session, directory: &Path) -> Result<()> {
-        let Snapshot { state, mut lineage, tokenizer, optimizer } = self;
+        let Snapshot { state, identity, mut lineage, tokenizer, optimizer } = self;
         let weights = session.export()?;
         check_finite(&weights)?;
         write_directory_atomically(directory, |directory| {
             write_json(directory, "config.json", &session.config().to_json())?;
             Writer::default().weights(directory, LazyTensor::all(&weights)?)?;
             tokenizer.save(directory)?;
-            // Of what arrived in the file, not of what was sent there.
+            // The hash of what arrived in the file, not of what was sent there.
             let weights_blake3 = Checkpoint::open(directory)?.blake3()?;
             let optimizer_blake3 = match optimizer {
                 Some((optimizer, step)) => {
@@ -65,15 +68,17 @@ impl<S: Serialize> Snapshot<'_, S> {
             };
             lineage.blake3 = Some(weights_blake3.clone());
             lineage.write(directory)?;
-            let file = File { version: VERSION, state, weights_blake3, optimizer_blake3 };
+            let identity = identity.clone();
+            let file = File { version: VERSION, state, identity, weights_blake3, optimizer_blake3 };
             write_json(directory, STATE, &file)
         })
     }
 }
 
 /// What a checkpoint says about its training.
-pub struct Saved<S> {
+pub(super) struct Saved<S> {
     pub state: S,
+    pub identity: Identity,
     weights_blake3: String,
     optimizer_blake3: Option<String>,
 }
@@ -93,12 +98,12 @@ impl<S: DeserializeOwned> Saved<S> {
         if let Some(version) = version.filter(|version| *version > VERSION.into()) {
             return Err(TrainError::Version { path, version, supported: VERSION });
         }
-        let File { state, weights_blake3, optimizer_blake3, .. } =
-            serde_json::from_value::<File<S>>(value).map_err(invalid)?;
-        Ok(Saved { state, weights_blake3, optimizer_blake3 })
+        let File { state, identity, weights_blake3, optimizer_blake3, .. } =
+            serde_json::from_value(value).map_err(invalid)?;
+        Ok(Saved { state, identity, weights_blake3, optimizer_blake3 })
     }
 
-    /// Reads all weights and the optimiser's moments, and compares them with their hashes. Gives the moments.
+    /// Reads all weights and the optimiser's moments, compares them with their hashes, and returns the moments.
     ///
     /// # Errors
     /// A hash that differs, or a file that cannot be read.
@@ -140,7 +145,7 @@ fn write_json(directory: &Path, name: &str, value: &impl Serialize) -> Result<()
     Ok(write_file_atomically(&path, format!("{text}\n").as_bytes())?)
 }
 
-/// The weights of the last update are only looked at by the next one.
+/// A session checks weights only in the next update, and this may have been the last.
 fn check_finite(weights: &HostTensors) -> Result<()> {
     for (parameter, tensor) in weights {
         if !tensor.data.par_iter().all(|value| value.is_finite()) {

@@ -1,26 +1,91 @@
-//! The training loop.
+//! The loop of every training. What is due at a step depends on the state alone, which is what a checkpoint restores.
 
-use std::path::Path;
+use std::error::Error;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::directory::RunDirectory;
-use super::error::{Intact, Result, TrainError};
-use super::evaluate::{EvaluationPoint, evaluate_unless};
-use super::identity::Identity;
-use super::metrics::{Metrics, MetricsFile};
-use super::progress::{Progress, State};
-use super::run::{Event, Outcome, Run};
-use super::snapshot::Snapshot;
-use crate::text::{DataPosition, SpanCorruptionStream};
-use crate::{Batch, Dropout, Session, SessionError, TensorBoard, Update, training_flops_per_token};
+use fusion_core::lineage::Lineage;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
-/// How long an asynchronous device computes before somebody asks how far it is.
+use super::checkpoints::Checkpoints;
+use super::error::{Intact, Result, TrainError};
+use super::identity::Identity;
+use super::regime::{Event, Progress, Regime, State};
+use super::snapshot::{Saved, Snapshot};
+use crate::optimizer::OptimizerState;
+use crate::text::Tokenizer;
+use crate::{Dropout, Optimizer, Session, SessionError, Update, training_flops_per_token};
+
+/// How long an asynchronous device computes before it is asked how far it is.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Updates that a device has been given and that nobody has asked about.
+/// Opens the model: the one to start from, or the checkpoint in a directory from which an interrupted training
+/// continues. Called at most once per training, and not at all for one that has finished.
+pub type OpenSession<'a> =
+    dyn FnMut(Option<&Path>) -> Result<Box<dyn Session>, Box<dyn Error + Send + Sync>> + 'a;
+
+/// Receives the events of a training whose evaluations are `E`s.
+pub type Observer<'a, E> = dyn FnMut(Event<'_, E>) + 'a;
+
+/// What the loop must know of a training.
+pub struct Job<'a> {
+    /// Updates of the weights; with 0, the model is evaluated as it is.
+    pub steps: u64,
+    /// Updates between two evaluations; the last step is always evaluated.
+    pub evaluate_every: u64,
+    /// Whether the model is evaluated before the first update, too.
+    pub evaluate_first: bool,
+    /// Updates between two checkpoints.
+    pub checkpoint_every: u64,
+    /// Updates between two entries of the log.
+    pub log_every: u64,
+    /// How gradients become updates.
+    pub optimizer: Optimizer,
+    /// The optimiser's state to start with, if not an empty one.
+    pub carried: Option<&'a OptimizerState>,
+    /// The norm that all gradients together are scaled down to.
+    pub clip_norm: Option<f64>,
+    /// Factor of `log(Z)²` in the loss.
+    pub z_loss: f64,
+    /// Its rate and its seed.
+    pub dropout: Dropout,
+    /// Where to keep checkpoints.
+    pub checkpoints: Checkpoints,
+    /// What decides the result; checkpoints of another identity are not continued.
+    pub identity: Identity,
+    /// The lineage of the model to start from.
+    pub lineage: &'a Lineage,
+    /// What the trained model's lineage says of this training besides its length.
+    pub record: Map<String, Value>,
+    /// Saved with the weights.
+    pub tokenizer: &'a Tokenizer,
+}
+
+impl Job<'_> {
+    /// Updates behind the optimiser's state after `step` of this training.
+    fn optimizer_step(&self, step: u64) -> u64 {
+        self.carried.map_or(0, OptimizerState::step).saturating_add(step)
+    }
+}
+
+/// A training under way.
+pub struct Training<'a, S> {
+    job: Job<'a>,
+    session: Box<dyn Session>,
+    /// Where it stands.
+    pub state: S,
+    /// What the newest checkpoint holds.
+    saved: Option<S>,
+    begun: Begun,
+    /// Lines of metrics that the checkpoint counts and the file lacks.
+    pub(super) missing_metrics: u64,
+}
+
+/// Updates that the device was given and whose results have not been read.
 #[derive(Default)]
-pub(super) struct Begun {
+struct Begun {
     updates: Vec<BegunUpdate>,
     /// When the first of them began.
     since: Option<Instant>,
@@ -32,107 +97,179 @@ struct BegunUpdate {
     learning_rate: f64,
 }
 
-/// A run under way.
-pub(super) struct Training<'a, 'b> {
-    pub run: Run<'a>,
-    pub identity: Identity,
-    pub directory: RunDirectory,
-    pub session: Box<dyn Session>,
-    pub progress: Progress,
-    pub begun: Begun,
-    /// What the newest checkpoint holds.
-    pub saved: Option<Progress>,
-    pub metrics: MetricsFile,
-    pub board: TensorBoard,
-    pub observer: &'b mut dyn FnMut(Event<'_>),
-    pub stop: &'b AtomicBool,
-}
+impl<'a, S: State> Training<'a, S> {
+    /// Opens the newest checkpoint, or the model to start from if there is none.
+    ///
+    /// # Errors
+    /// A checkpoint that is damaged or of another identity; a model that cannot be opened.
+    pub fn open(job: Job<'a>, open_session: &mut OpenSession<'_>) -> Result<Self, TrainError> {
+        let mut open = |checkpoint| open_session(checkpoint).map_err(TrainError::Open);
+        let (session, saved) = match job.checkpoints.newest()? {
+            None => {
+                let mut session = open(None)?;
+                if let Some(carried) = job.carried {
+                    session.load_optimizer_state(carried.load()?)?;
+                }
+                (session, None)
+            }
+            Some(path) => {
+                let damaged = |error| job.checkpoints.damaged(&path, error);
+                let saved = Saved::<S>::read(&path).map_err(damaged)?;
+                // Before the weights are read: the answer should come at once.
+                job.identity.check(&saved.identity, &path)?;
+                let moments = saved.verify(&path).map_err(damaged)?;
+                let mut session = open(Some(&path))?;
+                session.load_optimizer_state(moments)?;
+                (session, Some(saved.state))
+            }
+        };
+        let state = saved.clone().unwrap_or_default();
+        Ok(Training { job, session, state, saved, begun: Begun::default(), missing_metrics: 0 })
+    }
 
-impl Training<'_, '_> {
-    /// Everything that is due at a step depends on the progress alone, which is what a checkpoint restores.
-    pub fn complete(mut self) -> Result<Outcome> {
-        let settings = self.run.settings;
-        let mut text = (self.run.open_training_text)(self.progress.position)?;
+    /// Trains to the end, or until `stop` is set; then the update under way is finished and a checkpoint written. False
+    /// if it was stopped.
+    ///
+    /// # Errors
+    /// Whatever goes wrong; checkpoints written before stay whole.
+    pub fn run<R: Regime<State = S>>(
+        &mut self,
+        regime: &mut R,
+        observer: &mut Observer<'_, R::Evaluation>,
+        stop: &AtomicBool,
+    ) -> Result<bool, R::Error> {
+        if let Some(state) = &self.saved {
+            let (step, missing_metrics) = (state.progress().step, self.missing_metrics);
+            let path = self.job.checkpoints.path(step);
+            path.inspect(|checkpoint| observer(Event::Resumed { checkpoint, step, missing_metrics }));
+        }
+        let &mut Job { steps, evaluate_every, evaluate_first, checkpoint_every, .. } = &mut self.job;
         loop {
-            let step = self.progress.step;
-            let last = step >= settings.steps;
-            let due = last || step.is_multiple_of(settings.evaluate_every);
-            if due {
-                self.collect()?;
+            let step = self.state.progress().step;
+            let last = step >= steps;
+            let due = last || (step.is_multiple_of(evaluate_every) && (step > 0 || evaluate_first));
+            let evaluated = !due || self.evaluate(regime, observer)?;
+            let ended = evaluated && (last || regime.ends_early(&self.state));
+            if ended && regime.conclude(self.session.as_mut())? {
+                return Ok(true);
             }
-            let evaluated = !due || self.evaluate()?;
-            if last && evaluated {
-                return self.finish();
-            }
-            let stopped = !evaluated || self.stop.load(Ordering::Relaxed);
-            if stopped || (step > 0 && step.is_multiple_of(settings.checkpoint_every)) {
-                self.collect()?;
-                self.checkpoint()?;
+            let stopped = !evaluated || ended || stop.load(Ordering::Relaxed);
+            if stopped || (step > 0 && step.is_multiple_of(checkpoint_every)) {
+                self.checkpoint(regime, observer)?;
             }
             if stopped {
-                return Ok(Outcome::new(false, self.directory.checkpoint(step), &self.progress));
+                return Ok(false);
             }
-            self.update(&mut text)?;
+            self.update(regime, observer)?;
         }
     }
 
-    fn intact(&self) -> Intact {
-        Intact(self.saved.as_ref().map(|progress| self.directory.checkpoint(progress.step)))
+    /// Saves the model as it is now, with the training's state, and with the optimiser's moments if so wished.
+    ///
+    /// # Errors
+    /// Weights that are not finite; whatever keeps the files from being written.
+    pub fn save<E>(
+        &self,
+        path: &Path,
+        with_optimizer: bool,
+        observer: &mut Observer<'_, E>,
+    ) -> Result<(), TrainError> {
+        let start = Instant::now();
+        self.save_with(&self.state, path, with_optimizer)?;
+        let (step, seconds) = (self.state.progress().step, start.elapsed().as_secs_f64());
+        observer(Event::CheckpointWritten { path, step, seconds });
+        Ok(())
     }
 
-    fn update(&mut self, text: &mut SpanCorruptionStream) -> Result<()> {
-        let settings = self.run.settings;
+    /// Saves the model as it is now without the optimiser's moments, and with `state` for the training's.
+    ///
+    /// # Errors
+    /// As [`Training::save`].
+    pub fn save_model(&self, state: &impl Serialize, path: &Path) -> Result<(), TrainError> {
+        self.save_with(state, path, false)
+    }
+
+    fn save_with(&self, state: &impl Serialize, path: &Path, with_optimizer: bool) -> Result<()> {
+        let (job, progress) = (&self.job, self.state.progress());
+        let snapshot = Snapshot {
+            state,
+            identity: &job.identity,
+            lineage: progress.lineage(job.lineage, &job.record),
+            tokenizer: job.tokenizer,
+            optimizer: with_optimizer.then(|| (job.optimizer, job.optimizer_step(progress.step))),
+        };
+        snapshot.write(self.session.as_ref(), path).map_err(|source| TrainError::Save {
+            step: progress.step,
+            source: Box::new(source),
+            intact: self.intact(),
+        })
+    }
+
+    /// The directory of the checkpoint of this step.
+    pub(super) fn checkpoint_of_step(&self) -> Option<PathBuf> {
+        self.job.checkpoints.path(self.state.progress().step)
+    }
+
+    fn intact(&self) -> Intact {
+        Intact(self.saved.as_ref().and_then(|state| self.job.checkpoints.path(state.progress().step)))
+    }
+
+    fn update<R: Regime<State = S>>(
+        &mut self,
+        regime: &mut R,
+        observer: &mut Observer<'_, R::Evaluation>,
+    ) -> Result<(), R::Error> {
         self.begun.since.get_or_insert_with(Instant::now);
-        let step = self.progress.step + 1;
-        let (batches, position) = self.batches(text, step)?;
+        let mut progress = self.state.progress();
+        let step = progress.step + 1;
+        let batches = regime.batches(&mut self.state, step)?;
+        let job = &self.job;
         let update = Update {
-            optimizer: settings.optimizer,
-            learning_rate: settings.schedule.rate(step - 1, settings.steps),
+            optimizer: job.optimizer,
+            learning_rate: regime.learning_rate(step),
             step,
-            optimizer_step: self.run.carried_steps().saturating_add(step),
-            clip_norm: settings.clip_norm(),
-            z_loss: settings.z_loss,
-            dropout: Dropout { rate: settings.dropout, seed: settings.seed },
+            optimizer_step: job.optimizer_step(step),
+            clip_norm: job.clip_norm,
+            z_loss: job.z_loss,
+            dropout: job.dropout,
         };
         let begun = self.session.begin_step(&batches, &update);
         begun.map_err(|source| self.failed(step, source))?;
 
-        let mut tokens = 0;
+        let before = progress.tokens;
         for batch in &batches {
-            let batch_tokens = batch.input_tokens() + batch.target_tokens();
+            let tokens = batch.input_tokens() + batch.target_tokens();
             let each =
                 training_flops_per_token(self.session.config(), batch.input_length, batch.target_length);
-            tokens += batch_tokens;
-            self.progress.flops += each * batch_tokens as f64;
+            progress.tokens += tokens;
+            progress.flops += each * tokens as f64;
         }
-        self.progress.step = step;
-        self.progress.position = position;
-        self.progress.tokens += tokens;
-        self.begun.updates.push(BegunUpdate { step, tokens, learning_rate: update.learning_rate });
+        self.state.set_progress(Progress { step, ..progress });
+        let (tokens, learning_rate) = (progress.tokens - before, update.learning_rate);
+        self.begun.updates.push(BegunUpdate { step, tokens, learning_rate });
         let waited = self.begun.since.is_some_and(|since| since.elapsed() >= PATIENCE);
-        let log = step.is_multiple_of(settings.log_every) || step == settings.steps;
+        let log = step.is_multiple_of(self.job.log_every) || step == self.job.steps;
         if log || waited || !self.session.is_asynchronous() {
-            self.collect()?;
+            self.collect(regime, observer)?;
         }
-        if log {
-            let window = std::mem::take(&mut self.progress.window);
-            let Progress { tokens, flops, .. } = self.progress;
-            self.record(&window.metrics(step, tokens, flops, update.learning_rate))?;
-        }
-        Ok(())
+        if log { regime.log(&mut self.state) } else { Ok(()) }
     }
 
-    /// Waits for the updates that were begun, and tells what they saw.
-    fn collect(&mut self) -> Result<()> {
+    /// Waits for the updates that were begun, and passes on what they saw.
+    fn collect<R: Regime<State = S>>(
+        &mut self,
+        regime: &mut R,
+        observer: &mut Observer<'_, R::Evaluation>,
+    ) -> Result<(), R::Error> {
         let Begun { updates, since } = std::mem::take(&mut self.begun);
         let Some(first) = updates.first() else { return Ok(()) };
         let results = self.session.finish_steps().map_err(|source| self.failed(first.step, source))?;
-        // An asynchronous device tells no times of single updates.
+        // An asynchronous device does not say how long each update took.
         let elapsed = since.map_or(0.0, |since| since.elapsed().as_secs_f64());
         let seconds = elapsed / updates.len() as f64;
         for (BegunUpdate { step, tokens, learning_rate }, result) in updates.into_iter().zip(results) {
-            self.progress.window.add(&result, tokens, seconds);
-            (self.observer)(Event::Step {
+            regime.updated(&mut self.state, &result, tokens, seconds);
+            observer(Event::Step {
                 step,
                 loss: result.loss,
                 accuracy: result.correct as f64 / result.tokens.max(1) as f64,
@@ -153,88 +290,42 @@ impl Training<'_, '_> {
         TrainError::Update { step, source: source.into(), intact: self.intact() }
     }
 
-    /// The micro-batches of an update, and where the text goes on after them.
-    fn batches(&self, text: &mut SpanCorruptionStream, step: u64) -> Result<(Vec<Batch>, DataPosition)> {
-        let expected = self.run.settings.micro_batch_size();
-        let mut batches = Vec::new();
-        let mut position = self.progress.position;
-        for _ in 0..self.run.settings.accumulation() {
-            let next = text.next().transpose()?.ok_or(TrainError::EndOfText { step })?;
-            if next.batch.size != expected {
-                return Err(TrainError::BatchSize { found: next.batch.size, expected });
-            }
-            position = next.position;
-            batches.push(next.batch);
-        }
-        Ok((batches, position))
-    }
-
-    /// Evaluates, unless that was done at this step already. False if the run was stopped meanwhile.
-    fn evaluate(&mut self) -> Result<bool> {
-        let Progress { step, tokens, flops, .. } = self.progress;
-        if self.progress.evaluations.last().is_some_and(|point| point.step == step) {
+    /// Evaluates, unless that was done at this step already. False if it was stopped meanwhile.
+    fn evaluate<R: Regime<State = S>>(
+        &mut self,
+        regime: &mut R,
+        observer: &mut Observer<'_, R::Evaluation>,
+    ) -> Result<bool, R::Error> {
+        self.collect(regime, observer)?;
+        if self.state.is_evaluated() {
             return Ok(true);
         }
-        let start = Instant::now();
-        let text = (self.run.open_evaluation_text)()?;
-        let limit = self.run.settings.evaluation_batches;
-        let evaluated = evaluate_unless(self.session.as_mut(), text, limit, self.stop);
-        let evaluated = evaluated.map_err(|source| {
-            let intact = self.intact();
-            TrainError::Evaluate { step, source: Box::new(source), intact }
-        })?;
-        let Some(evaluation) = evaluated else { return Ok(false) };
-        let (loss, accuracy) = (evaluation.loss(), evaluation.accuracy());
-        let point = EvaluationPoint { step, tokens, flops, loss, accuracy };
-        self.progress.evaluations.push(point);
-        (self.observer)(Event::Evaluated { point, seconds: start.elapsed().as_secs_f64() });
-        self.record(&Metrics::Evaluation(point))?;
+        let (start, step) = (Instant::now(), self.state.progress().step);
+        let progress = &mut |done, of| observer(Event::Evaluating { step, done, of });
+        let evaluated = regime.evaluate(&mut self.state, self.session.as_mut(), progress);
+        let evaluated = evaluated.map_err(|error| regime.evaluation_failed(error, step, self.intact()))?;
+        let Some(evaluations) = evaluated else { return Ok(false) };
+        let seconds = start.elapsed().as_secs_f64();
+        for evaluation in &evaluations {
+            observer(Event::Evaluated { step, evaluation, seconds });
+        }
         Ok(true)
     }
 
-    fn record(&mut self, metrics: &Metrics) -> Result<()> {
-        self.metrics.append(metrics)?;
-        Ok(self.board.append(metrics.step(), metrics.scalars())?)
-    }
-
-    /// Writes a checkpoint, unless the newest is of just this.
-    fn checkpoint(&mut self) -> Result<()> {
-        if self.saved.as_ref() == Some(&self.progress) {
+    /// Writes a checkpoint, unless the newest holds just this.
+    fn checkpoint<R: Regime<State = S>>(
+        &mut self,
+        regime: &mut R,
+        observer: &mut Observer<'_, R::Evaluation>,
+    ) -> Result<(), R::Error> {
+        self.collect(regime, observer)?;
+        let Some(path) = self.checkpoint_of_step().filter(|_| self.saved.as_ref() != Some(&self.state))
+        else {
             return Ok(());
-        }
-        let path = self.directory.checkpoint(self.progress.step);
-        self.save(&path, true)?;
-        self.saved = Some(self.progress.clone());
-        self.directory.prune(self.run.settings.keep_checkpoints)
-    }
-
-    fn finish(mut self) -> Result<Outcome> {
-        let path = self.directory.model();
-        self.save(&path, self.run.settings.keep_optimizer)?;
-        Ok(Outcome::new(true, path, &self.progress))
-    }
-
-    fn save(&mut self, path: &Path, with_optimizer: bool) -> Result<()> {
-        let start = Instant::now();
-        let step = self.progress.step;
-        let state = State {
-            progress: self.progress.clone(),
-            metrics_lines: self.metrics.sync()?,
-            identity: self.identity.clone(),
         };
-        let snapshot = Snapshot {
-            state: &state,
-            lineage: self.progress.lineage(self.run.lineage),
-            tokenizer: self.run.tokenizer,
-            optimizer: with_optimizer
-                .then(|| (self.run.settings.optimizer, self.run.carried_steps().saturating_add(step))),
-        };
-        snapshot.write(self.session.as_ref(), path).map_err(|source| TrainError::Save {
-            step,
-            source: Box::new(source),
-            intact: self.intact(),
-        })?;
-        (self.observer)(Event::CheckpointWritten { path, step, seconds: start.elapsed().as_secs_f64() });
-        Ok(())
+        regime.sync()?;
+        self.save(&path, true, observer)?;
+        self.saved = Some(self.state.clone());
+        Ok(self.job.checkpoints.prune()?)
     }
 }

@@ -3,16 +3,18 @@
 
 mod reference;
 
+use std::slice::from_ref;
+
 use fusion_core::grow::DirectSum;
 use fusion_core::plan::{Fill, FusionPlan, Normalisation, StandardDeviation};
 use proptest::prelude::*;
 use reference::{Weights, logits};
 use t5_model::conformance::random_weights;
-use t5_model::{
-    Arrangement, DepthAlignment, FeedForward, FusionParent, Grown, HyperClone, Lemon, Net2Net, NewBlocks,
-    Promise, Stack, T5Config, Widths, child_config, fusion_plan, hyperclone, lemon, net2net, self_fusion,
-    stack,
+use t5_model::method::{
+    Arrangement, DepthAlignment, Fuse, FusionParent, Grown, GrowthMethod, HyperClone, Lemon, Net2Net,
+    NewBlocks, Promise, SelfFusion, Stack, Widths,
 };
+use t5_model::{FeedForward, T5Config};
 
 const NOISE: Option<(StandardDeviation, u64)> = Some((StandardDeviation::Relative(0.3), 5));
 
@@ -70,10 +72,9 @@ fn from_ensemble(
     shares: Option<Vec<f64>>,
     depth: DepthAlignment,
 ) -> f64 {
-    let options = DirectSum { weights: shares.clone(), ..DirectSum::default() };
-    let plan = fusion_plan(parents, &options, depth).unwrap();
+    let sum = DirectSum { weights: shares.clone(), ..DirectSum::default() };
+    let Grown { plan, child } = Fuse { sum, depth }.grow(parents).unwrap();
     assert_eq!(Promise::of(&plan), Some(Promise::Ensemble));
-    let child = child_config(parents, Normalisation::Property).unwrap();
     assert_eq!(shapes(&plan), shapes_of(&child), "the plan's child is the configuration's");
     let fused = predict(&child, &Weights::fused(&plan, &own.iter().collect::<Vec<_>>()));
     let shares = shares.unwrap_or(vec![1.0 / parents.len() as f64; parents.len()]);
@@ -138,7 +139,7 @@ proptest! {
     fn self_fusion_preserves(family in family(), sizes in sizes(), times in 1..5usize, rule: bool, seed in 0..1000u64) {
         let parent = parent("p", family, sizes);
         let normalisation = if rule { Normalisation::Rule } else { Normalisation::Property };
-        let grown = self_fusion(&parent, times, &DirectSum { normalisation, ..DirectSum::default() }).unwrap();
+        let grown = SelfFusion { times, sum: DirectSum { normalisation, ..DirectSum::default() } }.grow(from_ref(&parent)).unwrap();
         let change = change(&parent, seed, &grown);
         prop_assert!(change < 1e-12, "off by {:e}", change);
     }
@@ -146,7 +147,7 @@ proptest! {
     #[test]
     fn hyperclone_preserves(family in family(), sizes in sizes(), times in 1..5usize, noisy: bool, seed in 0..1000u64) {
         let parent = parent("p", family, sizes);
-        let grown = hyperclone(&parent, &HyperClone { times, noise: NOISE.filter(|_| noisy) }).unwrap();
+        let grown = HyperClone { times, noise: NOISE.filter(|_| noisy) }.grow(from_ref(&parent)).unwrap();
         let change = change(&parent, seed, &grown);
         prop_assert!(change < 1e-12, "off by {:e}", change);
     }
@@ -163,8 +164,8 @@ proptest! {
         let [d_model, heads, _, d_ff, ..] = sizes;
         let widths =
             Widths { d_model: Some(copies * d_model), num_heads: Some(heads + more_heads), d_ff: Some(d_ff + more_hidden) };
-        let copied = net2net(&parent, &Net2Net { widths, seed, noise: NOISE.filter(|_| noisy) }).unwrap();
-        let unequal = lemon(&parent, &Lemon { widths, seed }).unwrap();
+        let copied = Net2Net { widths, seed, noise: NOISE.filter(|_| noisy) }.grow(from_ref(&parent)).unwrap();
+        let unequal = Lemon { widths, seed }.grow(from_ref(&parent)).unwrap();
         for grown in [copied, unequal] {
             let change = change(&parent, seed, &grown);
             prop_assert!(change < 1e-12, "{} is off by {:e}", grown.plan.method, change);
@@ -181,10 +182,10 @@ proptest! {
     ) {
         let parent = parent("p", family, sizes);
         let arrangement = if interleave { Arrangement::Interleave } else { Arrangement::Repeat };
-        let grown = stack(&parent, &Stack { times, arrangement, new_blocks: NewBlocks::Silent }).unwrap();
+        let grown = Stack { times, arrangement, new_blocks: NewBlocks::Silent }.grow(from_ref(&parent)).unwrap();
         let silent = change(&parent, seed, &grown);
         prop_assert!(silent < 1e-12, "off by {:e}", silent);
-        let grown = stack(&parent, &Stack { times, arrangement, new_blocks: NewBlocks::Active }).unwrap();
+        let grown = Stack { times, arrangement, new_blocks: NewBlocks::Active }.grow(from_ref(&parent)).unwrap();
         let active = change(&parent, seed, &grown);
         prop_assert!(times == 1 || active > 1e-6, "active copies would change nothing");
     }
@@ -197,16 +198,16 @@ fn grouped_models_grow() {
     parent.config.rms_norm_groups = vec![3, 4];
     let widths = Widths { d_model: Some(14), ..Widths::default() };
     let methods = [
-        hyperclone(&parent, &HyperClone { times: 2, noise: NOISE }).unwrap(),
-        lemon(&parent, &Lemon { widths, seed: 1 }).unwrap(),
-        self_fusion(&parent, 2, &DirectSum::default()).unwrap(),
+        HyperClone { times: 2, noise: NOISE }.grow(from_ref(&parent)).unwrap(),
+        Lemon { widths, seed: 1 }.grow(from_ref(&parent)).unwrap(),
+        SelfFusion { times: 2, sum: DirectSum::default() }.grow(from_ref(&parent)).unwrap(),
     ];
     for grown in methods {
         assert_eq!(grown.child.rms_norm_groups, [3, 4, 3, 4]);
         assert!(change(&parent, 3, &grown) < 1e-12, "{}", grown.plan.method);
     }
     let deeper = Stack { times: 2, arrangement: Arrangement::Repeat, new_blocks: NewBlocks::Silent };
-    let grown = stack(&parent, &deeper).unwrap();
+    let grown = deeper.grow(from_ref(&parent)).unwrap();
     assert_eq!(grown.child.rms_norm_groups, [3, 4]);
     assert!(change(&parent, 3, &grown) < 1e-12);
 }
@@ -218,8 +219,8 @@ fn noise_tells_copies_apart() {
     let plans = |noise| {
         let widths = Widths { d_ff: Some(10), ..Widths::default() };
         [
-            hyperclone(&parent, &HyperClone { times: 2, noise }).unwrap().plan,
-            net2net(&parent, &Net2Net { widths, seed: 1, noise }).unwrap().plan,
+            HyperClone { times: 2, noise }.grow(from_ref(&parent)).unwrap().plan,
+            Net2Net { widths, seed: 1, noise }.grow(from_ref(&parent)).unwrap().plan,
         ]
     };
     for (quiet, noisy) in plans(None).iter().zip(plans(NOISE)) {
@@ -227,7 +228,8 @@ fn noise_tells_copies_apart() {
         assert_eq!(noisy.warnings(), []);
         assert_eq!(noisy.cross(), Fill::normal(StandardDeviation::Relative(0.3), 5));
     }
-    let lemon =
-        lemon(&parent, &Lemon { widths: Widths { d_ff: Some(10), ..Widths::default() }, seed: 1 }).unwrap();
+    let lemon = Lemon { widths: Widths { d_ff: Some(10), ..Widths::default() }, seed: 1 }
+        .grow(from_ref(&parent))
+        .unwrap();
     assert_eq!(lemon.plan.warnings(), []);
 }

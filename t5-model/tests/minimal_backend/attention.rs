@@ -5,7 +5,7 @@ use std::rc::Rc;
 use fusion_core::HostTensor;
 use t5_model::backend::{Attention, DropoutDraw};
 
-use crate::operations::Node;
+use super::operations::Node;
 
 /// What attention is computed from.
 pub struct Heads {

@@ -10,8 +10,8 @@ use t5_model::backend::{
     Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Pending, Place, Tape, TokenIds,
 };
 
-use crate::attention::Heads;
-use crate::loss;
+use super::attention::Heads;
+use super::loss;
 
 /// The operations, and what they recorded. Gradients lie on the tape without their shapes.
 #[derive(Default)]

@@ -7,7 +7,7 @@ use fusion_core::checkpoint::{Checkpoint, TensorFile};
 use fusion_core::lineage::{Lineage, Training};
 use insta::assert_snapshot;
 use t5_model::text::{Corpus, DataPosition, SpanCorruption, SpanCorruptionStream, Tokenizer};
-use t5_model::train::{Event, Metrics, read_metrics};
+use t5_model::train::{Metrics, PretrainingEvent as Event, read_metrics};
 use t5_model::{T5Config, training_flops_per_token};
 
 use crate::text_support::{documents, tokenizer};

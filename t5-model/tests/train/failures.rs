@@ -5,7 +5,7 @@ use std::path::Path;
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
-use t5_model::train::{Event, TrainError};
+use t5_model::train::{PretrainingEvent as Event, TrainError};
 
 use crate::toy::{Fault, Trial};
 

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 
 use insta::assert_snapshot;
-use t5_model::train::{Event, Metrics, Outcome, read_metrics};
+use t5_model::train::{Metrics, Outcome, PretrainingEvent as Event, read_metrics};
 
 use crate::toy::{Fault, Trial, settings};
 
@@ -78,7 +78,7 @@ fn stopped_after_any_update() {
 fn stopped_after_any_evaluation() {
     for stop in [0, 4, 8] {
         let mut trial = trial();
-        let at = |event: &Event<'_>| matches!(event, Event::Evaluated { point, .. } if point.step == stop);
+        let at = |event: &Event<'_>| matches!(event, Event::Evaluated { step, .. } if *step == stop);
         let outcome = trial.train_until(at).unwrap();
         assert_eq!((outcome.finished, outcome.step), (false, stop));
         assert_eq!(outcome.evaluations.last().map(|point| point.step), Some(stop));
@@ -89,7 +89,7 @@ fn stopped_after_any_evaluation() {
 #[test]
 fn stopping_after_the_last_evaluation_is_too_late() {
     let mut trial = trial();
-    let last = |event: &Event<'_>| matches!(event, Event::Evaluated { point, .. } if point.step == 10);
+    let last = |event: &Event<'_>| matches!(event, Event::Evaluated { step: 10, .. });
     let outcome = trial.train_until(last).unwrap();
     assert_eq!(result(&trial, outcome), *UNINTERRUPTED);
 }
@@ -191,7 +191,7 @@ fn stopped_after_any_update_with_a_carried_state() {
         let mut trial = carrying();
         let at = |event: &Event<'_>| match event {
             Event::Step { step, .. } => *step == stop,
-            Event::Evaluated { point, .. } => stop == 0 && point.step == 0,
+            Event::Evaluated { step, .. } => stop == 0 && *step == 0,
             _ => false,
         };
         assert_eq!(trial.train_until(at).unwrap().step, stop);

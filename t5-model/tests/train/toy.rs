@@ -11,7 +11,7 @@ use fusion_core::{HostTensor, HostTensors, TensorSource};
 use serde_json::Value;
 use t5_model::optimizer::OptimizerState;
 use t5_model::text::{Corpus, DataPosition, Order, SpanCorruption, SpanCorruptionStream, StreamOptions};
-use t5_model::train::{Event, Outcome, Run, Settings, TrainError, train};
+use t5_model::train::{Outcome, PretrainingEvent as Event, Run, Settings, TrainError, train};
 use t5_model::{Batch, Evaluation, Forward, Schedule, Session, SessionError, T5Config, TrainStep, Update};
 use tempfile::TempDir;
 
@@ -320,7 +320,7 @@ fn describe(event: &Event<'_>) -> Option<String> {
             Some(format!("resumed {} at {step}, {missing_metrics} lines missing", name(checkpoint)))
         }
         Event::Step { step, .. } => Some(format!("step {step}")),
-        Event::Evaluated { point, .. } => Some(format!("evaluated {}", point.step)),
+        Event::Evaluated { step, .. } => Some(format!("evaluated {step}")),
         Event::CheckpointWritten { path, step, .. } => Some(format!("wrote {} at {step}", name(path))),
         _ => None,
     }

@@ -4,6 +4,8 @@
 
 pub mod checkpoint;
 mod compute;
+mod json;
+mod located;
 mod not_built;
 pub mod numbers;
 pub mod problems;
@@ -16,6 +18,7 @@ mod warning;
 pub mod watch;
 
 pub use compute::Compute;
+pub use json::write_json;
 pub use not_built::NotBuilt;
 pub use warning::Warning;
 pub use watch::{Interrupted, Note, Silent, Stoppable, Watch};

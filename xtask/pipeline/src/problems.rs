@@ -1,4 +1,4 @@
-//! Errors for people: several at once, and each with its causes.
+//! Errors for people: several at once, each with its causes, and what would mend it.
 
 use std::fmt::{self, Write as _};
 
@@ -31,21 +31,69 @@ impl Problems {
     }
 }
 
+impl Several {
+    fn text(&self, advice: Advice<'_>) -> String {
+        let each: Vec<String> = self.0.iter().map(|error| causes_with(error, advice)).collect();
+        each.join("\n  and: ")
+    }
+}
+
 impl fmt::Display for Several {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, error) in self.0.iter().enumerate() {
-            write!(f, "{}{}", if index == 0 { "" } else { "\n  and: " }, causes(error))?;
-        }
-        Ok(())
+        f.write_str(&self.text(&|_| None))
     }
 }
 
 impl std::error::Error for Several {}
 
+/// What would mend an error. Which flag or key that is, the caller knows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Remedy {
+    /// A tokenizer that lies elsewhere.
+    Tokenizer,
+    /// A configuration, where the weights' shapes call for none.
+    Configuration,
+    /// Another configuration than the one that the weights' shapes call for.
+    OtherConfiguration,
+    /// That the checkpoint may be replaced.
+    Overwrite,
+    /// That results may be replaced, or another directory.
+    Redo,
+}
+
+/// An error and its remedy.
+#[derive(Debug)]
+struct Mendable {
+    problem: String,
+    remedy: Remedy,
+}
+
+/// An error that a remedy is known for.
+pub fn mendable(problem: impl Into<String>, remedy: Remedy) -> anyhow::Error {
+    Mendable { problem: problem.into(), remedy }.into()
+}
+
+impl fmt::Display for Mendable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.problem)
+    }
+}
+
+impl std::error::Error for Mendable {}
+
+/// A caller's words for a remedy.
+pub type Advice<'a> = &'a dyn Fn(Remedy) -> Option<&'static str>;
+
 /// An error with its causes, without those that its message already spells out.
 pub fn causes(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
+    causes_with(error, &|_| None)
+}
+
+/// The same with advice on how to mend it.
+pub fn causes_with(error: &anyhow::Error, advice: Advice<'_>) -> String {
+    let mut all = error.chain().map(|cause| said(cause, advice));
+    let mut text = all.next().unwrap_or_default();
+    for cause in all {
         if !text.contains(&cause) {
             let _ = write!(text, "\n  because: {cause}");
         }
@@ -53,12 +101,38 @@ pub fn causes(error: &anyhow::Error) -> String {
     text
 }
 
+fn said(error: &(dyn std::error::Error + 'static), advice: Advice<'_>) -> String {
+    if let Some(several) = error.downcast_ref::<Several>() {
+        return several.text(advice);
+    }
+    let words = error.downcast_ref::<Mendable>().and_then(|mendable| advice(mendable.remedy));
+    match words {
+        Some(words) => format!("{error}; {words}"),
+        None => error.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn a_cause_is_said_once() {
         let error =
             anyhow::anyhow!("no such file").context("cannot read it: no such file").context("cannot run");
-        assert_eq!(super::causes(&error), "cannot run\n  because: cannot read it: no such file");
+        assert_eq!(causes(&error), "cannot run\n  because: cannot read it: no such file");
+    }
+
+    #[test]
+    fn advice_is_the_callers() {
+        let mut problems = Problems::default();
+        problems
+            .keep(Err::<(), _>(mendable("there is no tokenizer", Remedy::Tokenizer).context("cannot run")));
+        problems.keep(Err::<(), _>(mendable("it exists", Remedy::Overwrite)));
+        let error = problems.result().expect_err("two problems");
+        let advice = |remedy| (remedy == Remedy::Tokenizer).then_some("name one");
+        let text = causes_with(&error, &advice);
+        assert_eq!(text, "cannot run\n  because: there is no tokenizer; name one\n  and: it exists");
+        assert_eq!(causes(&error), text.replace("; name one", ""));
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use t5_model::train::Event;
+use t5_model::train::PretrainingEvent;
 
 use crate::Warning;
 use crate::numbers::duration;
@@ -20,7 +20,7 @@ pub trait Watch: Sync {
     }
 
     /// A pretraining of so many steps begins.
-    fn training(&self, name: &str, steps: u64) -> Box<dyn FnMut(&Event<'_>) + '_> {
+    fn training(&self, name: &str, steps: u64) -> Box<dyn FnMut(&PretrainingEvent<'_>) + '_> {
         let _ = (name, steps);
         Box::new(|_| ())
     }

@@ -5,16 +5,17 @@ use clap::Args;
 use fusion_core::atomic::free_space;
 use pipeline::checkpoint::check_replaceable;
 use pipeline::numbers::{bytes, thousands};
-use pipeline::problems::{Problems, causes};
+use pipeline::problems::Problems;
 use pipeline::report::table::Table;
 use pipeline::source::ModelPlace;
-use pipeline::stage::fuse::{FuseSettings, Parents, PlannedFusion};
+use pipeline::stage::fuse::{Parents, PlannedFusion};
 use serde::Serialize;
-use t5_model::{Method, Promise, T5Config, parameter_table};
+use t5_model::method::{Method, MethodSettings, Paper, Promise};
+use t5_model::{T5Config, parameter_table};
 
 use super::fuse::options::{Options, named};
 use crate::terminal::output::{print, print_json};
-use crate::terminal::with_advice;
+use crate::terminal::{Asked, causes, with_advice};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -96,7 +97,7 @@ impl Arguments {
         result
     }
 
-    fn outlook(&self, settings: &FuseSettings) -> Result<Outlook> {
+    fn outlook(&self, settings: &MethodSettings) -> Result<Outlook> {
         let parents = Parents::open(&named(&self.parents)?, settings)?;
         let models = parents.models.iter().map(|model| Model::new(&model.label, &model.config));
         let models = models.collect::<Result<Vec<_>>>()?;
@@ -118,7 +119,7 @@ impl Arguments {
             memory: fusion.memory()?,
             training_memory: child.parameters.saturating_mul(16),
             child,
-            warnings: fusion.warnings.iter().map(with_advice).collect(),
+            warnings: fusion.warnings.iter().map(|warning| with_advice(warning, Asked::ByFlags)).collect(),
         })
     }
 }
@@ -136,8 +137,8 @@ impl Outlook {
                 format!("{} + {}", config.num_layers, config.num_decoder_layers()),
             ]);
         }
-        let (name, address) = self.method.paper();
-        let mut text = format!("{name}, {address}\n\n{}\n", table.text());
+        let Paper { name, url } = self.method.paper();
+        let mut text = format!("{name}, {url}\n\n{}\n", table.text());
         if let Some(promise) = self.promise {
             text += &format!("{}\n", said(promise));
         }

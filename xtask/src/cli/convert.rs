@@ -2,10 +2,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use fusion_core::checkpoint::WeightType;
 use pipeline::checkpoint::check_replaceable;
 use pipeline::checkpoint::convert::Conversion;
 use pipeline::source::ModelPlace;
-use pipeline::stage::fuse::WeightType;
 
 use crate::cli::weight_type::weight_type;
 use crate::terminal::output::print;

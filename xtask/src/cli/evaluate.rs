@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use pipeline::source::{ModelPlace, corpus};
-use pipeline::stage::Source;
+use pipeline::stage::Input;
 use pipeline::stage::evaluate::Evaluate;
 use pipeline::stage::text::{Data, HeldOut};
 
@@ -57,14 +57,14 @@ impl Arguments {
             data: Data {
                 held_out: HeldOut::Text(text.clone()),
                 text,
-                tokenizer: Source::Path(tokenizer.clone()),
+                tokenizer: Input::Path(tokenizer.clone()),
                 input_length: self.input_length,
                 max_documents: None,
             },
             batch_size: self.batch_size,
             batches: self.batches,
         };
-        let score = work.run(&model, Some(&tokenizer), &self.compute.start()?)?;
+        let score = work.score(&model, Some(&tokenizer), &self.compute.start()?)?;
         if self.json {
             return print_json(&score);
         }

@@ -3,11 +3,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use bytesize::ByteSize;
 use clap::Args;
-use fusion_core::checkpoint::Checkpoint;
+use fusion_core::checkpoint::{Checkpoint, WeightType};
 use pipeline::checkpoint::check_replaceable;
 use pipeline::checkpoint::export::{Export, ExportSettings};
 use pipeline::source::ModelPlace;
-use pipeline::stage::fuse::WeightType;
 
 use crate::cli::weight_type::weight_type;
 use crate::terminal::output::print;

@@ -4,10 +4,11 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use fusion_core::atomic::write_file_atomically;
 use glue_eval::{AtStep, FineTuneSettings, Scoring, Task};
-use pipeline::run::execute::StageLock;
+use pipeline::run::StageLock;
 use pipeline::source::ModelPlace;
 use pipeline::source::glue::GluePlace;
 use pipeline::stage::glue::{Places, fine_tune};
+use pipeline::write_json;
 use t5_model::Optimizer;
 
 use crate::cli::compute::ComputeArguments;
@@ -194,7 +195,7 @@ impl Arguments {
                 write_file_atomically(&output.join(name), text.as_bytes())
                     .with_context(|| format!("{name} was not written"))
             };
-            write("glue.json", format!("{}\n", serde_json::to_string_pretty(&report)?))?;
+            write_json(&output.join("glue.json"), &report).context("glue.json was not written")?;
             write("table.md", table.markdown())?;
             write("table.csv", table.csv())?;
         }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use fusion_core::TensorSource;
 use fusion_core::checkpoint::Checkpoint;
-use fusion_core::lineage::Lineage;
+use fusion_core::lineage::{Fusion, Lineage, Training, TreeLine};
 use pipeline::checkpoint::export::MODELING_FILE;
 use pipeline::checkpoint::health::Health;
 use pipeline::checkpoint::parameter_count;
@@ -59,7 +59,7 @@ impl Arguments {
         text += "\nlineage\n";
         match &lineage {
             None => text += "  unknown (there is no lineage.json)\n",
-            Some(lineage) => tree(lineage, "  ", &mut text),
+            Some(lineage) => text += &tree(lineage),
         }
         text += "\nhealth\n";
         text += &health.to_string();
@@ -112,33 +112,22 @@ fn types(checkpoint: &Checkpoint) -> Result<Map<String, Value>> {
     Ok(types)
 }
 
-fn tree(lineage: &Lineage, indent: &str, text: &mut String) {
-    match &lineage.fusion {
-        None => *text += &format!("{indent}random weights\n"),
-        Some(fusion) => {
-            *text += &format!(
-                "{indent}{} of {}, normalisation {}, cross {}\n",
-                fusion.method,
-                fusion.parents.len(),
-                fusion.normalisation,
-                fusion.cross
-            );
-            let deeper = format!("{indent}  ");
-            let mut seen: Vec<&str> = Vec::new();
-            for parent in &fusion.parents {
-                *text += &format!("{indent}- {}\n", parent.label);
-                let known = parent.blake3.as_deref().is_some_and(|blake3| seen.contains(&blake3));
-                match &parent.lineage {
-                    Some(lineage) => tree(lineage, &deeper, text),
-                    None if known => *text += &format!("{deeper}as above\n"),
-                    None => *text += &format!("{deeper}unknown\n"),
-                }
-                seen.extend(parent.blake3.as_deref());
+fn tree(lineage: &Lineage) -> String {
+    let line = |(depth, line)| {
+        let text = match line {
+            TreeLine::Random => "random weights".to_owned(),
+            TreeLine::Fused(Fusion { method, parents, normalisation, cross, .. }) => {
+                format!("{method} of {}, normalisation {normalisation}, cross {cross}", parents.len())
             }
-        }
-    }
-    for training in &lineage.training {
-        let (steps, tokens) = (training.steps, count(training.tokens as f64));
-        *text += &format!("{indent}trained {steps} steps, {tokens} tokens, {}FLOP\n", count(training.flops));
-    }
+            TreeLine::Parent(parent) => format!("- {}", parent.label),
+            TreeLine::AsAbove => "as above".to_owned(),
+            TreeLine::Unknown => "unknown".to_owned(),
+            TreeLine::Trained(Training { steps, tokens, flops, .. }) => {
+                let (tokens, flops) = (count(*tokens as f64), count(*flops));
+                format!("trained {steps} steps, {tokens} tokens, {flops}FLOP")
+            }
+        };
+        format!("  {}{text}\n", "  ".repeat(depth))
+    };
+    lineage.tree().into_iter().map(line).collect()
 }

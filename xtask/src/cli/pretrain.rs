@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use pipeline::source::{ModelPlace, corpus};
-use pipeline::stage::Source;
-use pipeline::stage::pretrain::{Dimensions, Pretrain, Start};
+use pipeline::stage::pretrain::{Pretrain, Start};
 use pipeline::stage::text::{Data, HeldOut};
+use pipeline::stage::{Dimensions, Input};
 use t5_model::train::Settings;
 use t5_model::{Decay, FeedForward, Optimizer, Schedule};
 
@@ -176,7 +176,7 @@ impl Arguments {
         let compute = self.compute.start()?;
         interrupt::listen()?;
         let trained =
-            stage.run(from.as_deref(), &tokenizer, &self.output, &compute, "pretrain", &Terminal)?;
+            stage.train(from.as_deref(), &tokenizer, &self.output, &compute, "pretrain", &Terminal)?;
         let (model, accuracy) = (self.output.join("model"), 100.0 * trained.accuracy);
         print(&format!(
             "{}: step {}, held-out loss {:.4}, accuracy {accuracy:.2} %\n",
@@ -199,8 +199,8 @@ impl Arguments {
             }
         };
         let TextArguments { text, held_out_text, held_out_every, tokenizer, .. } = &self.text;
-        let own = || self.from.clone().map(Source::from);
-        let tokenizer = tokenizer.clone().map(Source::Path).or_else(own).context("give a --tokenizer")?;
+        let own = || self.from.clone().map(Input::from);
+        let tokenizer = tokenizer.clone().map(Input::Path).or_else(own).context("give a --tokenizer")?;
         let data = Data {
             text: here(text)?,
             held_out: match held_out_every {

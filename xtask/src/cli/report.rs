@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use pipeline::report::Report;
-use pipeline::report::glue::Beside;
+use pipeline::report::glue_table::Beside;
 
 use crate::terminal::output::{print, print_json};
 

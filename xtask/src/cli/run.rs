@@ -6,20 +6,17 @@ use fusion_core::atomic::write_file_atomically;
 use pipeline::numbers::{bytes, count, thousands};
 use pipeline::recipe::Recipe;
 use pipeline::report::Report;
-use pipeline::report::glue::Beside;
+use pipeline::report::glue_table::Beside;
 use pipeline::report::table::Table;
-use pipeline::run::RunFile;
-use pipeline::run::execute::{Stages, State};
-use pipeline::run::forecast::{Forecast, Forecasts};
+use pipeline::run::{Run, State, forecasts};
 use pipeline::source::glue::GluePlace;
-use pipeline::stage::Stage;
-use pipeline::{Interrupted, Watch};
+use pipeline::stage::{Forecast, Stage};
 use t5_model::backend;
 
 use crate::cli::compute::ComputeArguments;
 use crate::dev::feature;
 use crate::terminal::output::print;
-use crate::terminal::{Terminal, interrupt, with_advice};
+use crate::terminal::{Asked, Terminal, interrupt, with_advice};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -62,30 +59,25 @@ impl Arguments {
     pub fn run(self) -> Result<()> {
         let recipe = Recipe::read(&self.recipe, &self.sets)?;
         let output = self.output.clone().unwrap_or_else(|| recipe.default_output());
-        let tasks = recipe.stages.iter().flat_map(|stage| stage.work.tasks()).copied().collect::<Vec<_>>();
+        let tasks = recipe.stages.iter().filter_map(|stage| stage.work.glue_tasks());
+        let tasks = tasks.flatten().copied().collect::<Vec<_>>();
         let glue = self.glue.as_ref().map(|glue| glue.directory(&tasks)).transpose()?;
-        let stages = Stages::new(&recipe.stages, &output, glue.as_deref(), &Terminal);
-        let selected = stages.selected(&self.only)?;
-        let forecasts = Forecasts::of(selected.iter().copied(), &Terminal)?;
+        let run = Run::new(&recipe, &output, glue.as_deref(), &Terminal);
+        let selected = run.selected(&self.only)?;
+        let forecasts = forecasts(selected.iter().copied(), &Terminal)?;
         if self.dry_run {
-            return dry_run(&stages, selected.into_iter().zip(forecasts), &self.compute);
+            return dry_run(&run, selected.into_iter().zip(forecasts), &self.compute);
         }
         let compute = self.compute.start()?;
         interrupt::listen()?;
-        RunFile::new(&recipe).write(&output)?;
-        for stage in selected {
-            if Terminal.wants_stop() {
-                return Err(Interrupted { left: None, resumes: true }.into());
-            }
-            stages.run(stage, self.redo, &compute)?;
-        }
+        run.execute(&selected, self.redo, &compute)?;
         report(&output)
     }
 }
 
 /// What would run, and what it would make and take.
 fn dry_run<'a>(
-    stages: &Stages<'_>,
+    run: &Run<'_>,
     selected: impl Iterator<Item = (&'a Stage, Forecast)>,
     compute: &ComputeArguments,
 ) -> Result<()> {
@@ -93,7 +85,7 @@ fn dry_run<'a>(
     let mut notes = String::new();
     let known = |number: Option<f64>| number.map_or(String::new(), count);
     for (stage, forecast) in selected {
-        let state = stages.state(stage)?;
+        let state = run.state(stage)?;
         let (training, how) = (forecast.training.as_ref(), compute.how());
         // A backend that is not compiled in is not built for this.
         let memory = backend(&compute.backend).ok().zip(training);
@@ -101,7 +93,7 @@ fn dry_run<'a>(
         let inputs: Vec<String> = stage.work.inputs().iter().map(ToString::to_string).collect();
         table.rows.push(vec![
             stage.name.clone(),
-            stage.work.kind().to_owned(),
+            stage.kind().name.to_owned(),
             describe(&state).to_owned(),
             forecast.parameters.map_or(String::new(), thousands),
             known(forecast.tokens),
@@ -113,7 +105,8 @@ fn dry_run<'a>(
         let changes = changes.iter().map(|change| format!("{}: {change}\n", stage.name));
         let memory = memory.and_then(|(training, memory)| training.warning(&memory, &how.device));
         let warnings = forecast.warnings.iter().chain(&memory);
-        let warnings = warnings.map(|warning| format!("{}: warning: {}\n", stage.name, with_advice(warning)));
+        let warnings = warnings
+            .map(|warning| format!("{}: warning: {}\n", stage.name, with_advice(warning, Asked::ByRecipe)));
         notes.extend(changes.chain(warnings));
     }
     table.drop_empty("memory");

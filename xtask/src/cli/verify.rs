@@ -6,7 +6,7 @@ use pipeline::checkpoint::verify::{Deviations, Family, RandomBatches};
 use pipeline::checkpoint::{tokenizer_for, tokenizer_of};
 use pipeline::report::table::Table;
 use pipeline::source::{ModelPlace, corpus};
-use pipeline::stage::Source;
+use pipeline::stage::Input;
 use pipeline::stage::text::{Data, HeldOut};
 use serde_json::json;
 use t5_model::{Batch, Deviation};
@@ -112,7 +112,7 @@ impl Arguments {
         let data = Data {
             held_out: HeldOut::Text(text.clone()),
             text,
-            tokenizer: Source::Path(self.tokenizer.clone().unwrap_or_else(|| model.into())),
+            tokenizer: Input::Path(self.tokenizer.clone().unwrap_or_else(|| model.into())),
             input_length: input_length.into(),
             max_documents: None,
         };

@@ -1,7 +1,7 @@
 //! The values of `--dtype`.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use pipeline::stage::fuse::WeightType;
+use fusion_core::checkpoint::WeightType;
 
 pub fn weight_type() -> impl TypedValueParser<Value = WeightType> {
     let named = |name: String| WeightType::ALL.into_iter().find(|dtype| dtype.name() == name);

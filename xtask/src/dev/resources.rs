@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 pub const BUNDLE: &str = "bundle.toml";
 
 /// What the conformance suite compares with.
-pub const REFERENCES: &str = "t5-model/tests/goldens";
+pub const REFERENCES: &str = "t5-model/src/conformance/goldens";
 /// How transformers takes part in benches.
 pub const SCRIPTS: &str = "xtask/src/dev/bench/scripts";
 

@@ -1,14 +1,17 @@
 //! The terminal: results, messages and progress, and Ctrl-C.
 
+mod advice;
 pub mod interrupt;
 pub mod output;
 mod progress;
 
 use std::sync::atomic::AtomicBool;
 
+use pipeline::problems::{Remedy, causes_with};
 use pipeline::{Note, Warning, Watch};
-use t5_model::train::Event;
+use t5_model::train::PretrainingEvent;
 
+pub use self::advice::{Asked, with_advice};
 use self::progress::{FineTuningProgress, StepProgress, TrainingProgress, WritingProgress};
 
 /// Shows work in progress on standard error, and stops it on Ctrl-C once [`interrupt::listen`] was called.
@@ -17,13 +20,15 @@ pub struct Terminal;
 impl Watch for Terminal {
     fn note(&self, subject: &str, note: &Note<'_>) {
         match note {
-            Note::Warning(warning) => eprintln!("{subject}: warning: {}", with_advice(warning)),
+            Note::Warning(warning) => {
+                eprintln!("{subject}: warning: {}", with_advice(warning, Asked::ByRecipe));
+            }
             Note::WithoutGlue => eprintln!("{subject}: {note} (--glue DIR)"),
             _ => eprintln!("{subject}: {note}"),
         }
     }
 
-    fn training(&self, name: &str, steps: u64) -> Box<dyn FnMut(&Event<'_>) + '_> {
+    fn training(&self, name: &str, steps: u64) -> Box<dyn FnMut(&PretrainingEvent<'_>) + '_> {
         let mut progress = TrainingProgress::new(name, steps);
         Box::new(move |event| progress.observe(event))
     }
@@ -52,15 +57,22 @@ impl Watch for Terminal {
     }
 }
 
-/// Warns of what a command is about.
-pub fn warn(warning: &Warning) {
-    eprintln!("warning: {}", with_advice(warning));
+/// An error with its causes, and which flag would mend it.
+pub fn causes(error: &anyhow::Error) -> String {
+    causes_with(error, &|remedy| {
+        Some(match remedy {
+            Remedy::Tokenizer => "--tokenizer names one that lies elsewhere",
+            Remedy::Configuration => "--config names one",
+            Remedy::OtherConfiguration => "--config names a configuration",
+            Remedy::Overwrite => "--overwrite replaces the checkpoint in it",
+            Remedy::Redo => {
+                "--redo replaces it and what follows from it, --output keeps it and begins elsewhere"
+            }
+        })
+    })
 }
 
-/// A warning with the flag that has to do with it.
-pub fn with_advice(warning: &Warning) -> String {
-    match warning {
-        Warning::MadeUpConfiguration => format!("{warning} (see --config)"),
-        _ => warning.to_string(),
-    }
+/// Warns of what a command is about.
+pub fn warn(warning: &Warning) {
+    eprintln!("warning: {}", with_advice(warning, Asked::ByFlags));
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use glue_eval::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
 use pipeline::numbers::{bytes, count, duration};
-use t5_model::train::Event;
+use t5_model::train::{Event, PretrainingEvent};
 
 /// How far apart plain lines are.
 const LINE_EVERY: Duration = Duration::from_secs(15);
@@ -86,7 +86,7 @@ impl TrainingProgress {
         TrainingProgress { display: Display::new(name, steps), steps, recent: VecDeque::new() }
     }
 
-    pub fn observe(&mut self, event: &Event<'_>) {
+    pub fn observe(&mut self, event: &PretrainingEvent<'_>) {
         match event {
             Event::Step { step, loss, tokens, seconds, .. } => {
                 if self.recent.len() == RECENT {
@@ -99,7 +99,7 @@ impl TrainingProgress {
             Event::Resumed { checkpoint, step, .. } => {
                 self.display.note(&format!("goes on from step {step} ({})", checkpoint.display()));
             }
-            Event::Evaluated { point, .. } => {
+            Event::Evaluated { evaluation: point, .. } => {
                 let accuracy = 100.0 * point.accuracy;
                 self.display.note(&format!(
                     "step {}: held-out loss {:.4}, accuracy {accuracy:.2} %",
@@ -150,25 +150,29 @@ pub struct FineTuningProgress {
 
 impl FineTuningProgress {
     pub fn observe(&mut self, event: &Progress<'_>) {
-        if let Progress::Started { name, seed, steps, .. } = event {
-            self.display = None;
-            self.display = Some(Display::new(&format!("{name}, seed {seed}"), *steps));
-        }
+        let event = match event {
+            Progress::Started { name, seed, steps, train_examples, dev_examples } => {
+                self.display = None;
+                let display = Display::new(&format!("{name}, seed {seed}"), *steps);
+                display.note(&format!("{train_examples} examples to train on, {dev_examples} to answer"));
+                self.display = Some(display);
+                return;
+            }
+            Progress::Training(event) => event,
+        };
         let Some(display) = &mut self.display else { return };
         match event {
-            Progress::Started { train_examples, dev_examples, .. } => {
-                display.note(&format!("{train_examples} examples to train on, {dev_examples} to answer"));
-            }
-            Progress::Resumed { step } => display.note(&format!("goes on from step {step}")),
-            Progress::Trained { step, result } => display.at(*step, &format!("loss {:.3}", result.loss)),
-            Progress::Answered { step, done, of } => display.at(*step, &format!("answered {done} of {of}")),
-            Progress::Evaluated { step, score } => {
+            Event::Resumed { step, .. } => display.note(&format!("goes on from step {step}")),
+            Event::Step { step, loss, .. } => display.at(*step, &format!("loss {loss:.3}")),
+            Event::Evaluating { step, done, of } => display.at(*step, &format!("answered {done} of {of}")),
+            Event::Evaluated { step, evaluation: score, .. } => {
                 let invalid = match score.invalid {
                     0 => String::new(),
                     invalid => format!(", {invalid} of {} outputs invalid", score.examples),
                 };
                 display.note(&format!("step {step}: {} {:.2}{invalid}", score.task, score.mean()));
             }
+            _ => {}
         }
     }
 }

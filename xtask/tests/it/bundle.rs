@@ -175,7 +175,7 @@ fn a_bundle_needs_nothing_outside() {
     assert!(check.status.success(), "{check:?}");
 
     // Nothing else was read.
-    let reference = bundle.join("t5-model/tests/goldens/operations.safetensors");
+    let reference = bundle.join("t5-model/src/conformance/goldens/operations.safetensors");
     fs::remove_file(&reference).expect("a reference");
     let refused = start(&["conformance"]).failure();
     assert!(refused.contains(text(&reference)), "{refused}");

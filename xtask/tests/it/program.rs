@@ -58,7 +58,7 @@ pub fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
 
 /// The small T5s that transformers made.
 pub fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../t5-model/tests/goldens").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../t5-model/src/conformance/goldens").join(name)
 }
 
 pub fn text(path: &Path) -> &str {

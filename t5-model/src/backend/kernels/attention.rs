@@ -12,30 +12,44 @@ use super::vector::{add_to, dot, exp, max, sum};
 /// Sizes and masks of one attention.
 #[derive(Clone)]
 pub struct Shape {
+    /// Examples.
     pub batch: usize,
+    /// Heads.
     pub heads: usize,
+    /// Queries of an example.
     pub query: usize,
+    /// Keys of an example.
     pub key: usize,
+    /// Features of a head.
     pub d_kv: usize,
+    /// Whether query `i` sees keys `0..=i + key - query` only.
     pub causal: bool,
     /// `[batch, key]`, 0 where a key is hidden.
     pub key_mask: Option<Vec<u8>>,
+    /// Dropout of the probabilities, indexed as `[batch, heads, query, key]`.
     pub dropout: Option<DropoutDraw>,
 }
 
 /// `q` `[batch, query, heads · d_kv]`; `k`, `v` `[batch, key, heads · d_kv]`; `bias` `[heads, query, key]`.
 #[derive(Clone, Copy)]
 pub struct Inputs<'a> {
+    /// Queries.
     pub q: &'a [f32],
+    /// Keys.
     pub k: &'a [f32],
+    /// Values.
     pub v: &'a [f32],
+    /// Added to the scores of every example.
     pub bias: Option<&'a [f32]>,
 }
 
 /// Gradients of the inputs.
 pub struct Gradients {
+    /// Of the queries.
     pub q: Vec<f32>,
+    /// Of the keys.
     pub k: Vec<f32>,
+    /// Of the values.
     pub v: Vec<f32>,
     /// If there is a bias.
     pub bias: Option<Vec<f32>>,

@@ -27,6 +27,7 @@ impl<'a> Matrix<'a> {
         Self::strided(data, rows, columns, columns)
     }
 
+    /// The same values with rows and columns exchanged; copies nothing.
     pub fn transposed(self) -> Self {
         Matrix {
             rows: self.columns,
@@ -41,14 +42,18 @@ impl<'a> Matrix<'a> {
 /// Whether a product may use all threads; products inside of parallel work must not.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Threads {
+    /// The calling thread only.
     One,
+    /// All threads of the pool.
     All,
 }
 
 /// What becomes of the destination's old values.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Into {
+    /// They are overwritten.
     Replace,
+    /// The product is added to them.
     Add,
 }
 

@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, ensure};
-use fusion_core::atomic::write_file_atomically;
+use anyhow::{Context, Result, ensure};
 use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, Writer};
 use fusion_core::lineage::Lineage;
 use fusion_core::{Dtype, TensorSource, TensorView, convert_tensor};
-use serde_json::Value;
 use t5_model::text::Tokenizer;
 use t5_model::{StoredParameter, T5Config, parameter_table, t5x_parameters};
 
-use super::{copy_tokenizer, tokenizer_of, write_directory};
-use crate::{Warning, Watch};
+use super::{copy_tokenizer, known_lineage, tokenizer_of, write_directory};
+use crate::problems::{Remedy, mendable};
+use crate::{Warning, Watch, write_json};
 
 /// What T5X calls the file in a checkpoint's directory.
 const T5X_FILE: &str = "checkpoint";
@@ -53,13 +52,7 @@ impl Conversion {
     fn of_checkpoint(checkpoint: Checkpoint, config: Option<T5Config>) -> Result<Self> {
         let config = config.map_or_else(|| T5Config::of_checkpoint(&checkpoint), Ok)?;
         let mut warnings = Vec::new();
-        let mut lineage = checkpoint.lineage()?;
-        if let Some(written_for) = lineage.as_ref().and_then(|lineage| lineage.blake3.as_ref())
-            && *written_for != checkpoint.blake3()?
-        {
-            warnings.push(Warning::OtherWeights { model: None });
-            lineage = None;
-        }
+        let lineage = known_lineage(&checkpoint, None, &mut warnings)?;
         let folder = Some(checkpoint.directory().to_owned());
         let parameters = under_their_names(&checkpoint);
         let weights = Box::new(checkpoint);
@@ -87,8 +80,9 @@ impl Conversion {
                     let stored = parameters.get(name)?;
                     file.view(&stored.tensor).ok().map(|view| shape_of(&view, stored.transposed))
                 };
-                T5Config::of_shapes(shape)
-                    .map_err(|error| anyhow!("{}: {error}; --config names one", path.display()))?
+                T5Config::of_shapes(shape).map_err(|error| {
+                    mendable(format!("{}: {error}", path.display()), Remedy::Configuration)
+                })?
             }
         };
         let weights = Box::new(file);
@@ -125,7 +119,8 @@ impl Conversion {
         });
         if !left.is_empty() {
             let names = left.join(", ");
-            ensure!(!self.is_made_up, "no T5 of these shapes has {names}; --config names a configuration");
+            let problem = || format!("no T5 of these shapes has {names}");
+            ensure!(!self.is_made_up, mendable(problem(), Remedy::OtherConfiguration));
             self.warnings.push(Warning::LeftOut { tensors: left });
         }
         Ok(())
@@ -149,8 +144,7 @@ impl Conversion {
             if dtype.is_some() {
                 config.retain(|key, _| !["dtype", "torch_dtype"].contains(&key.as_str()));
             }
-            let config = format!("{:#}\n", Value::Object(config));
-            write_file_atomically(&directory.join("config.json"), config.as_bytes())?;
+            write_json(&directory.join("config.json"), &config)?;
             let hash = Writer::default().progress(progress).weights(directory, tensors)?;
             match &self.lineage {
                 Some(lineage) => Ok(Lineage { blake3: Some(hash), ..lineage.clone() }.write(directory)?),

@@ -4,6 +4,7 @@ mod asymmetry;
 pub mod convert;
 pub mod export;
 pub mod health;
+mod lineage;
 mod tokenizer;
 pub mod verify;
 mod write;
@@ -12,6 +13,7 @@ use anyhow::Result;
 use fusion_core::TensorSource;
 use fusion_core::checkpoint::Checkpoint;
 
+pub use lineage::{known_lineage, lineage_to_continue};
 pub use tokenizer::{TOKENIZER_FILES, copy_tokenizer, tokenizer_for, tokenizer_of};
 pub use write::{check_replaceable, write_directory};
 

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use t5_model::T5Config;
 use t5_model::text::Tokenizer;
+
+use crate::problems::{Remedy, mendable};
 
 /// The tokenizer's files in a checkpoint.
 pub const TOKENIZER_FILES: [&str; 5] = [
@@ -46,10 +48,11 @@ pub fn tokenizer_for(model: &Path, config: &T5Config, given: Option<&Path>) -> R
             given
         }
         (Some(tokenizer), None) | (None, Some(tokenizer)) => tokenizer,
-        (None, None) => bail!(
-            "{} comes without a tokenizer (tokenizer.json or spiece.model); --tokenizer names one that lies elsewhere",
-            model.display()
-        ),
+        (None, None) => {
+            let place = model.display();
+            let problem = format!("{place} comes without a tokenizer (tokenizer.json or spiece.model)");
+            return Err(mendable(problem, Remedy::Tokenizer));
+        }
     };
     ensure!(
         tokenizer.vocab_size() <= config.vocab_size,

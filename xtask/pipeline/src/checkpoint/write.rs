@@ -9,6 +9,7 @@ use fusion_core::Error;
 use fusion_core::atomic::write_directory_atomically;
 use fusion_core::checkpoint::Progress;
 
+use crate::problems::{Remedy, mendable};
 use crate::{Interrupted, Stoppable, Watch};
 
 /// Whether a checkpoint made from `inputs` may be written to `output`: there is nothing, or another checkpoint that is to be
@@ -19,7 +20,7 @@ pub fn check_replaceable(output: &Path, overwrite: bool, inputs: &[&Path]) -> Re
         return Ok(());
     }
     let place = output.display();
-    ensure!(overwrite, "{place} exists and is not empty; --overwrite replaces the checkpoint in it");
+    ensure!(overwrite, mendable(format!("{place} exists and is not empty"), Remedy::Overwrite));
     ensure!(output.join("config.json").is_file(), "{place} holds no checkpoint, so it is not overwritten");
     let same = |input: &&Path| fs::canonicalize(input).ok() == fs::canonicalize(output).ok();
     ensure!(!inputs.iter().any(same), "{place} is what is to be read, so it is not overwritten");

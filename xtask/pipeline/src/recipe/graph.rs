@@ -5,33 +5,32 @@ use toml::Spanned;
 
 use super::Comparison;
 use super::schema::Located;
-use super::source::Sources;
-use crate::stage::{Stage, Work};
+use crate::located::Texts;
+use crate::stage::Stage;
 
 /// Checks that inputs are of the right kind and lead back to stages without inputs, and puts each stage behind its own.
 pub fn in_order(
     stages: Vec<Located>,
     comparison: Option<&Spanned<Comparison>>,
-    sources: &Sources,
+    texts: &Texts,
 ) -> Result<Vec<Stage>> {
     for located in &stages {
-        check_inputs(located, &stages, sources)?;
+        check_inputs(located, &stages, texts)?;
     }
     if let Some(comparison) = comparison {
         let Comparison { baseline, arms } = comparison.get_ref();
         for name in std::iter::once(baseline).chain(arms) {
-            let is_training = |located: &Located| {
-                located.stage.name == *name && matches!(located.stage.work, Work::Pretrain(_))
-            };
+            let is_training =
+                |located: &Located| located.stage.name == *name && located.stage.kind().curve.is_some();
             if !stages.iter().any(is_training) {
                 let message = format!("`[comparison]` names {name:?}, which is no stage that pretrains");
-                return Err(sources.error(comparison.span(), message));
+                return Err(texts.error(comparison.span(), message));
             }
         }
     }
     let mut order = Vec::with_capacity(stages.len());
     for index in 0..stages.len() {
-        visit(index, &stages, &mut Vec::new(), &mut order, sources)?;
+        visit(index, &stages, &mut Vec::new(), &mut order, texts)?;
     }
     Ok(order
         .into_iter()
@@ -45,7 +44,7 @@ fn visit(
     stages: &[Located],
     path: &mut Vec<usize>,
     order: &mut Vec<usize>,
-    sources: &Sources,
+    texts: &Texts,
 ) -> Result<()> {
     if order.contains(&index) {
         return Ok(());
@@ -54,13 +53,14 @@ fn visit(
     if let Some(start) = path.iter().position(|open| *open == index) {
         let names = path.iter().skip(start).chain([&index]).filter_map(|index| stages.get(*index));
         let names: Vec<&str> = names.map(|located| located.stage.name.as_str()).collect();
-        return Err(sources
-            .error(located.span.clone(), format!("stages wait for each other: {}", names.join(" -> "))));
+        return Err(
+            texts.error(located.span.clone(), format!("stages wait for each other: {}", names.join(" -> ")))
+        );
     }
     path.push(index);
-    for input in &located.inputs {
+    for (input, _) in &located.inputs {
         if let Some(input) = stages.iter().position(|other| other.stage.name == *input.get_ref()) {
-            visit(input, stages, path, order, sources)?;
+            visit(input, stages, path, order, texts)?;
         }
     }
     path.pop();
@@ -68,25 +68,15 @@ fn visit(
     Ok(())
 }
 
-fn check_inputs(located: &Located, stages: &[Located], sources: &Sources) -> Result<()> {
-    let tokenizer = match &located.stage.work {
-        Work::Pretrain(work) => work.data.tokenizer.stage(),
-        Work::Evaluate(work) => work.data.tokenizer.stage(),
-        Work::Fuse(work) => work.calibrate.as_ref().and_then(|calibrate| calibrate.data.tokenizer.stage()),
-        _ => None,
-    };
-    for input in &located.inputs {
+fn check_inputs(located: &Located, stages: &[Located], texts: &Texts) -> Result<()> {
+    for (input, wanted) in &located.inputs {
         let name = input.get_ref();
         let Some(other) = stages.iter().find(|other| other.stage.name == *name) else { continue };
-        let wants_tokenizer = tokenizer == Some(name);
-        let is_tokenizer = matches!(other.stage.work, Work::Tokenizer(_));
-        let message = match (wants_tokenizer, is_tokenizer, other.stage.work.gives_model()) {
-            (true, true, _) | (false, _, true) => continue,
-            (true, false, _) => "a tokenizer",
-            (false, ..) => "a model",
-        };
-        let kind = other.stage.work.kind();
-        return Err(sources.error(input.span(), format!("stage {name:?} ({kind}) does not give {message}")));
+        let kind = other.stage.kind();
+        if kind.gives != Some(*wanted) {
+            let message = format!("stage {name:?} ({}) does not give a {wanted}", kind.name);
+            return Err(texts.error(input.span(), message));
+        }
     }
     Ok(())
 }

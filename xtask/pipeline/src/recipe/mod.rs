@@ -4,16 +4,14 @@
 mod graph;
 #[cfg(test)]
 mod hostile;
-mod merge;
 mod schema;
-mod source;
-mod tables;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::located::{self, Texts};
 use crate::stage::Stage;
 
 /// A recipe that was checked.
@@ -39,10 +37,10 @@ pub struct Comparison {
 impl Recipe {
     /// Reads a recipe; `sets` are `key.path=value`.
     pub fn read(path: &Path, sets: &[String]) -> Result<Self> {
-        let mut sources = source::Sources::default();
-        let table = merge::load(path, sets, &mut sources)?;
+        let mut texts = Texts::default();
+        let table = located::load(path, sets, &mut texts)?;
         let name = path.file_stem().context("a recipe is a file")?.to_string_lossy().into_owned();
-        let (stages, comparison) = schema::resolve(table, &sources)?;
+        let (stages, comparison) = schema::resolve(table, &texts)?;
         Ok(Recipe { name, stages, comparison })
     }
 

@@ -35,7 +35,7 @@ impl Arm {
 
     /// The last evaluation that the budget pays for, if it pays for the parents.
     fn within(&self, budget: f64) -> Option<&EvaluationPoint> {
-        // Sums of the same numbers in another order may differ in their last digits.
+        // Checksums of the same numbers in another order may differ in their last digits.
         let affordable = |point: &&EvaluationPoint| self.parents_flops + point.flops <= budget * (1.0 + 1e-9);
         self.evaluations.iter().rfind(affordable)
     }

@@ -1,27 +1,24 @@
 //! What a run came to.
 
 mod comparison;
-pub mod glue;
+pub mod glue_table;
 pub mod table;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use glue_eval::{GlueReport, ScoreTable};
+use glue_eval::ScoreTable;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
-use t5_model::train::{EvaluationPoint, Metrics, read_metrics};
 
 use self::comparison::Arm;
-use self::glue::{Beside, Named};
+use self::glue_table::{Beside, Named};
 use self::table::Table;
 use crate::numbers::{count, duration, thousands};
 use crate::run::journal::Record;
 use crate::run::{RunFile, StageEntry};
-use crate::stage::evaluate::TextScore;
-use crate::stage::pretrain::Trained;
+use crate::stage::{Curve, Finished, Kind, Overview, Shown};
 
 /// A run's results.
 #[derive(Default, Serialize)]
@@ -39,13 +36,15 @@ pub struct Report {
 }
 
 /// A stage, and its result if it is finished.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Serialize)]
 pub struct StageReport {
     #[serde(flatten)]
     pub entry: StageEntry,
     pub finished: bool,
     pub seconds: Option<f64>,
     pub result: Option<Value>,
+    #[serde(skip)]
+    shown: Option<Shown>,
 }
 
 /// A table with words around it.
@@ -67,9 +66,9 @@ impl Report {
         let mut reports = places.iter().map(|place| Report::read(place)).collect::<Result<Vec<_>>>()?;
         let mut report = match reports.len() {
             1 => reports.remove(0),
-            _ => Report::side_by_side(reports)?,
+            _ => Report::side_by_side(reports),
         };
-        report.glue = glue::table(&report.models, beside)?;
+        report.glue = glue_table::table(&report.models, beside)?;
         Ok(report)
     }
 
@@ -86,7 +85,7 @@ impl Report {
         Ok(Report { name: name.clone(), models: vec![Named { name, report }], ..Report::default() })
     }
 
-    fn side_by_side(reports: Vec<Report>) -> Result<Self> {
+    fn side_by_side(reports: Vec<Report>) -> Self {
         let names: Vec<&str> = reports.iter().map(|report| report.name.as_str()).collect();
         let mut all = Report { name: names.join(", "), ..Report::default() };
         let same_names = (1..names.len()).any(|at| names[..at].contains(&names[at]));
@@ -102,27 +101,34 @@ impl Report {
             }));
         }
         if !all.stages.is_empty() {
-            all.sections = vec![overview(&all.stages)?];
-            all.sections.extend(evaluations(&all.stages)?);
+            all.sections = vec![overview(&all.stages)];
+            all.sections.extend(own_tables(&all.stages));
         }
-        Ok(all)
+        all
     }
 
     /// Reads a run's directory; stages may be unfinished.
     fn of_run(run: &Path) -> Result<Self> {
         let file = RunFile::read(run)?;
         let stage = |entry: &StageEntry| {
-            let record = Record::read(&run.join(&entry.name))?;
+            let directory = run.join(&entry.name);
+            let record = Record::read(&directory)?;
+            let shown = record.as_ref().map(|record| {
+                let show =
+                    Kind::named(&entry.kind).map_or(Shown::parameters as fn(&_) -> _, |kind| kind.show);
+                show(&finished(entry, &directory, &record.result))
+            });
             Ok(StageReport {
                 entry: entry.clone(),
                 finished: record.is_some(),
                 seconds: record.as_ref().map(|record| record.seconds),
+                shown: shown.transpose()?,
                 result: record.map(|record| record.result),
             })
         };
-        let stages = file.stages.iter().map(stage).collect::<Result<Vec<_>>>()?;
-        let mut sections = vec![overview(&stages)?];
-        sections.extend(evaluations(&stages)?);
+        let mut stages = file.stages.iter().map(stage).collect::<Result<Vec<_>>>()?;
+        let mut sections = vec![overview(&stages)];
+        sections.extend(own_tables(&stages));
         let (arms, missing) = arms(run, &file, &stages)?;
         if let Some((baseline, fused)) = arms.split_first()
             && !fused.is_empty()
@@ -132,7 +138,7 @@ impl Report {
                 section.notes.push(format!("Not finished, so not compared: {}.", missing.join(", ")));
             }
         }
-        let models = models(&stages)?;
+        let models = models(&mut stages);
         Ok(Report { name: file.name, stages, comparison: arms, sections, models, glue: None })
     }
 
@@ -174,52 +180,53 @@ impl Report {
     }
 }
 
-fn overview(stages: &[StageReport]) -> Result<Section> {
+fn finished<'a>(entry: &'a StageEntry, directory: &'a Path, result: &'a Value) -> Finished<'a> {
+    Finished { name: &entry.name, inputs: &entry.inputs, directory, result }
+}
+
+fn overview(stages: &[StageReport]) -> Section {
     let mut table =
         Table::new(["stage", "kind", "parameters", "steps", "tokens", "loss", "accuracy, %", "time"]);
-    for stage in stages {
-        let mut row = vec![stage.entry.name.clone(), stage.entry.kind.clone()];
-        match &stage.result {
-            None => row.extend(["-", "-", "-", "-", "-", "not finished"].map(str::to_owned)),
-            Some(result) if stage.entry.kind == "pretrain" => {
-                let trained: Trained = parse(&stage.entry, result)?;
-                row.extend([
-                    thousands(trained.parameters),
-                    trained.steps.to_string(),
-                    count(trained.tokens as f64),
-                    format!("{:.4}", trained.loss),
-                    format!("{:.2}", 100.0 * trained.accuracy),
-                ]);
-            }
-            Some(result) => {
-                let parameters = result.get("parameters").and_then(Value::as_u64);
-                row.push(parameters.map_or("-".into(), thousands));
-                row.extend(["-", "-", "-", "-"].map(str::to_owned));
-            }
-        }
-        row.extend(stage.seconds.map(duration));
+    for StageReport { entry, shown, seconds, .. } in stages {
+        let mut row = vec![entry.name.clone(), entry.kind.clone()];
+        let number = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let Overview { parameters, steps, tokens, loss, accuracy } =
+            shown.as_ref().map(|shown| shown.overview).unwrap_or_default();
+        row.extend([
+            number(parameters.map(thousands)),
+            number(steps.map(|steps| steps.to_string())),
+            number(tokens.map(|tokens| count(tokens as f64))),
+            number(loss.map(|loss| format!("{loss:.4}"))),
+            number(accuracy.map(|accuracy| format!("{:.2}", 100.0 * accuracy))),
+            seconds.map_or_else(|| "not finished".to_owned(), duration),
+        ]);
         table.rows.push(row);
     }
     let about =
         "Loss (mean cross-entropy of a target token, in nats) and token accuracy on held-out text.".into();
-    Ok(Section { title: "Stages".into(), about, table, notes: Vec::new() })
+    Section { title: "Stages".into(), about, table, notes: Vec::new() }
 }
 
-fn evaluations(stages: &[StageReport]) -> Result<Option<Section>> {
-    let mut table = Table::new(["stage", "model", "loss", "accuracy, %", "tokens"]);
-    for stage in stages.iter().filter(|stage| stage.entry.kind == "evaluate") {
-        let Some(result) = &stage.result else { continue };
-        let score: TextScore = parse(&stage.entry, result)?;
-        table.rows.push(vec![
-            stage.entry.name.clone(),
-            stage.entry.inputs.first().cloned().unwrap_or_default(),
-            format!("{:.4}", score.loss),
-            format!("{:.2}", 100.0 * score.accuracy),
-            count(score.tokens as f64),
-        ]);
+/// The tables that kinds of stages have for themselves.
+fn own_tables(stages: &[StageReport]) -> Vec<Section> {
+    let mut sections: Vec<Section> = Vec::new();
+    for StageReport { entry, shown, .. } in stages {
+        let Some(row) = shown.as_ref().and_then(|shown| shown.row.as_ref()) else { continue };
+        let at = sections.iter().position(|section| section.title == row.title).unwrap_or_else(|| {
+            let mut table = Table::new(["stage"]);
+            table.header.extend(row.header.iter().map(|name| (*name).to_owned()));
+            sections.push(Section {
+                title: row.title.into(),
+                about: String::new(),
+                table,
+                notes: Vec::new(),
+            });
+            sections.len() - 1
+        });
+        let cells = std::iter::once(&entry.name).chain(&row.cells).cloned();
+        sections[at].table.rows.push(cells.collect());
     }
-    let section = Section { title: "Evaluations".into(), about: String::new(), table, notes: Vec::new() };
-    Ok(Some(section).filter(|section| !section.table.rows.is_empty()))
+    sections
 }
 
 /// The arms whose training has finished, the baseline first, and the names of the others. None without the baseline.
@@ -228,37 +235,27 @@ fn arms(run: &Path, file: &RunFile, stages: &[StageReport]) -> Result<(Vec<Arm>,
     let Some(comparison) = &file.comparison else { return Ok((arms, missing)) };
     for name in std::iter::once(&comparison.baseline).chain(&comparison.arms) {
         let stage = stages.iter().find(|stage| stage.entry.name == *name);
-        let Some((stage, result)) = stage.and_then(|stage| Some((stage, stage.result.as_ref()?))) else {
+        let Some((entry, result)) = stage.and_then(|stage| Some((&stage.entry, stage.result.as_ref()?)))
+        else {
             if *name == comparison.baseline {
                 return Ok((arms, missing));
             }
             missing.push(name.clone());
             continue;
         };
-        let trained: Trained = parse(&stage.entry, result)?;
-        let metrics = read_metrics(&run.join(name))?;
-        let point = |metrics: Metrics| match metrics {
-            Metrics::Evaluation(point) => Some(point),
-            Metrics::Train { .. } => None,
-        };
-        let evaluations: Vec<EvaluationPoint> = metrics.into_iter().filter_map(point).collect();
-        let parents_flops = trained.total_flops - trained.flops;
+        let curve = Kind::named(&entry.kind).and_then(|kind| kind.curve);
+        let curve = curve.with_context(|| format!("stage {name:?} has nothing to compare"))?;
+        let Curve { parents_flops, evaluations } = curve(&finished(entry, &run.join(name), result))?;
         arms.push(Arm { name: name.clone(), parents_flops, evaluations });
     }
     Ok((arms, missing))
 }
 
-fn models(stages: &[StageReport]) -> Result<Vec<Named>> {
-    let glue = stages.iter().filter(|stage| stage.entry.kind == "glue");
-    let model = |stage: &StageReport| {
-        let Some(result) = &stage.result else { return Ok(None) };
-        let report: GlueReport = parse(&stage.entry, result)?;
-        Ok(Some(Named { name: stage.entry.name.clone(), report }))
+/// The stages' results on GLUE.
+fn models(stages: &mut [StageReport]) -> Vec<Named> {
+    let glue = |stage: &mut StageReport| {
+        let report = stage.shown.as_mut()?.glue.take()?;
+        Some(Named { name: stage.entry.name.clone(), report })
     };
-    glue.filter_map(|stage| model(stage).transpose()).collect()
-}
-
-fn parse<T: DeserializeOwned>(entry: &StageEntry, result: &Value) -> Result<T> {
-    serde_json::from_value(result.clone())
-        .with_context(|| format!("the result of stage {:?} is damaged", entry.name))
+    stages.iter_mut().filter_map(glue).collect()
 }

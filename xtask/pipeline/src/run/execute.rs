@@ -1,30 +1,29 @@
 //! Running the stages of a recipe in a directory.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
-use std::io::ErrorKind;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
-use fusion_core::atomic::write_file_atomically;
+use anyhow::{Context as _, Result, ensure};
 use fusion_core::checkpoint::Checkpoint;
-use serde::Serialize;
 use serde_json::{Value, json};
 use t5_model::text::Tokenizer;
+use t5_model::train::Identity;
 
-use super::journal::{Identity, Record};
+use super::journal::{self, Record};
+use super::{RunFile, StageLock};
+use crate::problems::{Remedy, mendable};
+use crate::recipe::Recipe;
 use crate::source::fetch_model;
-use crate::stage::fuse::{NamedModel, PlannedFusion};
-use crate::stage::pretrain::Start;
-use crate::stage::{Source, Stage, Work, glue, result_in};
+use crate::stage::{Context, Input, Stage};
 use crate::{Compute, Interrupted, Note, Watch};
 
-/// A run's directory, with one directory for each stage.
-pub struct Stages<'a> {
-    stages: &'a [Stage],
+/// A recipe's run in a directory, which has one for each stage.
+pub struct Run<'a> {
+    recipe: &'a Recipe,
     output: &'a Path,
-    /// GLUE's files; without them, its stages are left out.
+    /// GLUE's files; without them, stages that read them are left out.
     glue: Option<&'a Path>,
     watch: &'a dyn Watch,
 }
@@ -42,35 +41,9 @@ pub enum State {
     WithoutFiles,
 }
 
-/// A stage is one process's as long as this lives: another may replace what this one is writing. Different stages of a
-/// run may have different processes.
-pub struct StageLock {
-    _file: File,
-}
-
-impl StageLock {
-    pub fn take(output: &Path, stage: &str) -> Result<Self> {
-        fs::create_dir_all(output).with_context(|| format!("cannot create {}", output.display()))?;
-        // Beside the stage's directory, which may be removed; stages' names do not begin with a dot.
-        let path = output.join(format!(".{stage}.lock"));
-        let opened = File::options().write(true).create(true).truncate(false).open(&path);
-        let file = opened.with_context(|| format!("cannot open {}", path.display()))?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                bail!("another process is at work on stage {stage:?} in {}", output.display())
-            }
-            // Not all file systems have locks. That must not keep anybody from running there.
-            Err(TryLockError::Error(error)) if error.kind() != ErrorKind::Unsupported => {
-                Err(error).with_context(|| format!("cannot lock {}", path.display()))
-            }
-            _ => Ok(StageLock { _file: file }),
-        }
-    }
-}
-
-impl<'a> Stages<'a> {
-    pub fn new(stages: &'a [Stage], output: &'a Path, glue: Option<&'a Path>, watch: &'a dyn Watch) -> Self {
-        Stages { stages, output, glue, watch }
+impl<'a> Run<'a> {
+    pub fn new(recipe: &'a Recipe, output: &'a Path, glue: Option<&'a Path>, watch: &'a dyn Watch) -> Self {
+        Run { recipe, output, glue, watch }
     }
 
     fn directory(&self, name: &str) -> PathBuf {
@@ -78,58 +51,57 @@ impl<'a> Stages<'a> {
     }
 
     fn stage(&self, name: &str) -> Result<&'a Stage> {
-        self.stages
+        self.recipe
+            .stages
             .iter()
             .find(|stage| stage.name == name)
             .with_context(|| format!("there is no stage {name:?}"))
     }
 
     /// Where a stage's input lies, once it has been fetched.
-    fn locate(&self, source: &Source) -> Result<PathBuf> {
-        match source {
-            Source::Path(path) => Ok(path.clone()),
-            Source::Hub(model) => fetch_model(model, self.watch),
-            Source::Stage(name) => Ok(result_in(&self.stage(name)?.work, &self.directory(name))),
+    fn locate(&self, input: &Input) -> Result<PathBuf> {
+        match input {
+            Input::Path(path) => Ok(path.clone()),
+            Input::Hub(model) => fetch_model(model, self.watch),
+            Input::Stage(name) => Ok(self.stage(name)?.output_in(&self.directory(name))),
         }
     }
 
     /// What decides a stage's result. Follows from the recipe alone but for inputs that are files.
     fn identity(&self, stage: &Stage) -> Result<Identity> {
-        let mut settings = serde_json::to_value(&stage.work)?;
-        if let (Work::Glue(_), Some(files), Some(settings)) =
-            (&stage.work, self.glue, settings.as_object_mut())
-        {
-            settings.insert("files".to_owned(), json!(std::path::absolute(files)?));
+        let mut settings = Identity::of_settings(&stage.settings()?, stage.work.neutral());
+        if let Some(files) = self.glue.filter(|_| stage.work.glue_tasks().is_some()) {
+            settings.insert("files", json!(std::path::absolute(files)?));
         }
         let mut inputs = BTreeMap::new();
-        for source in stage.work.inputs() {
-            let fingerprint = match source {
-                Source::Stage(name) => self.identity(self.stage(name)?)?.fingerprint()?,
-                Source::Path(path) if path.join("config.json").is_file() => {
+        for input in stage.work.inputs() {
+            let fingerprint = match input {
+                Input::Stage(name) => journal::fingerprint(&self.identity(self.stage(name)?)?)?,
+                Input::Path(path) if path.join("config.json").is_file() => {
                     Checkpoint::open(path)?.blake3()?
                 }
-                Source::Hub(model) => Checkpoint::open(&fetch_model(model, self.watch)?)?.blake3()?,
-                Source::Path(path) => Tokenizer::load(path)?.fingerprint().to_owned(),
+                Input::Hub(model) => Checkpoint::open(&fetch_model(model, self.watch)?)?.blake3()?,
+                Input::Path(path) => Tokenizer::load(path)?.fingerprint().to_owned(),
             };
-            inputs.insert(source.to_string(), fingerprint);
+            inputs.insert(input.to_string(), fingerprint);
         }
-        Ok(Identity::new(settings, inputs))
+        Ok(journal::identity(settings, inputs))
     }
 
     pub fn state(&self, stage: &Stage) -> Result<State> {
         let directory = self.directory(&stage.name);
-        let needs_files = matches!(stage.work, Work::Glue(_)) && self.glue.is_none();
+        let needs_files = stage.work.glue_tasks().is_some() && self.glue.is_none();
         match Record::read(&directory)? {
             Some(_) if needs_files => Ok(State::Finished),
-            Some(record) => match self.identity(stage)?.changes(&record.identity) {
+            Some(record) => match journal::changes(&self.identity(stage)?, &record.identity) {
                 changes if changes.is_empty() => Ok(State::Finished),
                 changes => Ok(State::OutOfDate(changes)),
             },
             None if needs_files => Ok(State::WithoutFiles),
-            None => match Identity::read(&directory)? {
+            None => match journal::begun(&directory)? {
                 None => Ok(State::New),
-                Some(_) if !has_results(&stage.work, &directory) => Ok(State::New),
-                Some(begun) => match self.identity(stage)?.changes(&begun) {
+                Some(_) if !has_results(stage, &directory) => Ok(State::New),
+                Some(begun) => match journal::changes(&self.identity(stage)?, &begun) {
                     changes if changes.is_empty() => Ok(State::Begun),
                     changes => Ok(State::OutOfDate(changes)),
                 },
@@ -137,8 +109,21 @@ impl<'a> Stages<'a> {
         }
     }
 
-    /// Runs a stage if it is not finished; all of its inputs are. With `redo`, a result that is out of date is replaced.
-    pub fn run(&self, stage: &Stage, redo: bool, compute: &Compute) -> Result<()> {
+    /// Runs stages that stand behind their inputs, those that are not finished. With `redo`, results that are out of date are
+    /// replaced.
+    pub fn execute(&self, stages: &[&Stage], redo: bool, compute: &Compute) -> Result<()> {
+        RunFile::new(self.recipe).write(self.output)?;
+        for stage in stages {
+            if self.watch.wants_stop() {
+                return Err(Interrupted { left: None, resumes: true }.into());
+            }
+            self.run(stage, redo, compute)?;
+        }
+        Ok(())
+    }
+
+    /// Runs a stage if it is not finished; all of its inputs are.
+    fn run(&self, stage: &Stage, redo: bool, compute: &Compute) -> Result<()> {
         let (name, directory) = (&stage.name, self.directory(&stage.name));
         // Reading needs no lock; who is to write looks again with it.
         let _lock = match self.state(stage)? {
@@ -154,11 +139,11 @@ impl<'a> Stages<'a> {
                 self.watch.note(name, &Note::WithoutGlue);
                 return Ok(());
             }
-            State::OutOfDate(changes) if !redo => bail!(
-                "what there is of stage {name:?} is out of date: {}; --redo replaces it and what follows from it, \
-                 --output keeps it and begins elsewhere",
-                changes.join("; ")
-            ),
+            State::OutOfDate(changes) if !redo => {
+                let changes = changes.join("; ");
+                let problem = format!("what there is of stage {name:?} is out of date: {changes}");
+                return Err(mendable(problem, Remedy::Redo));
+            }
             State::OutOfDate(_) => {
                 fs::remove_dir_all(&directory)
                     .with_context(|| format!("cannot remove {}", directory.display()))?;
@@ -166,10 +151,10 @@ impl<'a> Stages<'a> {
             State::Begun | State::New => {}
         }
         let identity = self.identity(stage)?;
-        self.watch.note(name, &Note::Begins(stage.work.kind()));
+        self.watch.note(name, &Note::Begins(stage.kind().name));
         let start = Instant::now();
         fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
-        identity.write(&directory)?;
+        journal::begin(&identity, &directory)?;
         let result = self.work(stage, &directory, compute);
         let result = result.map_err(|error| match error.is::<Interrupted>() {
             true => error,
@@ -182,65 +167,9 @@ impl<'a> Stages<'a> {
     }
 
     fn work(&self, stage: &Stage, directory: &Path, compute: &Compute) -> Result<Value> {
-        let watch = self.watch;
-        let output = result_in(&stage.work, directory);
-        match &stage.work {
-            Work::Tokenizer(work) => work.run(&output),
-            Work::Pretrain(work) => {
-                let from = match &work.start {
-                    Start::Random(_) => None,
-                    Start::Model(source) => Some(self.locate(source)?),
-                };
-                let tokenizer = self.locate(&work.data.tokenizer)?;
-                let trained =
-                    work.run(from.as_deref(), &tokenizer, directory, compute, &stage.name, watch)?;
-                Ok(serde_json::to_value(trained)?)
-            }
-            Work::Fuse(work) => {
-                let parents = work.parents.iter().map(|source| {
-                    Ok(NamedModel { label: source.to_string(), directory: self.locate(source)? })
-                });
-                let fusion = PlannedFusion::new(&parents.collect::<Result<Vec<_>>>()?, &work.settings)?;
-                let (fusion, calibration) = match &work.calibrate {
-                    None => (fusion, None),
-                    Some(calibrate) => {
-                        let tokenizer = self.locate(&calibrate.data.tokenizer)?;
-                        let (weights, outcome) = calibrate.run(
-                            &fusion,
-                            &work.settings,
-                            &tokenizer,
-                            compute,
-                            &stage.name,
-                            watch,
-                        )?;
-                        watch.note(&stage.name, &Note::Calibrated(&outcome));
-                        (fusion.calibrated(weights, &outcome)?, Some(outcome))
-                    }
-                };
-                fusion.warnings.iter().for_each(|warning| watch.note(&stage.name, &Note::Warning(warning)));
-                fusion.write(&output, &stage.name, None, watch)?;
-                write_file_atomically(&directory.join("plan.txt"), fusion.plan.to_string().as_bytes())?;
-                let (parameters, warnings) = (fusion.plan.parameter_count(), &fusion.warnings);
-                let mut result = json!({ "parameters": parameters, "warnings": warnings });
-                if let Some(calibration) = calibration {
-                    result["calibration"] = serde_json::to_value(calibration)?;
-                }
-                Ok(result)
-            }
-            Work::Glue(work) => {
-                let files = self.glue.context("GLUE's files were not given")?;
-                let model = self.locate(&work.model)?;
-                let places =
-                    glue::Places { model: &model, files, tokenizer: None, directory: Some(directory) };
-                let report = glue::fine_tune(&places, &work.tasks, &work.settings, compute, watch)?;
-                write_json(&output, &report)
-            }
-            Work::Evaluate(work) => {
-                let tokenizer = self.locate(&work.data.tokenizer)?;
-                let score = work.run(&self.locate(&work.model)?, Some(&tokenizer), compute)?;
-                write_json(&output, &score)
-            }
-        }
+        let locate = |input: &Input| self.locate(input);
+        let (name, glue, watch) = (&stage.name, self.glue, self.watch);
+        stage.work.run(&Context { name, directory, glue, compute, watch, locate: &locate })
     }
 
     /// The stages called `only` with all that they need, in order; all stages without any.
@@ -248,14 +177,15 @@ impl<'a> Stages<'a> {
         let mut wanted: Vec<&str> = only.iter().map(String::as_str).collect();
         let mut at = 0;
         while let Some(name) = wanted.get(at) {
-            let known: Vec<&str> = self.stages.iter().map(|stage| stage.name.as_str()).collect();
+            let known: Vec<&str> = self.recipe.stages.iter().map(|stage| stage.name.as_str()).collect();
             ensure!(known.contains(name), "there is no stage {name:?}; the stages are: {}", known.join(", "));
             let inputs = self.stage(name)?.work.inputs();
-            let new: Vec<&str> = inputs.into_iter().filter_map(Source::stage).collect();
+            let new: Vec<&str> = inputs.into_iter().filter_map(Input::stage).collect();
             wanted.extend(new);
             at += 1;
         }
         Ok(self
+            .recipe
             .stages
             .iter()
             .filter(|stage| only.is_empty() || wanted.contains(&stage.name.as_str()))
@@ -263,18 +193,8 @@ impl<'a> Stages<'a> {
     }
 }
 
-/// Whether a begun stage left anything that its settings had a part in: a result, or checkpoints to go on from.
-fn has_results(work: &Work, directory: &Path) -> bool {
-    let first = match work {
-        Work::Glue(work) => format!("seed-{}", work.settings.seed),
-        _ => "checkpoints".to_owned(),
-    };
-    let begun = fs::read_dir(directory.join(first));
-    result_in(work, directory).exists() || begun.is_ok_and(|mut entries| entries.next().is_some())
-}
-
-fn write_json(path: &Path, value: &impl Serialize) -> Result<Value> {
-    let value = serde_json::to_value(value)?;
-    write_file_atomically(path, format!("{value:#}\n").as_bytes())?;
-    Ok(value)
+/// Whether a begun stage left anything that its settings had a part in: a result, or something to go on from.
+fn has_results(stage: &Stage, directory: &Path) -> bool {
+    let begun = fs::read_dir(directory.join(stage.work.checkpoints()));
+    stage.output_in(directory).exists() || begun.is_ok_and(|mut entries| entries.next().is_some())
 }

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use fusion_core::atomic::write_file_atomically;
 use serde::{Deserialize, Serialize};
 
 use crate::recipe::{Comparison, Recipe};
+use crate::write_json;
 
 const FILE: &str = "run.json";
 const VERSION: u32 = 1;
@@ -35,7 +35,7 @@ impl RunFile {
     pub fn new(recipe: &Recipe) -> Self {
         let stages = recipe.stages.iter().map(|stage| StageEntry {
             name: stage.name.clone(),
-            kind: stage.work.kind().to_owned(),
+            kind: stage.kind().name.to_owned(),
             inputs: stage.work.inputs().iter().map(ToString::to_string).collect(),
         });
         RunFile {
@@ -63,7 +63,6 @@ impl RunFile {
     }
 
     pub fn write(&self, run: &Path) -> Result<()> {
-        let text = format!("{}\n", serde_json::to_string_pretty(self)?);
-        Ok(write_file_atomically(&run.join(FILE), text.as_bytes())?)
+        write_json(&run.join(FILE), self)
     }
 }

@@ -1,22 +1,26 @@
 //! Evaluating a model on held-out text.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use fusion_core::checkpoint::Checkpoint;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use t5_model::T5Config;
 use t5_model::text::Tokenizer;
+use toml::Spanned;
 
-use super::Source;
 use super::text::Data;
+use super::{Finished, Forecast, Gives, Input, Keys, Kind, Known, Row, Shown, Work};
 use crate::Compute;
 use crate::checkpoint::tokenizer_for;
+use crate::numbers::count;
 
 /// A model, and the text it is evaluated on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Evaluate {
-    pub model: Source,
+    pub model: Input,
     pub data: Data,
     pub batch_size: usize,
     /// At most so many batches.
@@ -34,9 +38,77 @@ pub struct TextScore {
     pub tokens: u64,
 }
 
+pub const KIND: Kind =
+    Kind { name: "evaluate", gives: None, output: "evaluation.json", table: None, read, show, curve: None };
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OwnKeys {
+    model: Spanned<String>,
+    #[serde(default = "usual_batch_size")]
+    batch_size: usize,
+    #[serde(default = "usual_batches")]
+    batches: u64,
+}
+
+fn usual_batch_size() -> usize {
+    32
+}
+
+fn usual_batches() -> u64 {
+    500
+}
+
+fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
+    let data = keys.data()?;
+    let data = keys.tokenized(data)?;
+    let OwnKeys { model, batch_size, batches } = keys.rest()?;
+    let model = keys.input(model, Gives::Model)?;
+    Ok(Arc::new(Evaluate { model, data, batch_size, batches }))
+}
+
+fn show(finished: &Finished<'_>) -> Result<Shown> {
+    let score: TextScore = finished.result()?;
+    let row = Row {
+        title: "Evaluations",
+        header: &["model", "loss", "accuracy, %", "tokens"],
+        cells: vec![
+            finished.inputs.first().cloned().unwrap_or_default(),
+            format!("{:.4}", score.loss),
+            format!("{:.2}", 100.0 * score.accuracy),
+            count(score.tokens as f64),
+        ],
+    };
+    Ok(Shown { row: Some(row), ..Shown::parameters(finished)? })
+}
+
+impl Work for Evaluate {
+    fn kind(&self) -> &'static Kind {
+        &KIND
+    }
+
+    fn settings(&self) -> serde_json::Result<Value> {
+        serde_json::to_value(self)
+    }
+
+    fn inputs(&self) -> Vec<&Input> {
+        vec![&self.model, &self.data.tokenizer]
+    }
+
+    fn forecast(&self, _: &Known<'_>) -> Result<Forecast> {
+        Ok(Forecast::default())
+    }
+
+    fn run(&self, context: &super::Context<'_>) -> Result<Value> {
+        let tokenizer = context.locate(&self.data.tokenizer)?;
+        let score = self.score(&context.locate(&self.model)?, Some(&tokenizer), context.compute)?;
+        context.write_json(&KIND, &score)
+    }
+}
+
 impl Evaluate {
     /// `tokenizer` lies in the model's directory if not given.
-    pub fn run(&self, model: &Path, tokenizer: Option<&Path>, compute: &Compute) -> Result<TextScore> {
+    pub fn score(&self, model: &Path, tokenizer: Option<&Path>, compute: &Compute) -> Result<TextScore> {
         let checkpoint = Checkpoint::open(model)?;
         let config = T5Config::of_checkpoint(&checkpoint)?;
         let tokenizer: Tokenizer = tokenizer_for(model, &config, tokenizer)?;

@@ -2,26 +2,97 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use fusion_core::checkpoint::Checkpoint;
-use fusion_core::lineage::Lineage;
 use glue_eval::{FineTuneSettings, GlueReport, Task};
 use serde::Serialize;
 use serde_json::{Value, json};
 use t5_model::{Precision, T5Config};
+use toml::Spanned;
 
-use super::Source;
-use crate::checkpoint::tokenizer_for;
+use super::{Finished, Forecast, Input, Keys, Kind, Known, Shown, Work};
+use crate::checkpoint::{lineage_to_continue, tokenizer_for};
 use crate::{Compute, Interrupted, Stoppable, Watch};
 
 /// A model that is fine-tuned on some or all tasks, each time afresh.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Glue {
-    pub model: Source,
+    pub model: Input,
     pub tasks: Vec<Task>,
     #[serde(flatten)]
     pub settings: FineTuneSettings,
+}
+
+pub const KIND: Kind = Kind {
+    name: "glue",
+    gives: None,
+    output: "glue.json",
+    table: Some("fine_tuning"),
+    read,
+    show,
+    curve: None,
+};
+
+fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
+    let model = keys.model()?;
+    let names: Option<Vec<Spanned<String>>> = keys.take("tasks")?;
+    let task = |name: Spanned<String>| {
+        name.get_ref().parse::<Task>().map_err(|error| keys.error_at(name.span(), error))
+    };
+    let tasks = match names {
+        Some(names) => names.into_iter().map(task).collect::<Result<_>>()?,
+        None => Task::ALL.to_vec(),
+    };
+    let settings: FineTuneSettings = keys.rest()?;
+    settings.check().map_err(|error| keys.error(error))?;
+    Ok(Arc::new(Glue { model, tasks, settings }))
+}
+
+fn show(finished: &Finished<'_>) -> Result<Shown> {
+    Ok(Shown { glue: Some(finished.result()?), ..Shown::parameters(finished)? })
+}
+
+impl Work for Glue {
+    fn kind(&self) -> &'static Kind {
+        &KIND
+    }
+
+    fn settings(&self) -> serde_json::Result<Value> {
+        serde_json::to_value(self)
+    }
+
+    fn neutral(&self) -> &'static [&'static str] {
+        FineTuneSettings::NEUTRAL
+    }
+
+    fn inputs(&self) -> Vec<&Input> {
+        vec![&self.model]
+    }
+
+    fn glue_tasks(&self) -> Option<&[Task]> {
+        Some(&self.tasks)
+    }
+
+    fn checkpoints(&self) -> String {
+        format!("seed-{}", self.settings.seed)
+    }
+
+    fn forecast(&self, _: &Known<'_>) -> Result<Forecast> {
+        Ok(Forecast::default())
+    }
+
+    fn run(&self, context: &super::Context<'_>) -> Result<Value> {
+        let places = Places {
+            model: &context.locate(&self.model)?,
+            files: context.glue.context("GLUE's files were not given")?,
+            tokenizer: None,
+            directory: Some(context.directory),
+        };
+        let report = fine_tune(&places, &self.tasks, &self.settings, context.compute, context.watch)?;
+        context.write_json(&KIND, &report)
+    }
 }
 
 /// Where it all lies.
@@ -47,17 +118,15 @@ pub fn fine_tune(
     let checkpoint = Checkpoint::open(places.model)?;
     let config = T5Config::of_checkpoint(&checkpoint)?;
     let tokenizer = tokenizer_for(places.model, &config, places.tokenizer)?;
-    let blake3 = Some(checkpoint.blake3()?);
-    let lineage = checkpoint.lineage().with_context(|| format!("{}", places.model.display()))?;
-    let lineage = lineage.filter(|lineage| lineage.blake3.is_none() || lineage.blake3 == blake3);
+    let lineage = lineage_to_continue(&checkpoint)?;
     let glue = glue_eval::Glue {
         tasks,
         files: places.files,
         tokenizer: &tokenizer,
         settings,
         directory: places.directory,
-        lineage: &Lineage { blake3: blake3.clone(), ..lineage.unwrap_or_default() },
-        identity: &identity(places.files, blake3, compute)?,
+        lineage: &lineage,
+        identity: &identity(places.files, lineage.blake3.clone(), compute)?,
     };
     let mut progress = watch.fine_tuning();
     let mut open = |resumed: Option<&Path>| match resumed {

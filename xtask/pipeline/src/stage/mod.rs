@@ -1,137 +1,155 @@
-//! What a recipe is made of: stages, each with its work. The commands that take one step build the same.
+//! What a recipe is made of: stages, each with its work. Every kind of stage is a file or folder here, which holds all that
+//! is particular to it: the keys that it has in a recipe, its inputs, what it will make, its work, and what a report shows
+//! of it. A new kind is a new file and a line in [`KINDS`]. The commands that take one step build the same work.
 
+mod dimensions;
 pub mod evaluate;
+mod forecast;
 pub mod fuse;
 pub mod glue;
+mod input;
+mod keys;
 pub mod pretrain;
+mod shown;
 pub mod text;
 pub mod tokenizer;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Result;
 use glue_eval::Task;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
-use crate::Watch;
-use crate::source::hub::HubName;
-use crate::source::{ModelPlace, fetch_model};
+use crate::{Compute, Note, Watch, write_json};
 
-/// A step of a recipe.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Stage {
-    pub name: String,
-    pub work: Work,
+pub use dimensions::Dimensions;
+pub use forecast::{Forecast, Known, Training, Vocabulary};
+pub use input::{Gives, Input};
+pub use keys::{Keys, Shared};
+pub use shown::{Curve, Finished, Overview, Row, Shown};
+
+/// The kinds of stages.
+pub const KINDS: [&Kind; 5] = [&tokenizer::KIND, &pretrain::KIND, &fuse::KIND, &glue::KIND, &evaluate::KIND];
+
+/// What all stages of a kind have in common.
+pub struct Kind {
+    /// In recipes and in `stage.json`.
+    pub name: &'static str,
+    /// What others can take from such a stage.
+    pub gives: Option<Gives>,
+    /// Where that, or the result, lies in the stage's directory.
+    pub output: &'static str,
+    /// The table of a recipe with what all stages of this kind have in common, on top of which each puts its own keys.
+    pub table: Option<&'static str>,
+    /// Reads a stage's keys.
+    pub read: fn(&mut Keys<'_>) -> Result<Arc<dyn Work>>,
+    /// What a report shows of a finished stage.
+    pub show: fn(&Finished<'_>) -> Result<Shown>,
+    /// How a model became better in a finished stage, where `[comparison]` can take such stages.
+    pub curve: Option<fn(&Finished<'_>) -> Result<Curve>>,
+}
+
+impl Kind {
+    /// The kind of that name.
+    pub fn named(name: &str) -> Option<&'static Kind> {
+        KINDS.into_iter().find(|kind| kind.name == name)
+    }
 }
 
 /// What a stage does, with everything that decides its result.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Work {
-    Tokenizer(tokenizer::TrainTokenizer),
-    Pretrain(Box<pretrain::Pretrain>),
-    Fuse(fuse::Fuse),
-    Glue(glue::Glue),
-    Evaluate(evaluate::Evaluate),
+pub trait Work: fmt::Debug + Send + Sync {
+    fn kind(&self) -> &'static Kind;
+
+    /// All settings, as an object.
+    fn settings(&self) -> serde_json::Result<Value>;
+
+    /// The settings that change nothing about the result.
+    fn neutral(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn inputs(&self) -> Vec<&Input>;
+
+    /// The tasks whose files it reads, if it reads GLUE's files.
+    fn glue_tasks(&self) -> Option<&[Task]> {
+        None
+    }
+
+    /// The folder in its directory with what an unfinished stage can go on from.
+    fn checkpoints(&self) -> String {
+        "checkpoints".to_owned()
+    }
+
+    /// What it will make, as far as that is known before it runs, or why it will fail.
+    fn forecast(&self, known: &Known<'_>) -> Result<Forecast>;
+
+    /// Does the work, or goes on with it. Returns the result for `stage.json`.
+    fn run(&self, context: &Context<'_>) -> Result<Value>;
 }
 
-/// Where a stage's input comes from.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Source {
-    /// The result of another stage.
-    Stage(String),
-    /// A directory or file.
-    Path(PathBuf),
-    /// A model on the Hugging Face Hub.
-    Hub(HubName),
+/// A step of a recipe.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    pub name: String,
+    pub work: Arc<dyn Work>,
 }
 
-impl From<ModelPlace> for Source {
-    fn from(place: ModelPlace) -> Self {
-        match place {
-            ModelPlace::Directory(path) => Source::Path(path),
-            ModelPlace::Hub(model) => Source::Hub(model),
+impl Stage {
+    pub fn kind(&self) -> &'static Kind {
+        self.work.kind()
+    }
+
+    /// The work's settings, behind its kind.
+    pub fn settings(&self) -> serde_json::Result<Map<String, Value>> {
+        let mut settings = Map::from_iter([("kind".to_owned(), self.kind().name.into())]);
+        if let Value::Object(own) = self.work.settings()? {
+            settings.extend(own);
         }
-    }
-}
-
-impl Source {
-    pub fn stage(&self) -> Option<&str> {
-        match self {
-            Source::Stage(name) => Some(name),
-            Source::Path(_) | Source::Hub(_) => None,
-        }
+        Ok(settings)
     }
 
-    /// Where it lies, once it has been fetched; a stage's result has its place in a run.
-    pub fn path(&self, watch: &dyn Watch) -> Result<Option<PathBuf>> {
-        match self {
-            Source::Stage(_) => Ok(None),
-            Source::Path(path) => Ok(Some(path.clone())),
-            Source::Hub(model) => fetch_model(model, watch).map(Some),
-        }
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Source::Stage(name) => f.write_str(name),
-            Source::Path(path) => write!(f, "{}", path.display()),
-            Source::Hub(model) => write!(f, "{model}"),
-        }
-    }
-}
-
-impl Work {
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Work::Tokenizer(_) => "tokenizer",
-            Work::Pretrain(_) => "pretrain",
-            Work::Fuse(_) => "fuse",
-            Work::Glue(_) => "glue",
-            Work::Evaluate(_) => "evaluate",
-        }
-    }
-
-    /// Whether the result is a model.
-    pub fn gives_model(&self) -> bool {
-        matches!(self, Work::Pretrain(_) | Work::Fuse(_))
-    }
-
-    /// The tasks whose files it reads.
-    pub fn tasks(&self) -> &[Task] {
-        if let Work::Glue(work) = self { &work.tasks } else { &[] }
-    }
-
-    pub fn inputs(&self) -> Vec<&Source> {
-        match self {
-            Work::Tokenizer(_) => Vec::new(),
-            Work::Pretrain(work) => {
-                let model = match &work.start {
-                    pretrain::Start::Random(_) => None,
-                    pretrain::Start::Model(source) => Some(source),
-                };
-                model.into_iter().chain([&work.data.tokenizer]).collect()
-            }
-            Work::Fuse(work) => {
-                let tokenizer = work.calibrate.as_ref().map(|calibrate| &calibrate.data.tokenizer);
-                work.parents.iter().chain(tokenizer).collect()
-            }
-            Work::Glue(work) => vec![&work.model],
-            Work::Evaluate(work) => vec![&work.model, &work.data.tokenizer],
-        }
+    /// Where the result lies in a directory of the stage's own.
+    pub fn output_in(&self, directory: &Path) -> PathBuf {
+        directory.join(self.kind().output)
     }
 }
 
-/// Where a stage of this kind keeps what others read.
-pub fn result_in(work: &Work, directory: &Path) -> PathBuf {
-    match work {
-        Work::Tokenizer(_) => directory.join("tokenizer"),
-        Work::Pretrain(_) | Work::Fuse(_) => directory.join("model"),
-        Work::Glue(_) => directory.join("glue.json"),
-        Work::Evaluate(_) => directory.join("evaluation.json"),
+/// What a stage works with.
+pub struct Context<'a> {
+    /// The stage's.
+    pub name: &'a str,
+    /// The stage's.
+    pub directory: &'a Path,
+    /// GLUE's files, for a stage that reads some.
+    pub glue: Option<&'a Path>,
+    pub compute: &'a Compute,
+    pub watch: &'a dyn Watch,
+    /// Finds inputs, whose stages are finished.
+    pub locate: &'a dyn Fn(&Input) -> Result<PathBuf>,
+}
+
+impl Context<'_> {
+    /// Where the result goes.
+    pub fn output(&self, kind: &Kind) -> PathBuf {
+        self.directory.join(kind.output)
+    }
+
+    /// Where an input lies, once it has been fetched.
+    pub fn locate(&self, input: &Input) -> Result<PathBuf> {
+        (self.locate)(input)
+    }
+
+    /// Writes a result, and returns it for `stage.json` too.
+    fn write_json(&self, kind: &Kind, result: &impl Serialize) -> Result<Value> {
+        let result = serde_json::to_value(result)?;
+        write_json(&self.output(kind), &result)?;
+        Ok(result)
+    }
+
+    fn note(&self, note: &Note<'_>) {
+        self.watch.note(self.name, note);
     }
 }

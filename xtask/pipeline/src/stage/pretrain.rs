@@ -2,21 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use fusion_core::checkpoint::Checkpoint;
 use fusion_core::lineage::Lineage;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use t5_model::optimizer::OptimizerState;
 use t5_model::text::{SpanLengths, Tokenizer};
-use t5_model::train::{Outcome, Run, Settings, train};
-use t5_model::{FeedForward, Precision, T5Config, initialize, parameter_table};
+use t5_model::train::{Metrics, Outcome, Run, Settings, read_metrics, train};
+use t5_model::{Precision, T5Config, initialize, parameter_table, training_flops_per_token};
+use toml::Spanned;
 
-use super::Source;
 use super::text::Data;
-use crate::checkpoint::tokenizer_of;
-use crate::run::forecast::Training;
+use super::{
+    Curve, Dimensions, Finished, Forecast, Gives, Input, Keys, Kind, Known, Overview, Shown, Training, Work,
+};
+use crate::checkpoint::{lineage_to_continue, tokenizer_of};
 use crate::{Compute, Interrupted, Note, Stoppable, Watch};
 
 /// A pretraining.
@@ -34,42 +37,7 @@ pub struct Pretrain {
 pub enum Start {
     /// Random weights, drawn from the settings' seed.
     Random(Dimensions),
-    Model(Source),
-}
-
-/// A new T5, in the words of Hugging Face's `config.json`. The vocabulary is the tokenizer's.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Dimensions {
-    pub d_model: usize,
-    pub num_heads: usize,
-    pub d_kv: usize,
-    pub d_ff: usize,
-    /// Of the encoder, and of the decoder if it has no number of its own.
-    pub num_layers: usize,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub num_decoder_layers: Option<usize>,
-    #[serde(default = "gated_gelu")]
-    pub feed_forward_proj: FeedForward,
-    #[serde(default)]
-    pub tie_word_embeddings: bool,
-}
-
-fn gated_gelu() -> FeedForward {
-    FeedForward::GatedGelu
-}
-
-impl Dimensions {
-    /// A T5 of these dimensions with so many rows in its embedding.
-    pub fn config(&self, vocabulary: usize) -> Result<T5Config> {
-        let mut config =
-            T5Config::v1_1(vocabulary, self.d_model, self.num_heads, self.d_kv, self.d_ff, self.num_layers);
-        config.set_num_decoder_layers(self.num_decoder_layers.unwrap_or(self.num_layers));
-        config.feed_forward_proj = self.feed_forward_proj;
-        config.tie_word_embeddings = self.tie_word_embeddings;
-        config.validate()?;
-        Ok(config)
-    }
+    Model(Input),
 }
 
 /// What a finished pretraining came to.
@@ -97,10 +65,125 @@ struct Beginning {
     optimizer: Option<OptimizerState>,
 }
 
+pub const KIND: Kind = Kind {
+    name: "pretrain",
+    gives: Some(Gives::Model),
+    output: "model",
+    table: Some("pretraining"),
+    read,
+    show,
+    curve: Some(curve),
+};
+
+fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
+    let data = keys.data()?;
+    let model: Option<Spanned<String>> = keys.take("model")?;
+    let from: Option<Spanned<String>> = keys.take("from")?;
+    let start = match (model, from) {
+        (Some(model), None) => Start::Random(keys.dimensions(&model)?),
+        (None, Some(from)) => Start::Model(keys.input(from, Gives::Model)?),
+        _ => {
+            let message = "a pretraining has either a `model` with random weights or a model to start `from`";
+            return Err(keys.error(message));
+        }
+    };
+    let data = keys.tokenized(data)?;
+    let settings: Settings = keys.rest()?;
+    settings.validate().map_err(|error| keys.error(error))?;
+    if settings.carry_optimizer && matches!(start, Start::Random(_)) {
+        let message =
+            "`carry_optimizer` needs a model to start `from`; random weights have no optimiser's state";
+        return Err(keys.error(message));
+    }
+    Ok(Arc::new(Pretrain { start, data, settings }))
+}
+
+fn show(finished: &Finished<'_>) -> Result<Shown> {
+    let Trained { parameters, steps, tokens, loss, accuracy, .. } = finished.result()?;
+    let overview = Overview {
+        parameters: Some(parameters),
+        steps: Some(steps),
+        tokens: Some(tokens),
+        loss: Some(loss),
+        accuracy: Some(accuracy),
+    };
+    Ok(Shown { overview, ..Shown::default() })
+}
+
+fn curve(finished: &Finished<'_>) -> Result<Curve> {
+    let trained: Trained = finished.result()?;
+    let point = |metrics: Metrics| match metrics {
+        Metrics::Evaluation(point) => Some(point),
+        Metrics::Train { .. } => None,
+    };
+    let evaluations = read_metrics(finished.directory)?.into_iter().filter_map(point).collect();
+    Ok(Curve { parents_flops: trained.total_flops - trained.flops, evaluations })
+}
+
+impl Work for Pretrain {
+    fn kind(&self) -> &'static Kind {
+        &KIND
+    }
+
+    fn settings(&self) -> serde_json::Result<Value> {
+        serde_json::to_value(self)
+    }
+
+    fn neutral(&self) -> &'static [&'static str] {
+        Settings::NEUTRAL
+    }
+
+    fn inputs(&self) -> Vec<&Input> {
+        self.from().into_iter().chain([&self.data.tokenizer]).collect()
+    }
+
+    fn forecast(&self, known: &Known<'_>) -> Result<Forecast> {
+        if let (true, Some(from)) = (self.settings.carry_optimizer, self.from()) {
+            known.check_carried(from, Some(self.settings.optimizer))?;
+        }
+        let optimizer = self.settings.keep_optimizer.then_some(self.settings.optimizer);
+        let Some(vocabulary) = known.vocabulary(&self.data.tokenizer)? else {
+            return Ok(Forecast { optimizer, ..Forecast::default() });
+        };
+        let model = match &self.start {
+            Start::Random(dimensions) => Some(dimensions.config(vocabulary.size)?),
+            Start::Model(from) => known.model(from)?,
+        };
+        let lengths = SpanLengths::t5(self.data.input_length, vocabulary.sentinels)?;
+        let examples = self.settings.steps as f64 * self.settings.batch_size as f64;
+        let tokens = examples * (lengths.inputs + lengths.targets) as f64;
+        let each = |model| training_flops_per_token(model, lengths.inputs, lengths.targets);
+        Ok(Forecast {
+            optimizer,
+            tokens: Some(tokens),
+            flops: model.as_ref().map(|model| each(model) * tokens),
+            training: model.as_ref().map(|model| Training::new(model, &self.settings, lengths)),
+            model,
+            ..Forecast::default()
+        })
+    }
+
+    fn run(&self, context: &super::Context<'_>) -> Result<Value> {
+        let from = self.from().map(|from| context.locate(from)).transpose()?;
+        let tokenizer = context.locate(&self.data.tokenizer)?;
+        let super::Context { name, directory, compute, watch, .. } = *context;
+        let trained = self.train(from.as_deref(), &tokenizer, directory, compute, name, watch)?;
+        Ok(serde_json::to_value(trained)?)
+    }
+}
+
 impl Pretrain {
+    /// The model that it starts from, if it has weights.
+    fn from(&self) -> Option<&Input> {
+        match &self.start {
+            Start::Random(_) => None,
+            Start::Model(input) => Some(input),
+        }
+    }
+
     /// Trains in `directory`, or goes on where an earlier run there stopped. `from` is the checkpoint of
     /// [`Start::Model`].
-    pub fn run(
+    pub fn train(
         &self,
         from: Option<&Path>,
         tokenizer: &Path,
@@ -177,8 +260,8 @@ impl Pretrain {
                 let lineage = Lineage::default();
                 return Ok(Beginning { config, lineage, checkpoint: None, optimizer: None });
             }
-            (Start::Model(Source::Path(path)), None) => (path.as_path(), Checkpoint::open(path)?),
-            (Start::Model(source), None) => anyhow::bail!("the model of stage {source} is not known"),
+            (Start::Model(Input::Path(path)), None) => (path.as_path(), Checkpoint::open(path)?),
+            (Start::Model(input), None) => anyhow::bail!("the model of stage {input} is not known"),
             (Start::Model(_), Some(path)) => (path, Checkpoint::open(path)?),
         };
         let config = T5Config::of_checkpoint(&checkpoint)?;
@@ -195,15 +278,11 @@ impl Pretrain {
             tokenizer.vocab_size(),
             config.vocab_size
         );
-        let blake3 = checkpoint.blake3()?;
         let optimizer = match self.settings.carry_optimizer {
-            true => Some(self.optimizer_state(directory, &blake3, &config)?),
+            true => Some(self.optimizer_state(directory, &checkpoint.blake3()?, &config)?),
             false => None,
         };
-        let blake3 = Some(blake3);
-        let lineage = checkpoint.lineage().with_context(|| format!("{place}"))?;
-        let own = lineage.filter(|lineage| lineage.blake3.is_none() || lineage.blake3 == blake3);
-        let lineage = Lineage { blake3, ..own.unwrap_or_default() };
+        let lineage = lineage_to_continue(&checkpoint)?;
         Ok(Beginning { config, lineage, checkpoint: Some(checkpoint), optimizer })
     }
 

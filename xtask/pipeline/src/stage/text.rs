@@ -10,7 +10,7 @@ use t5_model::text::{
     Tokenizer,
 };
 
-use super::Source;
+use super::Input;
 use crate::source::corpus;
 
 /// Text with its tokenizer.
@@ -19,7 +19,7 @@ pub struct Data {
     /// Files, folders, globs, or `builtin:…`.
     pub text: Vec<String>,
     pub held_out: HeldOut,
-    pub tokenizer: Source,
+    pub tokenizer: Input,
     /// Tokens of an input; T5's 512 take 568 tokens of text and give targets of 114.
     pub input_length: usize,
     /// At most so many documents are trained on.

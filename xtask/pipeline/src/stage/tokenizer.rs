@@ -2,13 +2,15 @@
 
 use std::num::NonZeroU64;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Result;
 use fusion_core::atomic::write_directory_atomically;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use t5_model::text::{HoldOut, Split, Tokenizer};
 
+use super::{Context, Forecast, Gives, Input, Keys, Kind, Known, Shown, Vocabulary, Work};
 use crate::source::corpus;
 
 /// A Unigram vocabulary of T5's kind.
@@ -24,9 +26,70 @@ pub struct TrainTokenizer {
     pub max_documents: Option<u64>,
 }
 
+pub const KIND: Kind = Kind {
+    name: "tokenizer",
+    gives: Some(Gives::Tokenizer),
+    output: "tokenizer",
+    table: None,
+    read,
+    show: Shown::parameters,
+    curve: None,
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OwnKeys {
+    vocabulary: usize,
+    #[serde(default = "t5_sentinels")]
+    sentinels: usize,
+    #[serde(default)]
+    max_documents: Option<u64>,
+}
+
+fn t5_sentinels() -> usize {
+    100
+}
+
+fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
+    let data = keys.data()?;
+    let OwnKeys { vocabulary, sentinels, max_documents } = keys.rest()?;
+    let text = keys.text(&data)?;
+    let data = data.into_inner();
+    Ok(Arc::new(TrainTokenizer {
+        text,
+        held_out_every: data.held_out_every,
+        vocabulary,
+        sentinels,
+        max_documents: max_documents.or(data.max_documents),
+    }))
+}
+
+impl Work for TrainTokenizer {
+    fn kind(&self) -> &'static Kind {
+        &KIND
+    }
+
+    fn settings(&self) -> serde_json::Result<Value> {
+        serde_json::to_value(self)
+    }
+
+    fn inputs(&self) -> Vec<&Input> {
+        Vec::new()
+    }
+
+    fn forecast(&self, _: &Known<'_>) -> Result<Forecast> {
+        let (size, sentinels) = (self.vocabulary.next_multiple_of(128), self.sentinels);
+        Ok(Forecast { vocabulary: Some(Vocabulary { size, sentinels }), ..Forecast::default() })
+    }
+
+    fn run(&self, context: &Context<'_>) -> Result<Value> {
+        self.train(&context.output(&KIND))
+    }
+}
+
 impl TrainTokenizer {
     /// Writes the tokenizer's files into `output`.
-    pub fn run(&self, output: &Path) -> Result<Value> {
+    fn train(&self, output: &Path) -> Result<Value> {
         let texts = self.documents()?;
         let tokenizer = Tokenizer::train_unigram(&texts, self.vocabulary, self.sentinels)?;
         write_directory_atomically::<anyhow::Error>(output, |directory| Ok(tokenizer.save(directory)?))?;

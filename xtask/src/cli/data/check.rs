@@ -3,15 +3,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow, ensure};
 use clap::Args;
 use glue_eval::check::{Checker, LISTED_BAD_ROWS, SplitCheck};
-use glue_eval::files::Split;
+use glue_eval::data::Split;
 use glue_eval::{FineTuneSettings, GlueError, Task};
 use pipeline::numbers::thousands;
-use pipeline::problems::{Problems, causes};
+use pipeline::problems::Problems;
 use pipeline::report::table::Table;
-use pipeline::source::glue::{GluePlace, Sums};
+use pipeline::source::glue::{Checksums, GluePlace};
 use serde::Serialize;
 use t5_model::text::Tokenizer;
 
+use crate::terminal::causes;
 use crate::terminal::output::{print, print_json};
 
 const EXAMPLES: &str = concat!(
@@ -62,7 +63,7 @@ impl Arguments {
         let tokenizer = self.tokenizer.as_deref().map(Tokenizer::load).transpose()?;
         let glue = self.glue.directory(if self.tasks.is_empty() { &Task::ALL } else { &self.tasks })?;
         let mut problems = Problems::default();
-        let sums = Sums::read(&glue)?;
+        let sums = Checksums::read(&glue)?;
         let agreeing = sums.and_then(|sums| problems.keep(sums.verify(&glue)).map(|()| sums.0.len()));
         let mut checks = Vec::new();
         for task in self.tasks(&glue)? {
@@ -83,7 +84,7 @@ impl Arguments {
         } else {
             print(&text(&checks, tokenizer.is_some()))?;
             if let Some(files) = agreeing {
-                print(&format!("\nFiles that agree with {}: {files}\n", Sums::NAME))?;
+                print(&format!("\nFiles that agree with {}: {files}\n", Checksums::NAME))?;
             }
         }
         result

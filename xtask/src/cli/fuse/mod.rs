@@ -8,7 +8,7 @@ use clap::Args;
 use fusion_core::execute::PlanDevice;
 use pipeline::checkpoint::check_replaceable;
 use pipeline::source::{ModelPlace, corpus};
-use pipeline::stage::Source;
+use pipeline::stage::Input;
 use pipeline::stage::fuse::{Calibrate, PlannedFusion};
 use pipeline::stage::text::{Data, HeldOut};
 use serde_json::json;
@@ -18,7 +18,7 @@ use self::options::{Options, named};
 use crate::cli::compute::{ComputeArguments, PrecisionName};
 use crate::dev::build;
 use crate::terminal::output::{print, print_json};
-use crate::terminal::{Terminal, interrupt, warn, with_advice};
+use crate::terminal::{Asked, Terminal, interrupt, warn, with_advice};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -95,7 +95,8 @@ impl Arguments {
             fusion.write(output, "fuse", device.as_deref(), &Terminal)?;
         }
         if self.json {
-            let warnings: Vec<String> = fusion.warnings.iter().map(with_advice).collect();
+            let warnings: Vec<String> =
+                fusion.warnings.iter().map(|warning| with_advice(warning, Asked::ByFlags)).collect();
             return print_json(
                 &json!({ "plan": fusion.plan, "config": fusion.child.to_json(), "warnings": warnings }),
             );
@@ -119,7 +120,7 @@ impl Arguments {
             checkpoint_activations: false,
             threads: None,
         };
-        let Source::Path(tokenizer) = &calibrate.data.tokenizer else { return Ok(fusion) };
+        let Input::Path(tokenizer) = &calibrate.data.tokenizer else { return Ok(fusion) };
         let settings = self.options.settings();
         let (weights, outcome) =
             calibrate.run(&fusion, &settings, tokenizer, &compute.start()?, "fuse", &Terminal)?;
@@ -135,7 +136,7 @@ impl Arguments {
         let data = Data {
             text: text.collect::<Result<_>>()?,
             held_out: HeldOut::Every(HELD_OUT_EVERY),
-            tokenizer: Source::Path(first.directory(&Terminal)?),
+            tokenizer: Input::Path(first.directory(&Terminal)?),
             input_length: self.calibrate_input_length,
             max_documents: None,
         };

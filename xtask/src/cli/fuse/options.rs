@@ -2,11 +2,13 @@
 
 use anyhow::Result;
 use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use fusion_core::checkpoint::WeightType;
 use fusion_core::plan::{Direction, Normalisation};
 use pipeline::source::ModelPlace;
-use pipeline::stage::fuse::{Cross, FuseSettings, NamedModel, WeightType};
+use pipeline::stage::fuse::NamedModel;
+use t5_model::method::{Arrangement, Cross, DepthAlignment, Method, MethodSettings, NewBlocks};
 use t5_model::optimizer::CarryOptimizer;
-use t5_model::{Arrangement, DepthAlignment, Method, NewBlocks};
 
 use crate::cli::weight_type::weight_type;
 use crate::terminal::Terminal;
@@ -32,8 +34,8 @@ macro_rules! named_values {
 #[derive(Args, Debug)]
 pub struct Options {
     /// How the child is made
-    #[arg(long, value_name = "NAME", value_enum, default_value = "fuse")]
-    method: MethodName,
+    #[arg(long, value_name = "NAME", value_parser = method(), default_value = "fuse")]
+    method: Method,
     /// Normalise each parent's slice by itself (property: exact) or all as one vector (rule: stock T5) [default: property]
     #[arg(long, value_name = "NORM", value_enum)]
     norm: Option<Norm>,
@@ -80,26 +82,15 @@ pub struct Options {
     dtype: Option<WeightType>,
 }
 
-named_values! {
-    MethodName for Method {
-        /// Deep Fusion: the child is the ensemble of its parents (arXiv 2306.11903)
-        Fuse => Fuse,
-        /// Deep Fusion of a model with itself
-        #[value(name = "self")]
-        SelfFusion => SelfFusion,
-        /// HyperCloning: all widths times N; the same predictions (arXiv 2409.12903)
-        #[value(name = "hyperclone")]
-        HyperClone => HyperClone,
-        /// Net2Net, bert2BERT: copies of features, to any number of heads and d_ff; the same predictions (arXiv 1511.05641,
-        /// 2110.07143)
-        #[value(name = "net2net", alias = "bert2bert")]
-        Net2Net => Net2Net,
-        /// LEMON: the same with unequal shares, so that copies come apart without noise; the same predictions (arXiv
-        /// 2310.07999)
-        Lemon => Lemon,
-        /// Stacking: all blocks N times; the same predictions only with silent new blocks
-        Stack => Stack,
-    }
+fn method() -> impl TypedValueParser<Value = Method> {
+    let named = |name: String| {
+        let mut all = Method::all();
+        all.find(|method| method.name() == name || method.aliases().contains(&name.as_str()))
+    };
+    let values = Method::all().map(|method| {
+        PossibleValue::new(method.name()).help(method.summary()).aliases(method.aliases().iter().copied())
+    });
+    PossibleValuesParser::new(values).try_map(move |name| named(name).ok_or("no method"))
 }
 
 named_values! {
@@ -161,9 +152,9 @@ named_values! {
 }
 
 impl Options {
-    pub fn settings(&self) -> FuseSettings {
-        FuseSettings {
-            method: self.method.into(),
+    pub fn settings(&self) -> MethodSettings {
+        MethodSettings {
+            method: self.method,
             norm: self.norm.map(Into::into),
             cross: self.cross,
             direction: self.direction.into(),

@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use fusion_core::atomic::write_file_atomically;
 use fusion_core::checkpoint::{LazyTensor, Writer};
-use pipeline::Stoppable;
 use pipeline::numbers::bytes;
-use pipeline::stage::fuse::Cross;
+use pipeline::{Stoppable, write_json};
 use serde::Serialize;
 use serde_json::{Value, json};
+use t5_model::method::Cross;
 use t5_model::{T5Config, initialize};
 
 use super::{median, memory};
@@ -182,8 +181,7 @@ const COPY: &str = "copy.safetensors";
 /// A checkpoint with random weights.
 fn write_random(directory: &Path, config: &T5Config, seed: u64) -> Result<()> {
     Writer::default().weights(directory, LazyTensor::all(&initialize(config, seed)?)?)?;
-    let config = format!("{:#}\n", Value::Object(config.to_json()));
-    Ok(write_file_atomically(&directory.join("config.json"), config.as_bytes())?)
+    write_json(&directory.join("config.json"), &config.to_json())
 }
 
 /// Runs a command that must succeed; returns the largest anonymous memory it was seen with.

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use fusion_core::lineage::Lineage;
-use t5_model::{FeedForward, Method, T5Config};
+use t5_model::method::{Fuse, GrowthMethod, Method, Paper};
+use t5_model::{FeedForward, T5Config};
 
 use super::ExportSettings;
 use super::history::{commands, tree};
@@ -89,19 +90,20 @@ impl Card<'_> {
     fn is_fused(&self) -> bool {
         let fusion = self.lineage.and_then(|lineage| lineage.fusion.as_ref());
         let method = fusion.and_then(|fusion| Method::named(&fusion.method));
-        matches!(method, Some(Method::Fuse | Method::SelfFusion)) || !self.config.is_stock()
+        method.is_some_and(|method| method.paper() == Fuse::PAPER) || !self.config.is_stock()
     }
 
     fn summary(&self) -> String {
         let parameters = thousands(self.parameters);
         let made = match self.lineage.and_then(|lineage| lineage.fusion.as_ref()) {
             Some(fusion) => {
-                let (name, address) = Method::named(&fusion.method).unwrap_or_default().paper();
-                let parents = match (fusion.method.as_str(), fusion.parents.len()) {
-                    ("fuse", 2..) => format!("{} smaller ones", fusion.parents.len()),
+                let method = Method::named(&fusion.method);
+                let parents = match fusion.parents.len() {
+                    parents @ 2.. if method.is_some_and(Method::joins) => format!("{parents} smaller ones"),
                     _ => "a smaller one".to_owned(),
                 };
-                format!(", made from {parents} by [{name}]({address})")
+                let Paper { name, url } = method.unwrap_or_default().paper();
+                format!(", made from {parents} by [{name}]({url})")
             }
             None if self.is_fused() => ", made by [Deep Fusion](https://arxiv.org/abs/2306.11903)".into(),
             None => String::new(),

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use fusion_core::lineage::{Fusion, Lineage, Parent, Training};
+use fusion_core::lineage::{Fusion, Lineage, Parent, Training, TreeLine};
 use fusion_core::plan::{Direction, Fill, StandardDeviation};
+use t5_model::method::Method;
 
 use crate::numbers::{count, thousands};
 
@@ -22,35 +23,20 @@ pub fn hide_paths(lineage: &mut Lineage) {
 
 /// A nested Markdown list.
 pub fn tree(lineage: &Lineage) -> String {
-    let mut text = String::new();
-    describe(lineage, "", &mut text);
-    text
-}
-
-fn describe(lineage: &Lineage, indent: &str, text: &mut String) {
-    match &lineage.fusion {
-        None => *text += &format!("{indent}- random weights\n"),
-        Some(fusion) => {
-            *text += &format!("{indent}- {}\n", method(fusion));
-            let mut seen: Vec<&str> = Vec::new();
-            for parent in &fusion.parents {
-                let hash = parent.blake3.as_deref();
-                *text += &format!("{indent}  - {}{}\n", code(&parent.label), short(hash));
-                let deeper = format!("{indent}    ");
-                match &parent.lineage {
-                    Some(lineage) => describe(lineage, &deeper, text),
-                    None if hash.is_some_and(|hash| seen.contains(&hash)) => {
-                        *text += &format!("{deeper}- as above\n");
-                    }
-                    None => *text += &format!("{deeper}- history unknown\n"),
-                }
-                seen.extend(hash);
+    let line = |(depth, line)| {
+        let text = match line {
+            TreeLine::Random => "- random weights".to_owned(),
+            TreeLine::Fused(fusion) => format!("- {}", method(fusion)),
+            TreeLine::Parent(Parent { label, blake3, .. }) => {
+                format!("  - {}{}", code(label), short(blake3.as_deref()))
             }
-        }
-    }
-    for training in &lineage.training {
-        *text += &format!("{indent}- {}\n", trained(training));
-    }
+            TreeLine::AsAbove => "- as above".to_owned(),
+            TreeLine::Unknown => "- history unknown".to_owned(),
+            TreeLine::Trained(training) => format!("- {}", trained(training)),
+        };
+        format!("{}{text}\n", "    ".repeat(depth))
+    };
+    lineage.tree().into_iter().map(line).collect()
 }
 
 fn method(fusion: &Fusion) -> String {
@@ -140,11 +126,13 @@ fn fuse(fusion: &Fusion, parents: &[&str], output: &str) -> String {
         }
         _ => parents.iter().map(|parent| quoted(parent)).collect::<Vec<_>>().join(" "),
     };
-    let mut options = match fusion.method.as_str() {
-        "fuse" => format!("--norm {}", fusion.normalisation),
-        "self" => format!("--method self --norm {}", fusion.normalisation),
-        method => format!("--method {}", quoted(method)),
-    };
+    let mut options = String::new();
+    if fusion.method != Method::default().name() {
+        options += &format!(" --method {}", quoted(&fusion.method));
+    }
+    if Method::named(&fusion.method).is_some_and(|method| method.takes("norm")) {
+        options += &format!(" --norm {}", fusion.normalisation);
+    }
     options += &cross(fusion.cross);
     for key in OPTIONS {
         let value = match fusion.other.get(key) {
@@ -165,7 +153,7 @@ fn fuse(fusion: &Fusion, parents: &[&str], output: &str) -> String {
     {
         options += &format!(" --calibrate TEXT --calibrate-examples {examples}");
     }
-    format!("cargo xtask fuse {parents} {options} --output {}\n", quoted(output))
+    format!("cargo xtask fuse {parents}{options} --output {}\n", quoted(output))
 }
 
 /// What lineages say of a method's options.

@@ -17,8 +17,8 @@ use fusion_core::lineage::Lineage;
 use serde_json::{Map, Value, json};
 use t5_model::T5Config;
 
-use super::{copy_tokenizer, parameter_count, tokenizer_of, write_directory};
-use crate::{Warning, Watch};
+use super::{copy_tokenizer, known_lineage, parameter_count, tokenizer_of, write_directory};
+use crate::{Warning, Watch, write_json};
 
 pub use code::MODELING_FILE;
 
@@ -57,16 +57,8 @@ impl<'a> Export<'a> {
         let config = T5Config::of_checkpoint(checkpoint)?;
         weights::check(checkpoint, &config)?;
         let mut warnings = Vec::new();
-        let mut lineage = checkpoint.lineage()?;
-        if let Some(written_for) = lineage.as_ref().and_then(|lineage| lineage.blake3.clone())
-            && written_for != checkpoint.blake3()?
-        {
-            warnings.push(Warning::OtherWeights { model: None });
-            lineage = None;
-        }
-        if let Some(lineage) = &mut lineage {
-            history::hide_paths(lineage);
-        }
+        let mut lineage = known_lineage(checkpoint, None, &mut warnings)?;
+        lineage.iter_mut().for_each(history::hide_paths);
         Ok(Export { checkpoint, config, lineage, settings, warnings })
     }
 
@@ -83,7 +75,7 @@ impl<'a> Export<'a> {
     fn fill(&self, directory: &Path, tensors: Vec<LazyTensor<'_>>, progress: &Progress<'_>) -> Result<()> {
         let from = self.checkpoint.directory();
         let config = weights::portable(&self.config);
-        write_json(&directory.join("config.json"), self.config_json(&config)?)?;
+        write_json(&directory.join("config.json"), &self.config_json(&config)?)?;
         let writer = Writer::default().shard_size(self.settings.max_shard_size).progress(progress);
         let blake3 = writer.weights(directory, tensors)?;
         let written = Checkpoint::open(directory)?;
@@ -145,7 +137,7 @@ impl<'a> Export<'a> {
             "eos_token_id": config.eos_token_id,
             "pad_token_id": config.pad_token_id,
         });
-        write_json(&path, ids.as_object().cloned().unwrap_or_default())
+        write_json(&path, &ids)
     }
 }
 
@@ -165,12 +157,7 @@ fn write_tokenizer(from: &Path, directory: &Path) -> Result<bool> {
     if !config.contains_key("tokenizer_class") {
         let mut config = config;
         config.insert("tokenizer_class".into(), "T5Tokenizer".into());
-        write_json(&path, config)?;
+        write_json(&path, &config)?;
     }
     Ok(true)
-}
-
-fn write_json(path: &Path, object: Map<String, Value>) -> Result<()> {
-    let text = format!("{:#}\n", Value::Object(object));
-    Ok(write_file_atomically(path, text.as_bytes())?)
 }

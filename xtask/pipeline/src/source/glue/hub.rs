@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use fusion_core::atomic::write_file_atomically;
-use glue_eval::files::Split;
+use glue_eval::data::Split;
 use glue_eval::{GlueError, Task};
 
 use super::Fetched;

@@ -1,11 +1,11 @@
 //! Where GLUE's files come from.
 
+mod checksums;
 #[cfg(feature = "hub")]
 mod download;
 #[cfg(feature = "hub")]
 mod hub;
 mod remote;
-mod sums;
 #[cfg(feature = "hub")]
 mod web;
 
@@ -15,15 +15,15 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use glue_eval::Task;
-use glue_eval::files::Split;
+use glue_eval::data::Split;
 
 use super::hub::HubName;
 use crate::not_built::require;
 
+pub use checksums::Checksums;
 #[cfg(feature = "hub")]
 use hub::fetch;
 pub use remote::{Address, Fetched, FetchedGlue, RemoteGlue};
-pub use sums::Sums;
 
 /// A folder of GLUE's files in either layout, or a dataset in that of `nyu-mll/glue` on the Hugging Face Hub.
 #[derive(Clone, Debug, PartialEq)]

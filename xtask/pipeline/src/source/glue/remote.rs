@@ -42,13 +42,13 @@ impl RemoteGlue {
     #[cfg(feature = "hub")]
     pub fn fetch(&self, tasks: &[Task], output: &Path, watch: &dyn Watch) -> Result<FetchedGlue> {
         use anyhow::Context;
-        use glue_eval::files::Split;
+        use glue_eval::data::Split;
 
         use super::web::Website;
-        use super::{Sums, hub};
+        use super::{Checksums, hub};
 
         std::fs::create_dir_all(output).with_context(|| format!("cannot create {}", output.display()))?;
-        let mut sums = Sums::read(output)?.unwrap_or_default();
+        let mut sums = Checksums::read(output)?.unwrap_or_default();
         let fetch: Box<dyn Fn(Task, Split) -> Result<Vec<Fetched>>> = match self {
             RemoteGlue::Hub(name) => {
                 let cache = hub::fetch(name, tasks)?;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use glue_eval::Task;
-use glue_eval::files::Split;
+use glue_eval::data::Split;
 use ureq::Agent;
 
-use super::Sums;
+use super::Checksums;
 use super::download::{Download, Outcome, is_absent};
 use super::remote::{Address, Fetched};
 use crate::source::digest::sha256;
@@ -24,7 +24,7 @@ pub struct Website<'a> {
     agent: Agent,
     watch: &'a dyn Watch,
     /// If it has a `SHA256SUMS`.
-    sums: Option<Sums>,
+    sums: Option<Checksums>,
 }
 
 impl<'a> Website<'a> {
@@ -42,8 +42,8 @@ impl<'a> Website<'a> {
         Ok(website)
     }
 
-    fn sums(&self) -> Result<Option<Sums>> {
-        let url = self.url(Sums::NAME);
+    fn sums(&self) -> Result<Option<Checksums>> {
+        let url = self.url(Checksums::NAME);
         let failed = || format!("cannot fetch {url}");
         let mut answer = self.agent.get(&url).call().with_context(failed)?;
         if is_absent(answer.status()) {
@@ -55,7 +55,7 @@ impl<'a> Website<'a> {
             failed(),
             answer.status()
         );
-        Sums::parse(&answer.body_mut().read_to_string().with_context(failed)?, &url).map(Some)
+        Checksums::parse(&answer.body_mut().read_to_string().with_context(failed)?, &url).map(Some)
     }
 
     fn url(&self, name: &str) -> String {
@@ -63,7 +63,7 @@ impl<'a> Website<'a> {
     }
 
     /// Fetches a split's files into a folder; `known` are hashes that files there should have. None: the split is not there.
-    pub fn fetch(&self, task: Task, split: Split, output: &Path, known: &Sums) -> Result<Vec<Fetched>> {
+    pub fn fetch(&self, task: Task, split: Split, output: &Path, known: &Checksums) -> Result<Vec<Fetched>> {
         for names in self.candidates(task, split) {
             let files: Result<Vec<_>> = names.iter().map(|name| self.file(name, output, known)).collect();
             let files: Option<Vec<Fetched>> = files?.into_iter().collect();
@@ -94,7 +94,7 @@ impl<'a> Website<'a> {
     }
 
     /// A file that is there and has the hash that it should have is not fetched again.
-    fn file(&self, name: &str, output: &Path, known: &Sums) -> Result<Option<Fetched>> {
+    fn file(&self, name: &str, output: &Path, known: &Checksums) -> Result<Option<Fetched>> {
         let path = output.join(name);
         let announced = self.sums.as_ref().and_then(|sums| sums.0.get(name));
         if path.exists() {
@@ -102,7 +102,7 @@ impl<'a> Website<'a> {
             if announced.or(known.0.get(name)).is_none_or(|expected| *expected == hash) {
                 return Ok(Some(Fetched { name: name.to_owned(), hash, anew: false }));
             }
-            let checksums = Sums::NAME;
+            let checksums = Checksums::NAME;
             self.watch.note(&path.display().to_string(), &Note::FetchedAgain { checksums });
         }
         if let Some(folder) = path.parent() {

@@ -7,11 +7,12 @@ use fusion_core::HostTensors;
 use fusion_core::execute::Executor;
 use fusion_core::plan::Normalisation;
 use serde::{Deserialize, Serialize};
+use t5_model::method::{Cross, MethodSettings};
 use t5_model::optimizer::CarryOptimizer;
 use t5_model::text::DataPosition;
 use t5_model::{Batch, Calibration, Comparison, Deviation, Session, T5Config};
 
-use super::{Cross, FuseSettings, PlannedFusion};
+use super::PlannedFusion;
 use crate::checkpoint::tokenizer_for;
 use crate::stage::text::Data;
 use crate::{Compute, Interrupted, Stoppable, Watch};
@@ -39,7 +40,7 @@ pub struct Calibrated {
 
 impl Calibrate {
     /// Whether there is anything to fit under these settings.
-    pub fn check(&self, settings: &FuseSettings) -> Result<()> {
+    pub fn check(&self, settings: &MethodSettings) -> Result<()> {
         let has_rule = settings.norm == Some(Normalisation::Rule);
         ensure!(
             has_rule,
@@ -57,14 +58,14 @@ impl Calibrate {
     pub fn run(
         &self,
         fusion: &PlannedFusion,
-        settings: &FuseSettings,
+        settings: &MethodSettings,
         tokenizer: &Path,
         compute: &Compute,
         name: &str,
         watch: &dyn Watch,
     ) -> Result<(HostTensors, Calibrated)> {
         let exact =
-            FuseSettings { norm: Some(Normalisation::Property), cross: Cross::Zero, ..settings.clone() };
+            MethodSettings { norm: Some(Normalisation::Property), cross: Cross::Zero, ..settings.clone() };
         let exact = exact.plan(&fusion.parents)?;
         let sources = fusion.tensor_sources();
         let ensemble = Executor::new(&exact.plan, &sources)?.in_memory()?;

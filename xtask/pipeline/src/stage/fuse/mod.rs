@@ -2,65 +2,139 @@
 
 mod calibrate;
 mod parents;
-mod settings;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Result;
 use fusion_core::atomic::write_file_atomically;
-use fusion_core::checkpoint::{Checkpoint, Writer};
+use fusion_core::carry::Carry;
+use fusion_core::checkpoint::{Checkpoint, WeightType, Writer};
 use fusion_core::execute::{Executor, PlanDevice};
 use fusion_core::lineage::Lineage;
 use fusion_core::plan::FusionPlan;
-use fusion_core::{Dtype, HostTensors, TensorSource};
+use fusion_core::{HostTensors, TensorSource};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use t5_model::T5Config;
+use t5_model::method::{FusionParent, Grown, MethodSettings};
 use t5_model::optimizer::{CarriedState, CarryOptimizer, OptimizerState};
-use t5_model::{FusionParent, T5Config};
+use toml::Spanned;
 
-use super::Source;
+use super::{Context, Forecast, Gives, Input, Keys, Kind, Known, Shown, Work};
 use crate::checkpoint::{copy_tokenizer, write_directory};
-use crate::{Warning, Watch};
+use crate::{Note, Warning, Watch, write_json};
 pub use calibrate::{Calibrate, Calibrated};
 pub use parents::{NamedModel, Parents};
-pub use settings::{Cross, FuseSettings};
 
 /// Models that are fused.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Fuse {
-    pub parents: Vec<Source>,
+    pub parents: Vec<Input>,
     #[serde(flatten)]
-    pub settings: FuseSettings,
+    pub settings: MethodSettings,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibrate: Option<Calibrate>,
 }
 
-/// The type of a checkpoint's weights.
-#[derive(Clone, Copy, Debug, serde::Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WeightType {
-    F32,
-    F16,
-    Bf16,
+pub const KIND: Kind = Kind {
+    name: "fuse",
+    gives: Some(Gives::Model),
+    output: "model",
+    table: None,
+    read,
+    show: Shown::parameters,
+    curve: None,
+};
+
+fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
+    let parents: Option<Vec<Spanned<String>>> = keys.take("parents")?;
+    let parents = parents.unwrap_or_default();
+    if parents.is_empty() {
+        return Err(keys.error("a fusion has a list of `parents`"));
+    }
+    let parents: Vec<Input> =
+        parents.into_iter().map(|parent| keys.input(parent, Gives::Model)).collect::<Result<_>>()?;
+    let examples: Option<usize> = keys.take("calibrate_examples")?;
+    let calibrate = match examples {
+        None => None,
+        Some(examples) => {
+            let data = keys.data()?;
+            Some(Calibrate { data: keys.tokenized(data)?, examples })
+        }
+    };
+    let settings: MethodSettings = keys.rest()?;
+    let calibration = calibrate.iter().try_for_each(|calibrate| calibrate.check(&settings));
+    calibration.map_err(|error| keys.error(error))?;
+    // Not when the stage's turn has come, perhaps hours later.
+    settings.check(parents.len()).map_err(|error| keys.error(error))?;
+    Ok(Arc::new(Fuse { parents, settings, calibrate }))
 }
 
-impl WeightType {
-    pub const ALL: [WeightType; 3] = [WeightType::F32, WeightType::F16, WeightType::Bf16];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            WeightType::F32 => "f32",
-            WeightType::F16 => "f16",
-            WeightType::Bf16 => "bf16",
-        }
+impl Work for Fuse {
+    fn kind(&self) -> &'static Kind {
+        &KIND
     }
 
-    pub fn dtype(self) -> Dtype {
-        match self {
-            WeightType::F32 => Dtype::F32,
-            WeightType::F16 => Dtype::F16,
-            WeightType::Bf16 => Dtype::BF16,
+    fn settings(&self) -> serde_json::Result<Value> {
+        serde_json::to_value(self)
+    }
+
+    fn inputs(&self) -> Vec<&Input> {
+        let tokenizer = self.calibrate.as_ref().map(|calibrate| &calibrate.data.tokenizer);
+        self.parents.iter().chain(tokenizer).collect()
+    }
+
+    fn forecast(&self, known: &Known<'_>) -> Result<Forecast> {
+        let carries = self.settings.optimizer != CarryOptimizer::Reset;
+        let optimizer = self.parents.first().filter(|_| carries).and_then(|first| known.optimizer(first));
+        if carries {
+            self.parents.iter().try_for_each(|parent| known.check_carried(parent, optimizer))?;
         }
+        let mut parents = Vec::new();
+        for input in &self.parents {
+            let Some(config) = known.model(input)? else {
+                return Ok(Forecast { optimizer, ..Forecast::default() });
+            };
+            let path = known.path(input)?.unwrap_or_else(|| PathBuf::from(input.to_string()));
+            let parent = FusionParent { label: input.to_string(), config, blake3: None, path };
+            parents.extend(std::iter::repeat_n(parent, self.settings.parent_copies()));
+        }
+        let Grown { plan, child } = self.settings.plan(&parents)?;
+        if carries {
+            plan.params.iter().try_for_each(|param| Carry::new(&plan, param).map(drop))?;
+        }
+        let warnings = plan.warnings().into_iter().map(Warning::Fusion).collect();
+        Ok(Forecast { model: Some(child), optimizer, warnings, ..Forecast::default() })
+    }
+
+    fn run(&self, context: &Context<'_>) -> Result<Value> {
+        let Context { name, compute, watch, .. } = *context;
+        let parents = self
+            .parents
+            .iter()
+            .map(|input| Ok(NamedModel { label: input.to_string(), directory: context.locate(input)? }));
+        let fusion = PlannedFusion::new(&parents.collect::<Result<Vec<_>>>()?, &self.settings)?;
+        let (fusion, calibration) = match &self.calibrate {
+            None => (fusion, None),
+            Some(calibrate) => {
+                let tokenizer = context.locate(&calibrate.data.tokenizer)?;
+                let (weights, outcome) =
+                    calibrate.run(&fusion, &self.settings, &tokenizer, compute, name, watch)?;
+                context.note(&Note::Calibrated(&outcome));
+                (fusion.calibrated(weights, &outcome)?, Some(outcome))
+            }
+        };
+        fusion.warnings.iter().for_each(|warning| context.note(&Note::Warning(warning)));
+        fusion.write(&context.output(&KIND), name, None, watch)?;
+        let plan = context.directory.join("plan.txt");
+        write_file_atomically(&plan, fusion.plan.to_string().as_bytes())?;
+        let (parameters, warnings) = (fusion.plan.parameter_count(), &fusion.warnings);
+        let mut result = json!({ "parameters": parameters, "warnings": warnings });
+        if let Some(calibration) = calibration {
+            result["calibration"] = serde_json::to_value(calibration)?;
+        }
+        Ok(result)
     }
 }
 
@@ -88,7 +162,7 @@ pub struct PlannedFusion {
 
 impl PlannedFusion {
     /// Opens the parents and plans their fusion.
-    pub fn new(parents: &[NamedModel], settings: &FuseSettings) -> Result<Self> {
+    pub fn new(parents: &[NamedModel], settings: &MethodSettings) -> Result<Self> {
         Parents::open(parents, settings)?.plan(settings)
     }
 
@@ -150,8 +224,7 @@ impl PlannedFusion {
     }
 
     fn fill(&self, directory: &Path, executor: &Executor<'_>, writer: Writer<'_>) -> Result<()> {
-        let config = format!("{:#}\n", Value::Object(self.child.to_json()));
-        write_file_atomically(&directory.join("config.json"), config.as_bytes())?;
+        write_json(&directory.join("config.json"), &self.child.to_json())?;
         let hash = writer.weights(directory, executor.tensors()?)?;
         if let Some(first) = self.checkpoints.first() {
             copy_tokenizer(first.directory(), directory)?;

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use fusion_core::checkpoint::Checkpoint;
 use fusion_core::lineage::Lineage;
+use t5_model::T5Config;
+use t5_model::method::{FusionParent, Grown, MethodSettings};
 use t5_model::optimizer::{CarryOptimizer, OptimizerState};
-use t5_model::{FusionParent, Grown, T5Config};
 
-use super::{FuseSettings, PlannedFusion};
+use super::PlannedFusion;
 use crate::Warning;
-use crate::checkpoint::tokenizer_of;
+use crate::checkpoint::{known_lineage, tokenizer_of};
 use crate::problems::Problems;
 
 /// A model to fuse: a name for texts, and its checkpoint.
@@ -31,10 +32,10 @@ pub struct Parents {
 
 impl Parents {
     /// Opens the parents as often as the settings, which are checked, take each.
-    pub fn open(parents: &[NamedModel], settings: &FuseSettings) -> Result<Self> {
+    pub fn open(parents: &[NamedModel], settings: &MethodSettings) -> Result<Self> {
         let mut opened = Parents { models: Vec::new(), checkpoints: Vec::new(), sources: Vec::new() };
         let mut problems = Problems::default();
-        problems.keep(settings.check(parents.len()));
+        problems.keep(settings.check(parents.len()).map_err(Into::into));
         for parent in parents {
             let known = opened.models.iter().position(|model| model.path == parent.directory);
             let source = known.or_else(|| problems.keep(opened.add(parent)));
@@ -59,17 +60,19 @@ impl Parents {
     }
 
     /// Plans their fusion, or says everything that is against it.
-    pub fn plan(self, settings: &FuseSettings) -> Result<PlannedFusion> {
+    pub fn plan(self, settings: &MethodSettings) -> Result<PlannedFusion> {
         let (mut warnings, mut problems) = (Vec::new(), Problems::default());
         problems.keep(check_tokenizers(&self.models, &mut warnings));
         let all: Vec<FusionParent> =
             self.sources.iter().filter_map(|source| self.models.get(*source).cloned()).collect();
-        let grown = problems.keep(settings.plan(&all));
+        let grown = problems.keep(settings.plan(&all).map_err(Into::into));
         let lineages: Vec<Option<Lineage>> = self
             .checkpoints
             .iter()
             .zip(&self.models)
-            .map(|(checkpoint, model)| problems.keep(lineage(checkpoint, model, &mut warnings)).flatten())
+            .map(|(checkpoint, model)| {
+                problems.keep(known_lineage(checkpoint, Some(&model.label), &mut warnings)).flatten()
+            })
             .collect();
         let carry = settings.optimizer;
         let carried = self.models.iter().filter(|_| carry != CarryOptimizer::Reset);
@@ -77,7 +80,7 @@ impl Parents {
         problems.result()?;
         let Grown { plan, child } = grown.context("the fusion has no plan")?;
         warnings.extend(plan.warnings().into_iter().map(Warning::Fusion));
-        let options = settings.recorded(plan.params.iter().any(|param| !param.absent.is_empty()))?;
+        let options = settings.recorded(&plan);
         let Parents { checkpoints, sources, .. } = self;
         let dtype = settings.dtype;
         let fusion = PlannedFusion {
@@ -104,20 +107,6 @@ impl Parents {
 /// The optimiser's state that a parent was left with.
 fn optimizer_of(model: &FusionParent) -> Result<OptimizerState> {
     Ok(OptimizerState::open(&model.path, model.blake3.as_deref().unwrap_or_default())?)
-}
-
-/// A parent's lineage, if it is that of its weights.
-fn lineage(
-    checkpoint: &Checkpoint,
-    model: &FusionParent,
-    warnings: &mut Vec<Warning>,
-) -> Result<Option<Lineage>> {
-    let lineage = checkpoint.lineage()?;
-    let matches = |lineage: &Lineage| lineage.blake3.is_none() || lineage.blake3 == model.blake3;
-    if lineage.as_ref().is_some_and(|lineage| !matches(lineage)) {
-        warnings.push(Warning::OtherWeights { model: Some(model.label.clone()) });
-    }
-    Ok(lineage.filter(matches))
 }
 
 /// The parents must speak of the same tokens.

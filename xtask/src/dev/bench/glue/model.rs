@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
-use fusion_core::atomic::write_file_atomically;
 use fusion_core::checkpoint::{Checkpoint, LazyTensor, Writer};
-use glue_eval::files::{BadRows, read_task};
+use glue_eval::data::{BadRows, read_task};
 use glue_eval::{FineTuneSettings, lesson};
 use pipeline::checkpoint::tokenizer_for;
 use pipeline::source::ModelPlace;
-use serde_json::Value;
+use pipeline::write_json;
 use t5_model::text::Tokenizer;
 use t5_model::{Computation, Dropout, Optimizer, T5Config, Update, backends, initialize};
 
@@ -121,8 +120,7 @@ fn teach(config: &T5Config, tokenizer: &Tokenizer, arguments: &Arguments, direct
         eprintln!("lesson {step} of {}: loss {loss:.3}", arguments.lessons);
     }
     Writer::default().weights(directory, LazyTensor::all(&session.export()?)?)?;
-    let config = format!("{:#}\n", Value::Object(config.to_json()));
-    Ok(write_file_atomically(&directory.join("config.json"), config.as_bytes())?)
+    write_json(&directory.join("config.json"), &config.to_json())
 }
 
 /// Learns within a few dozen steps what answers look like.

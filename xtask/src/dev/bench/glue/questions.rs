@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use glue_eval::files::{BadRows, Example, Split, read_split};
+use glue_eval::data::{BadRows, Example, Split, read_split};
 use glue_eval::task::EvaluationSet;
 use glue_eval::{FineTuneSettings, Questions, Task};
 use t5_model::text::Tokenizer;

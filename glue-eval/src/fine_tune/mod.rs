@@ -1,0 +1,175 @@
+//! Fine-tuning a session on one task, or on a mixture of several.
+
+mod directory;
+mod examples;
+mod outcome;
+mod predictions;
+mod regime;
+pub(crate) mod sampling;
+mod settings;
+mod submission;
+
+use std::sync::atomic::AtomicBool;
+
+use fusion_core::lineage::Lineage;
+use serde_json::{Value, json};
+use t5_model::Dropout;
+use t5_model::text::Tokenizer;
+use t5_model::train::{Checkpoints, Event, Identity, Job, OpenSession, State, Training};
+
+use self::directory::Directory;
+use self::examples::Examples;
+use self::regime::{FineTuningState, Tuning};
+use self::sampling::EpochOrder;
+use crate::answer::Answering;
+use crate::data::TaskData;
+use crate::error::GlueError;
+use crate::score::TaskScore;
+
+pub use directory::Keep;
+pub use outcome::{ExampleCount, StepScore, TaskReport};
+pub use settings::{AtStep, FineTuneSettings};
+
+/// What a caller is told while it waits.
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// A fine-tuning begins.
+    Started {
+        /// The task, or `mixture`.
+        name: &'a str,
+        /// Of the examples' order and of dropout.
+        seed: u64,
+        /// Examples to train on.
+        train_examples: usize,
+        /// Examples of all development sets together.
+        dev_examples: usize,
+        /// Updates of the weights.
+        steps: u64,
+    },
+    /// Something happens in it. An evaluation gives one score per task.
+    Training(Event<'a, TaskScore>),
+}
+
+/// One model and what it is fine-tuned on.
+pub struct FineTuning<'a> {
+    /// One task, or several to be mixed.
+    pub tasks: &'a [TaskData],
+    /// The model's.
+    pub tokenizer: &'a Tokenizer,
+    /// How to fine-tune; the seeds among them do not count.
+    pub settings: &'a FineTuneSettings,
+    /// Of the examples' order and of dropout.
+    pub seed: u64,
+    /// The lineage of the model that is fine-tuned.
+    pub lineage: &'a Lineage,
+    /// Where it leaves its files, and continues when it is called again. Without, it leaves nothing.
+    pub keep: Option<Keep<'a>>,
+}
+
+impl FineTuning<'_> {
+    /// The task's name, or `mixture` for several.
+    pub fn name(&self) -> &'static str {
+        match self.tasks {
+            [task] => task.task.spec().name,
+            _ => "mixture",
+        }
+    }
+
+    /// Fine-tunes and evaluates on every task's development sets at intervals and at the end. With 0 steps the model
+    /// is evaluated as it is. `None` if it was stopped; then there is a checkpoint to continue from.
+    ///
+    /// # Errors
+    /// [`GlueError`]; what was kept before stays whole.
+    pub fn run(
+        &self,
+        open: &mut OpenSession<'_>,
+        stop: &AtomicBool,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Option<Vec<TaskReport>>, GlueError> {
+        let reports = self.try_run(open, stop, progress);
+        reports.map_err(|error| match error {
+            GlueError::Training { error, .. } => GlueError::Training { name: self.name(), error },
+            error => error,
+        })
+    }
+
+    fn try_run(
+        &self,
+        open: &mut OpenSession<'_>,
+        stop: &AtomicBool,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Option<Vec<TaskReport>>, GlueError> {
+        let settings = self.settings;
+        settings.check()?;
+        let identity = self.identity();
+        let mut directory = self.keep.as_ref().map(Directory::create).transpose()?;
+        if let Some(directory) = &directory
+            && let Some(reports) = directory.finished(&identity)?
+        {
+            return Ok(Some(reports));
+        }
+        let encoder = settings.encoder(self.tokenizer);
+        let examples = Examples::of(self.tasks, settings, &encoder)?;
+        progress(Progress::Started {
+            name: self.name(),
+            seed: self.seed,
+            train_examples: examples.train.len(),
+            dev_examples: examples.dev_count(),
+            steps: settings.steps,
+        });
+        let tasks: Vec<_> = self.tasks.iter().map(|data| json!(data.task)).collect();
+        let job = Job {
+            steps: settings.steps,
+            evaluate_every: settings.evaluate_every,
+            evaluate_first: false,
+            checkpoint_every: settings.checkpoint_every,
+            log_every: settings.log_every,
+            optimizer: settings.optimizer,
+            carried: None,
+            clip_norm: settings.clip_norm,
+            z_loss: settings.z_loss,
+            dropout: Dropout { rate: settings.dropout, seed: self.seed },
+            checkpoints: directory.as_ref().map_or(Checkpoints::None, Directory::checkpoints),
+            identity: identity.clone(),
+            lineage: self.lineage,
+            record: [("glue".to_owned(), json!(tasks))].into_iter().collect(),
+            tokenizer: self.tokenizer,
+        };
+        let mut training: Training<'_, FineTuningState> = Training::open(job, open)?;
+        if let Some(directory) = &mut directory {
+            directory.begin_curves(training.state.progress().step)?;
+        }
+        let answering =
+            Answering { encoder, scoring: settings.score, batch_size: settings.evaluation_batch_size, stop };
+        let order = EpochOrder::new(examples.train.len(), self.seed);
+        let mut tuning = Tuning { tasks: self.tasks, settings, examples, order, answering, directory };
+        let observer = &mut |event: Event<'_, TaskScore>| progress(Progress::Training(event));
+        if !training.run(&mut tuning, observer, stop)? {
+            return Ok(None);
+        }
+        let mut reports = Vec::new();
+        for (data, examples) in self.tasks.iter().zip(tuning.examples.counts) {
+            let evaluations = training.state.evaluations(data.task).to_vec();
+            reports.extend(TaskReport::new(data.task, evaluations, examples, data.skipped));
+        }
+        if let Some(directory) = &tuning.directory {
+            if settings.save_models {
+                let state = json!({ "step": training.state.progress().step });
+                training.save_model(&state, &directory.model())?;
+            }
+            directory.finish(identity, &reports)?;
+        }
+        Ok(Some(reports))
+    }
+
+    /// What decides the result.
+    fn identity(&self) -> Identity {
+        let mut identity = self.settings.identity(self.seed);
+        if let Some(keep) = &self.keep {
+            identity.extend(keep.identity);
+        }
+        identity.insert("tasks", self.tasks.iter().map(|data| json!(data.task)).collect::<Value>());
+        identity.insert("tokenizer", self.tokenizer.fingerprint());
+        identity.sorted()
+    }
+}

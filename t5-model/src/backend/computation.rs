@@ -1,0 +1,85 @@
+//! Where and how a model is computed, and what that takes of a device.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Optimizer, T5Config};
+
+/// The number format of activations and matrix products. Parameters, gradients, optimiser state, norms, softmax and the
+/// loss are f32 in either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// IEEE single precision.
+    #[default]
+    F32,
+    /// bfloat16: the range of f32 with 8 bits of precision.
+    Bf16,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        })
+    }
+}
+
+/// Where and how a model is computed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Computation {
+    /// The name of a device: see [`DeviceInfo::name`].
+    pub device: String,
+    /// The number format of activations and matrix products.
+    pub precision: Precision,
+    /// Whether the backward pass recomputes activations instead of keeping them: less memory for a third more computation.
+    pub checkpoint_activations: bool,
+}
+
+impl Computation {
+    /// In f32 on a device, with all activations kept.
+    pub fn on(device: impl Into<String>) -> Self {
+        Computation { device: device.into(), precision: Precision::F32, checkpoint_activations: false }
+    }
+}
+
+/// A training run whose memory is to be estimated.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainingSize<'a> {
+    /// The model.
+    pub config: &'a T5Config,
+    /// Examples on the device at a time.
+    pub examples: usize,
+    /// Tokens of an input.
+    pub input_length: usize,
+    /// Tokens of a target.
+    pub target_length: usize,
+    /// The optimiser, which decides how much state each parameter has.
+    pub optimizer: Optimizer,
+    /// Whether anything is dropped.
+    pub dropout: bool,
+}
+
+/// A training run's demand on a device's memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TrainingMemory {
+    /// Estimated peak, in bytes.
+    pub peak: f64,
+    /// Memory of the device in bytes, if the device is present.
+    pub total: Option<f64>,
+    /// The most examples at a time that fit, if the device is present.
+    pub fitting: Option<usize>,
+}
+
+/// A device that a backend can use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeviceInfo {
+    /// What `--device` takes: `cpu`, `cuda:0`.
+    pub name: String,
+    /// The hardware, for people.
+    pub description: String,
+    /// Supported number formats, the default first.
+    pub precisions: Vec<Precision>,
+}

@@ -1,0 +1,162 @@
+//! The methods by name.
+
+use std::fmt;
+
+use fusion_core::plan::FusionPlan;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{
+    Fuse, FusionParent, Grown, GrowthMethod, HyperClone, Lemon, MethodSettings, Net2Net, Paper, Promise,
+    Recorded, SelfFusion, SettingsError, Stack,
+};
+use crate::Result;
+
+/// A method, whichever it is. In files it is its name.
+#[derive(Clone, Copy)]
+pub struct Method(&'static Definition);
+
+/// What a [`GrowthMethod`] says.
+struct Definition {
+    name: &'static str,
+    aliases: &'static [&'static str],
+    paper: Paper,
+    summary: &'static str,
+    joins: bool,
+    options: &'static [&'static str],
+    check: fn(&MethodSettings) -> Result<(), SettingsError>,
+    copies: fn(&MethodSettings) -> usize,
+    recorded: fn(&MethodSettings, &FusionPlan) -> Recorded,
+    promise: fn(&FusionPlan) -> Promise,
+    grow: fn(&MethodSettings, &[FusionParent]) -> Result<Grown>,
+}
+
+const fn definition<M: GrowthMethod>() -> Definition {
+    Definition {
+        name: M::NAME,
+        aliases: M::ALIASES,
+        paper: M::PAPER,
+        summary: M::SUMMARY,
+        joins: M::JOINS,
+        options: M::OPTIONS,
+        check: M::check,
+        copies: M::copies,
+        recorded: M::recorded,
+        promise: M::promise,
+        grow: |settings, parents| M::from_settings(settings).grow(parents),
+    }
+}
+
+static DEFINITIONS: [Definition; 6] = [
+    definition::<Fuse>(),
+    definition::<SelfFusion>(),
+    definition::<HyperClone>(),
+    definition::<Net2Net>(),
+    definition::<Lemon>(),
+    definition::<Stack>(),
+];
+
+impl Method {
+    /// All methods; the first is the default.
+    pub fn all() -> impl Iterator<Item = Method> {
+        DEFINITIONS.iter().map(Method)
+    }
+
+    /// The method of that name.
+    pub fn named(name: &str) -> Option<Method> {
+        Method::all().find(|method| method.name() == name)
+    }
+
+    /// See [`GrowthMethod::NAME`].
+    pub fn name(self) -> &'static str {
+        self.0.name
+    }
+
+    /// See [`GrowthMethod::ALIASES`].
+    pub fn aliases(self) -> &'static [&'static str] {
+        self.0.aliases
+    }
+
+    /// See [`GrowthMethod::PAPER`].
+    pub fn paper(self) -> Paper {
+        self.0.paper
+    }
+
+    /// See [`GrowthMethod::SUMMARY`].
+    pub fn summary(self) -> &'static str {
+        self.0.summary
+    }
+
+    /// See [`GrowthMethod::JOINS`].
+    pub fn joins(self) -> bool {
+        self.0.joins
+    }
+
+    /// Whether it takes this key of [`MethodSettings`].
+    pub fn takes(self, option: &str) -> bool {
+        self.0.options.contains(&option)
+    }
+
+    /// See [`GrowthMethod::promise`].
+    pub fn promise(self, plan: &FusionPlan) -> Promise {
+        (self.0.promise)(plan)
+    }
+
+    pub(super) fn check(self, settings: &MethodSettings) -> Result<(), SettingsError> {
+        (self.0.check)(settings)
+    }
+
+    pub(super) fn copies(self, settings: &MethodSettings) -> usize {
+        (self.0.copies)(settings)
+    }
+
+    pub(super) fn recorded(self, settings: &MethodSettings, plan: &FusionPlan) -> Recorded {
+        (self.0.recorded)(settings, plan)
+    }
+
+    pub(super) fn grow(self, settings: &MethodSettings, parents: &[FusionParent]) -> Result<Grown> {
+        (self.0.grow)(settings, parents)
+    }
+}
+
+impl Default for Method {
+    fn default() -> Self {
+        Method(&DEFINITIONS[0])
+    }
+}
+
+impl PartialEq for Method {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Method {}
+
+impl fmt::Debug for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Serialize for Method {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Method {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Method::named(&name).ok_or_else(|| {
+            let names: Vec<String> = Method::all().map(|method| format!("`{method}`")).collect();
+            let names = names.join(", ");
+            serde::de::Error::custom(format!("unknown variant `{name}`, expected one of {names}"))
+        })
+    }
+}

@@ -1,0 +1,130 @@
+//! Where a training keeps its checkpoints, and the lock on its directory.
+
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fusion_core::Error;
+
+use super::error::{Result, TrainError};
+
+/// Where a training keeps its checkpoints.
+pub enum Checkpoints {
+    /// Nowhere.
+    None,
+    /// In this directory, which only ever holds the newest.
+    Newest(PathBuf),
+    /// In a directory per step, such as `step-00000500`.
+    Steps {
+        /// The folder of these directories.
+        folder: PathBuf,
+        /// How many stay, the newest ones.
+        keep: usize,
+    },
+}
+
+impl Checkpoints {
+    /// A folder of checkpoints by step. Creates it, and removes checkpoints that a killed process left half written or
+    /// half deleted.
+    pub(super) fn by_step(folder: PathBuf, keep: usize) -> Result<Self> {
+        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        for (name, path) in entries(&folder)? {
+            if name.starts_with(".step-") {
+                fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
+            }
+        }
+        Ok(Checkpoints::Steps { folder, keep })
+    }
+
+    /// The directory for the checkpoint of a step, if there shall be one.
+    pub(super) fn path(&self, step: u64) -> Option<PathBuf> {
+        match self {
+            Checkpoints::None => None,
+            Checkpoints::Newest(path) => Some(path.clone()),
+            Checkpoints::Steps { folder, .. } => Some(folder.join(format!("step-{step:08}"))),
+        }
+    }
+
+    /// The newest checkpoint, if there is one.
+    pub(super) fn newest(&self) -> Result<Option<PathBuf>> {
+        match self {
+            Checkpoints::None => Ok(None),
+            Checkpoints::Newest(path) => Ok(path.exists().then(|| path.clone())),
+            Checkpoints::Steps { .. } => Ok(self.steps()?.last().and_then(|&step| self.path(step))),
+        }
+    }
+
+    /// The steps that have a checkpoint of their own, in order.
+    fn steps(&self) -> Result<Vec<u64>> {
+        let Checkpoints::Steps { folder, .. } = self else { return Ok(Vec::new()) };
+        let step = |(name, path): (String, PathBuf)| {
+            let step = name.strip_prefix("step-")?.parse().ok()?;
+            (Some(path) == self.path(step)).then_some(step)
+        };
+        let mut steps: Vec<u64> = entries(folder)?.into_iter().filter_map(step).collect();
+        steps.sort_unstable();
+        Ok(steps)
+    }
+
+    /// Removes checkpoints beyond the number to keep, oldest first. Each disappears at once: it is renamed first.
+    pub(super) fn prune(&self) -> Result<()> {
+        let Checkpoints::Steps { folder, keep } = self else { return Ok(()) };
+        let steps = self.steps()?;
+        for &step in steps.iter().take(steps.len().saturating_sub(*keep)) {
+            let path = folder.join(format!("step-{step:08}"));
+            let aside = folder.join(format!(".step-{step:08}.deleted"));
+            fs::rename(&path, &aside).map_err(Error::io("remove", &path))?;
+            fs::remove_dir_all(&aside).map_err(Error::io("remove", &aside))?;
+        }
+        Ok(())
+    }
+
+    /// Turns an error from reading a checkpoint, or a finished model, into advice.
+    pub(super) fn damaged(&self, checkpoint: &Path, error: TrainError) -> TrainError {
+        if matches!(error, TrainError::Version { .. }) {
+            return error;
+        }
+        let others = |step: &u64| self.path(*step).as_deref() != Some(checkpoint);
+        let earlier = self.steps().unwrap_or_default().into_iter().rfind(others);
+        let earlier = earlier.map_or("the beginning".into(), |step| format!("step {step}"));
+        TrainError::Damaged { checkpoint: checkpoint.into(), problem: error.to_string(), earlier }
+    }
+}
+
+/// Creates a directory and locks it as long as the file lives.
+pub(super) fn lock(directory: &Path) -> Result<File> {
+    fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
+    let path = directory.join("lock");
+    let mut options = File::options();
+    let file = options.read(true).write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(Error::io("open", &path))?;
+    let mut locked = file.try_lock();
+    // A process being started by another thread holds copies of all open files until it runs its program.
+    for _ in 0..20 {
+        if !matches!(locked, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+        locked = file.try_lock();
+    }
+    match locked {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(TrainError::Locked { directory: directory.into() }),
+        // Some network file systems have no locks. That should not keep anyone from training there.
+        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(file),
+        Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error).into()),
+    }
+}
+
+/// Names and paths of a directory's entries.
+fn entries(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let failed = |error| Error::io("read", directory)(error);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        // Names that are not UTF-8 are not this program's.
+        found.extend(entry.file_name().into_string().ok().map(|name| (name, entry.path())));
+    }
+    Ok(found)
+}

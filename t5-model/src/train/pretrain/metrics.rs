@@ -1,0 +1,177 @@
+//! `metrics.jsonl`: what a run measured, one JSON object per line.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use fusion_core::Error;
+use serde::{Deserialize, Serialize};
+
+use super::evaluate::EvaluationPoint;
+use crate::TrainStep;
+use crate::train::error::{Result, TrainError};
+use crate::train::regime::Progress;
+
+const FILE: &str = "metrics.jsonl";
+
+/// A line of `metrics.jsonl`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Metrics {
+    /// Means over the updates since the previous line.
+    Train {
+        /// The last of these updates.
+        step: u64,
+        /// Input and target tokens trained on so far.
+        tokens: u64,
+        /// Floating-point operations spent so far.
+        flops: f64,
+        /// Mean cross-entropy of the target tokens in nats, without z-loss.
+        loss: f64,
+        /// Share of the target tokens predicted right.
+        accuracy: f64,
+        /// Of all gradients together, before clipping.
+        gradient_norm: f64,
+        /// Of the last update.
+        learning_rate: f64,
+        /// Input and target tokens per second, without evaluations and checkpoints. The only value that differs from one
+        /// run to the next.
+        tokens_per_second: f64,
+    },
+    /// An evaluation.
+    Evaluation(EvaluationPoint),
+}
+
+impl Metrics {
+    pub(super) fn step(&self) -> u64 {
+        match *self {
+            Metrics::Train { step, .. } => step,
+            Metrics::Evaluation(point) => point.step,
+        }
+    }
+
+    /// What TensorBoard shows.
+    pub(super) fn scalars(&self) -> Vec<(&'static str, f64)> {
+        match *self {
+            Metrics::Train { loss, accuracy, gradient_norm, learning_rate, tokens_per_second, .. } => vec![
+                ("train/loss", loss),
+                ("train/accuracy", accuracy),
+                ("train/gradient_norm", gradient_norm),
+                ("train/learning_rate", learning_rate),
+                ("train/tokens_per_second", tokens_per_second),
+            ],
+            Metrics::Evaluation(point) => vec![("eval/loss", point.loss), ("eval/accuracy", point.accuracy)],
+        }
+    }
+}
+
+/// Sums over updates; a line of metrics gives their means.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Window {
+    pub updates: u64,
+    pub loss: f64,
+    pub correct: u64,
+    pub target_tokens: u64,
+    pub gradient_norm: f64,
+    /// Input and target tokens of this process's updates, and how long these took.
+    #[serde(skip)]
+    pub timed_tokens: u64,
+    #[serde(skip)]
+    pub seconds: f64,
+}
+
+impl Window {
+    /// `tokens` are inputs and targets.
+    pub fn add(&mut self, result: &TrainStep, tokens: u64, seconds: f64) {
+        self.updates += 1;
+        self.loss += result.loss * result.tokens as f64;
+        self.correct += result.correct;
+        self.target_tokens += result.tokens;
+        self.gradient_norm += result.gradient_norm;
+        self.timed_tokens += tokens;
+        self.seconds += seconds;
+    }
+
+    /// The means, if there was an update.
+    pub fn metrics(&self, progress: Progress, learning_rate: f64) -> Metrics {
+        let Progress { step, tokens, flops } = progress;
+        let target_tokens = self.target_tokens.max(1) as f64;
+        Metrics::Train {
+            step,
+            tokens,
+            flops,
+            loss: self.loss / target_tokens,
+            accuracy: self.correct as f64 / target_tokens,
+            gradient_norm: self.gradient_norm / self.updates.max(1) as f64,
+            learning_rate,
+            tokens_per_second: self.timed_tokens as f64 / self.seconds.max(1e-9),
+        }
+    }
+}
+
+/// Reads a run's metrics. An incomplete last line, left by a process that was killed, is ignored.
+///
+/// # Errors
+/// A file that cannot be read, or a line that is not [`Metrics`].
+pub fn read_metrics(run_directory: &Path) -> Result<Vec<Metrics>, TrainError> {
+    let path = run_directory.join(FILE);
+    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).enumerate();
+    let parse = |(number, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|error| TrainError::Metrics {
+            path: path.clone(),
+            line: number + 1,
+            problem: error.to_string(),
+        })
+    };
+    lines.map(parse).collect()
+}
+
+/// The file while a run appends to it.
+pub(super) struct MetricsFile {
+    path: PathBuf,
+    file: File,
+    lines: u64,
+}
+
+impl MetricsFile {
+    /// Opens the file with its first `lines` lines, or as many as there are, and drops what follows them.
+    pub fn open(run_directory: &Path, lines: u64) -> Result<Self> {
+        let path = run_directory.join(FILE);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(&path).map_err(Error::io("open", &path))?;
+        let mut reader = BufReader::new(file);
+        let (mut kept, mut length, mut line) = (0, 0, Vec::new());
+        while kept < lines {
+            line.clear();
+            let read = reader.read_until(b'\n', &mut line).map_err(Error::io("read", &path))?;
+            if line.last() != Some(&b'\n') {
+                break;
+            }
+            kept += 1;
+            length += read as u64;
+        }
+        let mut file = reader.into_inner();
+        file.set_len(length).map_err(Error::io("truncate", &path))?;
+        file.seek(SeekFrom::Start(length)).map_err(Error::io("read", &path))?;
+        Ok(MetricsFile { path, file, lines: kept })
+    }
+
+    /// How many lines there were when the file was opened.
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    pub fn append(&mut self, metrics: &Metrics) -> Result<()> {
+        let failed = |error| Error::io("write", &self.path)(error);
+        let mut line = serde_json::to_vec(metrics).map_err(|error| failed(error.into()))?;
+        line.push(b'\n');
+        Ok(self.file.write_all(&line).map_err(failed)?)
+    }
+
+    /// Returns when all lines are on disk.
+    pub fn sync(&self) -> Result<()> {
+        Ok(self.file.sync_data().map_err(Error::io("sync", &self.path))?)
+    }
+}

@@ -1,0 +1,172 @@
+//! Pretraining: what a run is given, and what it comes to.
+
+mod evaluate;
+mod metrics;
+mod regime;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use fusion_core::lineage::Lineage;
+use serde_json::{Map, Value};
+
+use self::metrics::MetricsFile;
+use self::regime::{Pretraining, PretrainingState};
+use super::checkpoints::{Checkpoints, lock};
+use super::error::{Result, TrainError};
+use super::identity::Identity;
+use super::regime::{Event, Progress, Regime, State};
+use super::snapshot::Saved;
+use super::training::{Job, Observer, OpenSession, Training};
+use crate::optimizer::OptimizerState;
+use crate::text::{self, DataPosition, SpanCorruptionStream, Tokenizer};
+use crate::{Dropout, T5Config, TensorBoard};
+
+pub use evaluate::{EvaluationPoint, evaluate};
+pub use metrics::{Metrics, read_metrics};
+pub use regime::OpenEvaluationText;
+pub use settings::Settings;
+
+/// Opens the training text at a position, in batches of [`Settings::micro_batch_size`].
+pub type OpenTrainingText<'a> = dyn FnMut(DataPosition) -> text::Result<SpanCorruptionStream> + 'a;
+
+/// What a pretraining tells its caller.
+pub type PretrainingEvent<'a> = Event<'a, EvaluationPoint>;
+
+/// A pretraining: everything that decides its result.
+pub struct Run<'a> {
+    /// Where the run lives; created if it does not exist.
+    pub directory: &'a Path,
+    /// How to train.
+    pub settings: &'a Settings,
+    /// The configuration of the model to start from.
+    pub config: &'a T5Config,
+    /// The lineage of the model to start from, with the hash of its weights unless they are random.
+    pub lineage: &'a Lineage,
+    /// The optimiser's state that comes with the model to start from, for [`Settings::carry_optimizer`].
+    pub carried: Option<&'a OptimizerState>,
+    /// Saved with the weights.
+    pub tokenizer: &'a Tokenizer,
+    /// What else decides the result: the names of the text's files and how they are cut, the seed of random weights. A run
+    /// whose checkpoints were made with other values is not continued; errors call them by these keys.
+    pub identity: BTreeMap<String, Value>,
+    /// Opens the model.
+    pub open_session: &'a mut OpenSession<'a>,
+    /// Opens the text to train on.
+    pub open_training_text: &'a mut OpenTrainingText<'a>,
+    /// Opens the held-out text.
+    pub open_evaluation_text: &'a mut OpenEvaluationText<'a>,
+}
+
+impl<'a> Run<'a> {
+    /// The optimiser's state to start with, if the settings ask for it.
+    fn carried(&self) -> Option<&'a OptimizerState> {
+        self.carried.filter(|_| self.settings.carry_optimizer)
+    }
+
+    /// What decides the result.
+    fn identity(&self) -> Identity {
+        let mut identity = self.settings.identity();
+        identity.insert("model", self.config.to_json());
+        identity.insert("model.weights", self.lineage.blake3.clone());
+        if let Some(carried) = self.carried() {
+            identity.insert("model.optimizer", carried.blake3());
+            identity.insert("model.optimizer.step", carried.step());
+        }
+        identity.insert("tokenizer", self.tokenizer.fingerprint());
+        let mut identity = identity.flattened();
+        identity.extend(&self.identity);
+        identity
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// False if it was stopped before its last step.
+    pub finished: bool,
+    /// `model/` if the run has finished, else its newest checkpoint.
+    pub checkpoint: PathBuf,
+    /// Updates of the weights.
+    pub step: u64,
+    /// Input and target tokens trained on.
+    pub tokens: u64,
+    /// Floating-point operations spent.
+    pub flops: f64,
+    /// One before the first update, then at intervals, and one at the end.
+    pub evaluations: Vec<EvaluationPoint>,
+}
+
+impl Outcome {
+    fn new(finished: bool, checkpoint: PathBuf, state: PretrainingState) -> Self {
+        let Progress { step, tokens, flops } = state.progress();
+        Outcome { finished, checkpoint, step, tokens, flops, evaluations: state.evaluations }
+    }
+}
+
+/// Trains until the last step, or until `stop` is set; then the update under way is finished and a checkpoint written.
+/// Continues where an earlier call in the same directory stopped; a run that has finished returns at once.
+///
+/// # Errors
+/// See [`TrainError`]; whatever happens, checkpoints written before stay whole.
+pub fn train(
+    run: Run<'_>,
+    observer: &mut Observer<'_, EvaluationPoint>,
+    stop: &AtomicBool,
+) -> Result<Outcome, TrainError> {
+    let settings = run.settings;
+    settings.validate()?;
+    if settings.carry_optimizer && run.carried.is_none() {
+        let problem = "the model to start from comes without an optimiser's state".into();
+        return Err(TrainError::Setting { key: "carry_optimizer", problem });
+    }
+    let _lock = lock(run.directory)?;
+    let (identity, carried) = (run.identity(), run.carried());
+    let checkpoints = Checkpoints::by_step(run.directory.join("checkpoints"), settings.keep_checkpoints)?;
+    let model = run.directory.join("model");
+    if model.exists() {
+        let saved = Saved::read(&model).map_err(|error| checkpoints.damaged(&model, error))?;
+        identity.check(&saved.identity, &model)?;
+        return Ok(Outcome::new(true, model, saved.state));
+    }
+    let job = Job {
+        steps: settings.steps,
+        evaluate_every: settings.evaluate_every,
+        evaluate_first: true,
+        checkpoint_every: settings.checkpoint_every,
+        log_every: settings.log_every,
+        optimizer: settings.optimizer,
+        carried,
+        clip_norm: settings.clip_norm(),
+        z_loss: settings.z_loss,
+        dropout: Dropout { rate: settings.dropout, seed: settings.seed },
+        checkpoints,
+        identity,
+        lineage: run.lineage,
+        record: Map::new(),
+        tokenizer: run.tokenizer,
+    };
+    let mut training: Training<'_, PretrainingState> = Training::open(job, run.open_session)?;
+    let state = &mut training.state;
+    let metrics = MetricsFile::open(run.directory, state.metrics_lines)?;
+    training.missing_metrics = state.metrics_lines - metrics.lines();
+    state.metrics_lines = metrics.lines();
+    let mut pretraining = Pretraining {
+        settings,
+        text: (run.open_training_text)(state.position)?,
+        open_evaluation_text: run.open_evaluation_text,
+        metrics,
+        board: TensorBoard::open(run.directory, state.progress().step)?,
+        stop,
+    };
+    let finished = training.run(&mut pretraining, observer, stop)?;
+    if !finished {
+        let checkpoint = training.checkpoint_of_step().unwrap_or_default();
+        return Ok(Outcome::new(false, checkpoint, training.state));
+    }
+    pretraining.sync()?;
+    training.save(&model, settings.keep_optimizer, observer)?;
+    Ok(Outcome::new(true, model, training.state))
+}

@@ -1,0 +1,158 @@
+//! How to pretrain.
+
+use serde::{Deserialize, Serialize};
+
+use crate::train::error::TrainError;
+use crate::train::identity::Identity;
+use crate::{Decay, Optimizer, Schedule};
+
+/// How to pretrain. The defaults are nanoT5's (T5-base 1.1 in 65,536 steps on one GPU).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Updates of the weights. With 0, the model is evaluated and saved as it is.
+    pub steps: u64,
+    /// Examples in an update.
+    pub batch_size: usize,
+    /// Examples on the device at a time, whose gradients are accumulated. Divides `batch_size`, which is the default.
+    pub micro_batch_size: Option<usize>,
+    /// How gradients become updates.
+    pub optimizer: Optimizer,
+    /// Whether to start with the optimiser's state that comes with the model.
+    pub carry_optimizer: bool,
+    /// The learning rate of each update.
+    pub schedule: Schedule,
+    /// The norm that all gradients together are scaled down to; 0 for none.
+    pub clip_norm: Option<f64>,
+    /// Factor of `log(Z)²` in the loss (T5X: 1e-4).
+    pub z_loss: f64,
+    /// The rate of dropout; T5 pretrains without.
+    pub dropout: f64,
+    /// The seed of dropout and, by convention, of the text's order and corruption.
+    pub seed: u64,
+    /// Updates between two evaluations. The model is always evaluated before the first update and after the last.
+    pub evaluate_every: u64,
+    /// The most batches in an evaluation.
+    pub evaluation_batches: u64,
+    /// Updates between two checkpoints.
+    pub checkpoint_every: u64,
+    /// How many checkpoints are kept, the newest ones.
+    pub keep_checkpoints: usize,
+    /// Updates between two lines of metrics, which average over them.
+    pub log_every: u64,
+    /// Whether the final model comes with the optimiser's state.
+    pub keep_optimizer: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let decay = Decay::Cosine { minimum: 1e-5 };
+        Settings {
+            steps: 65_536,
+            batch_size: 128,
+            micro_batch_size: None,
+            optimizer: Optimizer::adamw_scale(),
+            carry_optimizer: false,
+            schedule: Schedule { warm_up: 10_000, warm_up_from: 0.5, decay, ..Schedule::constant(2e-2) },
+            clip_norm: Some(1.0),
+            z_loss: 0.0,
+            dropout: 0.0,
+            seed: 0,
+            evaluate_every: 2_000,
+            evaluation_batches: 500,
+            checkpoint_every: 2_000,
+            keep_checkpoints: 2,
+            log_every: 100,
+            keep_optimizer: false,
+        }
+    }
+}
+
+/// More examples than anyone needs in an update; a batch is gathered before it is computed.
+const MAX_BATCH: usize = 1 << 20;
+
+impl Settings {
+    /// Settings that make no difference once a run has finished.
+    pub const NEUTRAL: &[&str] = &["checkpoint_every", "keep_checkpoints", "log_every"];
+
+    /// The settings that decide the weights.
+    pub(super) fn identity(&self) -> Identity {
+        let mut identity = Identity::of_settings(self, Self::NEUTRAL);
+        identity.remove("keep_optimizer"); // decides what is saved with them
+        identity.insert("micro_batch_size", self.micro_batch_size()); // given or not, it is the same
+        identity
+    }
+
+    /// Examples on the device at a time: the batch size of the training text's stream.
+    pub fn micro_batch_size(&self) -> usize {
+        self.micro_batch_size.unwrap_or(self.batch_size)
+    }
+
+    /// Micro-batches in an update.
+    pub(super) fn accumulation(&self) -> usize {
+        self.batch_size / self.micro_batch_size().max(1)
+    }
+
+    /// The norm to clip to, if any.
+    pub(super) fn clip_norm(&self) -> Option<f64> {
+        self.clip_norm.filter(|norm| *norm > 0.0)
+    }
+
+    /// Checks the settings, alone and together.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] for the first setting that cannot be used.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        let fail = |key: &'static str, problem: String| Err(TrainError::Setting { key, problem });
+        for (key, count) in [
+            ("batch_size", self.batch_size as u64),
+            ("micro_batch_size", self.micro_batch_size() as u64),
+            ("evaluate_every", self.evaluate_every),
+            ("evaluation_batches", self.evaluation_batches),
+            ("checkpoint_every", self.checkpoint_every),
+            ("keep_checkpoints", self.keep_checkpoints as u64),
+            ("log_every", self.log_every),
+        ] {
+            if count == 0 {
+                return fail(key, "it must be at least 1".into());
+            }
+        }
+        let (batch, micro) = (self.batch_size, self.micro_batch_size());
+        if batch > MAX_BATCH {
+            return fail("batch_size", format!("{batch} is more than {MAX_BATCH}"));
+        }
+        if !batch.is_multiple_of(micro) {
+            return fail("micro_batch_size", format!("{micro} does not divide batch_size {batch}"));
+        }
+        if let Some(problem) = self.optimizer.problem() {
+            return fail("optimizer", problem);
+        }
+        if let Some(problem) = self.schedule.problem() {
+            return fail("schedule", problem);
+        }
+        let cycle = self.steps.saturating_add(self.schedule.offset) / self.schedule.cycles;
+        if self.steps > 0 && self.schedule.warm_up >= cycle.max(1) {
+            let (warm_up, cycles) = (self.schedule.warm_up, self.schedule.cycles);
+            let problem = match cycles {
+                1 => format!("warm_up is {warm_up}, but there are {cycle} steps in all"),
+                _ => format!("warm_up is {warm_up}, but each of {cycles} cycles has {cycle} steps"),
+            };
+            return fail("schedule", problem);
+        }
+        let re_warm_up = self.schedule.re_warm_up;
+        if self.steps > 0 && re_warm_up >= self.steps {
+            let problem = format!("re_warm_up is {re_warm_up}, but there are {} steps in all", self.steps);
+            return fail("schedule", problem);
+        }
+        if self.clip_norm.is_some_and(|norm| !(norm >= 0.0 && norm.is_finite())) {
+            return fail("clip_norm", "it must be a positive number, or 0 for no clipping".into());
+        }
+        if !(self.z_loss >= 0.0 && self.z_loss.is_finite()) {
+            return fail("z_loss", format!("{} is not a number of at least 0", self.z_loss));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return fail("dropout", format!("{} is not a rate of at least 0 and below 1", self.dropout));
+        }
+        Ok(())
+    }
+}

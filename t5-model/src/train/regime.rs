@@ -1,0 +1,175 @@
+//! What one kind of training supplies to the loop that all of them share, and what the loop tells its caller.
+
+use std::path::Path;
+
+use fusion_core::lineage::{Lineage, Training as Record};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::error::{Intact, TrainError};
+use crate::{Batch, Session, TrainStep};
+
+/// One kind of training: which batches it trains on, at which learning rate, and how it measures the model.
+pub trait Regime {
+    /// Where such a training stands.
+    type State: State;
+    /// What an evaluation finds.
+    type Evaluation;
+    /// What can go wrong, including what can go wrong in the loop.
+    type Error: From<TrainError>;
+
+    /// The micro-batches of an update, counted from 1.
+    ///
+    /// # Errors
+    /// Data that cannot be read or does not suffice.
+    fn batches(&mut self, state: &mut Self::State, step: u64) -> Result<Vec<Batch>, Self::Error>;
+
+    /// The learning rate of an update, counted from 1.
+    fn learning_rate(&self, step: u64) -> f64;
+
+    /// Takes in what an update saw. `tokens` counts inputs and targets; `seconds` is how long it took.
+    fn updated(&mut self, state: &mut Self::State, result: &TrainStep, tokens: u64, seconds: f64);
+
+    /// Logs the updates since the last call, of which `state` has seen all.
+    ///
+    /// # Errors
+    /// A log that cannot be written.
+    fn log(&mut self, state: &mut Self::State) -> Result<(), Self::Error>;
+
+    /// Evaluates the model, records the results in `state` and returns them; `None` if it was stopped. `progress` is
+    /// told how much is done, and of how much.
+    ///
+    /// # Errors
+    /// Whatever keeps the model from being evaluated.
+    fn evaluate(
+        &mut self,
+        state: &mut Self::State,
+        session: &mut dyn Session,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Option<Vec<Self::Evaluation>>, Self::Error>;
+
+    /// Adds to an error of [`Regime::evaluate`] at which step it happened, and which checkpoint is intact.
+    fn evaluation_failed(&self, error: Self::Error, step: u64, intact: Intact) -> Self::Error {
+        let _ = (step, intact);
+        error
+    }
+
+    /// Whether the training ends after this evaluation, before its last step.
+    fn ends_early(&self, state: &Self::State) -> bool {
+        let _ = state;
+        false
+    }
+
+    /// What remains to be done with the model of the last step. False if it was stopped.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being done.
+    fn conclude(&mut self, session: &mut dyn Session) -> Result<bool, Self::Error> {
+        let _ = session;
+        Ok(true)
+    }
+
+    /// Waits until everything logged so far is on disk; a checkpoint that relies on it follows.
+    ///
+    /// # Errors
+    /// A disk that fails.
+    fn sync(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}
+
+/// Where a training stands after an update: what a checkpoint holds besides the model and the optimiser's moments.
+pub trait State: Clone + Default + PartialEq + Serialize + DeserializeOwned {
+    /// How far the training has come.
+    fn progress(&self) -> Progress;
+
+    /// Called by the loop after each update.
+    fn set_progress(&mut self, progress: Progress);
+
+    /// Whether the model of this step has been evaluated.
+    fn is_evaluated(&self) -> bool;
+}
+
+/// How far a training has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// Updates of the weights.
+    pub step: u64,
+    /// Input and target tokens trained on.
+    pub tokens: u64,
+    /// Floating-point operations spent.
+    pub flops: f64,
+}
+
+impl Progress {
+    /// The model's lineage after this training, given the lineage it started with. `other` is recorded beside the
+    /// training's length.
+    pub(super) fn lineage(self, start: &Lineage, other: &Map<String, Value>) -> Lineage {
+        let Progress { step: steps, tokens, flops } = self;
+        let mut lineage = start.clone();
+        if steps > 0 {
+            lineage.training.push(Record { steps, tokens, flops, other: other.clone() });
+        }
+        lineage
+    }
+}
+
+/// What a caller is told while it waits. `E` is an evaluation of this kind of training.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event<'a, E> {
+    /// Training continues from a checkpoint.
+    Resumed {
+        /// Its directory.
+        checkpoint: &'a Path,
+        /// Updates behind it.
+        step: u64,
+        /// Lines of metrics that were written before the checkpoint and are gone.
+        missing_metrics: u64,
+    },
+    /// One update is done.
+    Step {
+        /// Counted from 1.
+        step: u64,
+        /// Mean cross-entropy of the target tokens in nats, without z-loss.
+        loss: f64,
+        /// Share of the target tokens predicted right.
+        accuracy: f64,
+        /// Of all gradients together, before clipping.
+        gradient_norm: f64,
+        /// Of this update.
+        learning_rate: f64,
+        /// Input and target tokens of this update.
+        tokens: u64,
+        /// How long it took; a mean, if the device is asynchronous.
+        seconds: f64,
+    },
+    /// An evaluation is under way.
+    Evaluating {
+        /// Updates so far.
+        step: u64,
+        /// Examples evaluated so far.
+        done: usize,
+        /// All examples to evaluate.
+        of: usize,
+    },
+    /// An evaluation is complete.
+    Evaluated {
+        /// Updates so far.
+        step: u64,
+        /// What it found.
+        evaluation: &'a E,
+        /// How long all evaluations of this step took together.
+        seconds: f64,
+    },
+    /// A checkpoint is on disk.
+    CheckpointWritten {
+        /// Its directory.
+        path: &'a Path,
+        /// Updates behind it.
+        step: u64,
+        /// How long it took.
+        seconds: f64,
+    },
+}

@@ -1,0 +1,19 @@
+//! What sessions compute, on a backend of plain loops: the conformance suite, fused models, calibration, and optimiser state
+//! that a child takes over.
+
+mod calibrate;
+mod carry;
+mod conformance;
+mod fusion;
+mod goldens;
+#[path = "../minimal_backend/mod.rs"]
+mod minimal_backend;
+mod unfinished;
+
+use fusion_core::TensorSource;
+use t5_model::{Computation, Session, T5Config, backend};
+
+/// A session of the minimal backend.
+fn open(config: &T5Config, weights: &dyn TensorSource) -> Box<dyn Session> {
+    backend("minimal").unwrap().open(&Computation::on("cpu"), config, weights).unwrap()
+}

@@ -1,0 +1,40 @@
+//! `[models.NAME]` of a recipe.
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use t5_model::{FeedForward, T5Config};
+
+/// A new T5, in the words of Hugging Face's `config.json`. The vocabulary is the tokenizer's.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dimensions {
+    pub d_model: usize,
+    pub num_heads: usize,
+    pub d_kv: usize,
+    pub d_ff: usize,
+    /// Of the encoder, and of the decoder if it has no number of its own.
+    pub num_layers: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_decoder_layers: Option<usize>,
+    #[serde(default = "gated_gelu")]
+    pub feed_forward_proj: FeedForward,
+    #[serde(default)]
+    pub tie_word_embeddings: bool,
+}
+
+fn gated_gelu() -> FeedForward {
+    FeedForward::GatedGelu
+}
+
+impl Dimensions {
+    /// A T5 of these dimensions with so many rows in its embedding.
+    pub fn config(&self, vocabulary: usize) -> Result<T5Config> {
+        let mut config =
+            T5Config::v1_1(vocabulary, self.d_model, self.num_heads, self.d_kv, self.d_ff, self.num_layers);
+        config.set_num_decoder_layers(self.num_decoder_layers.unwrap_or(self.num_layers));
+        config.feed_forward_proj = self.feed_forward_proj;
+        config.tie_word_embeddings = self.tie_word_embeddings;
+        config.validate()?;
+        Ok(config)
+    }
+}

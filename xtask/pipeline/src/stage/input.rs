@@ -1,0 +1,76 @@
+//! Where a stage's input comes from.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::Watch;
+use crate::source::hub::HubName;
+use crate::source::{ModelPlace, fetch_model};
+
+/// A model or a tokenizer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Input {
+    /// The result of another stage.
+    Stage(String),
+    /// A directory or file.
+    Path(PathBuf),
+    /// A model on the Hugging Face Hub.
+    Hub(HubName),
+}
+
+/// What one stage can take from another.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Gives {
+    Tokenizer,
+    Model,
+}
+
+impl fmt::Display for Gives {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Gives::Tokenizer => "tokenizer",
+            Gives::Model => "model",
+        })
+    }
+}
+
+impl From<ModelPlace> for Input {
+    fn from(place: ModelPlace) -> Self {
+        match place {
+            ModelPlace::Directory(path) => Input::Path(path),
+            ModelPlace::Hub(model) => Input::Hub(model),
+        }
+    }
+}
+
+impl Input {
+    pub fn stage(&self) -> Option<&str> {
+        match self {
+            Input::Stage(name) => Some(name),
+            Input::Path(_) | Input::Hub(_) => None,
+        }
+    }
+
+    /// Where it lies, once it has been fetched; a stage's result has its place in a run.
+    pub fn path(&self, watch: &dyn Watch) -> Result<Option<PathBuf>> {
+        match self {
+            Input::Stage(_) => Ok(None),
+            Input::Path(path) => Ok(Some(path.clone())),
+            Input::Hub(model) => fetch_model(model, watch).map(Some),
+        }
+    }
+}
+
+impl fmt::Display for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Input::Stage(name) => f.write_str(name),
+            Input::Path(path) => write!(f, "{}", path.display()),
+            Input::Hub(model) => write!(f, "{model}"),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What a report shows of a stage.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use glue_eval::GlueReport;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use t5_model::train::EvaluationPoint;
+
+/// A finished stage of a run.
+pub struct Finished<'a> {
+    pub name: &'a str,
+    /// Stages and paths.
+    pub inputs: &'a [String],
+    pub directory: &'a Path,
+    /// As in `stage.json`.
+    pub result: &'a Value,
+}
+
+/// What a report shows of a stage.
+#[derive(Default)]
+pub struct Shown {
+    pub overview: Overview,
+    /// In a table of stages of this kind.
+    pub row: Option<Row>,
+    /// In GLUE's table.
+    pub glue: Option<GlueReport>,
+}
+
+/// A stage's numbers in the table of all stages.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Overview {
+    /// Of the model that it made.
+    pub parameters: Option<u64>,
+    pub steps: Option<u64>,
+    /// Input and target tokens that were trained on.
+    pub tokens: Option<u64>,
+    /// On held-out text.
+    pub loss: Option<f64>,
+    /// A share.
+    pub accuracy: Option<f64>,
+}
+
+/// A row of a table that stages of one kind share.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    pub title: &'static str,
+    /// Behind the stage's name.
+    pub header: &'static [&'static str],
+    pub cells: Vec<String>,
+}
+
+/// How a model became better, and what that took.
+pub struct Curve {
+    /// Floating-point operations behind the model that the training started from.
+    pub parents_flops: f64,
+    /// In order of steps.
+    pub evaluations: Vec<EvaluationPoint>,
+}
+
+impl Finished<'_> {
+    pub fn result<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_value(self.result.clone())
+            .with_context(|| format!("the result of stage {:?} is damaged", self.name))
+    }
+}
+
+impl Shown {
+    /// The number of parameters, if the result has one, and nothing else.
+    pub fn parameters(finished: &Finished<'_>) -> Result<Shown> {
+        let parameters = finished.result.get("parameters").and_then(Value::as_u64);
+        Ok(Shown { overview: Overview { parameters, ..Overview::default() }, ..Shown::default() })
+    }
+}
