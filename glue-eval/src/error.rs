@@ -21,7 +21,12 @@ pub enum GlueError {
     #[error("{}{place}: {problem}", path.display())]
     Row { path: PathBuf, place: Place, problem: RowProblem },
 
+    /// The feature `parquet` of this crate is off.
+    #[error("{}: this program was built without parquet", path.display())]
+    NoParquet { path: PathBuf },
+
     /// A file that is damaged, or not a Parquet file.
+    #[cfg(feature = "parquet")]
     #[error("{}: not an intact Parquet file: {source}", path.display())]
     Parquet { path: PathBuf, source: parquet::errors::ParquetError },
 
@@ -30,6 +35,7 @@ pub enum GlueError {
     MissingColumn { path: PathBuf, column: &'static str, found: Vec<String> },
 
     /// A column of the wrong type.
+    #[cfg(feature = "parquet")]
     #[error("{}: column {column:?} holds {found}, {expected} are expected", path.display())]
     ColumnType { path: PathBuf, column: &'static str, found: String, expected: &'static str },
 

@@ -3,6 +3,7 @@
 //! (`cola/train-00000-of-00001.parquet`).
 
 mod example;
+#[cfg(feature = "parquet")]
 mod parquet;
 mod split;
 mod tsv;
@@ -151,4 +152,16 @@ pub(crate) fn read_rows(
         }
     }
     Ok(())
+}
+
+#[cfg(not(feature = "parquet"))]
+mod parquet {
+    use super::{Example, GlueError, Place, RowProblem, RowsOf};
+
+    pub fn read_rows(
+        file: &RowsOf<'_>,
+        _: &mut dyn FnMut(Place, Result<Example, RowProblem>) -> Result<(), GlueError>,
+    ) -> Result<(), GlueError> {
+        Err(GlueError::NoParquet { path: file.path.to_owned() })
+    }
 }

@@ -14,7 +14,7 @@ use pipeline::stage::{Forecast, Stage};
 use t5_model::backend;
 
 use crate::cli::compute::ComputeArguments;
-use crate::dev::build;
+use crate::dev::feature;
 use crate::terminal::output::print;
 use crate::terminal::{Asked, Terminal, interrupt, with_advice};
 
@@ -110,7 +110,7 @@ fn dry_run<'a>(
         notes.extend(changes.chain(warnings));
     }
     table.drop_empty("memory");
-    if build::is_missing(name, Some(&how.device)) {
+    if feature::missing_for(name, Some(&how.device)).is_some() {
         notes += &format!("the memory on {} is not known: {name} is not compiled in\n", how.device);
     }
     print(&format!("{}{}{notes}", table.text(), if notes.is_empty() { "" } else { "\n" }))
