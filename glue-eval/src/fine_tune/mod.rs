@@ -13,11 +13,10 @@ use std::sync::atomic::AtomicBool;
 
 use fusion_core::lineage::Lineage;
 use serde_json::{Value, json};
-use t5_model::Dropout;
 use t5_model::text::Tokenizer;
-use t5_model::train::{Checkpoints, Event, Identity, Job, OpenSession, Standing, Training};
+use t5_model::train::{Checkpoints, Event, Identity, Job, OpenSession, Standing, TrainError, Training};
+use t5_model::{Dropout, TensorBoard};
 
-use self::directory::Directory;
 use self::examples::Examples;
 use self::regime::{Measured, Tuning};
 use self::sampling::EpochOrder;
@@ -102,9 +101,8 @@ impl FineTuning<'_> {
         let settings = self.settings;
         settings.check()?;
         let identity = self.identity();
-        let mut directory = self.keep.as_ref().map(Directory::create).transpose()?;
-        if let Some(directory) = &directory
-            && let Some(reports) = directory.finished(&identity)?
+        if let Some(keep) = self.keep
+            && let Some(reports) = keep.finished(&identity)?
         {
             return Ok(Some(reports));
         }
@@ -129,16 +127,15 @@ impl FineTuning<'_> {
             clip_norm: settings.clip_norm,
             z_loss: settings.z_loss,
             dropout: Dropout { rate: settings.dropout, seed: self.seed },
-            checkpoints: directory.as_ref().map_or(Checkpoints::None, Directory::checkpoints),
+            checkpoints: self.keep.as_ref().map_or(Checkpoints::None, Keep::checkpoints),
             identity: identity.clone(),
             lineage: self.lineage,
             record: [("glue".to_owned(), json!(tasks))].into_iter().collect(),
             tokenizer: self.tokenizer,
         };
         let begin = |at: &mut Standing<Measured>| {
-            if let Some(directory) = &mut directory {
-                directory.begin_curves(at.progress.step)?;
-            }
+            let board = |keep: Keep<'_>| TensorBoard::open(keep.directory, at.progress.step);
+            let curves = self.keep.map(board).transpose().map_err(TrainError::from)?;
             let answering = Answering {
                 encoder,
                 scoring: settings.score,
@@ -146,7 +143,7 @@ impl FineTuning<'_> {
                 stop,
             };
             let order = EpochOrder::new(examples.train.len(), self.seed);
-            Ok(Tuning { tasks: self.tasks, settings, examples, order, answering, directory })
+            Ok(Tuning { tasks: self.tasks, settings, examples, order, answering, keep: self.keep, curves })
         };
         let observer = &mut |event: Event<'_, TaskScore>| progress(Progress::Training(event));
         let mut training = Training::open(job, open, begin, observer, stop)?;
@@ -159,12 +156,12 @@ impl FineTuning<'_> {
             let evaluations = training.at.measured.evaluations(data.task).to_vec();
             reports.extend(TaskReport::new(data.task, evaluations, examples.clone(), data.skipped));
         }
-        if let Some(directory) = &tuning.directory {
+        if let Some(keep) = self.keep {
             if settings.save_models {
                 let state = json!({ "step": training.at.progress.step });
-                training.save_with(&state, &directory.model(), false)?;
+                training.save_with(&state, &keep.model(), false)?;
             }
-            directory.finish(identity, &reports)?;
+            keep.finish(identity, &reports)?;
         }
         Ok(Some(reports))
     }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use t5_model::train::{Regime, Standing};
-use t5_model::{Batch, Session, TrainStep};
+use t5_model::train::{Regime, Standing, TrainError};
+use t5_model::{Batch, Session, TensorBoard, TrainStep};
 
-use super::directory::Directory;
+use super::directory::Keep;
 use super::examples::Examples;
 use super::outcome::{StepScore, best};
 use super::sampling::EpochOrder;
@@ -71,10 +71,19 @@ pub(super) struct Tuning<'a> {
     pub examples: Examples<'a>,
     pub order: EpochOrder,
     pub answering: Answering<'a>,
-    pub directory: Option<Directory<'a>>,
+    pub keep: Option<Keep<'a>>,
+    pub curves: Option<TensorBoard>,
 }
 
 impl Tuning<'_> {
+    /// Adds points to the curves, if there are any.
+    fn curve(&mut self, step: u64, points: impl IntoIterator<Item = (String, f64)>) -> Result<(), GlueError> {
+        let points: Vec<_> = points.into_iter().collect();
+        let (Some(curves), false) = (&mut self.curves, points.is_empty()) else { return Ok(()) };
+        let points = points.iter().map(|(name, value)| (name.as_str(), *value));
+        Ok(curves.append(step, points).map_err(TrainError::from)?)
+    }
+
     /// Answers to each of a task's sets; `None` if it was stopped.
     fn answers(
         &self,
@@ -87,10 +96,10 @@ impl Tuning<'_> {
 
     /// Answers a task's test sets for GLUE's server, if asked to at this step. False if it was stopped meanwhile.
     fn submit(&self, at: AtStep, session: &mut dyn Session, test: &[Prompts<'_>]) -> Result<bool, GlueError> {
-        let wanted = self.directory.as_ref().filter(|_| self.settings.submission == Some(at));
-        let Some(directory) = wanted else { return Ok(true) };
+        let wanted = self.keep.filter(|_| self.settings.submission == Some(at));
+        let Some(keep) = wanted else { return Ok(true) };
         match self.answers(session, test, &mut |_| {})? {
-            Some(sets) => directory.submission(test, &sets).map(|()| true),
+            Some(sets) => keep.submission(test, &sets).map(|()| true),
             None => Ok(false),
         }
     }
@@ -120,12 +129,8 @@ impl Regime for Tuning<'_> {
     }
 
     fn log(&mut self, at: &mut Standing<Measured>) -> Result<(), GlueError> {
-        match (&mut self.directory, at.measured.since_log.take()) {
-            (Some(directory), Some(loss)) => {
-                directory.curves(at.progress.step, &[("train/loss".to_owned(), loss)])
-            }
-            _ => Ok(()),
-        }
+        let loss = at.measured.since_log.take().map(|loss| ("train/loss".to_owned(), loss));
+        self.curve(at.progress.step, loss)
     }
 
     fn is_evaluated(&self, at: &Standing<Measured>) -> bool {
@@ -153,10 +158,10 @@ impl Regime for Tuning<'_> {
             let mut score = TaskScore::new(data.task, &sets);
             score.add_intervals(&sets, self.settings.bootstrap);
             let best = at.measured.would_be_best(&score);
-            if let Some(directory) = &self.directory {
-                directory.predictions(AtStep::Last, dev, &sets)?;
+            if let Some(keep) = self.keep {
+                keep.predictions(AtStep::Last, dev, &sets)?;
                 if best {
-                    directory.predictions(AtStep::Best, dev, &sets)?;
+                    keep.predictions(AtStep::Best, dev, &sets)?;
                 }
             }
             if best && !self.submit(AtStep::Best, session, test)? {
@@ -166,9 +171,7 @@ impl Regime for Tuning<'_> {
         }
         let (step, train_loss) = (at.progress.step, at.measured.since_evaluation.take());
         for score in &scores {
-            if let Some(directory) = &mut self.directory {
-                directory.curves(step, &curves(score))?;
-            }
+            self.curve(step, curves(score))?;
             let score = StepScore { step, train_loss, score: score.clone() };
             at.measured.evaluations.entry(score.score.task).or_default().push(score);
         }

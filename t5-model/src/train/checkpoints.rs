@@ -37,7 +37,7 @@ impl Checkpoints {
         Ok(Checkpoints::Steps { folder, keep })
     }
 
-    /// The directory for the checkpoint of a step, if there shall be one.
+    /// The directory for the checkpoint of a step, if checkpoints are kept.
     pub(super) fn path(&self, step: u64) -> Option<PathBuf> {
         match self {
             Checkpoints::None => None,

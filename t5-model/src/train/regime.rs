@@ -114,8 +114,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// The model's lineage after this training, given the lineage it started with. `other` is recorded beside the
-    /// training's length.
+    /// The model's lineage after this training, given the lineage it started with. `other` is recorded with
+    /// the training's length.
     pub(super) fn lineage(self, start: &Lineage, other: &Map<String, Value>) -> Lineage {
         let Progress { step: steps, tokens, flops, .. } = self;
         let mut lineage = start.clone();

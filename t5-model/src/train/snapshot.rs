@@ -1,4 +1,4 @@
-//! A checkpoint of a training: a model, and what it takes to go on with it.
+//! A checkpoint of a training: a model, and what it takes to continue training it.
 
 use std::path::Path;
 
@@ -32,7 +32,7 @@ struct File<S> {
     optimizer_blake3: Option<String>,
 }
 
-/// What is saved beside the session's own weights and moments.
+/// What is saved with the session's own weights and moments.
 pub(super) struct Snapshot<'a, S> {
     /// Where the training stands; becomes part of `training_state.json`, as does `identity`.
     pub state: &'a S,

@@ -171,7 +171,7 @@ fn says_when_metrics_are_gone() {
     assert_eq!(result(&trial, outcome).metrics, UNINTERRUPTED.metrics[2..]);
 }
 
-/// A run that goes on with another's optimiser state does so once, however often it is interrupted.
+/// A run that starts with another's optimiser state loads it once, however often it is interrupted.
 #[test]
 fn stopped_after_any_update_with_a_carried_state() {
     let mut earlier = trial();

@@ -198,7 +198,7 @@ pub struct Trial {
     pub carried: Option<OptimizerState>,
     pub identity: BTreeMap<String, Value>,
     pub fault: Option<Fault>,
-    /// Whether the device goes on by itself.
+    /// Whether the device is asynchronous.
     pub asynchronous: bool,
     /// Events so far, of all calls, without times and places.
     pub events: Vec<String>,
