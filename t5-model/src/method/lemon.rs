@@ -8,6 +8,7 @@ use crate::Result;
 /// The method's options.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lemon {
+    /// The sizes to grow to.
     pub widths: Widths,
     /// Of the choice of features, and of the shares.
     pub seed: u64,

@@ -9,9 +9,11 @@ use crate::{Result, parameter_table};
 /// The method's options.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Net2Net {
+    /// The sizes to grow to.
     pub widths: Widths,
     /// Of the choice of features.
     pub seed: u64,
+    /// Noise that tells copies apart, and its seed.
     pub noise: Option<(StandardDeviation, u64)>,
 }
 

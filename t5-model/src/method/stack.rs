@@ -49,7 +49,9 @@ pub enum NewBlocks {
 pub struct Stack {
     /// What the numbers of encoder and decoder blocks are multiplied by.
     pub times: usize,
+    /// Where the copies go.
     pub arrangement: Arrangement,
+    /// What the copies do at first.
     pub new_blocks: NewBlocks,
 }
 
