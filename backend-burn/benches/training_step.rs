@@ -1,6 +1,7 @@
 //! A training step on the CPU: forward, backward and AdamW, f32.
 //!
-//! This finds small changes; `cargo xtask bench train` compares the backends with each other and with transformers.
+//! This finds small changes; `cargo xtask bench train` compares the backends with each other and with
+//! transformers.
 
 use std::slice::from_ref;
 

@@ -6,8 +6,8 @@ use t5_model::backend::{CrossEntropy, LossSums};
 /// Logits that exist at once.
 const LOGITS: usize = 1 << 24;
 
-/// The sums over rows of `x` `[rows, features]`, and the gradients of `x` and of `head` `[vocabulary, features]` if they are
-/// `wanted`. None of it is recorded.
+/// The sums over rows of `x` `[rows, features]`, and the gradients of `x` and of `head` `[vocabulary,
+/// features]` if they are `wanted`. None of it is recorded.
 pub fn cross_entropy(
     x: Tensor<2>,
     head: Tensor<2>,

@@ -1,5 +1,5 @@
-//! The burn framework as a backend: flex on the CPU with T5's operations as fused kernels, and burn's own operations, in f32 or
-//! bf16, on every other device.
+//! The burn framework as a backend: flex on the CPU with T5's operations as fused kernels, and burn's own
+//! operations, in f32 or bf16, on every other device.
 
 mod cross_entropy;
 mod flex;

@@ -1,6 +1,6 @@
-//! T5 in burn's own operations, on any of its devices. On the CPU the fused kernels are faster; there this is what they
-//! are checked against. The residual stream, norms, softmax and the loss are f32; between them activations have the type that is
-//! computed in.
+//! T5 in burn's own operations, on any of its devices. On the CPU the fused kernels are faster; there this is
+//! what they are checked against. The residual stream, norms, softmax and the loss are f32; between them
+//! activations have the type that is computed in.
 
 use burn::tensor::activation::{relu, softmax};
 use burn::tensor::{Bool, DType, Device, FloatDType, Gradients, Int, Tensor, TensorData};
@@ -83,8 +83,8 @@ fn host<const D: usize>(tensor: &Tensor<D>, shape: Vec<usize>) -> HostTensor {
     HostTensor { shape, data }
 }
 
-/// The same matrix, row by row in memory. GPUs keep what follows from a transposed gradient transposed, up to the weights, whose
-/// products are then summed in another order than after a checkpoint.
+/// The same matrix, row by row in memory. GPUs keep what follows from a transposed gradient transposed, up to
+/// the weights, whose products are then summed in another order than after a checkpoint.
 fn row_by_row(matrix: Tensor<2>) -> Tensor<2> {
     let shape = matrix.dims();
     matrix.reshape([shape[0] * shape[1]]).reshape(shape)

@@ -1,4 +1,5 @@
-//! What training on the fused kernels comes to: the same as on burn's own operations, and on any number of threads.
+//! What training on the fused kernels comes to: the same as on burn's own operations, and on any number of
+//! threads.
 
 use backend_burn as _;
 use fusion_core::{HostTensor, TensorSource};
@@ -16,8 +17,8 @@ fn relative_error(found: &HostTensor, expected: &HostTensor) -> f64 {
     f64::from(difference / largest(&mut expected.data.iter().copied()))
 }
 
-/// Two updates with dropout, gradient accumulation, clipping and z-loss, in groups of unequal width: the fused kernels
-/// against burn's own operations and gradients.
+/// Two updates with dropout, gradient accumulation, clipping and z-loss, in groups of unequal width: the
+/// fused kernels against burn's own operations and gradients.
 #[test]
 fn training_is_the_same_with_fused_and_plain_operations() {
     for (gated, tied) in [(true, false), (false, true)] {

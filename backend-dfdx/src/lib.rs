@@ -1,4 +1,5 @@
-//! The dfdx framework as a backend: its tensors, gradients and tape, with T5's operations as fused kernels, on the CPU.
+//! The dfdx framework as a backend: its tensors, gradients and tape, with T5's operations as fused kernels,
+//! on the CPU.
 
 mod operations;
 mod plan;

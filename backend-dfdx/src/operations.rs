@@ -1,5 +1,5 @@
-//! T5's operations on dfdx's tensors and tape, computed by this workspace's kernels. Matrix products too: with dfdx's own, of
-//! an older `gemm`, a training step takes 1.8 times as long.
+//! T5's operations on dfdx's tensors and tape, computed by this workspace's kernels. Matrix products too:
+//! with dfdx's own, of an older `gemm`, a training step takes 1.8 times as long.
 
 use dfdx::prelude::*;
 use fusion_core::HostTensor;

@@ -1,9 +1,9 @@
 //! Records operations on dfdx's tape.
 //!
-//! In dfdx a tape belongs to one tensor and moves on with it, which suits a chain of layers. T5 branches everywhere:
-//! residuals, queries, keys and values of one input, an encoder that each block of the decoder sees. So tensors carry no tape,
-//! and every operation appends its backward to the one that is here: parents come before their children, whichever way the
-//! graph branches, and nothing needs to be merged.
+//! In dfdx a tape belongs to one tensor and moves on with it, which suits a chain of layers. T5 branches
+//! everywhere: residuals, queries, keys and values of one input, an encoder that each block of the decoder
+//! sees. So tensors carry no tape, and every operation appends its backward to the one that is here: parents
+//! come before their children, whichever way the graph branches, and nothing needs to be merged.
 
 use std::cell::RefCell;
 use std::mem::take;
@@ -29,8 +29,8 @@ impl Recorder {
         self.tape.borrow().is_some()
     }
 
-    /// Records that something was computed from `parents`, whose gradients `backward` makes of the result's. They add up, also
-    /// where two parents are the same tensor. Does nothing when not recording.
+    /// Records that something was computed from `parents`, whose gradients `backward` makes of the result's.
+    /// They add up, also where two parents are the same tensor. Does nothing when not recording.
     pub fn append<S: Shape, const N: usize>(
         &self,
         parents: [&Slot; N],

@@ -12,8 +12,8 @@ pub type Slot = Tensor<(usize,), f32, Cpu>;
 #[derive(Clone)]
 pub struct Node<S: Shape> {
     pub tensor: Tensor<S, f32, Cpu>,
-    /// Whose gradient is this tensor's. Under `tensor` itself, dfdx would file zeros of its size to add gradients to; where
-    /// there are none, the first gradient that comes is filed as it is.
+    /// Whose gradient is this tensor's. Under `tensor` itself, dfdx would file zeros of its size to add
+    /// gradients to; where there are none, the first gradient that comes is filed as it is.
     pub gradient: Slot,
 }
 

@@ -1,4 +1,5 @@
-//! T5's position bias, per distance (for our CUDA kernels) or per pair of positions (for libtorch operations).
+//! T5's position bias, per distance (for our CUDA kernels) or per pair of positions (for libtorch
+//! operations).
 
 use std::cell::OnceCell;
 
@@ -30,7 +31,8 @@ impl Bias {
         self.of_pairs.get_or_init(|| self.look_up(ops, ids, &[*query as i64, *key as i64]))
     }
 
-    /// `[heads, query + key - 1]`, indexed by `key - query + queries - 1`. None if the bias is not a function of the distance.
+    /// `[heads, query + key - 1]`, indexed by `key - query + queries - 1`. None if the bias is not a function
+    /// of the distance.
     pub fn of_distances(&self, ops: &TchOps) -> Option<&Node> {
         let of_distances = self.of_distances.get_or_init(|| {
             let ids = self.buckets_of_distances()?;

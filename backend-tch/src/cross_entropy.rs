@@ -10,7 +10,8 @@ use crate::tensor::{matmul, numbers};
 /// Logits that exist at once.
 const LOGITS: usize = 1 << 21;
 
-/// The sums over rows, and the gradients of `x` (in its shape) and of `head`; empty ones if they are not `wanted`.
+/// The sums over rows, and the gradients of `x` (in its shape) and of `head`; empty ones if they are not
+/// `wanted`.
 pub fn cross_entropy(
     ops: &TchOps,
     x: &Tensor,

@@ -1,9 +1,9 @@
 //! libtorch as a backend, on CPUs and CUDA GPUs, in f32 and bf16.
 //!
-//! Products are libtorch's on every device. On GPUs, norms, attention, activations, loss and AdamW are kernels of our own
-//! (`cuda`); on CPUs, and on GPUs that cannot run those, they are libtorch's operations. Gradients are written out, on
-//! [`t5_model::backend::Tape`]: libtorch's own autograd has no operation for head and loss without all logits or for grouped norms, and
-//! keeps more than T5's operations need.
+//! Products are libtorch's on every device. On GPUs, norms, attention, activations, loss and AdamW are
+//! kernels of our own (`cuda`); on CPUs, and on GPUs that cannot run those, they are libtorch's operations.
+//! Gradients are written out, on [`t5_model::backend::Tape`]: libtorch's own autograd has no operation for
+//! head and loss without all logits or for grouped norms, and keeps more than T5's operations need.
 
 mod attention;
 mod bias;

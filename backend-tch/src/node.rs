@@ -15,7 +15,8 @@ pub struct Node {
 
 enum Value {
     Known(Tensor),
-    /// A sum that has not been computed: f32 plus the precision of matrix products. The next norm computes it in the same pass.
+    /// A sum that has not been computed: f32 plus the precision of matrix products. The next norm computes it
+    /// in the same pass.
     Sum(Tensor, Tensor),
 }
 

@@ -1,4 +1,5 @@
-//! RMSNorm: our CUDA kernel on GPUs, the host kernel on CPUs, libtorch operations on GPUs that cannot run ours.
+//! RMSNorm: our CUDA kernel on GPUs, the host kernel on CPUs, libtorch operations on GPUs that cannot run
+//! ours.
 
 use std::rc::Rc;
 

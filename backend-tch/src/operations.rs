@@ -1,5 +1,5 @@
-//! T5's operations in libtorch's, and in kernels of our own on a GPU. The residual stream and all norms are f32; between them
-//! activations have the type that is computed in.
+//! T5's operations in libtorch's, and in kernels of our own on a GPU. The residual stream and all norms are
+//! f32; between them activations have the type that is computed in.
 
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
@@ -417,7 +417,8 @@ impl Ops for TchOps {
     }
 }
 
-/// The gradient of all features from those of their parts, which lie side by side if kernels of our own wrote them.
+/// The gradient of all features from those of their parts, which lie side by side if kernels of our own wrote
+/// them.
 fn whole_gradient(
     parts: impl IntoIterator<Item = Option<Tensor>>,
     size: &[i64],

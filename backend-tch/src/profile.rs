@@ -11,8 +11,8 @@ unsafe extern "C" {
     );
 }
 
-/// Operation counts by name, such as `aten::mm`. They are counted for the whole process, so only one [`Operations::of`] may run at
-/// a time.
+/// Operation counts by name, such as `aten::mm`. They are counted for the whole process, so only one
+/// [`Operations::of`] may run at a time.
 #[derive(Clone, Debug, Default)]
 pub struct Operations(BTreeMap<String, u64>);
 

@@ -78,8 +78,8 @@ pub fn elements_mut(tensor: &mut Tensor) -> Option<&mut [f32]> {
 
 /// The matrix product of the last two dimensions, in the type of both.
 ///
-/// libtorch multiplies bf16 by oneDNN on CPUs that have the instructions, and by naive loops, a hundred times slower, on
-/// others; there the same product, rounded once, comes from f32.
+/// libtorch multiplies bf16 by oneDNN on CPUs that have the instructions, and by naive loops, a hundred times
+/// slower, on others; there the same product, rounded once, comes from f32.
 pub fn matmul(a: &Tensor, b: &Tensor) -> Tensor {
     if a.kind() == Kind::BFloat16 && a.device() == Device::Cpu && !cpu_multiplies_bf16() {
         return a.to_kind(Kind::Float).matmul(&b.to_kind(Kind::Float)).to_kind(Kind::BFloat16);

@@ -3,7 +3,8 @@
 use backend_tch::Operations;
 use t5_model::{Batch, Computation, Dropout, Optimizer, Precision, T5Config, Update, backend, initialize};
 
-/// The paper's T5-Small. What counts does not depend on the lengths, but for head and loss, whose logits come in pieces.
+/// The paper's T5-Small. What counts does not depend on the lengths, but for head and loss, whose logits come
+/// in pieces.
 #[test]
 fn a_step_of_t5_small() {
     let config = T5Config::v1_1(32_128, 512, 6, 64, 1024, 8);

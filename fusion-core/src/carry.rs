@@ -1,6 +1,6 @@
-//! What an optimiser remembers of gradients, carried from parents to their child. The child's gradient in a place is a known
-//! multiple of the parent's, [`Placement::gradient`](crate::plan::Placement::gradient), so its running means and those of its
-//! squares are too. Which means an optimiser keeps is its own business.
+//! Carries an optimiser's memory of gradients from parents to their child. The child's gradient in a place is a known
+//! multiple of the parent's, [`Placement::gradient`](crate::plan::Placement::gradient), and so are the running means of the
+//! gradient and of its squares. Which of these an optimiser keeps is up to the caller.
 
 use crate::plan::geometry::{Geometry, Segment};
 use crate::plan::{FusionPlan, PlannedParam};
@@ -11,12 +11,19 @@ use crate::{Error, HostTensor, Result};
 pub enum Squares {
     /// One for each element.
     Elements(HostTensor),
-    /// Of a matrix: the means over each row and over each column, and over all rows. That of an element is
-    /// `row · column / mean` (Adafactor, arXiv 1804.04235).
-    Factors { rows: Vec<f32>, columns: Vec<f32>, mean: f64 },
+    /// Those of a matrix, factored: an element's is `row · column / mean` (Adafactor, arXiv 1804.04235).
+    Factors {
+        /// The mean over each row.
+        rows: Vec<f32>,
+        /// The mean over each column.
+        columns: Vec<f32>,
+        /// The mean over all rows.
+        mean: f64,
+    },
 }
 
 impl Squares {
+    /// Factored squares, from the means over each row and over each column.
     pub fn factors(rows: Vec<f32>, columns: Vec<f32>) -> Self {
         let mean = rows.iter().map(|row| f64::from(*row)).sum::<f64>() / rows.len() as f64;
         Squares::Factors { rows, columns, mean }
@@ -29,7 +36,7 @@ impl Squares {
         }
     }
 
-    /// The elements from one on, in its row.
+    /// The elements of a run that starts at `first` and stays in its row.
     fn run(&self, first: usize, len: usize) -> Box<dyn Iterator<Item = f64> + '_> {
         match self {
             Squares::Elements(tensor) => Box::new(tensor.data[first..][..len].iter().map(|v| f64::from(*v))),
@@ -42,22 +49,23 @@ impl Squares {
     }
 }
 
-/// The squares of the gradients of cross-connections, of which no parent knows.
+/// What to assume of the squares of the gradients of cross-connections, which no parent has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CrossSquares {
-    /// None were seen.
+    /// Zero, as if there had been no gradient.
     Zero,
-    /// Of matrices, what factors would say that agree with each parent's in its own place: a gradient is a sum of products of
-    /// what flows back into a row and what flowed into a column. Zero where a row or column is an absent parent's.
+    /// For matrices, what factors that agree with each parent's in its own place would predict: a gradient is a sum of
+    /// products of what flows back into a row and what flowed into a column. Zero where the row or the column belongs to
+    /// an absent parent.
     Estimated,
 }
 
-/// How a parameter's gradients come from those of its sources.
+/// Derives what is known of a parameter's gradients from what is known of its sources'.
 pub struct Carry<'a> {
     plan: &'a FusionPlan,
     param: &'a PlannedParam,
     geometry: Geometry,
-    /// Of each placement, the gradient in units of the source's, and the share where it is averaged with others.
+    /// For each placement, the gradient in units of the source's, and its share if it is averaged with others.
     gradients: Vec<(f64, f64)>,
 }
 
@@ -71,8 +79,8 @@ struct Line {
 }
 
 impl Line {
-    /// The line's factor in the elements that no parent has. Within a place, where `places / count` is its mean, the
-    /// product of a row's and a column's is `row · column / mean`.
+    /// The line's factor for the elements that no parent has. Within a place, whose mean is `places / count`, the product
+    /// of a row's and a column's factor is `row · column / mean`.
     fn factor(&self) -> f64 {
         if self.places > 0.0 { self.sum / (self.count as f64 * self.places).sqrt() } else { 0.0 }
     }
@@ -97,7 +105,7 @@ impl<'a> Carry<'a> {
         Ok(Carry { plan, param, geometry: Geometry::new(param).with_all_cross(), gradients })
     }
 
-    /// The running mean of the gradient, from those of the placements' sources. Zero in cross-connections.
+    /// The running mean of the gradient, from those of the placements' sources. Zero for cross-connections.
     pub fn means(&self, sources: &[&HostTensor]) -> Result<HostTensor> {
         self.check(sources.iter().map(|source| source.shape.clone()).collect())?;
         let mut child = HostTensor::zeros(self.param.shape());
@@ -127,8 +135,8 @@ impl<'a> Carry<'a> {
         self.finite(child)
     }
 
-    /// The means of the squares over each row `[rows]` and over each column `[columns]` of a matrix: of all that
-    /// [`Carry::squares`] has in them.
+    /// The means over each row `[rows]` and over each column `[columns]` of the squares of a matrix, as
+    /// [`Carry::squares`] gives them.
     pub fn factors(&self, sources: &[&Squares], cross: CrossSquares) -> Result<[HostTensor; 2]> {
         self.check(sources.iter().map(|source| source.shape()).collect())?;
         let known = self.known(sources);
@@ -149,8 +157,8 @@ impl<'a> Carry<'a> {
         Ok([mean(rows, width)?, mean(columns, height)?])
     }
 
-    /// Visits the placed elements in runs along lines of the child: the placement, the line, and the run with the source's
-    /// element.
+    /// Visits the placed elements in runs along lines of the child: passes the placement, the line, and the run with its
+    /// first element in the source.
     fn runs(&self, mut visit: impl FnMut(usize, usize, Segment)) {
         let mut row = Vec::new();
         for line in 0..self.param.elements() / self.geometry.line {
@@ -164,7 +172,7 @@ impl<'a> Carry<'a> {
         }
     }
 
-    /// The same with the squares that a run has in the child.
+    /// Visits the same runs, and passes the squares that each has in the child, too.
     fn square_runs(
         &self,
         sources: &[&Squares],
@@ -178,7 +186,7 @@ impl<'a> Carry<'a> {
         });
     }
 
-    /// What is known of the rows and of the columns of a matrix.
+    /// Sums up what is known of the rows and columns of a matrix.
     fn known(&self, sources: &[&Squares]) -> [Vec<Line>; 2] {
         let width = self.geometry.line;
         let mut rows = vec![Line::default(); self.param.elements() / width];
@@ -221,7 +229,7 @@ impl<'a> Carry<'a> {
         }
     }
 
-    /// Compares the sources' shapes with the plan.
+    /// Compares the shapes of the sources with the plan.
     fn check(&self, shapes: Vec<Vec<usize>>) -> Result<()> {
         let (expected, found) = (self.param.placements.len(), shapes.len());
         if expected != found {

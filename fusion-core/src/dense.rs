@@ -1,11 +1,11 @@
-//! The worked example: fusing dense networks, `a_k = g_k(a_{k-1} w_k + b_k)` (Eq. 1).
+//! A worked example: fusing dense networks, `a_k = g_k(a_{k-1} w_k + b_k)` (Eq. 1).
 //!
-//! A network's [table](DenseNetwork::table) is all that the fusion needs to know of it. The first weight is
-//! `[input, hidden]`: the input is shared, the hidden features of the parents follow each other, so the fused weight is
-//! the parents' weights side by side (Eq. 3). Weights in between are `[hidden, hidden]`, with two fused axes: the
-//! parents' weights on the diagonal, and cross-connections elsewhere (Eq. 4). Biases are concatenated (Eq. 5). The last
-//! weight, `[hidden, output]`, stacks the parents' weights, and being averaged it is scaled by `1/n`, as is the bias
-//! `[output]`, which has no fused axis at all and is therefore added up: the logits are the average of the parents'.
+//! A network's [table](DenseNetwork::table) is all that a fusion needs to know about it. The first weight is
+//! `[input, hidden]`: the input is shared and the parents' hidden features follow one another, so the fused weight holds
+//! the parents' weights side by side (Eq. 3). The weights in between are `[hidden, hidden]`, with two fused axes: the
+//! parents' weights lie on the diagonal, and cross-connections elsewhere (Eq. 4). Biases are concatenated (Eq. 5). The
+//! last weight, `[hidden, output]`, stacks the parents' weights. It is averaged, and so scaled by `1/n`, as is the bias
+//! `[output]`, which has no fused axis and is therefore summed: the logits are the average of the parents'.
 //!
 //! ```
 //! use fusion_core::dense::{Activation, DenseNetwork};
@@ -16,7 +16,7 @@
 //! let small = DenseNetwork::random(&[4, 3, 5, 2], Activation::Relu, 1)?;
 //! let large = DenseNetwork::random(&[4, 6, 7, 2], Activation::Relu, 2)?;
 //!
-//! // From tables to a plan, which can be printed, stored and read again.
+//! // From tables to a plan, which can be printed, stored and read back.
 //! let (small_table, large_table) = (small.table()?, large.table()?);
 //! let part = |label, table| Part { label, blake3: None, table, embed_groups: &[] };
 //! let plan = direct_sum(&[part("small", &small_table), part("large", &large_table)], &DirectSum::default())?;
@@ -41,7 +41,9 @@ use crate::{Error, HostTensor, HostTensors, Result};
 /// The activation function of the hidden layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
+    /// `max(x, 0)`.
     Relu,
+    /// The hyperbolic tangent.
     Tanh,
 }
 
@@ -50,13 +52,13 @@ pub enum Activation {
 #[derive(Clone, Debug, PartialEq)]
 pub struct DenseNetwork {
     tensors: HostTensors,
-    /// Features of the input, of every hidden layer, and of the output.
+    /// The number of features of the input, of each hidden layer, and of the output.
     widths: Vec<usize>,
     activation: Activation,
 }
 
 impl DenseNetwork {
-    /// Takes the layers from tensors; fails if their shapes do not fit together.
+    /// Takes the layers from tensors. Fails if their shapes do not fit together.
     pub fn new(tensors: HostTensors, activation: Activation) -> Result<Self> {
         let mut widths = Vec::new();
         loop {
@@ -118,11 +120,12 @@ impl DenseNetwork {
         ParamTable::new(layers)
     }
 
+    /// The weights and biases.
     pub fn tensors(&self) -> &HostTensors {
         &self.tensors
     }
 
-    /// The activations of every layer for one input; the last are the logits.
+    /// The activations of each layer for one input; the last are the logits.
     pub fn forward(&self, input: &[f32]) -> Result<Vec<Vec<f32>>> {
         let elements = input.len();
         if self.widths.first() != Some(&elements) {

@@ -240,8 +240,17 @@ pub enum Error {
     #[error("{} holds no config.json", path.display())]
     NoConfig { path: PathBuf },
     /// A file holds other JSON than expected, or none.
-    #[error("{}: {message}", path.display())]
-    Json { path: PathBuf, message: String },
+    #[error("{}: {problem}", path.display())]
+    Json { path: PathBuf, problem: serde_json::Error },
+    /// An index of shards holds no object `weight_map`.
+    #[error("{}: there is no object `weight_map`", path.display())]
+    NoWeightMap { path: PathBuf },
+    /// A tensor's entry in an index of shards is no name of a file.
+    #[error("{}: `weight_map.{tensor}` is not a file name", path.display())]
+    NotAFileName { path: PathBuf, tensor: String },
+    /// A file of tensors would need a header longer than its format allows.
+    #[error("{}: the header would take {bytes} bytes, more than {most}", path.display())]
+    LongHeader { path: PathBuf, bytes: usize, most: u64 },
     /// A file of tensors is damaged or of an unknown kind.
     #[error("{}: {message}", path.display())]
     Weights { path: PathBuf, message: String },
@@ -260,5 +269,10 @@ impl Error {
     /// For `map_err`: wraps an operating system's error with what was being done (`"open"`) to which path.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::Io { action, path: path.as_ref().to_path_buf(), source }
+    }
+
+    /// For `map_err`: what is wrong with the JSON of which file.
+    pub fn json(path: impl AsRef<Path>) -> impl FnOnce(serde_json::Error) -> Error {
+        move |problem| Error::Json { path: path.as_ref().to_path_buf(), problem }
     }
 }

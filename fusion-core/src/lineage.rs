@@ -1,4 +1,4 @@
-//! `lineage.json`: what a model was made from, and what that took.
+//! `lineage.json`: what a model was made from, and the computation that took.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -6,10 +6,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::atomic::write_file_atomically;
-use crate::checkpoint::read_object;
 use crate::plan::{Fill, FusionPlan, Normalisation};
-use crate::{Error, Result};
+use crate::{Error, Result, json};
 
 const VERSION: u32 = 1;
 const FILE: &str = "lineage.json";
@@ -17,6 +15,7 @@ const FILE: &str = "lineage.json";
 /// The history of a model: at most one fusion, then training. Unknown keys are kept, at every level.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lineage {
+    /// The version of the format.
     pub version: u32,
     /// The hash of the weights this lineage was written for, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -27,19 +26,25 @@ pub struct Lineage {
     /// The training since then, in order.
     #[serde(default)]
     pub training: Vec<Training>,
+    /// Other keys of the file.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
-/// The plan of a fusion, without its parameters.
+/// A fusion or a growth: its plan, without the parameters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fusion {
+    /// The name of the method.
     pub method: String,
+    /// How the child normalises its model dimension.
     pub normalisation: Normalisation,
+    /// The groups that are normalised separately.
     pub embed_groups: Vec<usize>,
-    /// The filling of the cross-connections, with its seed.
+    /// What was random: how the cross-connections were filled, or the noise between copies.
     pub cross: Fill,
+    /// The parents, in the plan's order.
     pub parents: Vec<Parent>,
+    /// Options of the method that the plan does not tell, and other keys of the file.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -47,12 +52,15 @@ pub struct Fusion {
 /// A parent, with its own history.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Parent {
+    /// A name for messages.
     pub label: String,
+    /// The hash of its weights, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blake3: Option<String>,
-    /// Left out if unknown, or if an earlier parent has the same hash.
+    /// Its history. Left out if it is unknown, or if an earlier parent has the same hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lineage: Option<Box<Lineage>>,
+    /// Other keys of the file.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -60,11 +68,13 @@ pub struct Parent {
 /// A stretch of training.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Training {
+    /// Updates of the weights.
     pub steps: u64,
-    /// Input and target tokens.
+    /// Input and target tokens together.
     pub tokens: u64,
     /// Floating-point operations, forward and backward.
     pub flops: f64,
+    /// Other keys of the file.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -115,8 +125,8 @@ impl Default for Lineage {
 }
 
 impl Lineage {
-    /// The lineage of a plan's child, before any training. `parents` are the parents' own, in order; missing ones
-    /// are unknown.
+    /// The lineage of a plan's child before any training. `parents` are the lineages of the parents, in order; those that
+    /// are missing are unknown.
     pub fn of_fusion(plan: &FusionPlan, parents: impl IntoIterator<Item = Option<Lineage>>) -> Self {
         let mut seen = HashSet::new();
         let mut lineages = parents.into_iter();
@@ -163,45 +173,42 @@ impl Lineage {
         lines.extend(self.training.iter().map(|training| (depth, TreeLine::Trained(training))));
     }
 
-    /// The computation behind this model, in floating-point operations: its own training and that of all its
-    /// ancestors. An ancestor that occurs more than once, as in self fusion, counts once if its hash is known.
+    /// The computation behind this model, in floating-point operations: its own training and that of all its ancestors. An
+    /// ancestor that occurs more than once, as in a self fusion, counts once if its hash is known.
     pub fn total_flops(&self) -> f64 {
-        self.flops_but_for(&mut HashSet::new())
+        self.add_flops(&mut HashSet::new())
     }
 
-    fn flops_but_for<'a>(&'a self, counted: &mut HashSet<&'a str>) -> f64 {
+    fn add_flops<'a>(&'a self, counted: &mut HashSet<&'a str>) -> f64 {
         // The sum of nothing would be -0.
         let own = self.training.iter().fold(0.0, |sum, training| sum + training.flops);
         let parents = self.fusion.iter().flat_map(|fusion| &fusion.parents);
         parents.fold(own, |total, parent| {
             let is_new = parent.blake3.as_deref().is_none_or(|blake3| counted.insert(blake3));
             match &parent.lineage {
-                Some(lineage) if is_new => total + lineage.flops_but_for(counted),
+                Some(lineage) if is_new => total + lineage.add_flops(counted),
                 _ => total,
             }
         })
     }
 
-    /// Reads `lineage.json` in a directory, if there is one.
+    /// Reads `lineage.json` from a directory, if there is one.
     pub fn read(directory: &Path) -> Result<Option<Self>> {
         let path = directory.join(FILE);
         if !path.exists() {
             return Ok(None);
         }
-        let object = read_object(&path)?;
+        let object: Map<String, Value> = json::read(&path)?;
         let version = object.get("version").and_then(Value::as_u64);
         if let Some(version) = version.filter(|&version| version > u64::from(VERSION)) {
             return Err(Error::LineageVersion { path, version, supported: VERSION });
         }
         let lineage = serde_json::from_value(Value::Object(object));
-        lineage.map(Some).map_err(|error| Error::Json { path, message: error.to_string() })
+        lineage.map(Some).map_err(Error::json(path))
     }
 
     /// Writes `lineage.json` into a directory.
     pub fn write(&self, directory: &Path) -> Result<()> {
-        let path = directory.join(FILE);
-        let text = serde_json::to_string_pretty(self)
-            .map_err(|error| Error::Json { path: path.clone(), message: error.to_string() })?;
-        write_file_atomically(&path, format!("{text}\n").as_bytes())
+        json::write(&directory.join(FILE), self)
     }
 }

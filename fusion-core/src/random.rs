@@ -1,5 +1,5 @@
-//! Counter-based random numbers: every draw is a function of a key and an index, so that results depend neither on
-//! the order of the draws nor on the number of threads.
+//! Counter-based random numbers: every draw is a function of a key and an index, so results depend neither on the order of
+//! the draws nor on the number of threads.
 //!
 //! The generator is Philox4x32-10 (Salmon, Moraes, Dror, Shaw, *Parallel Random Numbers: As Easy as 1, 2, 3*, SC 2011).
 
@@ -22,16 +22,16 @@ pub fn philox4x32(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     counter
 }
 
-/// A stream of random numbers with random access. Blocks of four words are numbered from 0; element `index` of a
-/// stream of uniform or normal numbers is a word, or half a pair, of block `index / 4`.
+/// A stream of random numbers with random access. Blocks of four words are numbered from 0; number `index` of a stream of
+/// uniform or normal numbers comes from one word, or from one pair of words, of block `index / 4`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Philox {
     key: [u32; 2],
 }
 
 impl Philox {
-    /// The stream of a seed and a name. The key is the start of a SHA-256, so that streams of different names have
-    /// nothing in common and stay the same on every machine.
+    /// The stream of a seed and a name. The key is the start of a SHA-256 hash, so streams with different names are
+    /// unrelated, and a stream is the same on every machine.
     pub fn new(seed: u64, name: &str) -> Self {
         let digest = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(name).finalize();
         let word =
@@ -39,7 +39,7 @@ impl Philox {
         Philox { key: [word(0), word(4)] }
     }
 
-    /// The key of all its blocks.
+    /// The key of every block.
     pub fn key(&self) -> [u32; 2] {
         self.key
     }
@@ -62,18 +62,18 @@ impl Philox {
         normals_of(self.block(index / 4))[(index % 4) as usize]
     }
 
-    /// The normal numbers from an index on; the same values as [`Philox::normal`], at a quarter of the price.
+    /// The normal numbers from an index on: the values of [`Philox::normal`], at a quarter of the cost.
     pub fn normals(self, first: u64) -> impl Iterator<Item = f64> {
         let blocks = (first / 4..).flat_map(move |index| normals_of(self.block(index)));
         blocks.skip((first % 4) as usize)
     }
 
-    /// Fills a slice with the numbers `first..` of [`Philox::uniform`], in parallel.
+    /// Fills a slice with the numbers of [`Philox::uniform`] from `first` on, in parallel.
     pub fn fill_uniform(&self, first: u64, out: &mut [f32]) {
         self.fill(first, out, |words| words.map(unit));
     }
 
-    /// Fills a slice with the numbers `first..` of [`Philox::normal`] times a standard deviation, in parallel.
+    /// Fills a slice with the numbers of [`Philox::normal`] from `first` on, times a standard deviation, in parallel.
     pub fn fill_normal(&self, first: u64, std: f64, out: &mut [f32]) {
         self.fill(first, out, |words| normals_of(words).map(|normal| (std * normal) as f32));
     }
@@ -95,7 +95,7 @@ impl Philox {
     }
 }
 
-/// Elements a thread fills at a time, a multiple of a block's four.
+/// The number of elements that a thread fills at a time, a multiple of the four in a block.
 const CHUNK: usize = 1 << 14;
 
 /// The high 24 bits as a fraction.
@@ -116,7 +116,7 @@ fn normals_of([a, b, c, d]: [u32; 4]) -> [f64; 4] {
     [first, second, third, fourth]
 }
 
-/// A random permutation of `0..n` (Fisher–Yates), a function of the seed alone.
+/// A random permutation of `0..n` (Fisher–Yates), a function of the seed.
 pub fn permutation(seed: u64, n: usize) -> Vec<usize> {
     let stream = Philox::new(seed, "permutation");
     let mut order: Vec<usize> = (0..n).collect();

@@ -1,4 +1,4 @@
-//! One fine-tuning after another: every seed, and every task or their mixture.
+//! One fine-tuning after another: for every seed, and for every task or their mixture.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -10,30 +10,33 @@ use t5_model::train::OpenSession;
 
 use crate::data::{TaskData, read_task};
 use crate::error::GlueError;
-use crate::fine_tune::settings::FineTuneSettings;
+use crate::fine_tune::FineTuneSettings;
 use crate::fine_tune::{FineTuning, Keep, Progress};
 use crate::report::{GlueReport, SeedReport};
 use crate::task::Task;
 
-/// A model's fine-tuning on some or all tasks.
+/// Fine-tuning a model on some or all tasks, with one or several seeds.
 pub struct Glue<'a> {
+    /// The tasks to fine-tune on.
     pub tasks: &'a [Task],
-    /// GLUE's files, in folders by task.
+    /// The folder of GLUE's files, with a folder per task.
     pub files: &'a Path,
+    /// The model's.
     pub tokenizer: &'a Tokenizer,
+    /// How to fine-tune, and with which seeds.
     pub settings: &'a FineTuneSettings,
-    /// Where every fine-tuning keeps what it makes, in `seed-0/cola` or `seed-0/mixture`, with `seed-0/submission` for
-    /// GLUE's server. Without, nothing is kept, and nothing can be gone on with.
+    /// Where fine-tunings leave their files: in `seed-0/cola` or `seed-0/mixture`, and those for GLUE's server in
+    /// `seed-0/submission`. Without it, nothing is kept and nothing can be resumed.
     pub directory: Option<&'a Path>,
-    /// Of the model to fine-tune.
+    /// The lineage of the model to fine-tune.
     pub lineage: &'a Lineage,
     /// See [`Keep::identity`].
     pub identity: &'a std::collections::BTreeMap<String, Value>,
 }
 
 impl Glue<'_> {
-    /// Fine-tunes with every seed. All files are read before the first step, so that a bad row is not found after hours.
-    /// `None` if it was stopped: another call goes on from there.
+    /// Fine-tunes with every seed. All files are read before the first step, so that a bad row is not found hours later.
+    /// `None` if it was stopped; another call continues from there.
     ///
     /// # Errors
     /// [`GlueError`]; what was kept before stays whole.
@@ -83,7 +86,7 @@ impl Glue<'_> {
         open: &mut OpenSession<'_>,
         stop: &AtomicBool,
         progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<Option<Vec<crate::TaskReport>>, GlueError> {
+    ) -> Result<Option<Vec<crate::fine_tune::TaskReport>>, GlueError> {
         let mut tuning = FineTuning {
             tasks: data,
             tokenizer: self.tokenizer,

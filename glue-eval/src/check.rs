@@ -1,4 +1,4 @@
-//! What is in a task's files, and what is odd about them, before anything is trained on them.
+//! What is in a task's files and what is odd about them, to be seen before anything is trained on them.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use t5_model::text::Tokenizer;
 
-use crate::answer::encoder::Encoder;
+use crate::answer::Encoder;
 use crate::data::{Example, Label, Split, read_rows};
 use crate::error::{GlueError, Place};
 use crate::task::{Answer, Task, TaskSpec};
 
-/// Bad rows of a split that are listed; all are counted.
+/// How many of a split's bad rows are listed; all are counted.
 pub const LISTED_BAD_ROWS: usize = 100;
-/// Examples that are tokenised at once.
+/// How many examples are tokenised at a time.
 const CHUNK: usize = 4096;
 
 /// What is in a split.
@@ -21,54 +21,64 @@ const CHUNK: usize = 4096;
 pub struct SplitCheck {
     /// The hub's name: `train`, `validation`, `test_matched`.
     pub split: String,
+    /// The files that hold the split.
     pub files: Vec<PathBuf>,
-    /// Bad ones are among them.
+    /// Rows, bad ones included.
     pub rows: usize,
-    /// Rows of the official file: where these are more, the file is a part of it.
+    /// Rows of the official file. If there are more of these than of `rows`, the file is only a part of it.
     pub official_rows: usize,
+    /// Rows that are no examples.
     pub bad_rows: usize,
-    /// The first [`LISTED_BAD_ROWS`].
+    /// The first [`LISTED_BAD_ROWS`] of them.
     pub bad: Vec<BadRow>,
-    /// Empty for test sets.
+    /// How often each label occurs; empty for test sets.
     pub labels: Vec<LabelCount>,
-    /// Rows whose texts and label an earlier row has.
+    /// Rows that repeat the texts and the label of an earlier row.
     pub duplicates: usize,
-    /// Different texts that occur with more than one label.
+    /// Distinct texts that occur with more than one label.
     pub conflicts: usize,
-    /// Rows whose texts are in the training set, for the other sets if that was read.
+    /// Rows whose texts are in the training set, too; for the other sets, and if the training set was checked before.
     pub in_train: Option<usize>,
-    /// With a tokenizer.
+    /// The lengths of the prompts, if there is a tokenizer.
     pub lengths: Option<Lengths>,
 }
 
 /// A row that is no example.
 #[derive(Debug, Serialize)]
 pub struct BadRow {
+    /// The file.
     pub path: PathBuf,
+    /// Where in the file.
     #[serde(flatten)]
     pub place: Place,
+    /// Why it is no example.
     pub problem: String,
 }
 
+/// How often a label occurs.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct LabelCount {
     /// The label's word, or a range of scores: `1–2` holds 1 and not 2, `4–5` both.
     pub label: String,
+    /// Rows with this label.
     pub rows: usize,
 }
 
-/// Tokens of the prompts with their end tokens. Of the values in order, the median is the first that half of them do not exceed, and so
-/// for 95 %.
+/// Lengths of the prompts in tokens, end tokens included. The median is the smallest length that at least half of the
+/// prompts do not exceed; likewise for 95 %.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Lengths {
+    /// The length that half of the prompts do not exceed.
     pub median: usize,
+    /// The length that 95 % of the prompts do not exceed.
     pub percentile_95: usize,
+    /// The longest prompt.
     pub max: usize,
-    /// Prompts that are longer than the limit, and are cut.
+    /// Prompts longer than the limit, which are cut.
     pub truncated: usize,
 }
 
-/// Checks a task's splits one after another; the training set comes first, for the others to be compared with.
+/// Checks a task's splits one after another; the training set comes first, so that the others can be compared with it.
 pub struct Checker<'a> {
     task: Task,
     /// With the tokens of an input.
@@ -76,10 +86,10 @@ pub struct Checker<'a> {
     train: Option<Texts>,
 }
 
-/// The different texts of a split, and how often each occurs with which labels.
+/// The distinct texts of a split, and how often each occurs with which label.
 type Texts = HashMap<Vec<String>, HashMap<LabelKey, usize>>;
 
-/// A label that can be compared for being the very same.
+/// A label that can be compared bit by bit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum LabelKey {
     Absent,
@@ -88,7 +98,7 @@ enum LabelKey {
 }
 
 impl<'a> Checker<'a> {
-    /// With a tokenizer, inputs are measured by its tokens; those of more than `input_length` count as truncated.
+    /// With a tokenizer, prompts are measured in its tokens; those of more than `input_length` count as truncated.
     pub fn new(task: Task, tokenizer: Option<&'a Tokenizer>, input_length: usize) -> Self {
         let tokenizer = tokenizer.map(|tokenizer| (tokenizer, input_length));
         Checker { task, tokenizer, train: None }
@@ -97,7 +107,7 @@ impl<'a> Checker<'a> {
     /// Checks a split in a folder of GLUE's files.
     ///
     /// # Errors
-    /// Files that are missing or cannot be read as what they should be; bad rows are no error.
+    /// Files that are missing, unreadable or of the wrong kind; bad rows are not an error.
     pub fn check(&mut self, split: Split, glue: &Path) -> Result<SplitCheck, GlueError> {
         let files = split.find(self.task, glue)?;
         let (mut examples, mut bad, mut bad_rows) = (Vec::new(), Vec::new(), 0);

@@ -1,32 +1,47 @@
-//! GLUE as T5 takes it: the eight tasks as text, their metrics, fine-tuning a [`t5_model`] session on them, and
-//! scores that can stand beside the paper's Table 5. Sees a session, never a tensor framework.
+//! GLUE as T5 sees it: the eight tasks as text, their metrics, fine-tuning a [`t5_model`] session on them, and scores
+//! that can stand next to the paper's Table 5. The crate sees a session, never a tensor framework.
 //!
-//! From files to a table: [`files`] reads examples, [`prompt`] turns them into T5's text, [`mod@fine_tune`] trains and
-//! answers, [`score`] and [`metrics`] judge the answers, [`report`] and [`table`] show
-//! them. [`Glue`] does it for every task and seed. What differs between the tasks stands in one table, [`task`].
+//! From files to a table, each folder using only those before it:
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`metrics`] | accuracy, F1 and the correlations, as scikit-learn and SciPy compute them |
+//! | [`task`] | everything that differs between the tasks, as one table |
+//! | [`data`] | reads GLUE's TSV and Parquet files |
+//! | [`prompt`] | examples as text, and text as answers |
+//! | `score` | a model's outputs as scores, with confidence intervals: [`TaskScore`], [`GlueScore`] |
+//! | `answer` | tokens and batches; a session's answers to prompts |
+//! | `fine_tune` | one model's fine-tuning on a task or a mixture, and what it leaves in its directory: [`FineTuning`] |
+//! | `report` | results as tables, next to published ones: [`GlueReport`], [`ScoreTable`] |
+//! | `benchmark` | a fine-tuning for every seed and task: [`Glue`] |
+//!
+//! Beside this road, [`check`] says what is in a task's files, and [`Questions`] poses a task to a model outside of any
+//! fine-tuning.
+
+#![warn(missing_docs)]
 
 mod answer;
 mod benchmark;
 pub mod check;
 pub mod data;
-pub mod error;
-pub mod fine_tune;
+mod error;
+mod fine_tune;
 pub mod metrics;
 pub mod prompt;
 mod questions;
-pub mod report;
+mod report;
 pub mod score;
 pub mod task;
 
+pub use answer::Scoring;
 pub use benchmark::Glue;
 pub use error::{GlueError, Place, RowProblem};
-pub use fine_tune::settings::{AtStep, FineTuneSettings, Scoring};
-pub use fine_tune::{FineTuning, Keep, Progress};
+pub use fine_tune::{
+    AtStep, ExampleCount, FineTuneSettings, FineTuning, Keep, Progress, StepScore, TaskReport,
+};
 pub use questions::{Questions, lesson};
-pub use report::published::{published_rows, read_rows};
-pub use report::summary::Summary;
-pub use report::table::{Cell, Row, ScoreTable};
-pub use report::{GlueReport, SeedReport, TaskReport};
-pub use score::confusion::Confusion;
-pub use score::{GlueScore, TaskScore};
+pub use report::{
+    Cell, GlueReport, Row, ScoreTable, SeedReport, Summary, aligned, published_rows, read_rows,
+};
+pub use score::{Confusion, GlueScore, MetricScore, Prediction, TaskScore};
 pub use task::Task;

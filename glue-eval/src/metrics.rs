@@ -1,21 +1,24 @@
-//! GLUE's metrics as T5's evaluation takes them (`t5.evaluation.metrics`, that is scikit-learn and SciPy).
+//! GLUE's metrics as T5's evaluation computes them (`t5.evaluation.metrics`, that is, scikit-learn and SciPy).
 //!
-//! Every function takes `(reference, prediction)` pairs and returns a fraction, not a percentage. Without a pair
+//! Every function takes `(reference, prediction)` pairs and returns a fraction, not a percentage. Without any pair,
 //! every metric is NaN.
 
 use serde::{Deserialize, Serialize};
 
-/// The class of an output that is none of the task's label words.
+/// Stands for an output that is none of the task's label words.
 pub const INVALID_CLASS: i32 = -1;
-/// The score of an output that is no number.
+/// Stands for an output that is not a number.
 pub const INVALID_SCORE: f64 = -1.0;
 
 /// A metric of classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClassMetric {
+    /// See [`accuracy`].
     Accuracy,
+    /// See [`f1`].
     F1,
+    /// See [`matthews`].
     Matthews,
 }
 
@@ -23,11 +26,14 @@ pub enum ClassMetric {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScoreMetric {
+    /// See [`pearson`].
     Pearson,
+    /// See [`spearman`].
     Spearman,
 }
 
 impl ClassMetric {
+    /// Its name in tables.
     pub fn name(self) -> &'static str {
         match self {
             ClassMetric::Accuracy => "accuracy",
@@ -47,6 +53,7 @@ impl ClassMetric {
 }
 
 impl ScoreMetric {
+    /// Its name in tables.
     pub fn name(self) -> &'static str {
         match self {
             ScoreMetric::Pearson => "Pearson",
@@ -70,7 +77,7 @@ pub fn accuracy(pairs: &[(i32, i32)]) -> f64 {
 }
 
 /// F1 of class 1 against class 0. A prediction that is neither counts as the wrong one of the two
-/// (`f1_score_with_invalid`); without any positive reference or prediction it is 0 (scikit-learn's `zero_division`).
+/// (`f1_score_with_invalid`). Without any positive reference or prediction, it is 0 (scikit-learn's `zero_division`).
 pub fn f1(pairs: &[(i32, i32)]) -> f64 {
     if pairs.is_empty() {
         return f64::NAN;
@@ -87,7 +94,7 @@ pub fn f1(pairs: &[(i32, i32)]) -> f64 {
 }
 
 /// Matthews' correlation of any number of classes (Gorodkin's R_K); an invalid prediction is a class of its own.
-/// 0 where the references or the predictions are all of one class (scikit-learn).
+/// 0 if all references or all predictions are of one class (scikit-learn).
 pub fn matthews(pairs: &[(i32, i32)]) -> f64 {
     if pairs.is_empty() {
         return f64::NAN;
@@ -111,7 +118,7 @@ pub fn matthews(pairs: &[(i32, i32)]) -> f64 {
     if variances == 0.0 { 0.0 } else { (correct * total - joint) / variances.sqrt() }
 }
 
-/// Pearson's correlation. NaN where one side is constant or there are fewer than two pairs (SciPy).
+/// Pearson's correlation. NaN if one side is constant or there are fewer than two pairs (SciPy).
 pub fn pearson(pairs: &[(f64, f64)]) -> f64 {
     let (Some(x), Some(y)) =
         (standardised(pairs.iter().map(|pair| pair.0)), standardised(pairs.iter().map(|pair| pair.1)))
@@ -121,14 +128,14 @@ pub fn pearson(pairs: &[(f64, f64)]) -> f64 {
     x.iter().zip(&y).map(|(x, y)| x * y).sum::<f64>().clamp(-1.0, 1.0)
 }
 
-/// Spearman's correlation: Pearson's of the ranks, where ties share the average of their ranks. NaN as Pearson's.
+/// Spearman's correlation: Pearson's, of the ranks; ties share the average of their ranks. NaN where Pearson's is.
 pub fn spearman(pairs: &[(f64, f64)]) -> f64 {
     let references = average_ranks(&pairs.iter().map(|pair| pair.0).collect::<Vec<_>>());
     let predictions = average_ranks(&pairs.iter().map(|pair| pair.1).collect::<Vec<_>>());
     pearson(&references.into_iter().zip(predictions).collect::<Vec<_>>())
 }
 
-/// The values with their mean taken away, scaled to unit length; `None` where they are constant, or not finite.
+/// The values minus their mean, scaled to unit length; `None` if they are constant or not finite.
 fn standardised(values: impl Iterator<Item = f64> + Clone) -> Option<Vec<f64>> {
     let count = values.clone().count();
     let first = values.clone().next()?;

@@ -1,10 +1,11 @@
-//! Examples as T5 reads and answers them (`t5.data.preprocessors.glue` and `stsb`, and their postprocessors).
+//! Examples as text, the way T5 reads and answers them (`t5.data.preprocessors.glue` and `stsb`, and their
+//! postprocessors).
 
 use crate::data::{Example, Label};
 use crate::metrics::{INVALID_CLASS, INVALID_SCORE};
 use crate::task::{Answer, Task};
 
-/// `mrpc sentence1: … sentence2: …`.
+/// The prompt: `mrpc sentence1: … sentence2: …`.
 pub fn input_text(task: Task, example: &Example) -> String {
     let spec = task.spec();
     let mut text = spec.name.to_owned();
@@ -17,7 +18,7 @@ pub fn input_text(task: Task, example: &Example) -> String {
     text
 }
 
-/// The label's word, or a score in steps of 0.2. `None` for a class the task does not have.
+/// The target: the label's word, or a score in steps of 0.2. `None` for a label that the task does not have.
 pub fn target_text(task: Task, label: Label) -> Option<String> {
     match (&task.spec().answer, label) {
         (Answer::Class { words, .. }, Label::Class(class)) => words.get(class).map(|&word| word.to_owned()),
@@ -31,7 +32,7 @@ pub fn score_text(score: f32) -> String {
     format!("{:.1}", (score * 5.0).round_ties_even() / 5.0)
 }
 
-/// Everything that is an answer to a task: its label words in index order, or the scores from 0.0 to 5.0 in steps of 0.2.
+/// Every possible target of a task: its label words in index order, or the scores from 0.0 to 5.0 in steps of 0.2.
 pub fn possible_answers(task: Task) -> Vec<String> {
     match &task.spec().answer {
         Answer::Class { words, .. } => words.iter().map(|&word| word.to_owned()).collect(),
@@ -39,13 +40,13 @@ pub fn possible_answers(task: Task) -> Vec<String> {
     }
 }
 
-/// The index of the label word that the output is exactly, else [`INVALID_CLASS`].
+/// The index of the label word that the output matches exactly, else [`INVALID_CLASS`].
 pub fn parse_class(words: &[&str], output: &str) -> i32 {
     let index = words.iter().position(|&word| word == output);
     index.and_then(|index| i32::try_from(index).ok()).unwrap_or(INVALID_CLASS)
 }
 
-/// Whether a valid answer begins with the text. Wherever a number is cut, what is there is one, or is with one more digit.
+/// Whether a valid answer begins with the text. Any beginning of a number is a number itself, or with one more digit.
 pub fn may_become_answer(task: Task, text: &str) -> bool {
     match &task.spec().answer {
         Answer::Class { words, .. } => words.iter().any(|word| word.starts_with(text)),
@@ -57,7 +58,7 @@ pub fn may_become_answer(task: Task, text: &str) -> bool {
 }
 
 /// The number that the output spells, else [`INVALID_SCORE`]. Unlike Python's `float`, which T5 uses, infinity and
-/// NaN are no numbers here: a single one would leave both correlations undefined.
+/// NaN are not numbers here: a single one would leave both correlations undefined.
 pub fn parse_score(output: &str) -> f64 {
     output.trim().parse::<f64>().ok().filter(|score| score.is_finite()).unwrap_or(INVALID_SCORE)
 }

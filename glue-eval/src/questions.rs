@@ -1,29 +1,28 @@
-//! Tasks outside of a fine-tuning: their prompts and answers, for whoever measures how fast these come.
+//! Tasks outside of a fine-tuning: prompts and answers, to measure how fast a model gives them.
 
 use std::sync::atomic::AtomicBool;
 
 use t5_model::text::Tokenizer;
 use t5_model::{Batch, Session};
 
-use crate::answer::encoder::Encoder;
-use crate::answer::{Answering, Prompts};
+use crate::answer::{Answering, Encoder, Prompts, Scoring};
 use crate::data::{Example, TaskData};
 use crate::error::GlueError;
+use crate::fine_tune::FineTuneSettings;
 use crate::fine_tune::sampling::{EpochOrder, subset};
-use crate::fine_tune::settings::{FineTuneSettings, Scoring};
 use crate::score::Prediction;
 use crate::task::{EvaluationSet, Task};
 
-/// A development set as a model reads it.
+/// A development set's prompts, for a model to answer.
 pub struct Questions<'a> {
-    /// As tasks and their sets are called: `sst2`, `mnli matched`.
+    /// The task, and the set if there are several: `sst2`, `mnli matched`.
     pub name: String,
     encoder: Encoder<'a>,
     prompts: Prompts<'a>,
 }
 
 impl<'a> Questions<'a> {
-    /// Of examples of that set; what they are cut to and how many they may be is in the settings.
+    /// Prompts of these examples; the settings limit their number and lengths.
     ///
     /// # Errors
     /// If the tokenizer fails.
@@ -34,26 +33,27 @@ impl<'a> Questions<'a> {
         tokenizer: &'a Tokenizer,
         settings: &FineTuneSettings,
     ) -> Result<Self, GlueError> {
-        let encoder = Encoder::new(tokenizer, settings);
+        let encoder = settings.encoder(tokenizer);
         let prompts = Prompts::new(&encoder, task, subset(examples, settings.max_eval_examples))?;
         let name = format!("{} {}", task.spec().name, set.name).trim_end().to_owned();
         Ok(Questions { name, encoder, prompts })
     }
 
-    /// The tokens of each prompt, with its end token.
+    /// The tokens of each prompt, end token included.
     pub fn prompts(&self) -> &[Vec<i32>] {
         &self.prompts.inputs
     }
 
-    /// The most tokens of an answer, with its end token.
+    /// The most tokens an answer may have, end token included.
     pub fn generation_limit(&self) -> usize {
         self.encoder.generation_limit(self.prompts.task)
     }
 
-    /// What the model answers, in order, by greedy decoding: as an evaluation takes it. `None` for what is no valid answer.
+    /// The model's answers in the order of the prompts, by greedy decoding as in an evaluation. `None` stands for an invalid
+    /// answer.
     ///
     /// # Errors
-    /// What the session fails with.
+    /// If the session fails.
     pub fn answers(
         &self,
         session: &mut dyn Session,
@@ -65,7 +65,7 @@ impl<'a> Questions<'a> {
         Ok(predictions.into_iter().map(|prediction| self.valid(prediction)).collect())
     }
 
-    /// Somebody else's answer of these tokens, without the end token, if it is a valid one.
+    /// The answer that another program gave with these tokens (without the end token), if it is valid.
     pub fn judge(&self, tokens: &[i32], output: String) -> Option<String> {
         let plain = self.encoder.is_plain_answer(self.prompts.task, tokens);
         self.valid(Prediction { label: None, output, plain })
@@ -77,7 +77,7 @@ impl<'a> Questions<'a> {
     }
 }
 
-/// The micro-batches of one training step that takes as many examples of each task.
+/// The micro-batches of one training step that takes equally many examples of each task.
 ///
 /// # Errors
 /// If the tokenizer fails, or a target does not fit.
@@ -87,7 +87,7 @@ pub fn lesson(
     settings: &FineTuneSettings,
     step: u64,
 ) -> Result<Vec<Batch>, GlueError> {
-    let encoder = Encoder::new(tokenizer, settings);
+    let encoder = settings.encoder(tokenizer);
     let each = settings.batch_size.div_ceil(tasks.len().max(1));
     let drawn = |data: &'_ TaskData| EpochOrder::new(data.train.len(), settings.seed).batch(step, each);
     let examples: Vec<(Task, &Example)> = tasks

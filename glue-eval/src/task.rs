@@ -1,40 +1,48 @@
-//! The eight GLUE tasks as data: where their texts and labels stand in the published files, how T5 spells them
-//! (Raffel et al. 2020, appendix D), and how they are measured.
+//! The eight GLUE tasks as data: where the published files keep their texts and labels, how T5 spells them
+//! (Raffel et al. 2020, appendix D), and which metrics they are measured with.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::GlueError;
 use crate::metrics::{ClassMetric, ScoreMetric};
 
 /// A GLUE task, in the column order of the paper's Table 5. WNLI is left out, as in T5 and the paper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
+    /// The Corpus of Linguistic Acceptability.
     Cola,
+    /// The Stanford Sentiment Treebank.
     Sst2,
+    /// The Microsoft Research Paraphrase Corpus.
     Mrpc,
+    /// The Semantic Textual Similarity Benchmark.
     Stsb,
+    /// Quora Question Pairs.
     Qqp,
+    /// Multi-Genre Natural Language Inference.
     Mnli,
+    /// Question-answering Natural Language Inference.
     Qnli,
+    /// Recognizing Textual Entailment.
     Rte,
 }
 
 /// What is fixed about a task.
 #[derive(Debug)]
 pub struct TaskSpec {
-    /// T5's name of the task: it opens every prompt, and names the task on the command line, in recipes and on the
-    /// Hugging Face hub.
+    /// T5's name for the task: it opens every prompt, and names the task on the command line, in recipes and on the
+    /// Hugging Face Hub.
     pub name: &'static str,
-    /// GLUE's spelling, which is also the folder of the task's TSV files.
+    /// GLUE's spelling, which is also the name of the folder with the task's TSV files.
     pub title: &'static str,
-    /// The texts in the prompt's order.
+    /// The texts, in the order of the prompt.
     pub fields: &'static [Field],
+    /// What is asked for.
     pub answer: Answer,
-    /// The columns of the labelled files where these have no header row.
+    /// The columns of the labelled files, if these have no header row.
     pub headerless: Option<&'static [&'static str]>,
     /// Rows of the official training file.
     pub train_rows: usize,
@@ -45,7 +53,7 @@ pub struct TaskSpec {
 /// One text of an example.
 #[derive(Debug)]
 pub struct Field {
-    /// T5's name of the field in the prompt, which the Hugging Face hub gives the column too.
+    /// T5's name for the field in the prompt, which is also the column's name on the Hugging Face Hub.
     pub prompt: &'static str,
     /// The column's name in the header of the TSV files.
     pub column: &'static str,
@@ -54,23 +62,34 @@ pub struct Field {
 /// What a task asks for.
 #[derive(Debug)]
 pub enum Answer {
-    /// One of several classes; `values` (as written in the files) and `words` (as written by T5) in index order.
+    /// One of several classes.
     Class {
+        /// The column of the label in the TSV files.
         column: &'static str,
+        /// The labels in the TSV files, in index order.
         values: &'static [&'static str],
+        /// The label words that T5 reads and writes, in index order.
         words: &'static [&'static str],
+        /// What the answers are measured with.
         metrics: &'static [ClassMetric],
     },
     /// A number from 0 to 5.
-    Score { column: &'static str, metrics: &'static [ScoreMetric] },
+    Score {
+        /// The column of the score in the TSV files.
+        column: &'static str,
+        /// What the answers are measured with.
+        metrics: &'static [ScoreMetric],
+    },
 }
 
-/// A pair of files, labelled and unlabelled, drawn from one distribution.
+/// A development set and a test set, drawn from one distribution.
 #[derive(Debug)]
 pub struct EvaluationSet {
-    /// Tells the sets of one task apart; empty where there is only one.
+    /// Tells the sets of a task apart; empty if there is only one.
     pub name: &'static str,
+    /// The TSV file of the development set.
     pub dev: &'static str,
+    /// The TSV file of the test set.
     pub test: &'static str,
     /// Rows of the official development file.
     pub dev_rows: usize,
@@ -225,6 +244,7 @@ impl Task {
     pub const ALL: [Task; 8] =
         [Task::Cola, Task::Sst2, Task::Mrpc, Task::Stsb, Task::Qqp, Task::Mnli, Task::Qnli, Task::Rte];
 
+    /// What is fixed about the task.
     pub fn spec(self) -> &'static TaskSpec {
         match self {
             Task::Cola => &COLA,
@@ -238,8 +258,8 @@ impl Task {
         }
     }
 
-    /// The metrics' names with the evaluation set's in front where a task has several: the task's columns in a
-    /// table of results.
+    /// The names of the task's columns in a table of results: its metrics, preceded by the evaluation set's name if
+    /// there are several.
     pub fn metric_names(self) -> Vec<String> {
         let spec = self.spec();
         let metrics: Vec<&str> = match &spec.answer {
@@ -251,7 +271,7 @@ impl Task {
     }
 }
 
-/// `accuracy`, or `matched accuracy` where the set has a name.
+/// `accuracy`, or `matched accuracy` if the set has a name.
 pub(crate) fn metric_name(set: &EvaluationSet, metric: &str) -> String {
     if set.name.is_empty() { metric.to_owned() } else { format!("{} {metric}", set.name) }
 }
@@ -263,14 +283,22 @@ impl fmt::Display for Task {
 }
 
 impl FromStr for Task {
-    type Err = GlueError;
+    type Err = UnknownTask;
 
     /// Accepts T5's name and GLUE's title in any case: `sst2`, `SST-2`.
-    fn from_str(name: &str) -> Result<Self, GlueError> {
+    fn from_str(name: &str) -> Result<Self, UnknownTask> {
         let matches = |task: &Task| {
             let spec = task.spec();
             name.eq_ignore_ascii_case(spec.name) || name.eq_ignore_ascii_case(spec.title)
         };
-        Task::ALL.into_iter().find(matches).ok_or_else(|| GlueError::UnknownTask { name: name.to_owned() })
+        Task::ALL.into_iter().find(matches).ok_or_else(|| UnknownTask { name: name.to_owned() })
     }
+}
+
+/// A name that no task has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown GLUE task {name:?}; the tasks are {}", Task::ALL.map(|task| task.spec().name).join(", "))]
+pub struct UnknownTask {
+    /// The name as it was given.
+    pub name: String,
 }

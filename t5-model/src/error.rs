@@ -1,4 +1,5 @@
-//! Errors of models: configurations and checkpoints that do not describe a T5, batches that do not fit one.
+//! Errors of models: a configuration or checkpoint that does not describe a T5, a batch that does not fit
+//! one.
 
 use std::path::PathBuf;
 

@@ -1,17 +1,17 @@
-//! T5, written once: its configuration and parameters, the methods that fuse and grow it, its forward pass over the
-//! operations of a tensor framework, and its training.
+//! T5, written once: its configuration and parameters, the methods that fuse and grow it, its forward pass
+//! over the operations of a tensor framework, and its training.
 //!
 //! | module | holds | feature |
 //! |---|---|---|
 //! | [`T5Config`], [`parameters`] | what a T5 consists of | |
 //! | [`method`] | how larger T5s are made of smaller ones | |
 //! | [`optimizer`] | optimisers, their state, and how a child takes it over | |
-//! | [`backend`], [`conformance`] | T5 on a tensor framework, and what every framework must agree in | `compute` |
+//! | [`mod@backend`], [`conformance`] | T5 on a tensor framework, and what all frameworks must agree on | `compute` |
 //! | [`text`] | text to batches | `text` |
 //! | [`train`] | the training loop | `train` |
 //!
-//! All features are on by default; a program that only fuses turns them off, and compiles neither a tokenizer nor a matrix
-//! library. Frameworks register themselves as a [`Backend`]; this crate names none of them.
+//! All features are on by default; a program that only fuses turns them off, and compiles neither a tokenizer
+//! nor a matrix library. Frameworks register themselves as a [`Backend`]; this crate names none of them.
 
 #![warn(missing_docs)]
 

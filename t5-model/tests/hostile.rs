@@ -1,5 +1,5 @@
-//! Configurations and vocabularies that somebody damaged or made to do harm: an error that names the file, no panic, no
-//! large piece of memory.
+//! Configurations and vocabularies that somebody damaged or made to do harm: an error that names the file, no
+//! panic, no large piece of memory.
 
 #[path = "../../fusion-core/tests/hostile/damage.rs"]
 mod damage;

@@ -1,4 +1,5 @@
-//! Optimisers and schedules against PyTorch, transformers and nanoT5; `goldens/optimizer_goldens.py` made the numbers.
+//! Optimisers and schedules against PyTorch, transformers and nanoT5; `goldens/optimizer_goldens.py` made the
+//! numbers.
 
 use std::path::{Path, PathBuf};
 
@@ -143,7 +144,8 @@ fn cycles_repeat_warm_up_and_decay() {
     assert!(rates.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{rates:?}");
 }
 
-/// A training of 300 updates behind one of 100 has the rates of the last 300 of 400, but for a second warm-up.
+/// A training of 300 updates behind one of 100 has the rates of the last 300 of 400, but for a second
+/// warm-up.
 #[test]
 fn schedules_go_on() {
     for decay in [

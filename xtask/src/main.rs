@@ -8,7 +8,6 @@ mod terminal;
 use std::process::ExitCode;
 
 // A dependency alone registers nothing: the linker must see a use of it.
-use crate::terminal::causes;
 #[cfg(feature = "burn")]
 use backend_burn as _;
 #[cfg(feature = "dfdx")]
@@ -16,12 +15,17 @@ use backend_dfdx as _;
 #[cfg(feature = "tch")]
 use backend_tch as _;
 use clap::Parser;
-use pipeline::Interrupted;
+use pipeline::{Interrupted, NotBuilt};
 
-use crate::terminal::interrupt;
+use crate::dev::build;
+use crate::terminal::{causes, interrupt};
 
 fn main() -> ExitCode {
-    match cli::Cli::parse().run() {
+    let result = cli::Cli::parse().run();
+    match result.map_err(|error| match NotBuilt::cause_of(&error) {
+        Some(missing) => build::again_with(&missing),
+        None => error,
+    }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => match error.downcast_ref::<Interrupted>() {
             Some(interrupted) => {

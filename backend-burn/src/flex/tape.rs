@@ -13,8 +13,8 @@ use burn_flex::FlexTensor;
 /// A tensor that remembers where it came from.
 pub type Node = FloatTensor<Autodiff<Flex>>;
 
-/// Records that `output` was computed from `parents`. `backward` gets the output's gradient and which parents want
-/// theirs. Without a parent that wants a gradient, nothing is kept.
+/// Records that `output` was computed from `parents`. `backward` gets the output's gradient and which parents
+/// want theirs. Without a parent that wants a gradient, nothing is kept.
 pub fn record<const N: usize, F>(parents: [&Node; N], output: FlexTensor, backward: F) -> Node
 where
     F: FnOnce(FlexTensor, [bool; N]) -> [Option<FlexTensor>; N] + Send + 'static,

@@ -37,8 +37,9 @@ struct Step {
 impl Argument for Step {}
 
 impl Kernels {
-    /// Clips the gradients to `clip_norm` and updates all parameters. Returns the gradient norm before clipping. `healthy` (f64, one
-    /// element) is 1; a norm that is not finite sets it to 0, and updates are skipped until that norm has been read.
+    /// Clips the gradients to `clip_norm` and updates all parameters. Returns the gradient norm before
+    /// clipping. `healthy` (f64, one element) is 1; a norm that is not finite sets it to 0, and updates are
+    /// skipped until that norm has been read.
     pub fn adamw(
         &self,
         all: &[Updated<'_>],

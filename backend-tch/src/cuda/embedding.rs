@@ -59,7 +59,8 @@ impl Kernels {
         features % 4 == 0
     }
 
-    /// The gradient of a table `[rows, features]`, given the gradient of its rows at `ids`: `[ids, features]`, f32, contiguous.
+    /// The gradient of a table `[rows, features]`, given the gradient of its rows at `ids`: `[ids,
+    /// features]`, f32, contiguous.
     pub fn embedding_gradient(&self, dy: &Tensor, ids: &[i32], rows: i64, features: i64) -> Tensor {
         let Pieces { order, pieces, tokens, partial } = Pieces::of(ids, rows as usize);
         let [order, piece_list, token_list] = [&order, &pieces, &tokens].map(|list| self.upload(list));

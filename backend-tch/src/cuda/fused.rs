@@ -29,8 +29,8 @@ impl Kernels {
         Kernel { source: Source::Norm, bf16: is_bf16(kind), vectors: (width + 127) / 128, name }
     }
 
-    /// `x` and `gain` are f32 and contiguous; the result has type `kind`. If there is `more` (of type `kind`), it is added to `x`
-    /// first, and that sum is returned as well.
+    /// `x` and `gain` are f32 and contiguous; the result has type `kind`. If there is `more` (of type
+    /// `kind`), it is added to `x` first, and that sum is returned as well.
     pub fn rms_norm(
         &self,
         x: &Tensor,
@@ -78,7 +78,8 @@ impl Kernels {
         (sum, y, normed)
     }
 
-    /// The f32 gradients of `x` (plus `carry`) and of the gain, and a bf16 copy of the first if `dy` is bf16. `dy` is contiguous.
+    /// The f32 gradients of `x` (plus `carry`) and of the gain, and a bf16 copy of the first if `dy` is bf16.
+    /// `dy` is contiguous.
     pub fn rms_norm_gradients(
         &self,
         dy: &Tensor,
@@ -206,8 +207,8 @@ impl Kernels {
         );
     }
 
-    /// The sums `[loss, correct]`, f64, and the gradients of `x` `[rows, features]` and of `head`; empty ones if they are not
-    /// `wanted`. Logits of `at_once` rows exist at a time.
+    /// The sums `[loss, correct]`, f64, and the gradients of `x` `[rows, features]` and of `head`; empty ones
+    /// if they are not `wanted`. Logits of `at_once` rows exist at a time.
     pub fn cross_entropy(
         &self,
         x: &Tensor,

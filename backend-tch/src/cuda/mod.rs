@@ -1,7 +1,7 @@
 //! Our CUDA kernels, for operations that take libtorch many launches and passes over memory.
 //!
-//! Their sources are part of the program; NVRTC, which comes with PyTorch, compiles them for the GPU at hand when they are first
-//! used. They run on libtorch's stream, in order with its own kernels, and on its memory.
+//! Their sources are part of the program; NVRTC, which comes with PyTorch, compiles them for the GPU at hand
+//! when they are first used. They run on libtorch's stream, in order with its own kernels, and on its memory.
 
 mod adamw;
 mod attention;

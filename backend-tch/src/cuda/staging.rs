@@ -1,4 +1,5 @@
-//! A pinned staging buffer for uploads. Copies are asynchronous; the buffer is reused only after they have completed.
+//! A pinned staging buffer for uploads. Copies are asynchronous; the buffer is reused only after they have
+//! completed.
 
 use std::ffi::c_void;
 use std::sync::Arc;

@@ -11,8 +11,8 @@ use super::format;
 use super::hash::hash_source;
 use crate::{Dtype, Error, Result, TensorSource};
 
-/// An opened file of tensors; they are read when they are looked at. What it begins with tells its format:
-/// safetensors, a PyTorch state dict (`torch.save`, old or new), or Flax's MessagePack, whose arrays are named by their path
+/// An open file of tensors, which are read when they are viewed. The first bytes tell its format: safetensors, a PyTorch
+/// state dict (`torch.save`, old or new), or Flax's MessagePack, whose arrays are named by their path
 /// (`target/encoder/…`).
 #[derive(Debug)]
 pub struct TensorFile {
@@ -26,18 +26,19 @@ pub struct TensorFile {
 pub(super) struct Extent {
     pub dtype: Dtype,
     pub shape: Vec<usize>,
-    /// The first and the last byte but one, from the start of the file.
+    /// The first byte, from the start of the file.
     pub start: usize,
+    /// One past the last byte.
     pub end: usize,
 }
 
 impl TensorFile {
-    /// Maps a file and checks its header: every tensor has the size that its shape and type say, and lies inside of the
-    /// file. Nothing in the file is executed, pickles included.
+    /// Maps a file and checks its header: every tensor has the size that its shape and type require, and lies within the
+    /// file. Nothing in the file is executed, not even in a pickle.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("open", path))?;
-        // SAFETY: the mapping is read-only. Checkpoints are replaced by renaming, which leaves a mapped file alone; that
-        // nobody truncates it in place while it is open is the one thing to be trusted here, as everywhere in this format.
+        // SAFETY: the mapping is read-only. Checkpoints are replaced by renaming, which leaves a mapped file alone. As
+        // with every reader of this format, nobody may truncate the file in place while it is open.
         let bytes = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
         let failed = |message| Error::Weights { path: path.into(), message };
         let tensors = format::read(&bytes).map_err(failed)?;
@@ -48,12 +49,12 @@ impl TensorFile {
         Ok(TensorFile { path: path.into(), bytes, tensors })
     }
 
+    /// Whether there is a tensor of that name.
     pub fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
-    /// A hash of the tensors, as hexadecimal digits; that of [`Checkpoint::blake3`](crate::checkpoint::Checkpoint::blake3). Reads
-    /// them all.
+    /// A hash of the tensors, as [`Checkpoint::blake3`](crate::checkpoint::Checkpoint::blake3) defines it. Reads them all.
     pub fn blake3(&self) -> Result<String> {
         hash_source(self)
     }

@@ -1,4 +1,4 @@
-//! The hash of weights. BLAKE3 is a tree: the pieces of a tensor can be hashed in any order while they are at hand.
+//! The hash of weights. BLAKE3 is a tree, so the pieces of a tensor can be hashed in any order as they are produced.
 
 use blake3::hazmat::{
     ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root,
@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::{Dtype, Result, TensorSource};
 
-/// Bytes of a tensor that are produced, hashed and written at a time: a whole subtree of BLAKE3, so a power of two.
+/// The number of bytes of a tensor that are produced, hashed and written at a time: a whole subtree of BLAKE3, and so a
+/// power of two.
 pub(crate) const PIECE: usize = 1 << 20;
 
 /// The hash of a source's tensors.
@@ -21,7 +22,8 @@ pub(super) fn hash_source(source: &impl TensorSource) -> Result<String> {
     Ok(hash.finalize().to_hex().to_string())
 }
 
-/// The value of a tensor's piece that begins at `start`; of the whole tensor, it is the tensor's hash.
+/// The chaining value of the piece of a tensor that begins at `start`. If the piece is the whole tensor, this is the
+/// tensor's hash.
 pub(super) fn hash_piece(start: usize, piece: &[u8], is_whole: bool) -> ChainingValue {
     if is_whole {
         return blake3::hash(piece).into();
@@ -44,7 +46,7 @@ fn subtree(values: &[ChainingValue]) -> ChainingValue {
     }
 }
 
-/// The children of a node over these pieces, or the piece that is left.
+/// The children of the node over these pieces, or the value of the only piece.
 fn split(values: &[ChainingValue]) -> Result<(&[ChainingValue], &[ChainingValue]), ChainingValue> {
     match values {
         [] => Err(blake3::hash(&[]).into()),
@@ -53,7 +55,7 @@ fn split(values: &[ChainingValue]) -> Result<(&[ChainingValue], &[ChainingValue]
     }
 }
 
-/// A tensor's part in the hash of its weights.
+/// What a tensor contributes to the hash of the weights.
 pub(super) struct HashedTensor<'a> {
     pub name: &'a str,
     pub dtype: Dtype,
@@ -73,7 +75,7 @@ pub(super) fn hash_weights(mut tensors: Vec<HashedTensor<'_>>) -> String {
 
 fn add(hash: &mut blake3::Hasher, name: &str, dtype: Dtype, shape: &[usize], tensor: &[u8; 32]) {
     let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
-    // A name can hold any character but, as JSON, no control character.
+    // A name can hold any character, but its JSON holds no control characters.
     hash.update(format!("{}\n{dtype}\n{}\n", Value::from(name), sizes.join(",")).as_bytes());
     hash.update(tensor);
 }

@@ -1,14 +1,13 @@
-//! `model.safetensors.index.json`: which shard holds which tensor.
+//! `model.safetensors.index.json`, which says which shard holds which tensor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::read_object;
-use crate::{Error, Result};
+use crate::{Error, Result, json};
 
-/// An index of shards, all of which lie beside it.
+/// An index of shards, all of which lie in its directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardIndex {
     /// Each tensor's file.
@@ -16,15 +15,15 @@ pub struct ShardIndex {
 }
 
 impl ShardIndex {
+    /// Reads an index. A name that leads out of the directory is an error.
     pub fn read(path: &Path) -> Result<Self> {
-        let invalid = |message: &str| Error::Json { path: path.into(), message: message.into() };
-        let content = read_object(path)?;
+        let content: Map<String, Value> = json::read(path)?;
         let map = content.get("weight_map").and_then(Value::as_object);
-        let map = map.ok_or_else(|| invalid("there is no object `weight_map`"))?;
+        let map = map.ok_or_else(|| Error::NoWeightMap { path: path.into() })?;
         let mut files = BTreeMap::new();
         for (tensor, file) in map {
-            let file =
-                file.as_str().ok_or_else(|| invalid(&format!("`weight_map.{tensor}` is not a file name")))?;
+            let not_a_name = || Error::NotAFileName { path: path.into(), tensor: tensor.clone() };
+            let file = file.as_str().ok_or_else(not_a_name)?;
             if !is_name(file) {
                 return Err(Error::ShardName { path: path.into(), file: file.into() });
             }
@@ -38,13 +37,13 @@ impl ShardIndex {
         self.files.values().map(String::as_str).collect()
     }
 
-    /// Each tensor with its shard.
+    /// The name of each tensor, with the name of its shard.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &str)> {
         self.files.iter().map(|(tensor, file)| (tensor.as_str(), file.as_str()))
     }
 }
 
-/// An index must not lead out of its directory.
+/// Whether a name is that of a file in the same directory.
 fn is_name(file: &str) -> bool {
     let mut components = Path::new(file).components();
     matches!((components.next(), components.next()), (Some(Component::Normal(name)), None) if name == file)

@@ -1,4 +1,4 @@
-//! Where the tensors of a file lie.
+//! Where tensors lie in a file.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use super::format::safetensors::{LENGTH, MAX_HEADER};
 use super::lazy::LazyTensor;
 use crate::{Error, Result};
 
-/// A file that is to be written.
+/// The layout of a file before it is written.
 pub(super) struct Layout {
     /// The header's length and the header.
     pub header: Vec<u8>,
@@ -21,8 +21,8 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Puts the tensors into the order of the file, that of the safetensors library: wide types first, which aligns
-    /// them all, then by name.
+    /// Sorts the tensors into the order of the file, which is that of the safetensors library: wide types first, which
+    /// aligns all tensors, then by name.
     pub fn new(path: &Path, tensors: &mut [LazyTensor<'_>]) -> Result<Self> {
         tensors.sort_by(|a, b| (Reverse(a.dtype), &a.name).cmp(&(Reverse(b.dtype), &b.name)));
         let mut end = 0usize;
@@ -35,17 +35,14 @@ impl Layout {
         let infos: Vec<(String, TensorInfo)> = infos.collect();
         let starts: Vec<usize> = infos.iter().map(|(_, info)| info.data_offsets.0).collect();
 
-        let invalid = |message: String| Error::Weights { path: path.into(), message };
-        // Hugging Face's libraries refuse files that do not say which framework they are for.
+        // Hugging Face's libraries refuse files that do not name a framework.
         let format = HashMap::from([("format".to_string(), "pt".to_string())]);
-        let metadata = Metadata::new(Some(format), infos).map_err(|error| invalid(error.to_string()))?;
-        let mut json = serde_json::to_vec(&metadata).map_err(|error| invalid(error.to_string()))?;
+        let metadata = Metadata::new(Some(format), infos)
+            .map_err(|error| Error::Weights { path: path.into(), message: error.to_string() })?;
+        let mut json = serde_json::to_vec(&metadata).map_err(Error::json(path))?;
         json.resize(json.len().next_multiple_of(LENGTH), b' ');
         if json.len() as u64 > MAX_HEADER {
-            return Err(invalid(format!(
-                "the header would take {} bytes, more than {MAX_HEADER}",
-                json.len()
-            )));
+            return Err(Error::LongHeader { path: path.into(), bytes: json.len(), most: MAX_HEADER });
         }
         let header = [&(json.len() as u64).to_le_bytes(), json.as_slice()].concat();
         let first = header.len() as u64;

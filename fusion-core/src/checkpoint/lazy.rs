@@ -1,4 +1,4 @@
-//! Tensors that are produced while they are written.
+//! Tensors that are produced while they are being written.
 
 use std::borrow::Cow;
 
@@ -6,10 +6,10 @@ use bytemuck::NoUninit;
 
 use crate::{Dtype, Error, Result, TensorSource};
 
-/// Fills a buffer with a tensor's little-endian bytes, row-major, from an offset in bytes on. Called from many threads.
+/// Fills a buffer with a tensor's little-endian, row-major bytes, starting at an offset in bytes. Called from many threads.
 pub type Producer<'a> = Box<dyn Fn(usize, &mut [u8]) -> Result<()> + Send + Sync + 'a>;
 
-/// A tensor whose bytes are produced, piece by piece, when they are written.
+/// A tensor whose bytes are produced piece by piece while they are being written.
 pub struct LazyTensor<'a> {
     pub(super) name: String,
     pub(super) dtype: Dtype,
@@ -22,7 +22,7 @@ pub(super) enum Content<'a> {
     Produced(Box<dyn Fn() -> Result<Producer<'a>> + Sync + 'a>),
 }
 
-/// Hands out what is in memory.
+/// A producer of values that are in memory.
 pub(crate) fn whole<'a, T: NoUninit + Send + Sync + 'a>(values: Vec<T>) -> Producer<'a> {
     Box::new(move |start, out| {
         let bytes: &[u8] = bytemuck::cast_slice(&values);
@@ -32,7 +32,8 @@ pub(crate) fn whole<'a, T: NoUninit + Send + Sync + 'a>(values: Vec<T>) -> Produ
 }
 
 impl<'a> LazyTensor<'a> {
-    /// `prepare` is called before the first piece of the tensor, what it returns is dropped after the last one.
+    /// A tensor that is produced in pieces. `prepare` is called before the first piece; the producer that it returns is
+    /// dropped after the last one.
     pub fn new(
         name: impl Into<String>,
         dtype: Dtype,
@@ -43,8 +44,8 @@ impl<'a> LazyTensor<'a> {
         LazyTensor { name: name.into(), dtype, shape: shape.into(), content }
     }
 
-    /// A tensor that is made as a whole when its first piece is written, and then in memory until its last one is: its
-    /// elements, or their little-endian bytes.
+    /// A tensor that is made as a whole. `make` is called before the first piece is written and returns the elements, or
+    /// their little-endian bytes, which stay in memory until the last piece is written.
     pub fn made<T: NoUninit + Send + Sync + 'a>(
         name: impl Into<String>,
         dtype: Dtype,
@@ -54,7 +55,7 @@ impl<'a> LazyTensor<'a> {
         LazyTensor::new(name, dtype, shape, move || Ok(whole(make()?)))
     }
 
-    /// A tensor of little-endian bytes, row-major, that are in memory.
+    /// A tensor whose little-endian, row-major bytes are in memory.
     pub fn of_bytes(
         name: impl Into<String>,
         dtype: Dtype,
@@ -75,13 +76,13 @@ impl<'a> LazyTensor<'a> {
         source.names().iter().map(|name| LazyTensor::of(source, name)).collect()
     }
 
-    /// The number of bytes; saturates, to be refused when a file is laid out.
+    /// The number of bytes. Saturates; a file with such a tensor is refused when it is laid out.
     pub fn size(&self) -> usize {
         let bits = self.shape.iter().fold(self.dtype.bitsize(), |bits, size| bits.saturating_mul(*size));
         bits / 8
     }
 
-    /// Bytes in memory must be as many as the type and the shape say.
+    /// Checks that there are as many bytes in memory as the type and the shape require.
     pub(super) fn check_size(&self) -> Result<()> {
         match &self.content {
             Content::Bytes(bytes) if bytes.len() != self.size() => Err(Error::ShapeMismatch {

@@ -1,5 +1,5 @@
-//! Checkpoints in Hugging Face's layout: `config.json`, `model.safetensors` or shards with an index (or else
-//! `pytorch_model.bin`), tokenizer files, and this project's `lineage.json`.
+//! Checkpoints in Hugging Face's layout: `config.json`, the weights as `model.safetensors` or as shards with an index
+//! (`pytorch_model.bin` can be read, too), tokenizer files, and this project's `lineage.json`.
 
 mod file;
 mod format;
@@ -29,13 +29,13 @@ pub(crate) use pieces::writing_memory;
 pub use write::{WeightType, Writer};
 
 use crate::lineage::{History, Lineage};
-use crate::{Error, Result, TensorSource};
+use crate::{Error, Result, TensorSource, json};
 
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const CONFIG: &str = "config.json";
 
-/// An opened checkpoint. Its weights are mapped into memory, not read.
+/// An open checkpoint. Its weights are mapped into memory; nothing is read until it is needed.
 #[derive(Debug)]
 pub struct Checkpoint {
     directory: PathBuf,
@@ -43,12 +43,12 @@ pub struct Checkpoint {
     files: Vec<TensorFile>,
     /// The file that holds each tensor.
     tensors: BTreeMap<String, usize>,
-    /// Of the weights, once it is known.
+    /// The hash of the weights, once it is known.
     hash: OnceLock<String>,
 }
 
 impl Checkpoint {
-    /// Opens a directory; reads the configuration and the headers of the weights.
+    /// Opens a directory: reads the configuration and the headers of the weights.
     pub fn open(directory: &Path) -> Result<Self> {
         if !fs::metadata(directory).map_err(Error::io("open", directory))?.is_dir() {
             return Err(Error::NotADirectory { path: directory.into() });
@@ -57,27 +57,28 @@ impl Checkpoint {
         if !config_path.exists() {
             return Err(Error::NoConfig { path: directory.into() });
         }
-        let config = read_object(&config_path)?;
+        let config = json::read(&config_path)?;
         let (files, tensors) = open_weights(directory)?;
         Ok(Checkpoint { directory: directory.into(), config, files, tensors, hash: OnceLock::new() })
     }
 
+    /// The checkpoint's directory.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// `config.json` as it is, with unknown keys and in its order.
+    /// `config.json` as it is, with unknown keys and in the order of the file.
     pub fn config(&self) -> &Map<String, Value> {
         &self.config
     }
 
-    /// `lineage.json`, if there is one.
+    /// `lineage.json` as it is, if there is one; see [`Checkpoint::history`].
     pub fn lineage(&self) -> Result<Option<Lineage>> {
         Lineage::read(&self.directory)
     }
 
-    /// The history of these weights: what `lineage.json` says, unless it was written for others. Reads all weights if it
-    /// names a hash.
+    /// The history of these weights: what `lineage.json` says, unless it was written for other weights. If it names a
+    /// hash, this reads all weights.
     pub fn history(&self) -> Result<History> {
         Ok(match Lineage::read(&self.directory)? {
             None => History::Unknown,
@@ -86,8 +87,8 @@ impl Checkpoint {
         })
     }
 
-    /// A hash of the weights, as hexadecimal digits: BLAKE3 of every tensor's name, type, shape and BLAKE3, in the order
-    /// of the names. It does not depend on how the tensors are laid out in files. The first call reads all weights.
+    /// A hash of the weights, in hexadecimal: BLAKE3 of every tensor's name, type, shape and BLAKE3, in the order of the
+    /// names. It does not depend on how the tensors are distributed over files. The first call reads all weights.
     pub fn blake3(&self) -> Result<String> {
         if let Some(hash) = self.hash.get() {
             return Ok(hash.clone());
@@ -112,11 +113,11 @@ impl TensorSource for Checkpoint {
     }
 }
 
-/// The names that weights go by, single and as an index of shards; earlier ones are preferred.
+/// The file names of weights, in one file and as an index of shards; earlier ones are preferred.
 const WEIGHT_FILES: [(&str, &str); 2] =
     [(WEIGHTS, INDEX), ("pytorch_model.bin", "pytorch_model.bin.index.json")];
 
-/// The files of a checkpoint, and which of them holds each tensor. One file is preferred to an index.
+/// The files of a checkpoint, and which of them holds each tensor. A single file is preferred to an index.
 fn open_weights(directory: &Path) -> Result<(Vec<TensorFile>, BTreeMap<String, usize>)> {
     for (single, index) in WEIGHT_FILES.map(|(single, index)| (directory.join(single), directory.join(index)))
     {
@@ -149,11 +150,4 @@ fn open_shards(directory: &Path, path: &Path) -> Result<(Vec<TensorFile>, BTreeM
         tensors.insert(tensor.into(), number);
     }
     Ok((files, tensors))
-}
-
-/// Reads a JSON file that must hold an object.
-pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>> {
-    let text = fs::read(path).map_err(Error::io("read", path))?;
-    serde_json::from_slice(&text)
-        .map_err(|error| Error::Json { path: path.into(), message: error.to_string() })
 }

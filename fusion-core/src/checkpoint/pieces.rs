@@ -1,4 +1,4 @@
-//! Producing, hashing and writing tensors in pieces, by several threads.
+//! Produces, hashes and writes tensors in pieces, with several threads.
 
 use std::fs::File;
 use std::ops::ControlFlow;
@@ -15,11 +15,11 @@ use super::hash::{PIECE, hash_piece, join_pieces};
 use super::lazy::{Content, LazyTensor, Producer};
 use crate::{Error, Result};
 
-/// Told how many bytes were written since the last call, from any thread. To break ends the writing with
+/// Called from any thread with the number of bytes written since the last call. Returning a break ends the writing with
 /// [`Error::Stopped`].
 pub type Progress<'a> = dyn Fn(u64) -> ControlFlow<()> + Sync + 'a;
 
-/// Bytes after which the disk is set to work. Left alone, the system gathers gigabytes first.
+/// The number of bytes after which data is flushed to disk. Left alone, the system gathers gigabytes first.
 const FLUSH: usize = 128 << 20;
 
 /// A tensor and its place in a file.
@@ -31,8 +31,8 @@ pub(super) struct Destination<'a, 't> {
     pub offset: u64,
 }
 
-/// Writes tensors and returns their hashes. In memory are one piece for each thread, and what the tensors in work have
-/// prepared.
+/// Writes tensors and returns their hashes. Keeps in memory one piece for each thread, and what the tensors that are
+/// being written have prepared.
 pub(super) fn write_pieces(
     destinations: &[Destination<'_, '_>],
     progress: Option<&Progress<'_>>,
@@ -53,7 +53,7 @@ pub(super) fn write_pieces(
     let (flush, to_flush) = sync_channel(1);
     thread::scope(|scope| {
         let writing = &writing;
-        // What the system denies is done without: a flusher, threads beside this one.
+        // A flusher and more threads help, but all works without them if the system denies them.
         let flushing = move || to_flush.into_iter().for_each(|tensor| writing.flush(tensor));
         let _ = thread::Builder::new().spawn_scoped(scope, flushing);
         for _ in 1..rayon::current_num_threads().min(pieces.len()) {
@@ -69,14 +69,15 @@ pub(super) fn write_pieces(
     }
 }
 
-/// Bytes of memory that writing so many takes: a piece for each thread, and the place and hash of every piece.
+/// The memory, in bytes, that writing this many bytes takes: a piece for each thread, and the place and hash of every
+/// piece.
 pub(crate) fn writing_memory(bytes: u64) -> u64 {
     let kept = size_of::<(usize, usize)>() + size_of::<ChainingValue>();
     let threads = rayon::current_num_threads() as u64;
     threads * PIECE as u64 + bytes.div_ceil(PIECE as u64) * kept as u64
 }
 
-/// At least one, also of an empty tensor.
+/// At least one, even for an empty tensor.
 fn pieces_of(tensor: &LazyTensor<'_>) -> usize {
     tensor.size().div_ceil(PIECE).max(1)
 }
@@ -84,9 +85,9 @@ fn pieces_of(tensor: &LazyTensor<'_>) -> usize {
 /// A tensor while it is written.
 struct Work<'a, 't> {
     to: &'a Destination<'a, 't>,
-    /// Here from the first piece to the last.
+    /// Present from the first piece to the last.
     producer: Mutex<Option<Arc<Producer<'t>>>>,
-    /// The pieces that are not written yet.
+    /// The number of pieces that are not written yet.
     left: AtomicUsize,
     values: Mutex<Vec<ChainingValue>>,
 }
@@ -173,7 +174,7 @@ impl Writing<'_, '_> {
         }
     }
 
-    /// Waits until what was written of a tensor's file is on the disk.
+    /// Waits until what was written to a tensor's file is on disk.
     fn flush(&self, tensor: usize) {
         let Destination { file, path, .. } = self.works[tensor].to;
         if !self.stopped.load(Ordering::Relaxed)

@@ -4,39 +4,30 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::hash::{HashedTensor, hash_weights};
 use super::layout::Layout;
 use super::lazy::LazyTensor;
 use super::pieces::{Destination, Progress, write_pieces};
 use super::{INDEX, WEIGHTS};
-use crate::atomic::write_file_atomically;
 use crate::atomic::{PartialFile, check_space};
-use crate::{Dtype, Error, Result};
+use crate::{Dtype, Error, Result, json};
 
-/// A type that weights can be written in.
+/// A type that weights can be converted to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum WeightType {
+    /// 32 bits.
     F32,
+    /// 16 bits, IEEE 754.
     F16,
+    /// 16 bits, with the range of 32.
     Bf16,
 }
 
 impl WeightType {
-    /// All of them.
-    pub const ALL: [WeightType; 3] = [WeightType::F32, WeightType::F16, WeightType::Bf16];
-
-    /// The name in recipes and on command lines.
-    pub fn name(self) -> &'static str {
-        match self {
-            WeightType::F32 => "f32",
-            WeightType::F16 => "f16",
-            WeightType::Bf16 => "bf16",
-        }
-    }
-
     /// The type in a file.
     pub fn dtype(self) -> Dtype {
         match self {
@@ -58,7 +49,7 @@ pub struct Writer<'a> {
 }
 
 impl Default for Writer<'_> {
-    /// Shards of at most 5 GB, as Hugging Face's libraries write them; nobody to report to.
+    /// Writes shards of at most 5 GB, as Hugging Face's libraries do, and reports no progress.
     fn default() -> Self {
         Writer { shard_size: DEFAULT_SHARD_SIZE, progress: None }
     }
@@ -116,14 +107,13 @@ impl<'a> Writer<'a> {
         });
         let hash = write_files(files.collect(), self.progress)?;
         weight_map.sort_keys();
-        let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
-        let text = format!("{index:#}\n");
-        write_file_atomically(&directory.join(INDEX), text.as_bytes())?;
+        let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
+        json::write(&directory.join(INDEX), &index)?;
         Ok(hash)
     }
 }
 
-/// Writes safetensors files of one directory: each is given its name when all are complete.
+/// Writes safetensors files into one directory. They get their names once all are complete.
 fn write_files(
     mut files: Vec<(PathBuf, Vec<LazyTensor<'_>>)>,
     progress: Option<&Progress<'_>>,
@@ -155,7 +145,7 @@ fn write_files(
     Ok(hash)
 }
 
-/// Creates the files with their headers and takes the space for all of them, before anything is produced.
+/// Creates the files with their headers and reserves space for all of them before anything is produced.
 fn reserve(files: &[(PathBuf, Vec<LazyTensor<'_>>)], layouts: &[Layout]) -> Result<Vec<PartialFile>> {
     let partial = files.iter().map(|(path, _)| PartialFile::create(path)).collect::<Result<Vec<_>>>()?;
     if let Some((path, _)) = files.first() {

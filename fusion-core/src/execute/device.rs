@@ -1,28 +1,31 @@
-//! Executing plans on a device: the host draws what is random, the device places, scales and adds.
+//! Executes plans on a device: the host draws what is random; the device places, scales and adds.
 
 use super::produce::Production;
 use crate::plan::{PlannedParam, shape};
 use crate::{Error, HostTensor, Result};
 
-/// A box of a tensor that is added to a box of another. Every tensor has as many dimensions, which are the plan's logical
-/// ones: `[heads, kv, embed]` for a projection.
+/// A box of a tensor that is added to a box of another. Both tensors have the plan's logical dimensions:
+/// `[heads, kv, embed]` for a projection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlacedBox {
+    /// The tensor that is added.
     pub source: HostTensor,
     /// Where the box begins in the source.
     pub from: Vec<usize>,
     /// Where it begins in the sum.
     pub at: Vec<usize>,
+    /// The size of the box.
     pub extent: Vec<usize>,
+    /// What the values are multiplied by.
     pub scale: f64,
 }
 
 /// A device that executes plans, in f32.
 pub trait PlanDevice: Sync {
-    /// `base`, or else zeros of that shape, with the boxes added one after the other.
+    /// Adds the boxes, one after the other, to `base`, or to zeros of that shape.
     ///
     /// # Errors
-    /// What the device says.
+    /// Whatever the device reports.
     fn add_boxes(
         &self,
         shape: &[usize],
@@ -31,7 +34,7 @@ pub trait PlanDevice: Sync {
     ) -> Result<HostTensor, Box<dyn std::error::Error + Send + Sync>>;
 }
 
-/// All elements of a parameter. What is random is what the host would draw; sums and products are rounded at every step.
+/// All elements of a parameter. The draws are those of the host; sums and products are rounded at every step.
 pub(crate) fn produce_on(device: &dyn PlanDevice, production: &Production<'_>) -> Result<HostTensor> {
     let param = production.param();
     let sizes: Vec<usize> = param.factors().map(|factor| factor.size).collect();
@@ -43,7 +46,7 @@ pub(crate) fn produce_on(device: &dyn PlanDevice, production: &Production<'_>) -
     Ok(HostTensor { shape: shape(&sizes, &param.dims), data })
 }
 
-/// A placement's values, and then its noise.
+/// A placement's values, followed by its noise.
 fn boxes(production: &Production<'_>, param: &PlannedParam, index: usize) -> Vec<PlacedBox> {
     let Some(placement) = param.placements.get(index) else { return Vec::new() };
     let from = placement.from.as_ref().map_or(vec![0; placement.offset.len()], |from| from.offset.clone());

@@ -14,8 +14,8 @@ use device::produce_on;
 pub use device::{PlacedBox, PlanDevice};
 use produce::Production;
 
-/// A plan that was checked against its parents and can be executed. The result depends neither on the order in
-/// which parameters are produced nor on the number of threads.
+/// A plan that was checked against its parents and can be executed. The result depends neither on the order in which
+/// parameters are produced nor on the number of threads.
 pub struct Executor<'a> {
     plan: &'a FusionPlan,
     sources: &'a [&'a dyn TensorSource],
@@ -27,40 +27,41 @@ pub struct Executor<'a> {
 /// A tensor of the child.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FusedTensor {
+    /// The type of the elements.
     pub dtype: Dtype,
+    /// The size of each dimension.
     pub shape: Vec<usize>,
     /// Little-endian, row-major.
     pub bytes: Vec<u8>,
 }
 
 impl<'a> Executor<'a> {
-    /// Validates the plan and compares it with the headers of `sources`, one for each parent; reads no values.
+    /// Validates the plan and compares it with the headers of `sources`, one for each parent. Reads no values.
     pub fn new(plan: &'a FusionPlan, sources: &'a [&'a dyn TensorSource]) -> Result<Self> {
         plan.validate()?;
         plan.check_sources(sources)?;
         Ok(Executor { plan, sources, dtype: None, device: None, values: None })
     }
 
-    /// The same with a type for all tensors of the child. Otherwise each has the type of its first placement's
-    /// source.
+    /// Sets one type for all tensors of the child. By default, each has the type of its first placement's source.
     pub fn output_dtype(self, dtype: Dtype) -> Result<Self> {
         float_size("the output", dtype)?;
         Ok(Executor { dtype: Some(dtype), ..self })
     }
 
-    /// The same with a device that does what is not random, in f32. Parameters are then whole in memory. The result equals
-    /// the host's but for rounding, and to the bit where scales are powers of two and nothing overlaps.
+    /// Lets a device compute everything that is not random, in f32. Parameters are then in memory as a whole. The result
+    /// equals the host's up to rounding, and to the bit where scales are powers of two and nothing overlaps.
     pub fn on(self, device: &'a dyn PlanDevice) -> Self {
         Executor { device: Some(device), ..self }
     }
 
-    /// The same with other values for the parameters that these have: what was fitted after the plan was executed.
+    /// Replaces the planned values of some parameters, for example with values that were fitted afterwards.
     pub fn with_values(self, values: &'a HostTensors) -> Self {
         Executor { values: Some(values), ..self }
     }
 
-    /// Produces the parameter at an index of [`FusionPlan::params`]. Fails if a finite value is too large for the
-    /// output type.
+    /// Produces the parameter at an index of [`FusionPlan::params`]. Fails if a finite value is too large for the output
+    /// type.
     pub fn param(&self, index: usize) -> Result<FusedTensor> {
         let param = self.planned(index)?;
         let dtype = self.param_dtype(param)?;
@@ -93,7 +94,7 @@ impl<'a> Executor<'a> {
         self.plan.params.iter().map(tensor).collect()
     }
 
-    /// The bytes of the child's weights.
+    /// The size of the child's weights in bytes.
     pub fn weights_size(&self) -> Result<u64> {
         let mut sizes = self.plan.params.iter().map(|param| {
             let size = float_size(&param.name, self.param_dtype(param)?)?;
@@ -102,12 +103,12 @@ impl<'a> Executor<'a> {
         sizes.try_fold(0, |sum: u64, size: Result<u64>| Ok(sum.saturating_add(size?)))
     }
 
-    /// Bytes of memory that writing [`Executor::tensors`] takes, mapped pages of the parents not counted.
+    /// The memory, in bytes, that writing [`Executor::tensors`] takes, not counting mapped pages of the parents.
     pub fn memory(&self) -> Result<u64> {
         Ok(writing_memory(self.weights_size()?))
     }
 
-    /// What produces any piece of a parameter.
+    /// Prepares to produce any piece of a parameter.
     fn producer(&self, param: &'a PlannedParam) -> Result<Producer<'a>> {
         let production = self.prepare(param)?;
         let given = self.values.and_then(|values| values.get(&param.name));
@@ -146,7 +147,7 @@ impl<'a> Executor<'a> {
         if let Some(dtype) = self.dtype {
             return Ok(dtype);
         }
-        // A parameter that all parents lack gets the type of the plan's first.
+        // A parameter that all parents lack gets the type of the plan's first placement.
         let all = self.plan.params.iter().flat_map(|param| &param.placements);
         let first = param.placements.iter().chain(all).next();
         let first = first.ok_or_else(|| Error::NothingPlaced { parameter: param.name.clone() })?;

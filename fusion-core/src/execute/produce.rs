@@ -1,4 +1,4 @@
-//! Produces the elements of a planned parameter, any stretch of them by itself.
+//! Produces the elements of a planned parameter, any range of them on its own.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use crate::random::Philox;
 use crate::tensor::{Element, float_size, to_f32, with_element};
 use crate::{Dtype, Error, Result};
 
-/// What it takes to produce a parameter, worked out once.
+/// Everything needed to produce a parameter, prepared once.
 pub(crate) struct Production<'a> {
     pub dtype: Dtype,
     param: &'a PlannedParam,
@@ -22,11 +22,11 @@ pub(crate) struct Production<'a> {
     overlap: bool,
     /// The standard deviation and the draws of normal cross-connections.
     normal: Option<(f64, Philox)>,
-    /// For each placement, the factor of its noise and the draws, by the source's elements.
+    /// For each placement, the factor of its noise, and the draws, which are indexed by the source's elements.
     noises: Vec<Option<(f64, Philox)>>,
 }
 
-/// Buffers that lines use one after the other.
+/// Buffers that are reused from line to line.
 #[derive(Default)]
 struct Scratch {
     row: Vec<usize>,
@@ -73,7 +73,7 @@ impl<'a> Production<'a> {
         Ok(())
     }
 
-    /// Fills a range of a line, which is zero so far.
+    /// Fills a range of a line, which holds zeros.
     fn fill_line<T: Element>(
         &self,
         line: usize,
@@ -122,7 +122,7 @@ impl<'a> Production<'a> {
         self.param
     }
 
-    /// Whether anything that no placement covers is other than zero.
+    /// Whether there is anything but zero outside the placements.
     pub fn has_rest(&self) -> bool {
         self.normal.is_some() || self.param.absent.iter().any(|absence| absence.value != 0.0)
     }
@@ -144,7 +144,7 @@ impl<'a> Production<'a> {
         self.views.get(placement).map(|view| to_f32(view.dtype(), view.data())).unwrap_or_default()
     }
 
-    /// The noise of a placement, for all of its source.
+    /// The noise of a placement, for its whole source.
     pub fn noise(&self, placement: usize) -> Option<Vec<f32>> {
         let (std, stream) = self.noises.get(placement)?.as_ref()?;
         let elements = self.views.get(placement)?.shape().iter().product();
@@ -159,7 +159,7 @@ impl<'a> Production<'a> {
         Ok(bytes)
     }
 
-    /// What the placements put into a range of a line: copies, or sums and products that are rounded once.
+    /// Fills a range of a line with what the placements contribute: copies, or sums and products that are rounded once.
     fn place<T: Element>(
         &self,
         row: &[usize],
@@ -202,7 +202,7 @@ impl<'a> Production<'a> {
         Ok(())
     }
 
-    /// Rounds values to the parameter's type; finite ones must stay so.
+    /// Rounds values to the parameter's type. Finite values must stay finite.
     fn encode<T: Element>(&self, values: &[f64], out: &mut [u8]) -> Result<()> {
         let overflows = |value: f64| value.is_finite() && !T::from_f64(value).to_f64().is_finite();
         let mut fits = true;
@@ -219,7 +219,7 @@ impl<'a> Production<'a> {
     }
 }
 
-/// The part of a run that lies in a range of its line; the child's index counts from the start of the range.
+/// The part of a run that lies in a range of its line; the child's index is relative to the start of the range.
 fn within(run: &Segment, range: &Range<usize>) -> Option<Segment> {
     let (start, end) = (run.child.max(range.start), (run.child + run.len).min(range.end));
     let len = end.checked_sub(start).filter(|len| *len > 0)?;
@@ -231,10 +231,10 @@ fn slice(bytes: &[u8], first: usize, len: usize, size: usize) -> &[u8] {
     &bytes[first * size..][..len * size]
 }
 
-/// Elements that are added up at a time.
+/// The number of elements that are summed at a time.
 const CHUNK: usize = 1 << 16;
 
-/// A standard deviation in the parameter's own units.
+/// A standard deviation in the units of the parameter.
 fn absolute(std: StandardDeviation, param: &PlannedParam, views: &[TensorView<'_>]) -> f64 {
     match std {
         StandardDeviation::Absolute(std) => std,
@@ -255,8 +255,8 @@ fn noises(param: &PlannedParam, views: &[TensorView<'_>]) -> Vec<Option<(f64, Ph
     param.placements.iter().map(|placement| placement.noise.as_ref().map(&mut noise)).collect()
 }
 
-/// The root mean square, about zero, of the scaled values of all tensors that are placed in a parameter. Added up in
-/// fixed chunks, so that it does not depend on the number of threads.
+/// The root mean square, about zero, of the scaled values of all tensors that are placed in a parameter. Summed in fixed
+/// chunks, so that it does not depend on the number of threads.
 fn root_mean_square(param: &PlannedParam, views: &[TensorView<'_>]) -> f64 {
     let mut sums: Vec<((usize, &str), f64)> = Vec::new();
     let (mut sum, mut count) = (0.0, 0);

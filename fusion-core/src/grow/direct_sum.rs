@@ -5,13 +5,14 @@ use crate::plan::{Absence, Fill, FusionPlan, Normalisation, Placement, PlanParen
 use crate::table::{Averaging, Axis, AxisRule, Dim, Factor, Origin, ParamSpec};
 use crate::{Error, Result};
 
-/// What a direct sum leaves open.
+/// The options of a direct sum.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DirectSum {
+    /// How the child normalises its model dimension.
     pub normalisation: Normalisation,
-    /// The cross-connections of every parameter that has some.
+    /// How to fill the cross-connections of every parameter that has some.
     pub cross: Fill,
-    /// The parents' weights in the average of the logits, adding up to 1; `1/n` each if `None`.
+    /// The parents' weights in the average of the logits, which add up to 1; `1/n` each if `None`.
     pub weights: Option<Vec<f64>>,
 }
 
@@ -21,8 +22,8 @@ impl Default for DirectSum {
     }
 }
 
-/// Plans the direct sum of the parents. Every parameter must be in all parents' tables, with the same axes; the order
-/// is the first parent's. A table may describe a parameter as [absent](Origin::Absent), at the size it would have.
+/// Plans the direct sum of the parents. Every parameter must be in every parent's table, with the same axes; the order is
+/// that of the first table. A table may describe a parameter as [absent](Origin::Absent), with the size it would have.
 pub fn direct_sum(parts: &[Part<'_>], options: &DirectSum) -> Result<FusionPlan> {
     let first = parts.first().ok_or(Error::NoParents)?;
     let weights = weights(parts.len(), options.weights.as_deref())?;
@@ -64,7 +65,7 @@ fn weights(parents: usize, given: Option<&[f64]>) -> Result<Vec<f64>> {
     Ok(weights.to_vec())
 }
 
-/// The child's groups: the parents' one after the other, or one of all.
+/// The child's groups: those of the parents, one after the other, or a single one.
 fn embed_groups(parts: &[Part<'_>], normalisation: Normalisation) -> Result<Vec<usize>> {
     let mut groups = Vec::new();
     for (index, part) in parts.iter().enumerate() {
@@ -127,8 +128,8 @@ fn fuse_param(
                 continue;
             }
         };
-        // Every path from a part's features to the logits takes its weight in their average once: in the part itself, or
-        // else behind it.
+        // Every path from a part's features to the logits is weighted once for the average: in the part itself, or else
+        // further on.
         let gradient = Some(weight / scale).filter(|gradient| gradient.is_finite());
         placements.push(Placement {
             parent,

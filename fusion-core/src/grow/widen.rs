@@ -1,7 +1,7 @@
-//! Widening one model by copying its features: the algebra of Net2WiderNet (Chen, Goodfellow, Shlens, arXiv 1511.05641),
-//! bert2BERT (arXiv 2110.07143), HyperCloning (arXiv 2409.12903) and LEMON (arXiv 2310.07999). Whoever produces a
-//! feature produces its copies too; whoever sums over it takes each copy with a share, and the shares add up to one. So
-//! every sum stays what it was.
+//! Widens one model by copying its features: the algebra of Net2WiderNet (Chen, Goodfellow, Shlens, arXiv 1511.05641),
+//! bert2BERT (arXiv 2110.07143), HyperCloning (arXiv 2409.12903) and LEMON (arXiv 2310.07999). A weight that produces a
+//! feature produces its copies, too; a weight that sums over the feature takes each copy with a share, and the shares add
+//! up to one. So no sum changes.
 
 use std::ops::Range;
 
@@ -13,11 +13,13 @@ use crate::random::Philox;
 use crate::table::{Averaging, Axis, Dim, Factor, ParamSpec};
 use crate::{Error, Result};
 
-/// How an axis grows: the ranges of the parent's features that follow each other in the child. Every feature is in one
-/// at least.
+/// How an axis grows: the ranges of the parent's features that follow one another in the child. Every feature must be in
+/// at least one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Widening {
+    /// The axis that grows.
     pub axis: Axis,
+    /// The ranges of features.
     pub features: Vec<Range<usize>>,
 }
 
@@ -26,24 +28,29 @@ pub struct Widening {
 pub enum Shares {
     /// `1/k` for each of `k` copies. Without noise, nothing tells the copies apart in training.
     Equal,
-    /// Random ones between a third and three times each other, by parameter (LEMON), a function of the seed. They tell
-    /// the copies apart.
-    Unequal { seed: u64 },
+    /// Random shares that differ at most by a factor of three, different in each parameter (LEMON). They tell the copies
+    /// apart in training.
+    Unequal {
+        /// The seed of the shares.
+        seed: u64,
+    },
 }
 
-/// What a widening leaves open.
+/// The options of a widening.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Widen {
     /// The axes that grow.
     pub axes: Vec<Widening>,
+    /// How sums over copied features share them.
     pub shares: Shares,
-    /// Noise that cancels between pairs of copies, with its seed: it tells them apart and changes no prediction.
+    /// The standard deviation and seed of noise that cancels between pairs of copies: it tells them apart and changes no
+    /// prediction.
     pub noise: Option<(StandardDeviation, u64)>,
 }
 
-/// Plans a widening. The sum over `Embed` in a tied head, which the table does not show, is taken care of where the table
+/// Plans a widening. The sum over `Embed` in a tied head, which the table does not show, is accounted for where the table
 /// averages the logits. `Embed` grows by [whole copies](whole_copies) only: the normalisation takes a mean over it, in
-/// which every feature must count as before.
+/// which every feature must keep its weight.
 pub fn widen(parent: &Part<'_>, options: &Widen) -> Result<FusionPlan> {
     let axes =
         options.axes.iter().map(|widening| Copies::new(widening, parent)).collect::<Result<Vec<_>>>()?;
@@ -61,7 +68,7 @@ pub fn widen(parent: &Part<'_>, options: &Widen) -> Result<FusionPlan> {
     Ok(plan)
 }
 
-/// One group if the parent has one: the mean of squares over whole copies is that over one of them.
+/// One group if the parent has one: the mean of the squares over whole copies equals that over a single copy.
 fn embed_groups(parent: &Part<'_>, axes: &[Copies]) -> Vec<usize> {
     let growing = axes.iter().find(|copies| copies.axis == Axis::Embed);
     let times = growing.map_or(1, |copies| copies.child / copies.parent);
@@ -75,13 +82,13 @@ fn embed_groups(parent: &Part<'_>, axes: &[Copies]) -> Vec<usize> {
     }
 }
 
-/// All features of an axis, so many times.
+/// All features of an axis, `times` times.
 pub fn whole_copies(axis: Axis, size: usize, times: usize) -> Widening {
     Widening { axis, features: vec![0..size; times] }
 }
 
-/// The features of an axis, and copies of some up to a larger size: all of them as often as they fit, and for the rest a
-/// range that begins at a random one, a function of the seed. The order of features has no meaning.
+/// Copies the features of an axis up to a larger size: all of them as often as they fit, and for the rest a range that
+/// starts at a random feature, a function of the seed. The order of features has no meaning.
 pub fn copies_up_to(axis: Axis, size: usize, child: usize, seed: u64) -> Widening {
     let mut features = vec![0..size; (child / size.max(1)).max(1)];
     let rest = child.saturating_sub(features.len() * size);
@@ -95,8 +102,8 @@ pub fn copies_up_to(axis: Axis, size: usize, child: usize, seed: u64) -> Widenin
     Widening { axis, features }
 }
 
-/// An axis that grows, cut where its ranges begin and end, so that two pieces are of the same features or have none in
-/// common.
+/// An axis that grows, cut wherever a range begins or ends, so that two pieces hold either the same features or different
+/// ones.
 struct Copies {
     axis: Axis,
     parent: usize,
@@ -151,10 +158,10 @@ impl Copies {
     }
 }
 
-/// The most places of a parameter. Each is compared with each other.
+/// The most placements of a parameter, each of which is compared with every other.
 const MAX_PLACES: usize = 1 << 10;
 
-/// A piece of one axis of a parameter; with `summed`, sums run over that axis.
+/// A piece of one axis of a parameter, and whether sums run over that axis.
 #[derive(Clone)]
 struct Chosen {
     piece: Piece,
@@ -204,7 +211,7 @@ fn widen_param(spec: &ParamSpec, axes: &[Copies], options: &Widen) -> Result<Pla
             extent: chosen.iter().map(|at| at.piece.source.len()).collect(),
             scale: share * root,
             noise: noise(spec, &chosen, options),
-            // The copies of what is produced share its gradient like the sums behind them; with unequal shares these
+            // The copies of what is produced share its gradient as the sums over them share its values; unequal shares
             // differ from sum to sum.
             gradient: (options.shares == Shares::Equal).then_some(produced / root),
         }
@@ -242,8 +249,8 @@ fn share(spec: &ParamSpec, piece: &Piece, shares: Shares) -> f64 {
     }
 }
 
-/// Copies 0 and 1 of what is summed over get the same numbers with opposite signs, and 2 and 3, and so on; the copies of
-/// what is produced get others each.
+/// Copies 0 and 1 of what is summed over get the same draws with opposite signs, as do 2 and 3, and so on. Each copy of
+/// what is produced gets draws of its own.
 fn noise(spec: &ParamSpec, chosen: &[Chosen], options: &Widen) -> Option<Noise> {
     let (std, seed) = options.noise?;
     spec.contracts?;

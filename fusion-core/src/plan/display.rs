@@ -1,6 +1,6 @@
-//! The readable form of a plan. Blocks of a model that are treated alike share a line: `{0..7}` stands for the
-//! indices 0 to 7, and `index - 2` for a parent's block whose index is less by 2. Boxes are half-open, `2:4` being rows
-//! 2 and 3, and `:` a whole axis.
+//! The readable form of a plan. Blocks of a model that are treated alike share a line: `{0..7}` stands for the indices 0
+//! to 7, and `index - 2` for the parent's block with an index that is smaller by 2. Boxes are half-open: `2:4` means rows 2
+//! and 3, and `:` a whole axis.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -69,7 +69,7 @@ impl fmt::Display for FusionPlan {
     }
 }
 
-/// A line of the text: the parameters that differ in one index of their names only.
+/// A line of the text: parameters that differ only in one index of their names.
 struct Line {
     before: String,
     indices: Vec<usize>,
@@ -123,7 +123,7 @@ fn lines(params: &[PlannedParam]) -> Vec<Line> {
     lines
 }
 
-/// A name around its first component that is a number: `layers.` 3 `.weight`.
+/// Splits a name at its first component that is a number: `layers.`, 3, `.weight`.
 fn split_at_index(name: &str) -> (&str, Option<usize>, &str) {
     let mut start = 0;
     for component in name.split('.') {
@@ -139,7 +139,7 @@ fn split_at_index(name: &str) -> (&str, Option<usize>, &str) {
     (name, None, "")
 }
 
-/// What is placed where: `0 → [0:6 · :, 0:512] × 0.5, 1 absent → [6:12 · :, 512:1024] = 0`.
+/// Which parent is placed where: `0 → [0:6 · :, 0:512] × 0.5, 1 absent → [6:12 · :, 512:1024] = 0`.
 fn parts(param: &PlannedParam) -> String {
     let placed = param.placements.iter().map(|placement| {
         let mut text = placement.parent.to_string();
@@ -178,7 +178,7 @@ fn parts(param: &PlannedParam) -> String {
     text
 }
 
-/// A source whose name is not the child's: by its index, if that is the only difference.
+/// Describes a source whose name differs from the child's: by its index, if that is the only difference.
 fn source(source: &str, name: &str) -> String {
     match (split_at_index(source), split_at_index(name)) {
         ((before, Some(from), after), (ours, Some(to), rest)) if (before, after) == (ours, rest) => {
@@ -189,7 +189,7 @@ fn source(source: &str, name: &str) -> String {
     }
 }
 
-/// The box of the source, if it is not all of it.
+/// The box of the source, if it is not the whole tensor.
 fn taken(param: &PlannedParam, placement: &Placement) -> Option<String> {
     let from = placement.from.as_ref()?;
     let place = Place { offset: &from.offset, extent: &placement.extent };
@@ -200,7 +200,7 @@ fn boxed(param: &PlannedParam, place: Place<'_>) -> String {
     ranges(param, place, param.factors().map(|factor| factor.size))
 }
 
-/// A box of a tensor whose axes are those of a parameter, with sizes of its own.
+/// A box of a tensor that has the axes of a parameter, but sizes of its own.
 fn ranges(param: &PlannedParam, place: Place<'_>, sizes: impl Iterator<Item = usize>) -> String {
     let mut axes = place.ranges().zip(sizes);
     let boxes = param.dims.iter().map(|dim| {

@@ -1,5 +1,5 @@
-//! Where each line of a planned parameter gets its elements from. A line is the last dimension of the stored tensor
-//! for one index of every other dimension.
+//! Where each line of a planned parameter gets its elements from. A line runs along the last dimension of the stored
+//! tensor, for one index in each of the others.
 
 use crate::plan::{Absence, Direction, Fill, Place, PlannedParam, shape};
 use crate::table::Dim;
@@ -12,7 +12,7 @@ pub(crate) struct Segment {
     pub len: usize,
 }
 
-/// A parent's place in coordinates of the stored tensors.
+/// A parent's place, in coordinates of the stored tensors.
 pub(crate) struct PlacedPart {
     parent: usize,
     /// For each dimension but the last: the source's index for each of the child's.
@@ -34,7 +34,7 @@ pub(crate) struct Geometry {
     pub absent: Vec<PlacedPart>,
     /// For each dimension but the last: whether an index belongs to some parent.
     live_rows: Vec<Vec<bool>>,
-    /// The runs of the last dimension that belong to some parent, as (start, end).
+    /// The runs of the last dimension that belong to some parent, as pairs of start and end.
     live: Vec<(usize, usize)>,
     /// Which cross-connections there are, and whether it is the last dimension that they read.
     direction: Direction,
@@ -71,12 +71,12 @@ impl Geometry {
         Geometry { leading: shape, line, parts, absent, live_rows, live, direction, contracts_last }
     }
 
-    /// The same with the cross-connections that the fill leaves zero.
+    /// Includes the cross-connections that the fill leaves at zero.
     pub fn with_all_cross(self) -> Self {
         Geometry { direction: Direction::Both, ..self }
     }
 
-    /// The indices of a line in the dimensions but the last.
+    /// The indices of a line in all dimensions but the last.
     pub fn row(&self, mut line: usize, row: &mut Vec<usize>) {
         row.clear();
         for &size in self.leading.iter().rev() {
@@ -86,8 +86,8 @@ impl Geometry {
         row.reverse();
     }
 
-    /// The cross-connections of a line as (start, end): what belongs to a parent in every dimension, and is not in any
-    /// parent's place on this line.
+    /// The cross-connections of a line, as pairs of start and end: what belongs to a parent in every dimension but lies in
+    /// no parent's place on this line.
     pub fn cross(&self, row: &[usize]) -> Vec<(usize, usize)> {
         let is_live = |(live, &index): (&Vec<bool>, &usize)| live.get(index).copied().unwrap_or(false);
         if !self.live_rows.iter().zip(row).all(is_live) {

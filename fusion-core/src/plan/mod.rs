@@ -16,10 +16,13 @@ pub use warning::Warning;
 /// How T5's normalisation treats the child's model dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Normalisation {
     /// Each parent's slice is normalised on its own (`fusion-prop`): exact, but needs a grouped normalisation.
+    #[cfg_attr(feature = "clap", value(help = None::<&str>))]
     Property,
     /// The concatenation is normalised as one vector (`fusion-rule`): stock T5, but inexact unless the slices are equal.
+    #[cfg_attr(feature = "clap", value(help = None::<&str>))]
     Rule,
 }
 
@@ -69,13 +72,14 @@ impl Fill {
 /// Which parents' outputs see which parents' inputs through cross-connections. All other connections are zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Direction {
-    /// Every parent's outputs see every other parent's inputs.
+    /// Every parent's outputs see every other's inputs.
     #[default]
     Both,
-    /// Outputs see the inputs of earlier parents only: from the first into the second.
+    /// From earlier parents into later ones only.
     Forward,
-    /// Outputs see the inputs of later parents only: from the second into the first.
+    /// From later parents into earlier ones only.
     Backward,
 }
 

@@ -1,4 +1,4 @@
-//! What makes a plan sound.
+//! Checks that a plan is sound.
 
 use std::collections::HashSet;
 
@@ -6,15 +6,14 @@ use crate::plan::{Absence, Direction, Fill, FusionPlan, Place, Placement, Planne
 use crate::table::{Axis, Dim, Factor, check_dims};
 use crate::{Error, Result};
 
-/// What a parent occupies along one stored dimension: the start and end along each of its axes.
+/// The part of a stored dimension that a parent occupies: the start and end along each axis.
 type Span = Vec<(Axis, usize, usize)>;
 
 impl FusionPlan {
-    /// Checks everything that can be checked without the parents' files, also for a plan that was read from JSON:
-    /// names are distinct, the parents' places lie inside their parameter and leave no gap along any axis, placements
-    /// are disjoint or average the same box, and the groups add up. An absent parent is as large along every stored
-    /// dimension as one of its tensors is somewhere in the plan: no dimension of the child exceeds what the parents'
-    /// files account for together.
+    /// Checks everything that can be checked without the parents' files, also in a plan that was read from JSON: names are
+    /// distinct, places lie within their parameter and leave no gap along any axis, placements are disjoint or average the
+    /// same box, and the groups add up. Along every stored dimension, an absent parent must be as large as one of its
+    /// tensors is elsewhere in the plan, so no dimension of the child exceeds what the parents' files account for.
     pub fn validate(&self) -> Result<()> {
         if self.parents.is_empty() {
             return Err(Error::NoParents);
@@ -128,7 +127,7 @@ impl FusionPlan {
     }
 }
 
-/// A box of a source lies in it, and all of it can be addressed.
+/// A source box must lie within its tensor, all of which can be addressed.
 fn check_source_box(param: &PlannedParam, placement: &Placement) -> Result<()> {
     let Placement { parent, from: Some(from), extent, .. } = placement else { return Ok(()) };
     let (parameter, parent) = (|| param.name.clone(), *parent);
@@ -163,7 +162,7 @@ fn spans_of(dims: &[Dim], place: Place<'_>) -> impl Iterator<Item = Span> {
     })
 }
 
-/// Along every axis, each index belongs to some parent.
+/// Every index of every axis must belong to some parent.
 fn check_coverage(param: &PlannedParam) -> Result<()> {
     let placed = param.placements.iter().map(Placement::place);
     let places: Vec<Place<'_>> = placed.chain(param.absent.iter().map(Absence::place)).collect();
@@ -182,7 +181,7 @@ fn check_coverage(param: &PlannedParam) -> Result<()> {
     Ok(())
 }
 
-/// Placements that share elements must be an average: of the same box, with scales that add up to 1.
+/// Placements that share elements must form an average: of the same box, with scales that add up to 1.
 fn check_overlap(param: &PlannedParam) -> Result<()> {
     for (i, a) in param.placements.iter().enumerate() {
         let mut total = a.scale;

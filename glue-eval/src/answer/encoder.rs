@@ -5,15 +5,14 @@ use t5_model::text::Tokenizer;
 
 use crate::data::Example;
 use crate::error::GlueError;
-use crate::fine_tune::settings::FineTuneSettings;
 use crate::prompt::{input_text, may_become_answer, possible_answers, target_text};
 use crate::task::{Answer, Task};
 
-/// An example's tokens, each side with its end token.
+/// An example's tokens; both sides end with the end token.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Encoded {
     pub input: Vec<i32>,
-    /// Empty where there is nothing to learn from.
+    /// Empty if the example has no label.
     pub target: Vec<i32>,
 }
 
@@ -26,12 +25,7 @@ pub(crate) struct Encoder<'a> {
 }
 
 impl<'a> Encoder<'a> {
-    pub fn new(tokenizer: &'a Tokenizer, settings: &FineTuneSettings) -> Self {
-        let FineTuneSettings { input_length, target_length, .. } = *settings;
-        Encoder { tokenizer, input_length, target_length }
-    }
-
-    /// The prompts, each cut to fit with its end token.
+    /// The prompts, each cut so that it fits with its end token.
     pub fn inputs(&self, examples: &[(Task, &Example)]) -> Result<Vec<Vec<i32>>, GlueError> {
         let texts: Vec<String> = examples.iter().map(|(task, example)| input_text(*task, example)).collect();
         let mut inputs = self.tokens(&texts)?;
@@ -52,12 +46,12 @@ impl<'a> Encoder<'a> {
         Ok(inputs.into_iter().zip(targets).map(|(input, target)| Encoded { input, target }).collect())
     }
 
-    /// The tokens of every answer that a task allows, in order.
+    /// The tokens of every answer that a task allows, in the order of [`possible_answers`].
     pub fn candidates(&self, task: Task) -> Result<Vec<Vec<i32>>, GlueError> {
         self.targets(&possible_answers(task))
     }
 
-    /// Each with its end token. One that does not fit is an error: cut, no output could ever match it.
+    /// Targets, each with its end token. One that does not fit is an error: once cut, no output could ever match it.
     fn targets(&self, texts: &[String]) -> Result<Vec<Vec<i32>>, GlueError> {
         let mut targets = self.tokens(texts)?;
         for (target, text) in targets.iter_mut().zip(texts) {
@@ -71,7 +65,7 @@ impl<'a> Encoder<'a> {
         Ok(targets)
     }
 
-    /// How long the prompts would be with their end token if none were cut.
+    /// The lengths of the uncut prompts, end tokens included.
     pub fn lengths(&self, task: Task, examples: &[Example]) -> Result<Vec<usize>, GlueError> {
         let texts: Vec<String> = examples.iter().map(|example| input_text(task, example)).collect();
         Ok(self.tokens(&texts)?.iter().map(|input| input.len() + 1).collect())
@@ -81,8 +75,8 @@ impl<'a> Encoder<'a> {
         self.tokenizer.encode_batch(texts).map_err(|source| GlueError::Tokenizer { source: source.into() })
     }
 
-    /// Tokens to generate so that every valid answer ends before the limit. Label words take fewer tokens than
-    /// characters and one for the leading space; numbers are given room for far more digits than T5 is taught.
+    /// How many tokens to generate so that every valid answer ends before the limit. A label word takes at most one
+    /// token per character and one for the leading space; a number gets room for far more digits than T5 is taught.
     pub fn generation_limit(&self, task: Task) -> usize {
         let longest = match &task.spec().answer {
             Answer::Class { words, .. } => words.iter().map(|word| word.chars().count()).max().unwrap_or(0),
@@ -91,12 +85,12 @@ impl<'a> Encoder<'a> {
         (longest + 2).min(self.target_length)
     }
 
-    /// A batch padded to the longest of its rows.
+    /// A batch, padded to its longest row.
     pub fn batch<'r>(&self, rows: impl IntoIterator<Item = (&'r [i32], &'r [i32])>) -> Batch {
         Batch::padded(rows, self.tokenizer.pad_id())
     }
 
-    /// Splits rows into micro-batches of rows of similar length, so that little is padded.
+    /// Splits rows into micro-batches of similar lengths, so that there is little padding.
     pub fn micro_batches(&self, rows: &[Encoded], size: usize) -> Vec<Batch> {
         let mut sorted: Vec<&Encoded> = rows.iter().collect();
         sorted.sort_by_key(|row| row.input.len());
@@ -106,8 +100,8 @@ impl<'a> Encoder<'a> {
             .collect()
     }
 
-    /// Whether generated tokens are plain text that ended before the limit. A decoded text does not show sentinels,
-    /// unknown tokens and the model's spare ids, so that `<extra_id_0> acceptable` would read as an answer.
+    /// Whether generated tokens are plain text that ended before the limit. Decoded text does not show sentinels, unknown
+    /// tokens or the model's spare ids, so `<extra_id_0> acceptable` would read as an answer.
     pub fn is_plain_answer(&self, task: Task, tokens: &[i32]) -> bool {
         tokens.len() < self.generation_limit(task) && tokens.iter().all(|&token| self.is_plain(token))
     }
@@ -118,7 +112,7 @@ impl<'a> Encoder<'a> {
         in_vocabulary && !tokenizer.is_control(token) && token != tokenizer.unk_id()
     }
 
-    /// Whether generated tokens are the beginning of no valid answer, so that nothing after them can matter.
+    /// Whether no valid answer begins with these tokens, so that whatever follows cannot matter.
     pub fn is_hopeless(&self, task: Task, tokens: &[i32]) -> bool {
         !tokens.iter().all(|&token| self.is_plain(token))
             || self.tokenizer.decode(tokens).is_ok_and(|text| !may_become_answer(task, &text))

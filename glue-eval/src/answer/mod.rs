@@ -1,27 +1,42 @@
 //! A model's answers to examples.
 
-pub(crate) mod encoder;
+mod encoder;
 
 use std::cmp::Reverse;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde::{Deserialize, Serialize};
 use t5_model::Session;
 
-use crate::answer::encoder::Encoder;
 use crate::data::Example;
 use crate::error::GlueError;
-use crate::fine_tune::settings::Scoring;
 use crate::prompt::possible_answers;
 use crate::score::Prediction;
 use crate::task::Task;
 
-/// Examples of one file, tokenised once and answered at every evaluation.
+pub(crate) use encoder::Encoder;
+
+/// How a model's answer to a prompt is obtained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+pub enum Scoring {
+    /// Greedy decoding, as T5 does; what is no answer is invalid.
+    #[default]
+    Generate,
+    /// The most likely of the possible answers: cheaper, and never invalid.
+    ///
+    /// These are the label words, or the numbers from 0.0 to 5.0 in steps of 0.2.
+    Rank,
+}
+
+/// Examples of one file, tokenised once and answered in every evaluation.
 pub(crate) struct Prompts<'a> {
     pub task: Task,
     pub examples: Vec<&'a Example>,
     pub inputs: Vec<Vec<i32>>,
-    /// Positions from the longest input to the shortest, so that a batch's rows have similar lengths and the batch that
-    /// needs most memory comes first.
+    /// Positions from the longest input to the shortest: rows of a batch have similar lengths, and the batch that needs
+    /// the most memory comes first.
     order: Vec<usize>,
 }
 
@@ -43,7 +58,7 @@ pub(crate) struct Answering<'a> {
 }
 
 impl Answering<'_> {
-    /// Answers in the examples' order; `None` if it was stopped. `answered` is told how many more are done.
+    /// Answers in the order of the examples; `None` if it was stopped. `answered` is told how many more are done.
     pub fn answers(
         &self,
         session: &mut dyn Session,
@@ -114,7 +129,7 @@ impl Answering<'_> {
     }
 }
 
-/// The first of the largest.
+/// The position of the largest, the first of several.
 fn most_likely(likelihoods: &[f64]) -> usize {
     let best = |best: usize, at: usize| if likelihoods[at] > likelihoods[best] { at } else { best };
     (1..likelihoods.len()).fold(0, best)

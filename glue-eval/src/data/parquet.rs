@@ -1,4 +1,4 @@
-//! GLUE's files as the Hugging Face hub keeps them: a label is the index of its class, and test sets have the label -1.
+//! GLUE's files as the Hugging Face Hub keeps them: a label is the index of its class, and -1 in test sets.
 
 use std::fs::File;
 use std::panic::{self, AssertUnwindSafe};
@@ -10,7 +10,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use parquet::schema::types::SchemaDescriptor;
 
-use super::{Example, Label, RowsOf};
+use super::example::{Example, Label, RowsOf};
 use crate::error::{GlueError, Place, RowProblem};
 use crate::task::{Answer, TaskSpec};
 
@@ -40,7 +40,7 @@ pub(super) fn read_rows(
     Ok(())
 }
 
-/// The decoder trusts lengths that stand in a file's pages, and panics where damage has changed them.
+/// The decoder trusts the lengths in a file's pages, and panics if damage has changed them.
 fn contained<T>(path: &Path, read: impl FnOnce() -> Result<T, GlueError>) -> Result<T, GlueError> {
     panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
         let source = ParquetError::General("a page is damaged".to_owned());
@@ -48,7 +48,7 @@ fn contained<T>(path: &Path, read: impl FnOnce() -> Result<T, GlueError>) -> Res
     })
 }
 
-/// Where a file keeps what the task needs.
+/// The columns that the task needs.
 struct Columns {
     spec: &'static TaskSpec,
     texts: Vec<usize>,
@@ -59,7 +59,7 @@ struct Columns {
 impl Columns {
     fn find(file: &RowsOf<'_>, schema: &SchemaDescriptor) -> Result<Self, GlueError> {
         let position = |name: &str| {
-            // One that repeats or belongs to a larger one has another path or levels.
+            // A column that repeats, or is part of a larger one, has another path or levels.
             schema
                 .columns()
                 .iter()
@@ -179,7 +179,7 @@ enum Labels {
 }
 
 impl Group {
-    /// The example of a row, which has this number in the file if it has no other.
+    /// The example of a row; `number` is its index if the file has none of its own.
     fn example(&self, row: usize, number: u64) -> Result<Example, RowProblem> {
         let index = match &self.indices {
             None => number,

@@ -1,4 +1,4 @@
-//! The parts of a task's data, and where they lie.
+//! The parts of a task's data, and where they are.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,19 +10,23 @@ use crate::task::{EvaluationSet, Task};
 /// A part of a task's data.
 #[derive(Clone, Copy, Debug)]
 pub enum Split {
+    /// What a model is trained on.
     Train,
+    /// A set with labels to evaluate on.
     Dev(&'static EvaluationSet),
+    /// A set without labels, for GLUE's server.
     Test(&'static EvaluationSet),
 }
 
 impl Split {
-    /// All of a task's: what is trained on, the sets with labels, those without.
+    /// All splits of a task: the training set, then the sets with labels, then those without.
     pub fn all(task: Task) -> impl Iterator<Item = Split> {
         let sets = task.spec().evaluation_sets;
         let labelled = sets.iter().map(Split::Dev);
         [Split::Train].into_iter().chain(labelled).chain(sets.iter().map(Split::Test))
     }
 
+    /// Whether its examples have labels.
     pub fn is_labelled(self) -> bool {
         !matches!(self, Split::Test(_))
     }
@@ -36,7 +40,7 @@ impl Split {
         }
     }
 
-    /// The TSV file, below a folder of GLUE's files.
+    /// The path of the TSV file in a folder of GLUE's files.
     pub fn tsv(self, task: Task) -> PathBuf {
         let name = match self {
             Split::Train => "train.tsv",
@@ -46,12 +50,15 @@ impl Split {
         Path::new(task.spec().title).join(name)
     }
 
-    /// The Parquet file of a split that is in one piece, below a folder of GLUE's files.
+    /// The path of the Parquet file in a folder of GLUE's files, if the split is in one piece.
     pub fn parquet(self, task: Task) -> PathBuf {
         Path::new(task.spec().name).join(format!("{self}-00000-of-00001.parquet"))
     }
 
     /// The split's files in `glue`: the TSV file, or else the Parquet file or its shards in their order.
+    ///
+    /// # Errors
+    /// Files or shards that are missing; a folder that cannot be read.
     pub fn find(self, task: Task, glue: &Path) -> Result<Vec<PathBuf>, GlueError> {
         let tsv = glue.join(self.tsv(task));
         if tsv.exists() {
@@ -65,7 +72,7 @@ impl Split {
         Ok(shards)
     }
 
-    /// The split's shards in a folder, if that exists and holds any: all of one whole.
+    /// The split's shards in a folder, if it exists and holds any.
     fn shards(self, folder: &Path) -> Result<Vec<PathBuf>, GlueError> {
         let failed = |source| GlueError::Io { path: folder.to_owned(), source };
         let entries = match fs::read_dir(folder) {
@@ -88,13 +95,13 @@ impl Split {
         Ok(shards.into_iter().map(|(_, path)| path).collect())
     }
 
-    /// Whether this path, below a folder of GLUE's files, is that of one of the split's Parquet files.
+    /// Whether this path in a folder of GLUE's files is that of one of the split's Parquet files.
     pub fn is_parquet(self, task: Task, path: &str) -> bool {
         let name = path.strip_prefix(task.spec().name).and_then(|rest| rest.strip_prefix('/'));
         name.is_some_and(|name| self.shard(name).is_some())
     }
 
-    /// The number of a shard and of all shards, if this is the name of one: `train-00000-of-00001.parquet`.
+    /// A shard's number and the number of shards, if this is the name of one: `train-00000-of-00001.parquet`.
     fn shard(self, name: &str) -> Option<(usize, usize)> {
         let name = name.strip_prefix(&self.to_string())?.strip_prefix('-')?;
         let (number, of) = name.strip_suffix(".parquet")?.split_once("-of-")?;

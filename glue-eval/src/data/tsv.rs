@@ -1,17 +1,17 @@
-//! GLUE's files as published: tabs separate the columns and nothing is quoted.
+//! GLUE's files as published: columns are separated by tabs, and nothing is quoted.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use super::{Example, Label, RowsOf, shortened};
+use super::example::{Example, Label, RowsOf};
 use crate::error::{GlueError, Place, RowProblem};
 use crate::task::{Answer, TaskSpec};
 
-/// What test files call their examples by; only QQP's has an `id`.
+/// The column with a test file's own numbers; only QQP calls it `id`.
 const INDEX: [&str; 2] = ["index", "id"];
 
-/// Goes through the rows of a file. All test files have a header row, CoLA's too.
+/// Goes through the rows of a file. All test files have a header row, even CoLA's.
 pub(super) fn read_rows(
     file: &RowsOf<'_>,
     on_row: &mut dyn FnMut(Place, Result<Example, RowProblem>) -> Result<(), GlueError>,
@@ -48,7 +48,7 @@ fn decode(line: &[u8]) -> Result<&str, RowProblem> {
     })
 }
 
-/// A file's lines without their ends (LF or CR LF), a byte-order mark, and empty lines at the end of the file.
+/// A file's lines without line ends (LF or CR LF), byte-order mark, and an empty last line.
 struct Lines {
     path: PathBuf,
     reader: BufReader<File>,
@@ -84,14 +84,14 @@ impl Lines {
     }
 }
 
-/// Where a file keeps what the task needs.
+/// The columns that the task needs.
 struct Columns {
     spec: &'static TaskSpec,
     header: Vec<String>,
     /// Positions of the texts, in the prompt's order.
     texts: Vec<usize>,
     label: Option<usize>,
-    /// Of the labelled files, not all have such a column, and QQP's does not count them.
+    /// Only in test files: not all labelled files have such a column, and QQP's does not count the rows.
     index: Option<usize>,
 }
 
@@ -122,7 +122,7 @@ impl Columns {
             return Err(RowProblem::Short { found, expected, missing: shortened(missing) });
         }
         if found > expected {
-            // There is a stray tab somewhere, so that no column can be trusted.
+            // There is a stray tab somewhere, so no column can be trusted.
             return Err(RowProblem::Long { found, expected });
         }
         let value = |position: &usize| values.get(*position).copied().unwrap_or_default();
@@ -157,5 +157,13 @@ fn label(answer: &'static Answer, value: &str) -> Result<Label, RowProblem> {
             Ok(score) if (0.0..=5.0).contains(&score) => Ok(Label::Score(score.abs())), // -0 is 0
             _ => Err(RowProblem::Score { column, value: shortened(value) }),
         },
+    }
+}
+
+/// In the wrong file there may be a whole paragraph where a label is expected.
+fn shortened(value: &str) -> String {
+    match value.char_indices().nth(40) {
+        Some((end, _)) => format!("{}…", &value[..end]),
+        None => value.to_owned(),
     }
 }

@@ -1,23 +1,23 @@
 //! The examples of a fine-tuning.
 
+use super::outcome::ExampleCount;
+use super::sampling::subset;
+use super::settings::FineTuneSettings;
+use crate::answer::Encoder;
 use crate::answer::Prompts;
-use crate::answer::encoder::Encoder;
 use crate::data::{Example, TaskData};
 use crate::error::GlueError;
-use crate::fine_tune::sampling::subset;
-use crate::fine_tune::settings::FineTuneSettings;
-use crate::report::ExampleCount;
 use crate::task::Task;
 
 /// What a model is trained on and what it answers.
 pub(crate) struct Examples<'a> {
-    /// Of all tasks; a pass over them takes each task in proportion to its training set.
+    /// Those of all tasks; a pass over them takes each task in proportion to its training set.
     pub train: Vec<(Task, &'a Example)>,
     /// By task, then by evaluation set.
     pub dev: Vec<Vec<Prompts<'a>>>,
-    /// The same of the test sets, if they shall be answered.
+    /// Likewise the test sets, if they are to be answered.
     pub test: Vec<Vec<Prompts<'a>>>,
-    /// By task, of the files used.
+    /// By task, then by split.
     pub counts: Vec<Vec<ExampleCount>>,
 }
 
@@ -46,7 +46,8 @@ impl<'a> Examples<'a> {
         }
         Ok(all)
     }
-    /// Examples of all development sets.
+
+    /// The number of examples in all development sets.
     pub fn dev_count(&self) -> usize {
         self.dev.iter().flatten().map(|prompts| prompts.examples.len()).sum()
     }

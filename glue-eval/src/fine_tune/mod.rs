@@ -1,66 +1,68 @@
-//! Fine-tuning a session, on one task or on several mixed.
+//! Fine-tuning a session on one task, or on a mixture of several.
 
 mod directory;
-pub(crate) mod examples;
+mod examples;
+mod outcome;
 mod predictions;
 mod regime;
 pub(crate) mod sampling;
-pub(crate) mod settings;
+mod settings;
 mod submission;
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use fusion_core::lineage::Lineage;
 use serde_json::{Value, json};
-use t5_model::Dropout;
 use t5_model::text::Tokenizer;
-use t5_model::train::{Checkpoints, Event, Identity, Job, OpenSession, State, Training};
+use t5_model::train::{Checkpoints, Event, Identity, Job, OpenSession, Standing, TrainError, Training};
+use t5_model::{Dropout, TensorBoard};
 
-use self::directory::Directory;
-use self::regime::{FineTuningState, Tuning};
+use self::examples::Examples;
+use self::regime::{Measured, Tuning};
+use self::sampling::EpochOrder;
 use crate::answer::Answering;
-use crate::answer::encoder::Encoder;
 use crate::data::TaskData;
 use crate::error::GlueError;
-use crate::fine_tune::examples::Examples;
-use crate::fine_tune::sampling::EpochOrder;
-use crate::fine_tune::settings::FineTuneSettings;
-use crate::report::TaskReport;
 use crate::score::TaskScore;
+
+pub use directory::Keep;
+pub use outcome::{ExampleCount, StepScore, TaskReport};
+pub use settings::{AtStep, FineTuneSettings};
 
 /// What a caller is told while it waits.
 #[derive(Debug)]
 pub enum Progress<'a> {
-    /// A fine-tuning begins; `name` is the task, or `mixture`.
-    Started { name: &'a str, seed: u64, train_examples: usize, dev_examples: usize, steps: u64 },
-    /// What happens in it. An evaluation has one score per task.
+    /// A fine-tuning begins.
+    Started {
+        /// The task, or `mixture`.
+        name: &'a str,
+        /// Of the examples' order and of dropout.
+        seed: u64,
+        /// Examples to train on.
+        train_examples: usize,
+        /// Examples of all development sets together.
+        dev_examples: usize,
+        /// Updates of the weights.
+        steps: u64,
+    },
+    /// Something happens in it. An evaluation gives one score per task.
     Training(Event<'a, TaskScore>),
 }
 
 /// One model and what it is fine-tuned on.
 pub struct FineTuning<'a> {
+    /// One task, or several to be mixed.
     pub tasks: &'a [TaskData],
+    /// The model's.
     pub tokenizer: &'a Tokenizer,
+    /// How to fine-tune; the seeds among them do not count.
     pub settings: &'a FineTuneSettings,
     /// Of the examples' order and of dropout.
     pub seed: u64,
-    /// Of the model that is fine-tuned.
+    /// The lineage of the model that is fine-tuned.
     pub lineage: &'a Lineage,
     /// Where it leaves its files, and continues when it is called again. Without, it leaves nothing.
     pub keep: Option<Keep<'a>>,
-}
-
-/// Where a fine-tuning leaves its files.
-#[derive(Clone, Copy, Debug)]
-pub struct Keep<'a> {
-    pub directory: &'a Path,
-    /// For GLUE's server: the files of one seed's tasks together.
-    pub submission: &'a Path,
-    /// What decides the result besides settings, tasks and seed: names or hashes of the model and the data. What was
-    /// begun with other values is not continued; errors call them by these keys.
-    pub identity: &'a BTreeMap<String, Value>,
 }
 
 impl FineTuning<'_> {
@@ -99,13 +101,12 @@ impl FineTuning<'_> {
         let settings = self.settings;
         settings.check()?;
         let identity = self.identity();
-        let mut directory = self.keep.as_ref().map(Directory::create).transpose()?;
-        if let Some(directory) = &directory
-            && let Some(reports) = directory.finished(&identity)?
+        if let Some(keep) = self.keep
+            && let Some(reports) = keep.finished(&identity)?
         {
             return Ok(Some(reports));
         }
-        let encoder = Encoder::new(self.tokenizer, settings);
+        let encoder = settings.encoder(self.tokenizer);
         let examples = Examples::of(self.tasks, settings, &encoder)?;
         progress(Progress::Started {
             name: self.name(),
@@ -126,47 +127,51 @@ impl FineTuning<'_> {
             clip_norm: settings.clip_norm,
             z_loss: settings.z_loss,
             dropout: Dropout { rate: settings.dropout, seed: self.seed },
-            checkpoints: directory.as_ref().map_or(Checkpoints::None, Directory::checkpoints),
+            checkpoints: self.keep.as_ref().map_or(Checkpoints::None, Keep::checkpoints),
             identity: identity.clone(),
             lineage: self.lineage,
             record: [("glue".to_owned(), json!(tasks))].into_iter().collect(),
             tokenizer: self.tokenizer,
         };
-        let mut training: Training<'_, FineTuningState> = Training::open(job, open)?;
-        if let Some(directory) = &mut directory {
-            directory.begin_curves(training.state.progress().step)?;
-        }
-        let answering =
-            Answering { encoder, scoring: settings.score, batch_size: settings.evaluation_batch_size, stop };
-        let order = EpochOrder::new(examples.train.len(), self.seed);
-        let mut tuning = Tuning { tuning: self, examples, order, answering, directory };
+        let begin = |at: &mut Standing<Measured>| {
+            let board = |keep: Keep<'_>| TensorBoard::open(keep.directory, at.progress.step);
+            let curves = self.keep.map(board).transpose().map_err(TrainError::from)?;
+            let answering = Answering {
+                encoder,
+                scoring: settings.score,
+                batch_size: settings.evaluation_batch_size,
+                stop,
+            };
+            let order = EpochOrder::new(examples.train.len(), self.seed);
+            Ok(Tuning { tasks: self.tasks, settings, examples, order, answering, keep: self.keep, curves })
+        };
         let observer = &mut |event: Event<'_, TaskScore>| progress(Progress::Training(event));
-        if !training.run(&mut tuning, observer, stop)? {
+        let mut training = Training::open(job, open, begin, observer, stop)?;
+        if !training.run()? {
             return Ok(None);
         }
+        let tuning = &training.regime;
         let mut reports = Vec::new();
-        for (data, examples) in self.tasks.iter().zip(tuning.examples.counts) {
-            let evaluations = training.state.evaluations(data.task).to_vec();
-            reports.extend(TaskReport::new(data.task, evaluations, examples, data.skipped));
+        for (data, examples) in self.tasks.iter().zip(&tuning.examples.counts) {
+            let evaluations = training.at.measured.evaluations(data.task).to_vec();
+            reports.extend(TaskReport::new(data.task, evaluations, examples.clone(), data.skipped));
         }
-        if let Some(directory) = &tuning.directory {
+        if let Some(keep) = self.keep {
             if settings.save_models {
-                let state = json!({ "step": training.state.progress().step });
-                training.save_model(&state, &directory.model())?;
+                let state = json!({ "step": training.at.progress.step });
+                training.save_with(&state, &keep.model(), false)?;
             }
-            directory.finish(identity, &reports)?;
+            keep.finish(identity, &reports)?;
         }
         Ok(Some(reports))
     }
 
     /// What decides the result.
     fn identity(&self) -> Identity {
-        let mut identity = Identity::of_settings(self.settings, FineTuneSettings::NEUTRAL);
-        identity.remove("seeds"); // each is a fine-tuning of its own
+        let mut identity = self.settings.identity(self.seed);
         if let Some(keep) = &self.keep {
             identity.extend(keep.identity);
         }
-        identity.insert("seed", self.seed);
         identity.insert("tasks", self.tasks.iter().map(|data| json!(data.task)).collect::<Value>());
         identity.insert("tokenizer", self.tokenizer.fingerprint());
         identity.sorted()

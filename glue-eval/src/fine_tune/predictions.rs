@@ -1,4 +1,4 @@
-//! What was answered to every example, for error analysis: a JSON object a line.
+//! The answer to every example, for error analysis: one JSON object per line.
 
 use serde::Serialize;
 
@@ -10,17 +10,17 @@ use crate::task::Answer;
 
 #[derive(Serialize)]
 struct Line<'a> {
-    /// The evaluation set's name, where a task has several.
+    /// The evaluation set's name, if the task has several.
     #[serde(skip_serializing_if = "str::is_empty")]
     set: &'a str,
-    /// The row of the set, from 0.
+    /// See [`Example::index`](crate::data::Example::index).
     index: u64,
     input: String,
     target: Option<String>,
     output: &'a str,
-    /// Whether the output is an answer at all.
+    /// Whether the output answers the task at all.
     valid: bool,
-    /// Of classes, whether it is the right one.
+    /// Whether the class is the right one, if the task has classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     correct: Option<bool>,
 }

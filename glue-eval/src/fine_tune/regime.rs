@@ -3,26 +3,23 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use t5_model::train::{Progress, Regime, State};
-use t5_model::{Batch, Session, TrainStep};
+use t5_model::train::{Regime, Standing, TrainError};
+use t5_model::{Batch, Session, TensorBoard, TrainStep};
 
-use super::FineTuning;
-use super::directory::Directory;
+use super::directory::Keep;
+use super::examples::Examples;
+use super::outcome::{StepScore, best};
+use super::sampling::EpochOrder;
+use super::settings::{AtStep, FineTuneSettings};
 use crate::answer::{Answering, Prompts};
+use crate::data::TaskData;
 use crate::error::GlueError;
-use crate::fine_tune::examples::Examples;
-use crate::fine_tune::sampling::EpochOrder;
-use crate::fine_tune::settings::AtStep;
-use crate::report::{StepScore, best};
 use crate::score::{Prediction, TaskScore};
 use crate::task::Task;
 
-/// Where a fine-tuning stands after an update.
+/// What a fine-tuning has measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct FineTuningState {
-    step: u64,
-    tokens: u64,
-    flops: f64,
+pub(super) struct Measured {
     evaluations: BTreeMap<Task, Vec<StepScore>>,
     /// Losses of the updates since the last evaluation.
     since_evaluation: RunningMean,
@@ -30,7 +27,7 @@ pub(super) struct FineTuningState {
     since_log: RunningMean,
 }
 
-impl FineTuningState {
+impl Measured {
     pub fn evaluations(&self, task: Task) -> &[StepScore] {
         self.evaluations.get(&task).map_or(&[], Vec::as_slice)
     }
@@ -45,22 +42,6 @@ impl FineTuningState {
         let since_best =
             self.evaluations.values().filter_map(|scores| Some(scores.len() - 1 - best(scores)?));
         since_best.min().is_some_and(|since| since as u64 >= patience)
-    }
-}
-
-impl State for FineTuningState {
-    fn progress(&self) -> Progress {
-        let FineTuningState { step, tokens, flops, .. } = *self;
-        Progress { step, tokens, flops }
-    }
-
-    fn set_progress(&mut self, progress: Progress) {
-        Progress { step: self.step, tokens: self.tokens, flops: self.flops } = progress;
-    }
-
-    fn is_evaluated(&self) -> bool {
-        let at = |scores: &Vec<StepScore>| scores.last().is_some_and(|score| score.step == self.step);
-        !self.evaluations.is_empty() && self.evaluations.values().all(at)
     }
 }
 
@@ -85,14 +66,24 @@ impl RunningMean {
 
 /// What a fine-tuning reads and writes.
 pub(super) struct Tuning<'a> {
-    pub tuning: &'a FineTuning<'a>,
+    pub tasks: &'a [TaskData],
+    pub settings: &'a FineTuneSettings,
     pub examples: Examples<'a>,
     pub order: EpochOrder,
     pub answering: Answering<'a>,
-    pub directory: Option<Directory<'a>>,
+    pub keep: Option<Keep<'a>>,
+    pub curves: Option<TensorBoard>,
 }
 
 impl Tuning<'_> {
+    /// Adds points to the curves, if there are any.
+    fn curve(&mut self, step: u64, points: impl IntoIterator<Item = (String, f64)>) -> Result<(), GlueError> {
+        let points: Vec<_> = points.into_iter().collect();
+        let (Some(curves), false) = (&mut self.curves, points.is_empty()) else { return Ok(()) };
+        let points = points.iter().map(|(name, value)| (name.as_str(), *value));
+        Ok(curves.append(step, points).map_err(TrainError::from)?)
+    }
+
     /// Answers to each of a task's sets; `None` if it was stopped.
     fn answers(
         &self,
@@ -105,22 +96,22 @@ impl Tuning<'_> {
 
     /// Answers a task's test sets for GLUE's server, if asked to at this step. False if it was stopped meanwhile.
     fn submit(&self, at: AtStep, session: &mut dyn Session, test: &[Prompts<'_>]) -> Result<bool, GlueError> {
-        let wanted = self.directory.as_ref().filter(|_| self.tuning.settings.submission == Some(at));
-        let Some(directory) = wanted else { return Ok(true) };
+        let wanted = self.keep.filter(|_| self.settings.submission == Some(at));
+        let Some(keep) = wanted else { return Ok(true) };
         match self.answers(session, test, &mut |_| {})? {
-            Some(sets) => directory.submission(test, &sets).map(|()| true),
+            Some(sets) => keep.submission(test, &sets).map(|()| true),
             None => Ok(false),
         }
     }
 }
 
 impl Regime for Tuning<'_> {
-    type State = FineTuningState;
+    type Measured = Measured;
     type Evaluation = TaskScore;
     type Error = GlueError;
 
-    fn batches(&mut self, _: &mut FineTuningState, step: u64) -> Result<Vec<Batch>, GlueError> {
-        let settings = self.tuning.settings;
+    fn batches(&mut self, _: &mut Standing<Measured>, step: u64) -> Result<Vec<Batch>, GlueError> {
+        let settings = self.settings;
         let indices = self.order.batch(step, settings.batch_size);
         let examples: Vec<_> =
             indices.iter().filter_map(|&index| self.examples.train.get(index).copied()).collect();
@@ -129,24 +120,28 @@ impl Regime for Tuning<'_> {
     }
 
     fn learning_rate(&self, _: u64) -> f64 {
-        self.tuning.settings.learning_rate
+        self.settings.learning_rate
     }
 
-    fn updated(&mut self, state: &mut FineTuningState, result: &TrainStep, _: u64, _: f64) {
-        state.since_evaluation.add(result.loss);
-        state.since_log.add(result.loss);
+    fn updated(&mut self, at: &mut Standing<Measured>, result: &TrainStep, _: u64, _: f64) {
+        at.measured.since_evaluation.add(result.loss);
+        at.measured.since_log.add(result.loss);
     }
 
-    fn log(&mut self, state: &mut FineTuningState) -> Result<(), GlueError> {
-        match (&mut self.directory, state.since_log.take()) {
-            (Some(directory), Some(loss)) => directory.curves(state.step, &[("train/loss".to_owned(), loss)]),
-            _ => Ok(()),
-        }
+    fn log(&mut self, at: &mut Standing<Measured>) -> Result<(), GlueError> {
+        let loss = at.measured.since_log.take().map(|loss| ("train/loss".to_owned(), loss));
+        self.curve(at.progress.step, loss)
+    }
+
+    fn is_evaluated(&self, at: &Standing<Measured>) -> bool {
+        let is_of_step = |score: &StepScore| score.step == at.progress.step;
+        let mut evaluations = at.measured.evaluations.values().map(|scores| scores.last());
+        !at.measured.evaluations.is_empty() && evaluations.all(|last| last.is_some_and(is_of_step))
     }
 
     fn evaluate(
         &mut self,
-        state: &mut FineTuningState,
+        at: &mut Standing<Measured>,
         session: &mut dyn Session,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Option<Vec<TaskScore>>, GlueError> {
@@ -154,19 +149,19 @@ impl Regime for Tuning<'_> {
         let mut done = 0;
         let mut scores = Vec::new();
         let examples = &self.examples;
-        for ((data, dev), test) in self.tuning.tasks.iter().zip(&examples.dev).zip(&examples.test) {
+        for ((data, dev), test) in self.tasks.iter().zip(&examples.dev).zip(&examples.test) {
             let answered = &mut |count| {
                 done += count;
                 progress(done, of);
             };
             let Some(sets) = self.answers(session, dev, answered)? else { return Ok(None) };
             let mut score = TaskScore::new(data.task, &sets);
-            score.add_intervals(&sets, self.tuning.settings.bootstrap);
-            let best = state.would_be_best(&score);
-            if let Some(directory) = &self.directory {
-                directory.predictions(AtStep::Last, dev, &sets)?;
+            score.add_intervals(&sets, self.settings.bootstrap);
+            let best = at.measured.would_be_best(&score);
+            if let Some(keep) = self.keep {
+                keep.predictions(AtStep::Last, dev, &sets)?;
                 if best {
-                    directory.predictions(AtStep::Best, dev, &sets)?;
+                    keep.predictions(AtStep::Best, dev, &sets)?;
                 }
             }
             if best && !self.submit(AtStep::Best, session, test)? {
@@ -174,19 +169,17 @@ impl Regime for Tuning<'_> {
             }
             scores.push(score);
         }
-        let (step, train_loss) = (state.step, state.since_evaluation.take());
+        let (step, train_loss) = (at.progress.step, at.measured.since_evaluation.take());
         for score in &scores {
-            if let Some(directory) = &mut self.directory {
-                directory.curves(step, &curves(score))?;
-            }
+            self.curve(step, curves(score))?;
             let score = StepScore { step, train_loss, score: score.clone() };
-            state.evaluations.entry(score.score.task).or_default().push(score);
+            at.measured.evaluations.entry(score.score.task).or_default().push(score);
         }
         Ok(Some(scores))
     }
 
-    fn ends_early(&self, state: &FineTuningState) -> bool {
-        self.tuning.settings.early_stopping.is_some_and(|patience| state.has_stalled(patience))
+    fn ends_early(&self, at: &Standing<Measured>) -> bool {
+        self.settings.early_stopping.is_some_and(|patience| at.measured.has_stalled(patience))
     }
 
     fn conclude(&mut self, session: &mut dyn Session) -> Result<bool, GlueError> {

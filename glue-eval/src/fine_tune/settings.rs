@@ -1,87 +1,131 @@
+//! How a model is fine-tuned.
+
 use serde::{Deserialize, Serialize};
 use t5_model::Optimizer;
+use t5_model::text::Tokenizer;
+use t5_model::train::Identity;
 
+use crate::answer::{Encoder, Scoring};
 use crate::data::BadRows;
 use crate::error::GlueError;
 
 /// How a model is fine-tuned. The defaults are T5's (Raffel et al. 2020, section 3.1.2): batches of 128 for 2^18 steps,
-/// Adafactor at a constant 1e-3, dropout 0.1, an evaluation every 5,000 steps.
+/// Adafactor at a constant rate of 1e-3, dropout 0.1, an evaluation every 5,000 steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct FineTuneSettings {
-    /// Optimiser updates.
+    /// Updates for each task.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.steps))]
     pub steps: u64,
-    /// Examples per update.
+    /// Examples in an update.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.batch_size))]
     pub batch_size: usize,
-    /// Examples on the device at once; gradients add up over a batch's micro-batches.
+    /// Examples on the device at once.
+    ///
+    /// Gradients are summed over a batch's micro-batches.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.micro_batch_size))]
     pub micro_batch_size: usize,
+    /// What updates the weights.
+    #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t = DEFAULT.optimizer))]
     pub optimizer: Optimizer,
+    /// Constant throughout.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "RATE", default_value_t = DEFAULT.learning_rate))]
     pub learning_rate: f64,
+    /// Share of activations that are dropped.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "RATE", default_value_t = DEFAULT.dropout))]
     pub dropout: f64,
+    /// Factor of `log(Z)²` in the loss (T5X: 1e-4).
+    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.z_loss))]
     pub z_loss: f64,
-    /// Limit of the gradient's norm; T5 has none.
+    /// The norm that all gradients together are scaled down to; T5 does not clip.
+    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.clip_norm))]
     pub clip_norm: Option<f64>,
-    /// Tokens of an input with its end token; what is longer is cut before the end token (seqio's
-    /// `append_eos_after_trim`).
+    /// Tokens of an input, longer ones are cut.
+    ///
+    /// The length includes the end token, before which longer inputs are cut (seqio's `append_eos_after_trim`).
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.input_length))]
     pub input_length: usize,
-    /// Tokens of a target with its end token, and the most that are generated.
+    /// The most tokens of a target, end token included, and the most that are generated.
+    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.target_length))]
     pub target_length: usize,
-    /// One model for all tasks, trained on their examples mixed, each task in proportion to its training set; else one
-    /// model a task.
+    /// One model for all tasks, trained on their examples mixed in proportion to their number.
+    ///
+    /// Otherwise, there is one model per task.
+    #[cfg_attr(feature = "clap", arg(long))]
     pub mixture: bool,
-    /// Updates between two evaluations on the development sets. The last step is always evaluated.
+    /// Updates between two evaluations; the last step is always evaluated.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.evaluate_every))]
     pub evaluate_every: u64,
+    /// Examples that are answered at once.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.evaluation_batch_size))]
     pub evaluation_batch_size: usize,
     /// How answers are taken.
+    #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t))]
     pub score: Scoring,
-    /// End a fine-tuning once so many evaluations in a row have brought none of its tasks a better score.
+    /// End a fine-tuning once so many evaluations in a row have brought no better score.
+    ///
+    /// That is, no better score of any of its tasks.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub early_stopping: Option<u64>,
-    /// Resamples behind the confidence intervals; 0 for no intervals.
+    /// Resamples of the examples for confidence intervals; 0 for none.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.bootstrap))]
     pub bootstrap: usize,
     /// The first seed, of the examples' order and of dropout.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.seed))]
     pub seed: u64,
-    /// Seeds, from the first on, each with a fine-tuning of its own.
+    /// Seeds, from the first on; each task's mean and standard deviation over them is reported.
+    ///
+    /// Each has a fine-tuning of its own.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.seeds))]
     pub seeds: u64,
-    /// At most so many training examples of each task, drawn alike for every seed.
+    /// Train on at most so many examples of each task.
+    ///
+    /// They are drawn alike for every seed.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub max_train_examples: Option<usize>,
-    /// At most so many examples of each development set, drawn alike for every seed.
+    /// Score on at most so many examples of each development set.
+    ///
+    /// They are drawn alike for every seed.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub max_eval_examples: Option<usize>,
-    /// Leave out and count rows that are no examples, instead of stopping at the first one.
+    /// Leave out rows that are no examples instead of stopping.
+    ///
+    /// They are counted.
+    #[cfg_attr(feature = "clap", arg(long))]
     pub skip_bad_rows: bool,
-    /// Answer the test sets as well, at this step, in the files that GLUE's server takes.
+    /// Answer the test sets too, with the model of this step, in the files that GLUE's server takes.
+    #[cfg_attr(feature = "clap", arg(long, value_enum, value_name = "STEP"))]
     pub submission: Option<AtStep>,
     /// Keep the model of the last step.
+    #[cfg_attr(feature = "clap", arg(long))]
     pub save_models: bool,
-    /// Updates between two checkpoints that an interrupted fine-tuning goes on from.
+    /// Updates between two checkpoints to go on from.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.checkpoint_every))]
     pub checkpoint_every: u64,
     /// Updates between two points of the curves.
+    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.log_every))]
     pub log_every: u64,
 }
 
-/// How a model's answer to a prompt is taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scoring {
-    /// Greedy decoding, as T5 does; an output that is no answer is invalid.
-    #[default]
-    Generate,
-    /// The most likely of the possible answers: a label word, or a number from 0.0 to 5.0 in steps of 0.2. Cheaper, and
-    /// never invalid.
-    Rank,
-}
-
-/// A step of a fine-tuning that is reported.
+/// One of the steps of a fine-tuning that are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum AtStep {
-    /// The evaluation with the task's highest mean of metrics, the earliest of several. T5 reports this one; having
-    /// been chosen on the development set itself, it is optimistic.
+    /// Where each task scored best on its development set.
+    ///
+    /// The evaluation with the task's highest mean of metrics, the earliest of several. T5 reports this one. It is
+    /// optimistic, having been chosen on the development set itself.
     Best,
-    /// The last, which nothing was chosen by.
+    /// The last.
+    ///
+    /// Nothing was chosen for it.
     Last,
 }
 
 impl AtStep {
+    /// `best` or `last`.
     pub fn name(self) -> &'static str {
         match self {
             AtStep::Best => "best",
@@ -90,51 +134,70 @@ impl AtStep {
     }
 }
 
+const DEFAULT: FineTuneSettings = FineTuneSettings {
+    steps: 1 << 18,
+    batch_size: 128,
+    micro_batch_size: 32,
+    optimizer: Optimizer::adafactor(),
+    learning_rate: 1e-3,
+    dropout: 0.1,
+    z_loss: 1e-4,
+    clip_norm: None,
+    input_length: 512,
+    target_length: 84,
+    mixture: false,
+    evaluate_every: 5_000,
+    evaluation_batch_size: 64,
+    score: Scoring::Generate,
+    early_stopping: None,
+    bootstrap: 1_000,
+    seed: 0,
+    seeds: 1,
+    max_train_examples: None,
+    max_eval_examples: None,
+    skip_bad_rows: false,
+    submission: None,
+    save_models: false,
+    checkpoint_every: 1_000,
+    log_every: 50,
+};
+
 impl Default for FineTuneSettings {
     fn default() -> Self {
-        FineTuneSettings {
-            steps: 1 << 18,
-            batch_size: 128,
-            micro_batch_size: 32,
-            optimizer: Optimizer::adafactor(),
-            learning_rate: 1e-3,
-            dropout: 0.1,
-            z_loss: 1e-4,
-            clip_norm: None,
-            input_length: 512,
-            target_length: 84,
-            mixture: false,
-            evaluate_every: 5_000,
-            evaluation_batch_size: 64,
-            score: Scoring::Generate,
-            early_stopping: None,
-            bootstrap: 1_000,
-            seed: 0,
-            seeds: 1,
-            max_train_examples: None,
-            max_eval_examples: None,
-            skip_bad_rows: false,
-            submission: None,
-            save_models: false,
-            checkpoint_every: 1_000,
-            log_every: 50,
-        }
+        DEFAULT
     }
 }
 
 impl FineTuneSettings {
-    /// Settings that change nothing about a finished fine-tuning.
+    /// Settings that make no difference once a fine-tuning has finished.
     pub const NEUTRAL: &[&str] = &["checkpoint_every", "log_every"];
 
+    /// The settings that decide the result of the fine-tuning with this seed.
+    pub(super) fn identity(&self, seed: u64) -> Identity {
+        let mut identity = Identity::of_settings(self, Self::NEUTRAL);
+        identity.remove("seeds"); // each is a fine-tuning of its own
+        identity.insert("seed", seed);
+        identity
+    }
+
+    pub(crate) fn encoder<'a>(&self, tokenizer: &'a Tokenizer) -> Encoder<'a> {
+        Encoder { tokenizer, input_length: self.input_length, target_length: self.target_length }
+    }
+
+    /// What to do with rows that are no examples.
     pub fn bad_rows(&self) -> BadRows {
         if self.skip_bad_rows { BadRows::Skip } else { BadRows::Refuse }
     }
 
+    /// All seeds, in order.
     pub fn all_seeds(&self) -> impl Iterator<Item = u64> {
         (0..self.seeds).map(|number| self.seed.wrapping_add(number))
     }
 
-    /// An error that names the first setting that cannot be used.
+    /// Checks every setting by itself.
+    ///
+    /// # Errors
+    /// [`GlueError::Setting`] for the first setting that cannot be used.
     pub fn check(&self) -> Result<(), GlueError> {
         let at_least_one = [
             ("batch_size", self.batch_size == 0),

@@ -1,4 +1,4 @@
-//! Answers to a test set in the layout of GLUE's server: a header and a line for each row, `index` and `prediction`.
+//! Answers to a test set in the format of GLUE's server: a header, and a line with `index` and `prediction` per row.
 
 use std::fmt::Write;
 
@@ -16,7 +16,7 @@ pub(crate) fn name(task: Task, set: &EvaluationSet) -> String {
     format!("{task}{set}.tsv")
 }
 
-/// One file. The server takes answers only, so an invalid output becomes the first class, or the score 0.
+/// The file's text. The server requires an answer, so an invalid output becomes the first class, or the score 0.
 pub(crate) fn file(prompts: &Prompts<'_>, predictions: &[Prediction]) -> String {
     let mut text = "index\tprediction\n".to_owned();
     for (example, prediction) in prompts.examples.iter().zip(predictions) {

@@ -1,16 +1,16 @@
-//! Published figures to set beside one's own.
+//! Published figures, to be compared with one's own.
 
 use std::path::Path;
 
+use super::summary::Summary;
+use super::table::{Cell, Row, columns, titles};
 use crate::error::GlueError;
-use crate::report::summary::Summary;
-use crate::report::table::{Cell, Row, columns, titles};
 
-/// Raffel et al. 2020, Table 14, T5-Small, in the order of [`columns`] without the average: of the test sets, from GLUE's
-/// server; fine-tuned on the mixture of all tasks.
+/// Raffel et al. 2020, Table 14, T5-Small, in the order of [`columns`] without the average: on the test sets, from GLUE's
+/// server, after fine-tuning on the mixture of all tasks.
 const T5_SMALL: [f64; 12] = [41.0, 91.8, 89.7, 86.6, 85.6, 85.0, 88.0, 70.0, 82.4, 82.3, 90.3, 69.9];
 
-/// The paper's Table 3: the average after so many steps of the large model, and its standard deviation where it is given.
+/// The paper's Table 3: the average after so many steps of the large model, and its standard deviation if it is given.
 const TABLE_3: [(&str, f64, Option<f64>); 7] = [
     ("T5-Small, 1 M steps", 80.28, None),
     ("T5-Medium, untrained", 64.07, None),
@@ -21,7 +21,7 @@ const TABLE_3: [(&str, f64, Option<f64>); 7] = [
     ("self-fusion, 1 M steps", 84.94, Some(0.2)),
 ];
 
-/// What T5 and the paper report, as rows of a table.
+/// The results reported for T5 and in the paper, as rows of a table.
 pub fn published_rows() -> Vec<Row> {
     let value =
         |mean, deviation| Cell::Value { summary: Summary { mean, deviation }, partial: false, agrees: false };
@@ -48,10 +48,11 @@ fn average(percents: &[f64]) -> f64 {
     means.iter().sum::<f64>() / means.len() as f64
 }
 
-/// Rows of a file as [`ScoreTable::csv`](crate::ScoreTable::csv) writes it: a column `model`, and any of the others.
+/// Reads rows from a file such as [`ScoreTable::csv`](crate::ScoreTable::csv) writes: a column `model` and any of the
+/// others.
 ///
 /// # Errors
-/// A file that cannot be read, a column that no table has, or a value that is no number.
+/// A file that cannot be read, an unknown column, or a value that is not a number.
 pub fn read_rows(path: &Path) -> Result<Vec<Row>, GlueError> {
     let fail = |line: u64, problem: String| GlueError::Table { path: path.to_owned(), line, problem };
     let csv = |error: csv::Error| {

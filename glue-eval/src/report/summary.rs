@@ -1,15 +1,16 @@
-//! Mean and spread over seeds.
+//! Means and deviations over seeds.
 
-/// Of several measurements of one thing.
+/// Several measurements of the same thing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
+    /// The mean of the measurements.
     pub mean: f64,
-    /// Of a sample, with n − 1; `None` for a single measurement.
+    /// The sample's standard deviation (with n − 1); `None` for a single measurement.
     pub deviation: Option<f64>,
 }
 
 impl Summary {
-    /// `None` without a value.
+    /// `None` without any value.
     pub fn of(values: &[f64]) -> Option<Self> {
         let count = values.len() as f64;
         let mean = (!values.is_empty()).then(|| values.iter().sum::<f64>() / count)?;
@@ -18,7 +19,7 @@ impl Summary {
         Some(Summary { mean, deviation })
     }
 
-    /// Whether two means differ by no more than the larger of their standard deviations; `None` where neither has one.
+    /// Whether two means differ by no more than the larger of their standard deviations; `None` if neither has one.
     pub fn agrees_with(&self, other: &Summary) -> Option<bool> {
         let deviation = [self.deviation, other.deviation].into_iter().flatten().reduce(f64::max)?;
         Some((self.mean - other.mean).abs() <= deviation)

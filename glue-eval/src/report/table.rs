@@ -1,39 +1,44 @@
-//! Tables of results in the column order of the paper's Table 5.
+//! Tables of results, with the columns of the paper's Table 5.
 
 use std::fmt::Write;
 
-use crate::report::summary::Summary;
+use super::summary::Summary;
 use crate::score::GlueScore;
 use crate::task::Task;
 
-/// Scores side by side: a row each.
+/// Scores of several models, one row each.
 #[derive(Clone, Debug, Default)]
 pub struct ScoreTable {
+    /// One per model.
     pub rows: Vec<Row>,
-    /// Sentences below the table, in addition to those that the rows themselves call for.
+    /// Sentences below the table, in addition to the rows' own.
     pub notes: Vec<String>,
 }
 
 /// A model's scores, in percent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
+    /// Names the model.
     pub label: String,
-    /// Those of [`columns`], the average last.
+    /// In the order of the table's columns, the average last.
     pub cells: Vec<Cell>,
     notes: Vec<String>,
 }
 
+/// A score in a table.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cell {
     /// Not measured, or not published.
     Missing,
     /// A correlation with constant predictions.
     Undefined,
+    /// A score in percent.
     Value {
+        /// Over the seeds.
         summary: Summary,
-        /// An average over fewer than all tasks.
+        /// Whether it is an average over only some of the tasks.
         partial: bool,
-        /// It differs from the row's it is compared with by no more than a standard deviation.
+        /// Whether it differs from the score it is compared with by no more than a standard deviation.
         agrees: bool,
     },
 }
@@ -41,7 +46,7 @@ pub enum Cell {
 const MISSING: &str = "-";
 const UNDEFINED: &str = "nan";
 
-/// Task and metric of every column; the average is the last.
+/// The task and the metric of every column; the average comes last.
 pub fn columns() -> Vec<(String, String)> {
     let of_task = |task: Task| task.metric_names().into_iter().map(move |metric| (task.to_string(), metric));
     let average = ("Average".to_owned(), String::new());
@@ -78,7 +83,7 @@ impl Cell {
 }
 
 impl Row {
-    /// Of a model that was fine-tuned with one or several seeds.
+    /// The scores of a model that was fine-tuned with one or several seeds.
     pub fn measured(label: impl Into<String>, seeds: &[GlueScore]) -> Self {
         let label = label.into();
         let mut cells = Vec::new();
@@ -102,7 +107,7 @@ impl Row {
         Row { label, cells, notes }
     }
 
-    /// Marks what differs from another row by no more than the larger standard deviation of the two.
+    /// Marks the cells that differ from another row's by no more than the larger standard deviation of the two.
     pub fn compare_with(&mut self, other: &Row) {
         for (cell, other) in self.cells.iter_mut().zip(&other.cells) {
             if let (Cell::Value { summary, agrees, .. }, Some(other)) = (cell, other.summary()) {
@@ -116,14 +121,14 @@ impl Row {
         self.cells.iter().any(|cell| cell.summary().is_some_and(|summary| summary.deviation.is_some()))
     }
 
-    /// Figures from elsewhere, in the order of [`columns`].
+    /// Published figures, in the order of the table's columns.
     pub fn published(label: impl Into<String>, cells: Vec<Cell>, notes: Vec<String>) -> Self {
         Row { label: label.into(), cells, notes }
     }
 }
 
 impl ScoreTable {
-    /// Aligned columns under a header of two lines: tasks and metrics. Columns that nobody has a value in are left out.
+    /// Aligned columns under a header of two lines, tasks and metrics. Columns without any value are left out.
     pub fn text(&self) -> String {
         let shown = self.shown();
         let mut lines = vec![vec![String::new()], vec![String::new()]];
@@ -157,8 +162,8 @@ impl ScoreTable {
         (0..columns().len()).filter(has_value).collect()
     }
 
-    /// Comma-separated values under a header line: the label, and for each column the mean and the standard deviation,
-    /// empty where there is none. The notes are left out.
+    /// Comma-separated values under a header line: the label, and the mean and the standard deviation for each column,
+    /// empty if there is none. The notes are left out.
     pub fn csv(&self) -> String {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let header = titles().into_iter().flat_map(|title| [title.clone(), format!("{title} sd")]);
@@ -171,7 +176,7 @@ impl ScoreTable {
             });
             lines.push(std::iter::once(row.label.clone()).chain(numbers).collect());
         }
-        // Memory is never full, and all lines are equally long.
+        // Writing to memory does not fail, and all lines are equally long.
         lines.iter().for_each(|line| writer.write_record(line).unwrap_or_default());
         String::from_utf8(writer.into_inner().unwrap_or_default()).unwrap_or_default()
     }
@@ -190,7 +195,7 @@ impl Row {
     }
 }
 
-/// `CoLA Matthews` and so on.
+/// `CoLA Matthews` and so on: the columns' names in one line.
 pub(crate) fn titles() -> Vec<String> {
     columns().iter().map(|(task, metric)| format!("{task} {metric}").trim_end().to_owned()).collect()
 }
@@ -234,7 +239,7 @@ fn notes(label: &str, seeds: &[GlueScore]) -> Vec<String> {
     notes
 }
 
-/// Columns as wide as their widest cell, the first to the left, the others to the right.
+/// Columns as wide as their widest cell, the first aligned to the left and the others to the right.
 pub fn aligned(lines: &[Vec<String>]) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {

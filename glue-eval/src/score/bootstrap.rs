@@ -1,16 +1,16 @@
-//! Confidence intervals by the percentile bootstrap (Efron 1979): how much a metric depends on which examples the
-//! development set happens to hold.
+//! Confidence intervals by the percentile bootstrap (Efron 1979): how much a metric depends on which examples happen to
+//! be in the development set.
 
 use fusion_core::random::Philox;
 
-use crate::score::Pairs;
+use super::prediction::Pairs;
 use crate::task::Answer;
 
-/// Outside of the interval on each side.
+/// The share of resamples outside of the interval, on each side.
 const TAIL: f64 = 0.025;
 
-/// The 95 % interval of each metric in percent; `None` where fewer than half of the resamples have a value, or without
-/// resamples. Draws depend on the set's name and size alone, so that two models are compared on the same resamples.
+/// The 95 % interval of each metric in percent; `None` if fewer than half of the resamples have a value, or if there are
+/// no resamples. Draws depend on the set's name and size alone, so two models are compared on the same resamples.
 pub(crate) fn intervals(
     answer: &Answer,
     pairs: &Pairs,
@@ -30,7 +30,7 @@ pub(crate) fn intervals(
     values.into_iter().map(|values| interval(values, resamples)).collect()
 }
 
-/// Positions below their number, each drawn from all.
+/// Draws as many positions as there are, with replacement.
 fn draw(draws: &Philox, resample: u64, positions: &mut [usize]) {
     let count = positions.len() as u64;
     let first = resample * count.div_ceil(4);
@@ -49,7 +49,7 @@ fn interval(mut values: Vec<f64>, resamples: usize) -> Option<[f64; 2]> {
     Some([quantile(&values, TAIL), quantile(&values, 1.0 - TAIL)])
 }
 
-/// Of sorted values, interpolated between neighbours (NumPy's default).
+/// The quantile of sorted values, interpolated between neighbours (NumPy's default).
 fn quantile(values: &[f64], share: f64) -> f64 {
     let position = share * (values.len() - 1) as f64;
     let (below, above) = (values[position.floor() as usize], values[position.ceil() as usize]);

@@ -1,22 +1,21 @@
-//! Which class was answered where another was right.
+//! Which class was answered when which one was right.
 
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::INVALID_CLASS;
-use crate::task::{Answer, Task};
 
-/// Counts of a set's references and predictions.
+/// How often each class of a set was answered with each other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Confusion {
-    /// The evaluation set's name, empty where there is only one.
+    /// The evaluation set's name; empty if there is only one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub set: String,
-    /// `[reference][prediction]`, in the order of the label words; the last column counts invalid outputs.
+    /// `[reference][prediction]`, in the order of the label words. The last column counts invalid outputs.
     pub counts: Vec<Vec<usize>>,
 }
 
 impl Confusion {
-    /// Of `(reference, prediction)` pairs.
+    /// Counts `(reference, prediction)` pairs.
     pub fn new(set: &str, classes: usize, pairs: &[(i32, i32)]) -> Self {
         let mut counts = vec![vec![0; classes + 1]; classes];
         let column = |prediction: i32| match prediction {
@@ -30,19 +29,5 @@ impl Confusion {
             }
         }
         Confusion { set: set.to_owned(), counts }
-    }
-
-    /// Aligned columns: a row for each reference, a column for each prediction.
-    pub fn text(&self, task: Task) -> String {
-        let Answer::Class { words, .. } = &task.spec().answer else { return String::new() };
-        let title = if self.set.is_empty() { task.to_string() } else { format!("{task} {}", self.set) };
-        let mut lines = vec![vec![title]];
-        lines[0].extend(words.iter().map(|word| format!("→ {word}")));
-        lines[0].push("→ invalid".to_owned());
-        for (word, counts) in words.iter().zip(&self.counts) {
-            let counts = counts.iter().map(usize::to_string);
-            lines.push(std::iter::once((*word).to_owned()).chain(counts).collect());
-        }
-        crate::report::table::aligned(&lines)
     }
 }

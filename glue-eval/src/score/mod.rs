@@ -1,59 +1,31 @@
-//! From a model's outputs to a task's score and to GLUE's average.
+//! From a model's outputs to a task's score, and to GLUE's average.
 
 mod bootstrap;
-pub(crate) mod confusion;
+mod confusion;
+mod prediction;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::Label;
-use crate::metrics::{INVALID_CLASS, INVALID_SCORE};
-use crate::prompt::{parse_class, parse_score, score_text};
-use crate::score::confusion::Confusion;
+use self::prediction::Pairs;
 use crate::task::{Answer, EvaluationSet, Task, metric_name};
 
-/// What a model answered to one example.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Prediction {
-    /// Absent in the test sets.
-    pub label: Option<Label>,
-    pub output: String,
-    /// False where generation was cut at the length limit, or gave tokens that `output` does not show, such as
-    /// sentinels: the output is invalid whatever it reads.
-    pub plain: bool,
-}
-
-impl Prediction {
-    /// The class that was answered, or [`INVALID_CLASS`].
-    pub fn class(&self, words: &[&str]) -> i32 {
-        if self.plain { parse_class(words, &self.output) } else { INVALID_CLASS }
-    }
-
-    /// The number that was answered, or [`INVALID_SCORE`].
-    pub fn score(&self) -> f64 {
-        if self.plain { parse_score(&self.output) } else { INVALID_SCORE }
-    }
-
-    /// Whether it is an answer to the task at all.
-    pub fn is_valid(&self, answer: &Answer) -> bool {
-        match answer {
-            Answer::Class { words, .. } => self.class(words) != INVALID_CLASS,
-            Answer::Score { .. } => self.score() != INVALID_SCORE,
-        }
-    }
-}
+pub use confusion::Confusion;
+pub use prediction::Prediction;
 
 /// A task's metrics on its development sets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskScore {
+    /// The task.
     pub task: Task,
-    /// In the task's column order; MNLI has one per development set.
+    /// In the order of the task's columns; MNLI has one per development set.
     pub metrics: Vec<MetricScore>,
+    /// Examples that were answered.
     pub examples: usize,
-    /// Outputs that were no label word or no number.
+    /// Outputs that were not a label word, or not a number.
     pub invalid: usize,
-    /// One per development set, of a task with classes.
+    /// One per development set, if the task has classes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub confusion: Vec<Confusion>,
 }
@@ -61,72 +33,13 @@ pub struct TaskScore {
 /// One cell of a table of results.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MetricScore {
+    /// The column: the metric, preceded by the evaluation set's name if there are several.
     pub name: String,
-    /// In percent. `None` where the metric is undefined: the correlation with constant predictions.
+    /// In percent. `None` if the metric is undefined, as the correlation with constant predictions is.
     pub percent: Option<f64>,
-    /// Where the metric lies in 95 % of bootstrap resamples of the examples, in percent.
+    /// The range that holds the metric in 95 % of bootstrap resamples of the examples, in percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<[f64; 2]>,
-}
-
-/// References and predictions of one set, as the metrics take them.
-pub(crate) enum Pairs {
-    Classes(Vec<(i32, i32)>),
-    Scores(Vec<(f64, f64)>),
-}
-
-impl Pairs {
-    fn of(answer: &Answer, predictions: &[Prediction]) -> Self {
-        match answer {
-            Answer::Class { words, .. } => Pairs::Classes(
-                predictions
-                    .iter()
-                    .map(|prediction| (reference_class(prediction), prediction.class(words)))
-                    .collect(),
-            ),
-            Answer::Score { .. } => Pairs::Scores(
-                predictions
-                    .iter()
-                    .map(|prediction| (reference_score(prediction), prediction.score()))
-                    .collect(),
-            ),
-        }
-    }
-
-    pub fn len(&self) -> usize {
-        match self {
-            Pairs::Classes(pairs) => pairs.len(),
-            Pairs::Scores(pairs) => pairs.len(),
-        }
-    }
-
-    /// The pairs at these positions.
-    pub fn at(&self, positions: &[usize]) -> Pairs {
-        match self {
-            Pairs::Classes(pairs) => Pairs::Classes(positions.iter().map(|&index| pairs[index]).collect()),
-            Pairs::Scores(pairs) => Pairs::Scores(positions.iter().map(|&index| pairs[index]).collect()),
-        }
-    }
-
-    /// The task's metrics by name, as fractions.
-    pub fn metrics(&self, answer: &Answer) -> Vec<(&'static str, f64)> {
-        match (self, answer) {
-            (Pairs::Classes(pairs), Answer::Class { metrics, .. }) => {
-                metrics.iter().map(|metric| (metric.name(), metric.of(pairs))).collect()
-            }
-            (Pairs::Scores(pairs), Answer::Score { metrics, .. }) => {
-                metrics.iter().map(|metric| (metric.name(), metric.of(pairs))).collect()
-            }
-            _ => Vec::new(), // of another task
-        }
-    }
-
-    fn invalid(&self) -> usize {
-        match self {
-            Pairs::Classes(pairs) => pairs.iter().filter(|pair| pair.1 == INVALID_CLASS).count(),
-            Pairs::Scores(pairs) => pairs.iter().filter(|pair| pair.1 == INVALID_SCORE).count(),
-        }
-    }
 }
 
 impl TaskScore {
@@ -148,7 +61,7 @@ impl TaskScore {
         score
     }
 
-    /// Adds confidence intervals from so many resamples of the predictions that the score was made of.
+    /// Adds confidence intervals from so many resamples of the predictions behind the score.
     pub fn add_intervals(&mut self, sets: &[Vec<Prediction>], resamples: usize) {
         let spec = self.task.spec();
         let intervals = spec.evaluation_sets.iter().zip(sets).flat_map(|(set, predictions)| {
@@ -159,6 +72,7 @@ impl TaskScore {
         }
     }
 
+    /// The metric of this name.
     pub fn metric(&self, name: &str) -> Option<&MetricScore> {
         self.metrics.iter().find(|metric| metric.name == name)
     }
@@ -178,22 +92,7 @@ impl MetricScore {
     }
 }
 
-fn reference_class(prediction: &Prediction) -> i32 {
-    match prediction.label {
-        Some(Label::Class(class)) => i32::try_from(class).unwrap_or(i32::MAX),
-        _ => i32::MAX,
-    }
-}
-
-/// What the model was taught to say: the rounded score.
-fn reference_score(prediction: &Prediction) -> f64 {
-    match prediction.label {
-        Some(Label::Score(score)) => parse_score(&score_text(score)),
-        _ => f64::NAN,
-    }
-}
-
-/// Scores of some or all tasks. In JSON it carries the average and the missing tasks; when read, only the tasks count.
+/// Scores of some or all tasks. Its JSON includes the average and the missing tasks, which are ignored when it is read.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(into = "GlueScoreRecord", from = "GlueScoreRecord")]
 pub struct GlueScore {
@@ -201,27 +100,28 @@ pub struct GlueScore {
 }
 
 impl GlueScore {
-    /// Of several scores of one task the last counts.
+    /// Of several scores of a task, the last counts.
     pub fn new(scores: impl IntoIterator<Item = TaskScore>) -> Self {
         GlueScore { tasks: scores.into_iter().map(|score| (score.task, score)).collect() }
     }
 
+    /// The score of a task.
     pub fn task(&self, task: Task) -> Option<&TaskScore> {
         self.tasks.get(&task)
     }
 
-    /// In the paper's column order.
+    /// All scores, in the order of the paper's columns.
     pub fn tasks(&self) -> impl Iterator<Item = &TaskScore> {
         self.tasks.values()
     }
 
-    /// Tasks without a score: where there are any, the average is not GLUE's.
+    /// Tasks without a score. If there are any, the average is not GLUE's.
     pub fn missing(&self) -> Vec<Task> {
         Task::ALL.into_iter().filter(|task| !self.tasks.contains_key(task)).collect()
     }
 
-    /// The mean over the scored tasks of the mean of each task's metrics, in percent, as the paper's Table 5 takes
-    /// it. `None` without any task.
+    /// The mean over the scored tasks of the mean of each task's metrics, in percent, as in the paper's Table 5. `None`
+    /// without any task.
     pub fn average(&self) -> Option<f64> {
         let sum: f64 = self.tasks.values().map(TaskScore::mean).sum();
         (!self.tasks.is_empty()).then(|| sum / self.tasks.len() as f64)

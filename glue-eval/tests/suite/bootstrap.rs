@@ -6,7 +6,7 @@ use glue_eval::score::{Prediction, TaskScore};
 use glue_eval::{Task, task::Answer};
 use serde::Deserialize;
 
-/// A case of `goldens/bootstrap.json`, written by the script beside it.
+/// A case of `goldens/bootstrap.json`, written by the script next to it.
 #[derive(Deserialize)]
 struct Golden {
     task: Task,

@@ -1,5 +1,5 @@
-//! The loop around a session, with a session that learns by heart: it answers a prompt it was trained on with the
-//! target of then, and any other with babble.
+//! Fine-tuning with a session that learns by heart: it answers a prompt that it was trained on with its target, and any
+//! other with babble.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -407,8 +407,8 @@ fn an_interrupted_fine_tuning_goes_on() {
     let other = FineTuneSettings { learning_rate: 0.5, ..settings };
     let error = glue(folder.path(), Some(whole.path()), &other, &mut open, &mut |_, _| {}).unwrap_err();
     let GlueError::Training { error, .. } = error else { panic!("{error}") };
-    let TrainError::Changed { difference, .. } = *error else { panic!("{error}") };
-    assert_eq!(difference.key, "learning_rate");
+    let TrainError::Changed(changed) = *error else { panic!("{error}") };
+    assert_eq!(changed.difference.key, "learning_rate");
     fs::write(whole.path().join("seed-0/mixture/result.json"), "{").unwrap();
     let error = glue(folder.path(), Some(whole.path()), &settings, &mut open, &mut |_, _| {}).unwrap_err();
     assert!(matches!(&error, GlueError::Damaged { .. }), "{error}");
@@ -419,7 +419,7 @@ fn an_interrupted_fine_tuning_goes_on() {
 fn best_and_last_predictions_and_submissions_are_those_of_their_steps() {
     let folder = tempfile::tempdir().unwrap();
     write_glue(folder.path());
-    // Known sentences, so that whoever remembers answers "positive"; the forgetful one's babble becomes class 0.
+    // Known sentences: a model that remembers answers "positive", and a forgetful one's babble becomes class 0.
     fs::write(folder.path().join("SST-2/test.tsv"), "index\tsentence\n0\ta gripping film\n").unwrap();
     fs::write(folder.path().join("STS-B/test.tsv"), "index\tsentence1\tsentence2\n0\tA.\tD.\n").unwrap();
     for (at, positive, score) in [(AtStep::Best, "0\t1", "0\t5.000"), (AtStep::Last, "0\t0", "0\t0.000")] {

@@ -4,6 +4,7 @@ mod bootstrap;
 mod check;
 mod fine_tune;
 mod metrics;
+#[cfg(feature = "parquet")]
 mod parquet;
 mod prompt;
 mod score;

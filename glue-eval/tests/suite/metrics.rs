@@ -9,7 +9,7 @@ fn close(actual: f64, expected: f64) {
     assert!((actual - expected).abs() < 1e-12, "{actual} is not {expected}");
 }
 
-/// A case of `goldens/metrics.json`, written by the script beside it.
+/// A case of `goldens/metrics.json`, written by the script next to it.
 #[derive(Deserialize)]
 struct Golden {
     name: String,

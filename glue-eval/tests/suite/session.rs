@@ -9,7 +9,7 @@ use fusion_core::{HostTensor, HostTensors};
 use t5_model::text::Tokenizer;
 use t5_model::{Batch, Evaluation, Forward, Session, SessionError, T5Config, TrainStep, Update};
 
-/// Every word of these tests is a token, beside T5's special ones.
+/// Every word of these tests is a token, in addition to T5's special ones.
 const WORDS: &str = "<pad> </s> <unk> <extra_id_0> sst2 sentence: stsb sentence1: sentence2: a gripping film dull and \
     long never boring negative positive A. B. C. D. E. 1.0 2.0 5.0";
 
@@ -63,7 +63,7 @@ impl Shared {
     }
 }
 
-/// What is remembered, and what shall go wrong.
+/// What is remembered, and what is to go wrong.
 #[derive(Default)]
 pub struct Memory {
     pub targets: HashMap<Vec<i32>, Vec<i32>>,

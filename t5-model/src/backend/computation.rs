@@ -6,15 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Optimizer, T5Config};
 
-/// The number format of activations and matrix products. Parameters, gradients, optimiser state, norms, softmax and the
-/// loss are f32 in either.
+/// The number format of activations and matrix products. Parameters, gradients, optimiser state, norms,
+/// softmax and the loss are f32 in either.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Precision {
     /// IEEE single precision.
     #[default]
+    #[cfg_attr(feature = "clap", value(help = None::<&str>))]
     F32,
     /// bfloat16: the range of f32 with 8 bits of precision.
+    #[cfg_attr(feature = "clap", value(help = None::<&str>))]
     Bf16,
 }
 
@@ -29,12 +32,17 @@ impl fmt::Display for Precision {
 
 /// Where and how a model is computed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct Computation {
-    /// The name of a device: see [`DeviceInfo::name`].
+    /// The backend's device.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "DEVICE", default_value = "cpu"))]
     pub device: String,
-    /// The number format of activations and matrix products.
+    /// What activations and matrix products are computed in; parameters and the optimiser's state are f32 in either.
+    #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t))]
     pub precision: Precision,
-    /// Whether the backward pass recomputes activations instead of keeping them: less memory for a third more computation.
+    /// When training, keep only what enters each block and compute the rest again on the way back: less memory, a third
+    /// more computation.
+    #[cfg_attr(feature = "clap", arg(long))]
     pub checkpoint_activations: bool,
 }
 

@@ -1,6 +1,6 @@
 //! Tensor frameworks. A framework registers itself as a [`Backend`] and offers T5's operations ([`Ops`]). A
-//! [`ModelSession`] over these is the [`Session`] that everything else works with. [`Tape`] and [`kernels`] are for
-//! backends to share.
+//! [`ModelSession`] over these is the [`Session`] that everything else works with. [`Tape`] and [`kernels`]
+//! are for backends to share.
 
 mod computation;
 pub mod kernels;

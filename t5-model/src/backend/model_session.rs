@@ -15,7 +15,7 @@ use crate::optimizer::Moments;
 use crate::parameters::{Weights, parameters};
 use crate::{Batch, Error, Probe, T5Config};
 
-/// A T5 on the device of its operations. Backends hand it out as their [`Session`].
+/// A T5 on the device of its operations: the [`Session`] of every backend.
 pub struct ModelSession<O: Ops> {
     ops: O,
     config: T5Config,
@@ -27,13 +27,13 @@ pub struct ModelSession<O: Ops> {
     begun: Vec<Begun>,
 }
 
-/// An update whose results nobody has asked for.
+/// An update whose results have not been asked for.
 enum Begun {
     Done(TrainStep),
     Running(RunningStep),
 }
 
-/// An update that an asynchronous device may not have ended.
+/// An update that an asynchronous device may still be computing.
 struct RunningStep {
     step: u64,
     tokens: u64,
@@ -59,7 +59,7 @@ impl RunningStep {
 }
 
 impl<O: Ops> ModelSession<O> {
-    /// Puts the weights on the device, after comparing their shapes with the configuration's table.
+    /// Puts the weights on the device after checking their shapes against the configuration's table.
     pub fn new(
         ops: O,
         how: &Computation,
@@ -99,7 +99,7 @@ impl<O: Ops> ModelSession<O> {
         self.weights.parameters.iter().map(|parameter| &parameter.spec.name)
     }
 
-    /// Runs on the device, and ends what was being recorded.
+    /// Runs something on the device, then stops recording.
     fn guarded<T>(
         &mut self,
         run: impl FnOnce(&mut Self) -> Result<T, SessionError>,

@@ -1,7 +1,9 @@
-//! What a tensor framework must offer to run T5: T5's own operations, differentiable, not a tensor library's.
+//! What a tensor framework must offer to run T5: T5's own differentiable operations rather than a tensor
+//! library's.
 //!
-//! Activations are `[batch, length, features]` throughout, so ranks stay fixed. Buckets, masks and dropout draws come
-//! from the host, so every backend sees the same numbers. What crosses this trait is f32, whatever a device computes in.
+//! Activations are `[batch, length, features]` throughout, so ranks stay fixed. Buckets, masks and dropout
+//! draws come from the host, so every backend sees the same numbers. Tensors cross this trait as f32,
+//! whatever a device computes in.
 
 use fusion_core::HostTensor;
 use fusion_core::random::Philox;
@@ -32,8 +34,8 @@ pub struct Buckets {
     pub key: usize,
 }
 
-/// Where the positions of an activation are to stand: for each of `[batch, length]`, row by row, which of those that there
-/// were, counted in the same way. One may be taken several times, or not at all.
+/// A rearrangement of an activation: for each position of the result, `[batch, length]` row by row, the
+/// position it is copied from, counted the same way. A position may be copied several times or not at all.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Positions {
     /// `[batch, length]`, row by row.
@@ -44,15 +46,16 @@ pub struct Positions {
     pub length: usize,
 }
 
-/// What attention sees besides queries, keys and values.
+/// Everything attention needs besides queries, keys and values.
 pub struct Attention<'a, Bias> {
     /// The number of heads, which divides the features.
     pub heads: usize,
     /// `[heads, query, key]`, added to the scores of every example. Scores are not scaled.
     pub bias: Option<&'a Bias>,
-    /// Query `i` of `q` sees keys `0..=i + key - query` only.
+    /// Whether query `i` sees only keys `0..=i + key - query`.
     pub causal: bool,
-    /// `[batch, key]`, 0 for a key that no query of that example sees. Some key of each example is visible.
+    /// `[batch, key]`, 0 for a key that is hidden from all queries of its example. Every example has a
+    /// visible key.
     pub key_mask: Option<&'a [u8]>,
     /// Dropout of the probabilities, indexed as `[batch, heads, query, key]`.
     pub dropout: Option<DropoutDraw>,
@@ -71,13 +74,13 @@ impl DropoutDraw {
         DropoutDraw { rate: rate as f32, stream: Philox::new(seed, site) }
     }
 
-    /// The key of the stream, for devices that draw for themselves: block `i` of the stream decides over the elements
-    /// `8 · i..`, 16 bits over each, the low half of a word first.
+    /// The key of the stream, for devices that draw for themselves: block `i` of the stream decides elements
+    /// `8 · i..8 · i + 8`, with 16 bits each, the low half of a word first.
     pub fn key(&self) -> [u32; 2] {
         self.stream.key()
     }
 
-    /// The number of 16 bits below which an element is dropped, and the factor of one that is kept.
+    /// The 16-bit number below which an element is dropped, and the factor of an element that is kept.
     pub fn threshold(&self) -> (u32, f32) {
         ((self.rate * 65536.0) as u32, 1.0 / (1.0 - self.rate))
     }
@@ -112,13 +115,13 @@ impl DropoutDraw {
 /// How the loss is taken.
 #[derive(Clone, Copy, Debug)]
 pub struct CrossEntropy {
-    /// Factor of the summed loss; the reciprocal of the number of target tokens for their mean.
+    /// Factor of the summed loss: the reciprocal of the number of target tokens gives the mean.
     pub scale: f32,
     /// Coefficient of `log(Z)^2`, which keeps logits from drifting (T5X); 0 for none.
     pub z_loss: f32,
 }
 
-/// What a batch's predictions add up to.
+/// Sums over a batch's predictions.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LossSums {
     /// Sum of the tokens' cross-entropy in nats, without z-loss.
@@ -129,23 +132,23 @@ pub struct LossSums {
     pub tokens: u64,
 }
 
-/// A number that a device may not have computed yet. Reading it waits for the device.
+/// A result that a device may not have computed yet. Reading it waits for the device.
 pub struct Pending<T>(Box<dyn FnOnce() -> T>);
 
 impl<T> Pending<T> {
-    /// A number that `read` waits for.
+    /// A result that `read` waits for.
     pub fn new(read: impl FnOnce() -> T + 'static) -> Self {
         Pending(Box::new(read))
     }
 
-    /// The number. Waits for the device.
+    /// The result. Waits for the device.
     pub fn read(self) -> T {
         (self.0)()
     }
 }
 
 impl<T: 'static> From<T> for Pending<T> {
-    /// One that is known already.
+    /// A result that is already known.
     fn from(value: T) -> Self {
         Pending::new(move || value)
     }
@@ -173,7 +176,8 @@ pub trait Ops: Sized {
     type Loss;
     /// The gradient of a parameter.
     type Gradient;
-    /// A running average of the optimiser's, where the update is computed; [`HostTensor`] if that is on the host.
+    /// A running average that the optimiser keeps, in the memory where updates are computed: [`HostTensor`]
+    /// if on the host.
     type Moment;
 
     /// Puts a tensor on the device.
@@ -185,14 +189,15 @@ pub trait Ops: Sized {
     /// Copies a gradient to the host.
     fn read_gradient(&self, gradient: &Self::Gradient) -> HostTensor;
 
-    /// Whether operations from here on are recorded for [`Ops::backward`].
+    /// Starts or stops recording operations for [`Ops::backward`].
     fn record(&mut self, on: bool);
 
     /// Rows of `table` `[rows, features]`.
     fn embedding(&self, table: &Self::Parameter, ids: TokenIds<'_>) -> Self::Activation;
     /// `x · weightᵀ` with `weight` `[out, in]`.
     fn linear(&self, x: &Self::Activation, weight: &Self::Parameter) -> Self::Activation;
-    /// The same with several weights. By default one after the other; a single product of all of them takes less time.
+    /// Several [`Ops::linear`] of the same `x`. By default one after the other; a single product for all of
+    /// them is faster.
     fn linears<const N: usize>(
         &self,
         x: &Self::Activation,
@@ -200,8 +205,8 @@ pub trait Ops: Sized {
     ) -> [Self::Activation; N] {
         weights.map(|weight| self.linear(x, weight))
     }
-    /// `gain · x / sqrt(mean(x²) + epsilon)`, the mean taken over each group of features by itself; `groups` add up to
-    /// the features.
+    /// `gain · x / sqrt(mean(x²) + epsilon)`, with a mean for each group of features; the widths `groups` add
+    /// up to the features.
     fn rms_norm(
         &self,
         x: &Self::Activation,
@@ -230,9 +235,10 @@ pub trait Ops: Sized {
     fn scale(&self, x: &Self::Activation, factor: f32) -> Self::Activation;
     /// `x` times the factors of the draw, which is indexed as `x` is.
     fn dropout(&self, x: &Self::Activation, draw: DropoutDraw) -> Self::Activation;
-    /// `x` followed by `y` along the length. Only for generation: needs no gradient.
+    /// `x` followed by `y` along the length. Used only in generation, so it needs no gradient.
     fn append(&self, x: &Self::Activation, y: &Self::Activation) -> Self::Activation;
-    /// The positions of `x` in another order or number. Only for generation: needs no gradient. By default through the host.
+    /// Copies positions of `x` into a new arrangement. Used only in generation, so it needs no gradient. By
+    /// default through the host.
     fn gather(&self, x: &Self::Activation, positions: &Positions) -> Self::Activation {
         let HostTensor { shape, data } = self.read_activation(x);
         let features = shape.last().copied().unwrap_or(1);
@@ -240,8 +246,8 @@ pub trait Ops: Sized {
         let Positions { ids, batch, length } = positions;
         self.embedding(&table, TokenIds { ids, batch: *batch, length: *length })
     }
-    /// The loss of predicting `labels` `[batch, length]` (negative ones do not count) from `x · headᵀ`, in one operation
-    /// so that not all logits need to exist at once.
+    /// The loss of predicting `labels` `[batch, length]` (negative ones do not count) from `x · headᵀ`, in
+    /// one operation, so that the logits need not all exist at once.
     fn cross_entropy(
         &self,
         x: &Self::Activation,
@@ -250,12 +256,13 @@ pub trait Ops: Sized {
         how: CrossEntropy,
     ) -> (Self::Loss, Pending<LossSums>);
 
-    /// `x` again, as something to differentiate by; what it was computed from gets no gradient through it.
+    /// A copy of `x` to differentiate with respect to; no gradient flows through it to what `x` was computed
+    /// from.
     fn leaf(&self, x: &Self::Activation) -> Self::Activation;
-    /// Something whose gradient with respect to `y` is `dy`.
+    /// A loss whose gradient with respect to `y` is `dy`.
     fn product(&self, y: &Self::Activation, dy: &Self::Activation) -> Self::Loss;
-    /// The gradients of `leaves` and of `parameters`, zeros for one that the loss does not depend on. Forgets what was
-    /// recorded.
+    /// The gradients of `leaves` and `parameters`, zeros where the loss does not depend on one. Discards the
+    /// recording.
     fn backward(
         &self,
         loss: Self::Loss,
@@ -264,21 +271,22 @@ pub trait Ops: Sized {
     ) -> (Vec<Self::Activation>, Vec<Self::Gradient>);
     /// Adds a gradient to a sum.
     fn accumulate(&self, total: &mut Self::Gradient, gradient: Self::Gradient);
-    /// The sum of squares of all of them.
+    /// The sum of the squares of all elements.
     fn squared_norm(&self, gradients: &[Self::Gradient]) -> f64;
 
-    /// Whether the device computes while the host goes on, so that reading a result costs time.
+    /// Whether the device computes while the host continues, so that reading a result means waiting.
     fn is_asynchronous(&self) -> bool {
         false
     }
 
-    /// A moment from the host, and back.
+    /// Copies a moment to where updates are computed.
     fn moment(&self, tensor: HostTensor) -> Self::Moment;
     /// Copies a moment to the host.
     fn read_moment(&self, moment: &Self::Moment) -> HostTensor;
-    /// One step of the optimiser for all parameters, with the gradients clipped together. Returns the gradients' norm before
-    /// clipping; where it is not finite, nothing changes, on an asynchronous device in later steps neither until it has been
-    /// read. By default one [`Ops::update`] after the other.
+    /// One step of the optimiser for all parameters, with the gradients clipped together. Returns the norm of
+    /// the gradients before clipping. If it is not finite, no parameter changes; on an asynchronous device,
+    /// later steps change nothing either until the norm has been read. By default one [`Ops::update`] after
+    /// the other.
     fn update_all(
         &self,
         trained: Vec<Trained<'_, Self>>,
@@ -288,7 +296,8 @@ pub trait Ops: Sized {
         update_each(self, trained, gradients, update).into()
     }
 
-    /// One step of the optimiser, as [`ParameterUpdate::apply`] and with its rule. By default on the host.
+    /// One step of the optimiser for one parameter, by the rule of [`ParameterUpdate::apply`]. By default on
+    /// the host.
     fn update(
         &self,
         parameter: &mut Self::Parameter,

@@ -1,10 +1,10 @@
-//! Panics of frameworks as errors.
+//! Turns panics of frameworks into errors.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::SessionError;
 
-/// Runs something on a device; a framework's panic (out of memory, a lost device) becomes an error.
+/// Runs something on a device and turns a framework's panic (out of memory, a lost device) into an error.
 pub fn guarded<T>(run: impl FnOnce() -> Result<T, SessionError>) -> Result<T, SessionError> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let message = panic.downcast_ref::<String>().cloned();
@@ -17,8 +17,8 @@ pub fn guarded<T>(run: impl FnOnce() -> Result<T, SessionError>) -> Result<T, Se
     })
 }
 
-/// The sentence in which a framework says that there is no memory left, as libtorch does: `CUDA out of memory. Tried to allocate
-/// 256.00 MiB. GPU 0 has …`.
+/// The part of a message that reports exhausted memory, in the form libtorch gives it: `CUDA out of memory.
+/// Tried to allocate 256.00 MiB. GPU 0 has …`.
 fn out_of_memory(message: &str) -> Option<String> {
     let line = message.lines().find(|line| line.to_ascii_lowercase().contains("out of memory"))?;
     let start = line.find("CUDA out of memory").unwrap_or(0);

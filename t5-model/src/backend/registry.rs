@@ -1,5 +1,5 @@
-//! Backends register themselves: once a crate that submits a [`Backend`] through `inventory` is linked into the binary,
-//! the backend can be chosen by name.
+//! Backends register themselves: once a crate that submits a [`Backend`] through `inventory` is linked into
+//! the binary, the backend can be chosen by name.
 
 use fusion_core::TensorSource;
 use fusion_core::execute::PlanDevice;
@@ -37,7 +37,8 @@ pub trait Backend: Sync {
     /// Puts a model on a device. `weights` holds every parameter in the configuration's table, in its shape.
     ///
     /// # Errors
-    /// The device is not present or lacks the precision, the weights do not fit the configuration, or the device fails.
+    /// The device is not present or lacks the precision, the weights do not fit the configuration, or the
+    /// device fails.
     fn open(
         &self,
         how: &Computation,

@@ -7,7 +7,7 @@ use fusion_core::{HostTensor, HostTensors};
 use crate::optimizer::ParameterUpdate;
 use crate::{Batch, Error, Optimizer, Probe, T5Config};
 
-/// Why a step did not happen. The model is as it was before.
+/// Why a session did not do what it was asked to. The model is as it was before.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     /// The model, the batch or the device was refused before anything was computed.
@@ -56,11 +56,12 @@ pub struct Update {
     pub optimizer: Optimizer,
     /// The factor of the changes.
     pub learning_rate: f64,
-    /// Counts from 1; dropout depends on it.
+    /// The number of the update, from 1. Dropout depends on it.
     pub step: u64,
-    /// Counts from 1 since the optimiser's state was empty; bias corrections and decays depend on it.
+    /// The number of the update since the optimiser's state was empty, from 1. Bias corrections and decays
+    /// depend on it.
     pub optimizer_step: u64,
-    /// The norm that all gradients together are scaled down to.
+    /// The largest norm of all gradients together; larger gradients are scaled down to it.
     pub clip_norm: Option<f64>,
     /// Coefficient of the z-loss: see [`CrossEntropy::z_loss`](crate::backend::CrossEntropy::z_loss).
     pub z_loss: f64,
@@ -69,7 +70,7 @@ pub struct Update {
 }
 
 impl Update {
-    /// The update of one parameter, where the norm of all gradients together is this.
+    /// The update of one parameter, given the norm of all gradients together.
     pub fn of_parameter(&self, gradient_norm: f64, decay: bool) -> ParameterUpdate {
         let clip = self.clip_norm.map_or(1.0, |limit| (limit / (gradient_norm + 1e-6)).min(1.0));
         ParameterUpdate {
@@ -82,7 +83,7 @@ impl Update {
     }
 }
 
-/// What a training step saw, before its update.
+/// The results of a training step, before its update.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TrainStep {
     /// Mean cross-entropy of the target tokens in nats, without z-loss.
@@ -95,7 +96,7 @@ pub struct TrainStep {
     pub gradient_norm: f64,
 }
 
-/// What a batch's evaluation adds up to.
+/// Sums over the evaluation of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Evaluation {
     /// Sum of the target tokens' cross-entropy in nats, without z-loss.
@@ -107,12 +108,12 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// Mean cross-entropy of a token.
+    /// Mean cross-entropy of a target token in nats.
     pub fn loss(&self) -> f64 {
         self.loss_sum / self.tokens as f64
     }
 
-    /// Share of tokens predicted right.
+    /// Share of target tokens whose most likely prediction is right.
     pub fn accuracy(&self) -> f64 {
         self.correct as f64 / self.tokens as f64
     }
@@ -126,14 +127,14 @@ impl std::ops::AddAssign for Evaluation {
     }
 }
 
-/// What a model makes of a batch.
+/// The predictions of a model for a batch.
 #[derive(Clone, Debug, Default)]
 pub struct Forward {
     /// `[batch, target, vocabulary]`.
     pub logits: HostTensor,
     /// Mean cross-entropy of the target tokens.
     pub loss: f64,
-    /// By parameter, if asked for.
+    /// By parameter, if they were asked for.
     pub gradients: BTreeMap<String, HostTensor>,
 }
 
@@ -142,24 +143,26 @@ pub trait Session {
     /// The configuration of the model.
     fn config(&self) -> &T5Config;
 
-    /// Begins one update from the mean loss over all target tokens of the micro-batches together. Where the device is
-    /// [asynchronous](Session::is_asynchronous) it may go on when this returns, and what fails may show only in
-    /// [`Session::finish_steps`].
+    /// Begins one update from the mean loss over all target tokens of the micro-batches together. Where the
+    /// device is [asynchronous](Session::is_asynchronous) the update may still be running when this returns,
+    /// and a failure may surface only in [`Session::finish_steps`].
     fn begin_step(&mut self, micro_batches: &[Batch], update: &Update) -> Result<(), SessionError>;
 
-    /// What the updates begun since the last call saw, in order. Waits for the device.
+    /// The results of the updates begun since the last call, in order. Waits for the device.
     ///
     /// # Errors
-    /// The first update whose loss or gradient is not finite; it and those begun after it left the weights as they were.
+    /// The first update whose loss or gradient is not finite. That update and those begun after it left the
+    /// weights unchanged.
     fn finish_steps(&mut self) -> Result<Vec<TrainStep>, SessionError>;
 
-    /// One update from its beginning to its end.
+    /// One update, from beginning to end.
     fn train_step(&mut self, micro_batches: &[Batch], update: &Update) -> Result<TrainStep, SessionError> {
         self.begin_step(micro_batches, update)?;
         Ok(self.finish_steps()?.pop().unwrap_or_default())
     }
 
-    /// Whether updates go on while the host does something else, so that asking for their results costs time.
+    /// Whether updates run while the host does something else, so that asking for their results means
+    /// waiting.
     fn is_asynchronous(&self) -> bool {
         false
     }
@@ -170,8 +173,8 @@ pub trait Session {
     /// Logits and loss of a batch without dropout, and on request the gradient of every parameter.
     fn forward(&mut self, batch: &Batch, gradients: bool) -> Result<Forward, SessionError>;
 
-    /// The activations of a batch at some places, `[batch, length, width]` each. Places that the model does not have are
-    /// ignored.
+    /// The activations of a batch at some places, `[batch, length, width]` each. Places that the model does
+    /// not have are ignored.
     ///
     /// # Errors
     /// The session does not show its activations; that is the default.
@@ -184,8 +187,8 @@ pub trait Session {
         Err(SessionError::Device("it does not show its activations".into()))
     }
 
-    /// Greedy decoding, row by row, up to and without the end of sequence token. A row ends also where `stop` holds of its
-    /// tokens so far; the last of these stays. When one row ends changes no other.
+    /// Greedy decoding of each row, up to but excluding the end-of-sequence token. A row also ends once
+    /// `stop` accepts its tokens so far, which then include the last one. Rows do not influence each other.
     fn generate(
         &mut self,
         batch: &Batch,
@@ -193,8 +196,8 @@ pub trait Session {
         stop: &dyn Fn(&[i32]) -> bool,
     ) -> Result<Vec<Vec<i32>>, SessionError>;
 
-    /// The log of each candidate's probability after each row's inputs, `[row][candidate]`, in nats: the sum over its tokens,
-    /// the end of sequence token among them if the candidate has it.
+    /// The log probability of each candidate given each row's inputs, `[row][candidate]`, in nats: the sum
+    /// over its tokens, including the end-of-sequence token if the candidate has it.
     fn log_likelihoods(
         &mut self,
         batch: &Batch,
@@ -210,6 +213,6 @@ pub trait Session {
     /// The optimiser's moments as `<parameter>.<moment>`; empty before the first update.
     fn optimizer_state(&self) -> Result<HostTensors, SessionError>;
 
-    /// Replaces the moments by what [`Session::optimizer_state`] gave.
+    /// Replaces the moments with those that [`Session::optimizer_state`] returned.
     fn load_optimizer_state(&mut self, state: HostTensors) -> Result<(), SessionError>;
 }

@@ -1,4 +1,5 @@
-//! Reverse-mode differentiation, for frameworks whose own would keep or compute more than T5's operations need.
+//! Reverse-mode differentiation, for frameworks whose own would keep or compute more than T5's operations
+//! need.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -57,8 +58,8 @@ impl<T> Tape<T> {
         place
     }
 
-    /// Records how gradients go back through an operation; returns the place of its output. There is none, and nothing is
-    /// kept, if nothing is being recorded or no input has a place.
+    /// Records how gradients go back through an operation; returns the place of its output. There is none,
+    /// and nothing is kept, if nothing is being recorded or no input has a place.
     pub fn step<const N: usize>(
         &self,
         inputs: [Option<Place>; N],
@@ -71,7 +72,8 @@ impl<T> Tape<T> {
         output
     }
 
-    /// The same for an operation with any number of inputs and several outputs, some of which may have no gradient.
+    /// The same for an operation with any number of inputs and several outputs, some of which may have no
+    /// gradient.
     pub fn step_with_outputs<const M: usize>(
         &self,
         inputs: Vec<Option<Place>>,
@@ -87,8 +89,8 @@ impl<T> Tape<T> {
         })
     }
 
-    /// Like [`Tape::step`], but the closure also gets the gradients that the inputs have from elsewhere, if any, and returns
-    /// the sums.
+    /// Like [`Tape::step`], but the closure also gets the gradients that the inputs have from elsewhere, if
+    /// any, and returns the sums.
     pub fn adding_step<const N: usize>(
         &self,
         inputs: [Option<Place>; N],
@@ -117,8 +119,8 @@ impl<T> Tape<T> {
         outputs.map(Some)
     }
 
-    /// The gradients of all places that `from` depends on, where its own is `gradient`. Forgets what was recorded; what a
-    /// step kept is freed as soon as it is done.
+    /// The gradients of all places that `from` depends on, where its own is `gradient`. Forgets what was
+    /// recorded; what a step kept is freed as soon as it is done.
     pub fn backward(&self, from: Place, gradient: T, add: impl Fn(T, T) -> T) -> HashMap<Place, T> {
         let mut gradients = HashMap::from([(from, gradient)]);
         for Step { outputs, inputs, backward } in self.steps.take().into_iter().rev() {

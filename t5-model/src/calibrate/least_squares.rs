@@ -1,4 +1,5 @@
-//! Linear least squares with a ridge: small enough to need no linear algebra library, whose features would be everybody's.
+//! Linear least squares with a ridge: small enough to need no linear algebra library, whose features would be
+//! everybody's.
 
 use fusion_core::HostTensor;
 use rayon::prelude::*;
@@ -26,8 +27,8 @@ impl LeastSquares {
         add_products(&mut self.cross, (outputs, height), (inputs, width));
     }
 
-    /// Moves weights to the solution. `ridge` holds them to what they were, as a share of their inputs' squares. Without a
-    /// finite solution they stay.
+    /// Moves weights to the solution. `ridge` holds them to what they were, as a share of their inputs'
+    /// squares. Without a finite solution they stay.
     pub fn refit(mut self, weight: &mut HostTensor, ridge: f64) {
         let width = self.inputs;
         let trace: f64 = self.gram.iter().step_by(width + 1).sum();
@@ -47,7 +48,8 @@ impl LeastSquares {
     }
 }
 
-/// Adds `leftᵀ · right` `[a, b]` of `left` `[token, a]` and `right` `[token, b]`, in the same order on any number of threads.
+/// Adds `leftᵀ · right` `[a, b]` of `left` `[token, a]` and `right` `[token, b]`, in the same order on any
+/// number of threads.
 fn add_products(sums: &mut [f64], (left, a): (&[f64], usize), (right, b): (&[f64], usize)) {
     for (left, right) in left.chunks(TILE * a).zip(right.chunks(TILE * b)) {
         sums.par_chunks_mut(b).enumerate().with_min_len(8).for_each(|(index, sums)| {
@@ -59,7 +61,8 @@ fn add_products(sums: &mut [f64], (left, a): (&[f64], usize), (right, b): (&[f64
     }
 }
 
-/// Cholesky's factor of a symmetric matrix, in its lower triangle. False if the matrix is not positive definite.
+/// Cholesky's factor of a symmetric matrix, in its lower triangle. False if the matrix is not positive
+/// definite.
 fn factorise(matrix: &mut [f64], width: usize) -> bool {
     for row in 0..width {
         let (above, rest) = matrix.split_at_mut(row * width);

@@ -1,7 +1,7 @@
-//! Calibration of the fusion rule. A stock RMSNorm takes the parents' slices as one vector, so a child under the rule misses
-//! the ensemble that it would be under the property. From the embedding on to the logits, each sublayer's output projection,
-//! the gains at a stack's end and an untied head are fitted by least squares to what the ensemble has there, behind what was
-//! fitted before.
+//! Calibration of the fusion rule. A stock RMSNorm takes the parents' slices as one vector, so a child under
+//! the rule misses the ensemble that it would be under the property. From the embedding on to the logits,
+//! each sublayer's output projection, the gains at a stack's end and an untied head are fitted by least
+//! squares to what the ensemble has there, behind what was fitted before.
 
 mod least_squares;
 
@@ -13,7 +13,8 @@ use self::least_squares::LeastSquares;
 use crate::parameters::{Module, Stack, Sublayer};
 use crate::{Batch, IGNORED_LABEL, Probe, Session, SessionError, T5Config};
 
-/// How strongly fitted weights are held to what they were: a share of the squares of what they are multiplied with.
+/// How strongly fitted weights are held to what they were: a share of the squares of what they are multiplied
+/// with.
 const RIDGE: f64 = 1e-2;
 
 /// Opens a model.
@@ -25,7 +26,7 @@ pub struct Calibration<'a> {
     pub open: &'a Open<'a>,
     /// The text that both models read.
     pub batches: &'a [Batch],
-    /// Told after every step how many of how many are done, and whether to go on.
+    /// Called after every step with the number of steps done and in total; returns whether to continue.
     pub progress: &'a dyn Fn(usize, usize) -> bool,
 }
 
@@ -36,8 +37,8 @@ fn sublayers(config: &T5Config, stack: Stack) -> Vec<Sublayer> {
 }
 
 impl Calibration<'_> {
-    /// Fits the weights of a child under the rule to the ensemble, a model with the same features. Returns whether it was
-    /// let finish.
+    /// Fits the weights of a child under the rule to the ensemble, a model with the same features. Returns
+    /// false if it was stopped.
     pub fn fit(
         &self,
         ensemble: &mut dyn Session,
@@ -158,8 +159,9 @@ impl Calibration<'_> {
         Ok(())
     }
 
-    /// Runs both models on all batches and shows, batch by batch, the tokens' activations at the first places of the ensemble
-    /// and at the second ones of the child: `[token, width]` each. Padding is left out.
+    /// Runs both models on all batches and passes on, batch by batch, the activations of tokens: the
+    /// ensemble's at the first probes and the child's at the second, `[token, width]` each. Padding is
+    /// excluded.
     fn visit(
         &self,
         ensemble: &mut dyn Session,
@@ -178,7 +180,7 @@ impl Calibration<'_> {
     }
 }
 
-/// The activations that belong to tokens, in the order of the places.
+/// The activations that belong to tokens, in the order of the probes.
 fn tokens(
     batch: &Batch,
     probes: &[Probe],

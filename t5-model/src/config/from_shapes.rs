@@ -4,12 +4,12 @@ use crate::parameters::{Linear, Module, Stack, Sublayer, SublayerKind};
 use crate::{Error, FeedForward, Result, T5Config};
 
 impl T5Config {
-    /// The configuration that the shapes of a T5's parameters call for, by Hugging Face's names. What no shape tells is
-    /// as in the published T5s: 128 as the largest relative distance, an epsilon of 1e-6, a gated MLP with GELU and one
-    /// without gate with ReLU, and scaled outputs where the embedding is the head.
+    /// The configuration implied by the shapes of a T5's parameters, under Hugging Face's names. Whatever no
+    /// shape tells is as in the published T5s: a largest relative distance of 128, an epsilon of 1e-6, GELU
+    /// in a gated MLP and ReLU in one without a gate, and scaled outputs if the embedding is the head.
     ///
     /// # Errors
-    /// A parameter that is not there, or whose shape is none that it can have.
+    /// A parameter is missing or has an impossible shape.
     pub fn of_shapes(shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<Self> {
         let shape = |module: Module| shape(&module.weight());
         let matrix = |module: Module| match shape(module).as_deref() {

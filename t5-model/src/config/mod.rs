@@ -24,8 +24,8 @@ pub enum FeedForward {
 
 /// The `model_type` of a stock T5.
 const STOCK: &str = "t5";
-/// The `model_type` of a T5 with groups in its normalisation. Another name than T5's: who does not know the groups would
-/// read the model as a stock T5, whose logits miss those of this one by about 30 %.
+/// The `model_type` of a T5 with groups in its normalisation. It differs from T5's because a program that
+/// does not know the groups would read the model as a stock T5, whose logits are off by about 30 %.
 const GROUPED: &str = "deep_fusion_t5";
 
 /// A T5's dimensions and switches. Keys that this project does not use are kept in `other` and written back.
@@ -60,7 +60,8 @@ pub struct T5Config {
     /// The kind of MLP.
     #[serde(default = "default_feed_forward")]
     pub feed_forward_proj: FeedForward,
-    /// Whether the embedding is the output head, and with it whether the decoder's output is scaled by `d_model^-1/2`.
+    /// Whether the embedding is the output head, and with it whether the decoder's output is scaled by
+    /// `d_model^-1/2`.
     #[serde(default = "default_true")]
     pub tie_word_embeddings: bool,
     /// What transformers 5 writes about the scaling: there `tie_word_embeddings` is always true.
@@ -75,7 +76,8 @@ pub struct T5Config {
     /// The token that a decoder's input begins with.
     #[serde(default)]
     pub decoder_start_token_id: i32,
-    /// Widths of the slices of `d_model` that are normalised each by itself (`fusion-prop`); empty for a stock T5.
+    /// Widths of the slices of `d_model` that are normalised separately (`fusion-prop`); empty for a stock
+    /// T5.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rms_norm_groups: Vec<usize>,
     /// Keys that this project does not use.
@@ -108,17 +110,16 @@ fn default_eos() -> i32 {
     1
 }
 
-/// Keys that are written only where they say something.
+/// Keys that are written only if they differ from the default.
 const OPTIONAL: [&str; 2] = ["scale_decoder_outputs", "rms_norm_groups"];
 
-/// Larger sizes than any T5 has: products of sizes stay far from overflow, and tables of parameters small.
+/// Limits beyond any real T5. They keep products of sizes far from overflow and parameter tables small.
 const MAX_VOCABULARY: usize = 1 << 24;
 const MAX_SIZE: usize = 1 << 17;
 const MAX_LAYERS: usize = 1 << 10;
 
 impl T5Config {
-    /// A stock T5 1.1: gated GELU, untied head, as many decoder as encoder layers, no dropout in the configuration's
-    /// sense (pretraining uses none).
+    /// A stock T5 1.1: gated GELU, an untied head, and as many decoder as encoder layers.
     pub fn v1_1(
         vocab_size: usize,
         d_model: usize,
@@ -178,7 +179,7 @@ impl T5Config {
         Ok(config)
     }
 
-    /// The configuration of a checkpoint, with its weights' word on whether the head is tied.
+    /// The configuration of a checkpoint; its weights decide whether the head is tied.
     pub fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Self> {
         let path = checkpoint.directory().join("config.json");
         let mut config = Self::from_json(checkpoint.config(), &path)?;
@@ -218,13 +219,13 @@ impl T5Config {
         }
     }
 
-    /// Whether the normalisation is a stock T5's: over the whole width.
+    /// Whether norms cover the whole width, as in a stock T5.
     pub fn is_stock(&self) -> bool {
         self.rms_norm_groups.len() <= 1
     }
 
-    /// With a head that is tied to the embedding and sees scaled outputs, or neither: the two that every release of
-    /// transformers reads alike.
+    /// With a head that is tied to the embedding and reads scaled outputs, or neither. All releases of
+    /// transformers agree on these two.
     pub fn with_tied_and_scaled_head(self, tied: bool) -> Self {
         T5Config { tie_word_embeddings: tied, scale_decoder_outputs: None, tied_head: Some(tied), ..self }
     }
@@ -249,12 +250,12 @@ impl T5Config {
         self.scale_decoder_outputs.unwrap_or(self.tie_word_embeddings)
     }
 
-    /// The heads' features together, the width of q, k and v.
+    /// The features of all heads together: the width of queries, keys and values.
     pub fn inner_dim(&self) -> usize {
         self.num_heads * self.d_kv
     }
 
-    /// The groups of the normalisation; one group of the whole width for a stock T5.
+    /// The widths of the groups that norms treat separately; a single group for a stock T5.
     pub fn norm_groups(&self) -> Vec<usize> {
         if self.rms_norm_groups.is_empty() { vec![self.d_model] } else { self.rms_norm_groups.clone() }
     }

@@ -47,7 +47,8 @@ impl Suite<'_> {
     }
 }
 
-/// Rows that are not continued as they should, alone and without padding, together, and among many that end before them.
+/// Rows that are not continued as they should, alone and without padding, together, and among many that end
+/// before them.
 fn in_company(session: &mut dyn Session, batch: &Batch, expected: &[Vec<i32>]) -> Result<f64, SessionError> {
     let companies: [&[usize]; 6] = [&[0], &[1], &[2], &[0, 1, 2], &[2, 0, 1, 1, 2, 2, 1], &[1, 1, 1, 0]];
     let mut wrong = 0;
@@ -85,8 +86,8 @@ fn stopped(session: &mut dyn Session, batch: &Batch, expected: &[Vec<i32>]) -> R
     Ok(wrong as f64)
 }
 
-/// The deviation of candidates' likelihoods: of each row's labels from transformers' logits, and of all from what
-/// `forward` says of a batch with these labels.
+/// The deviation of candidates' likelihoods: of each row's labels from transformers' logits, and of all from
+/// what `forward` says of a batch with these labels.
 fn ranked(session: &mut dyn Session, batch: &Batch, reference: &TensorFile) -> Result<f64, SessionError> {
     let vocabulary = session.config().vocab_size;
     let mut candidates: Vec<Vec<i32>> = batch

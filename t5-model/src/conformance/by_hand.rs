@@ -1,4 +1,5 @@
-//! Operations whose results are worked out here, beside those that [`operations`](super::operations) compares with PyTorch's.
+//! Operations whose results are worked out here, beside those that [`operations`](super::operations) compares
+//! with PyTorch's.
 
 use fusion_core::HostTensor;
 
@@ -85,8 +86,8 @@ fn gathered<O: Ops>(ops: &mut O) -> f64 {
     deviation(Some(&found), &expected)
 }
 
-/// The way back through a linear layer alone: from a gradient of its output to those of its input and its weight, and to none of
-/// what the input was computed from.
+/// The way back through a linear layer alone: from a gradient of its output to those of its input and its
+/// weight, and to none of what the input was computed from.
 fn differentiated<O: Ops>(ops: &mut O) -> f64 {
     let (x, dy, weight) = (pattern(&[4, 3], 1), pattern(&[4, 2], 2), pattern(&[2, 3], 3));
     let dy_on_device = activation_of(ops, &dy, 2);
@@ -146,7 +147,8 @@ fn optimizers() -> [(&'static str, Optimizer); 5] {
     ]
 }
 
-/// Five steps of an optimiser, against the host's; with gradients of the device's own and a rate that moves the weights far.
+/// Five steps of an optimiser, against the host's; with gradients of the device's own and a rate that moves
+/// the weights far.
 fn update<O: Ops>(ops: &mut O, optimizer: Optimizer) -> f64 {
     let mut expected = pattern(&[6, 5], 3);
     let mut parameter = ops.parameter(expected.clone());
@@ -176,8 +178,8 @@ fn update<O: Ops>(ops: &mut O, optimizer: Optimizer) -> f64 {
     worst
 }
 
-/// Three steps of an optimiser for a matrix that decays and one that does not, clipped together, against the host's. Before the last
-/// comes one whose gradient is not finite, which changes nothing.
+/// Three steps of an optimiser for a matrix that decays and one that does not, clipped together, against the
+/// host's. Before the last comes one whose gradient is not finite, which changes nothing.
 fn update_of_all<O: Ops>(ops: &mut O, optimizer: Optimizer) -> f64 {
     let mut expected = [pattern(&[6, 5], 3), pattern(&[4, 5], 4)];
     let mut parameters = expected.each_ref().map(|tensor| ops.parameter(tensor.clone()));

@@ -3,7 +3,7 @@
 use crate::backend::guarded;
 use crate::{Error, Result, SessionError};
 
-/// What was compared, and how far apart it was at worst.
+/// A comparison and its largest deviation.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Check {
     /// What was compared.
@@ -12,13 +12,13 @@ pub struct Check {
     pub worst: f64,
     /// The largest deviation that passes.
     pub allowed: f64,
-    /// What the device said, if it failed or panicked. The deviation is infinite then.
+    /// The message of a device that failed or panicked; the deviation is infinite then.
     pub failure: Option<String>,
 }
 
 impl Check {
-    /// Runs a check, given as its worst deviation. If the device fails in it, the suite goes on: its author sees how far it
-    /// comes.
+    /// Runs a check that returns its largest deviation. If the device fails, the suite continues, so that an
+    /// author sees how far a new backend gets.
     pub(super) fn run(
         name: impl Into<String>,
         allowed: f64,

@@ -1,5 +1,6 @@
-//! What every backend must agree in: [`suite`] runs all of it. References come from PyTorch and transformers, in files that
-//! lie in this crate's sources, beside the scripts that made them, or where [`set_references`] says.
+//! What all backends must agree on; [`suite`] checks it. The references come from PyTorch and transformers.
+//! They are files in `goldens`, next to the scripts that made them, or wherever [`set_references`] says.
+//! Checks of operations name no backend; only [`suite`] does.
 
 mod answers;
 mod attention;
@@ -22,10 +23,11 @@ use fusion_core::{HostTensors, TensorSource};
 use crate::parameters::{initialize, parameters};
 use crate::{Backend, Computation, Result, Session, SessionError, T5Config};
 
-/// Everything: operations, whole models, fused models, training, and, as plans are f32 in any case, executing these.
+/// Checks operations, whole models, fused models, training and the execution of plans (which is always f32).
 ///
 /// # Errors
-/// What keeps the suite from going on; a check that does not pass is no error, whatever the device did.
+/// The references cannot be read, or the backend refuses the device. A failed check is not an error, whatever
+/// the device did.
 pub fn suite(backend: &dyn Backend, how: &Computation) -> Result<Vec<Check>, SessionError> {
     let suite = Suite { backend, how };
     let mut checks = backend.check_operations(how)?;
@@ -36,7 +38,7 @@ pub fn suite(backend: &dyn Backend, how: &Computation) -> Result<Vec<Check>, Ses
     Ok(checks)
 }
 
-/// A backend that is checked.
+/// The backend under test.
 struct Suite<'a> {
     backend: &'a dyn Backend,
     how: &'a Computation,
@@ -48,7 +50,7 @@ impl Suite<'_> {
     }
 }
 
-/// Random weights, with gains that are not all 1, as they are before a training.
+/// Random weights whose gains, unlike those of fresh weights, are not all 1.
 pub fn random_weights(config: &T5Config, seed: u64) -> Result<HostTensors> {
     let mut weights = initialize(config, seed)?;
     for parameter in parameters(config)?.into_iter().filter(|parameter| parameter.module.is_norm()) {

@@ -61,7 +61,8 @@ impl Suite<'_> {
         ])
     }
 
-    /// Fused models under the property predict the mean of their parents' logits, which transformers computed.
+    /// Fused models under the property predict the mean of their parents' logits, which transformers
+    /// computed.
     pub(super) fn fusions(&self) -> Result<Vec<Check>, SessionError> {
         let parents: [&[&str]; 4] = [
             &["parent_0", "parent_1"],

@@ -15,7 +15,10 @@ use crate::{Error, Ops, Precision, Result, SessionError};
 pub(super) const LOSS: CrossEntropy = CrossEntropy { scale: 0.1, z_loss: 0.01 };
 const DROPOUT_RATE: f64 = 0.25;
 
-/// Runs a backend's operations on stored inputs and compares values, losses and gradients with stored references.
+/// Runs operations on stored inputs and compares values, losses and gradients with stored references.
+///
+/// # Errors
+/// The references cannot be read.
 pub fn operations<O: Ops>(mut ops: O, precision: Precision) -> Result<Vec<Check>, SessionError> {
     let file = references::file("operations.safetensors")?;
     let names: Vec<String> =
@@ -30,7 +33,8 @@ pub fn operations<O: Ops>(mut ops: O, precision: Precision) -> Result<Vec<Check>
     Ok(checks)
 }
 
-/// Of the largest value. bf16 keeps 8 bits, and an operation rounds its inputs, its result and their gradients.
+/// Of the largest value. bf16 keeps 8 bits, and an operation rounds its inputs, its result and their
+/// gradients.
 fn allowed(precision: Precision) -> f64 {
     match precision {
         Precision::F32 => 2e-5,
@@ -49,8 +53,8 @@ struct Case<'a> {
     gradients: BTreeMap<String, HostTensor>,
 }
 
-/// A case's inputs on the device. A parameter's gradient is what a backend gives, so an activation comes from a parameter
-/// as well: as the rows of an embedding, in order.
+/// A case's inputs on the device. A parameter's gradient is what a backend gives, so an activation comes from
+/// a parameter as well: as the rows of an embedding, in order.
 struct Inputs<'a, O: Ops> {
     ops: &'a O,
     case: &'a Case<'a>,

@@ -47,7 +47,8 @@ pub fn plan_execution(device: &dyn PlanDevice) -> Result<Vec<Check>, SessionErro
     fusion_cases()?.into_iter().map(check).collect()
 }
 
-/// What snapshots hold of these plans and their children; the same for the host, which is no device, and every device.
+/// The text that snapshots hold of these plans and their children. It is the same for the host (no device)
+/// and for every device.
 pub fn fused_models(device: Option<&dyn PlanDevice>) -> Result<String> {
     let model = |case: FusionCase| {
         Ok(format!("# {}\n\n{}\n{}\n", case.name, case.grown.plan, digest(&case.execute(device)?)))

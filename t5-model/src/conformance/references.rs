@@ -1,4 +1,4 @@
-//! What others computed; the scripts that made the files stand beside them.
+//! References that PyTorch and transformers computed. The scripts that made the files are next to them.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -21,8 +21,8 @@ pub const REFERENCES: [&str; 7] = [
 
 static FOLDER: OnceLock<PathBuf> = OnceLock::new();
 
-/// Says where the [`REFERENCES`] lie, to be called before the suite runs. Otherwise they are read from this crate's sources,
-/// which a program that runs elsewhere does not have. Only the first call counts.
+/// Sets the folder of the [`REFERENCES`]; call it before the suite runs. By default they are read from this
+/// crate's sources, which exist only where the program was built. Only the first call has an effect.
 pub fn set_references(folder: PathBuf) {
     let _ = FOLDER.set(folder); // whoever came first
 }
@@ -35,7 +35,7 @@ pub(super) fn file(name: &str) -> Result<TensorFile> {
     Ok(TensorFile::open(&path(name))?)
 }
 
-/// A tensor of i64 with its shape.
+/// A tensor of i64 and its shape.
 pub(super) fn integers(file: &TensorFile, name: &str) -> Result<(Vec<usize>, Vec<i64>)> {
     let view = file.view(name)?;
     let whole: Option<Vec<i64>> =
@@ -62,13 +62,13 @@ pub(super) fn batch(file: &TensorFile) -> Result<Batch> {
     })
 }
 
-/// A shape that must have so many dimensions.
+/// A shape with `N` dimensions.
 pub(super) fn shape<const N: usize>(shape: &[usize], name: &str) -> Result<[usize; N]> {
     shape.try_into().map_err(|_| Error::References(format!("{name} has {} dimensions", shape.len())))
 }
 
-/// The largest difference relative to the largest expected value; infinite if a tensor is missing, has another shape or
-/// something that is no number.
+/// The largest difference relative to the largest expected value; infinite if a tensor is missing, has
+/// another shape or is not finite.
 pub(super) fn deviation(found: Option<&HostTensor>, expected: &HostTensor) -> f64 {
     let Some(found) = found.filter(|found| found.shape == expected.shape) else { return f64::INFINITY };
     let largest = expected.data.iter().fold(0f32, |largest, value| largest.max(value.abs()));
@@ -81,7 +81,7 @@ pub(super) fn deviation(found: Option<&HostTensor>, expected: &HostTensor) -> f6
     if difference == 0.0 { 0.0 } else { f64::from(difference) / f64::from(largest) }
 }
 
-/// The same for one number.
+/// The relative difference of one number.
 pub(super) fn number_deviation(found: f64, expected: f64) -> f64 {
     let relative = ((found - expected) / expected).abs();
     if relative.is_nan() { f64::INFINITY } else { relative }

@@ -36,8 +36,8 @@ impl Suite<'_> {
         Check::run(format!("training: {what}"), allowed, run)
     }
 
-    /// Ten updates with clipping, weight decay and z-loss: losses, norms of gradients and the weights in the end. As in
-    /// `trajectory_goldens.py`.
+    /// Ten updates with clipping, weight decay and z-loss: losses, norms of gradients and the weights in the
+    /// end. As in `trajectory_goldens.py`.
     fn trajectory(&self) -> Result<f64, SessionError> {
         let (mut session, reference) = self.golden()?;
         let expected = references::file("trajectory.safetensors")?;
@@ -92,7 +92,8 @@ impl Suite<'_> {
         Ok(worst)
     }
 
-    /// Computing blocks again gives the same gradients, with dropout: by the optimiser's state after an update.
+    /// Computing blocks again gives the same gradients, with dropout: by the optimiser's state after an
+    /// update.
     fn checkpointed(&self) -> Result<f64, SessionError> {
         let train = |checkpoint_activations| {
             let how = Computation { checkpoint_activations, ..self.how.clone() };

@@ -1,4 +1,4 @@
-//! The decoder over keys and values that it keeps.
+//! The decoder, one token at a time, with cached keys and values.
 
 use super::Packing;
 use crate::Batch;
@@ -6,14 +6,14 @@ use crate::backend::{Ops, Positions};
 use crate::model::{KeyValue, T5, View};
 use crate::parameters::{DecoderBlock, Stack};
 
-/// What the decoder remembers of its rows.
+/// The keys and values of the rows so far.
 pub(crate) struct Memory<O: Ops> {
     pub blocks: Vec<BlockMemory<O>>,
     pub rows: usize,
     inputs: usize,
-    /// `[rows, inputs]`, if something is padded.
+    /// `[rows, inputs]`, if anything is padded.
     key_mask: Option<Vec<u8>>,
-    /// Tokens that it has seen of each row.
+    /// Tokens decoded so far in each row.
     position: usize,
 }
 
@@ -28,7 +28,7 @@ impl<O: Ops> Memory<O> {
         View { bias: None, causal: false, key_mask: self.key_mask.as_deref(), layout: None }
     }
 
-    /// Forgets all rows but these, in ascending order.
+    /// Drops all rows except these, which are in ascending order.
     pub fn keep(&mut self, ops: &O, rows: &[usize]) {
         let (inputs, own) = (whole_rows(rows, self.inputs), whole_rows(rows, self.position));
         for block in &mut self.blocks {

@@ -7,12 +7,10 @@ use crate::backend::kernels::logits::most_likely;
 use crate::model::T5;
 use crate::{Batch, Ops};
 
-/// Forgetting rows copies the others' keys and values, about as much work as half a step. So they are forgotten once this
-/// share of all has ended.
+/// Dropping ended rows copies the keys and values of the others, which takes about half as long as a step. So rows are dropped only once this share of them has ended.
 const WORTH_FORGETTING: f64 = 0.25;
 
-/// Continues every row of a batch until it has ended, has `max_new_tokens` tokens or `stop` holds of them; the end of
-/// sequence token is left out.
+/// Continues every row of a batch until it ends, has `max_new_tokens` tokens, or `stop` accepts its tokens. The end-of-sequence token is not included.
 pub(crate) fn generate<O: Ops>(
     model: &T5<'_, O>,
     batch: &Batch,

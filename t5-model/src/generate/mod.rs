@@ -1,4 +1,4 @@
-//! Answers of a trained model: greedy decoding, and how likely given answers are.
+//! Answers of a trained model: greedy decoding, and the likelihood of given answers.
 
 mod decoder;
 mod greedy;

@@ -1,4 +1,4 @@
-//! Batches without their padding, so that only attention computes what nobody sees.
+//! Batches without their padding, so that only attention spends time on it.
 
 use crate::Batch;
 use crate::backend::Positions;
@@ -8,12 +8,12 @@ use crate::model::Layout;
 pub(crate) struct Packing {
     /// From the batch's places to tokens, `[1, tokens]`.
     packed: Positions,
-    /// And back, `[batch, input]`; what is padded repeats some token, which the mask hides.
+    /// And back, `[batch, input]`; padding repeats some token, which the mask hides.
     padded: Positions,
 }
 
 impl Packing {
-    /// None where nothing is padded.
+    /// `None` if nothing is padded.
     pub fn of(batch: &Batch) -> Option<Self> {
         let mask = batch.padding()?;
         let (mut tokens, mut places) = (Vec::new(), Vec::with_capacity(mask.len()));

@@ -1,4 +1,4 @@
-//! How likely given answers are.
+//! The likelihood of given answers.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::model::{Layout, T5, View};
 use crate::parameters::Stack;
 use crate::{Batch, Error, Result, T5Config};
 
-/// Logits that exist at a time.
+/// The most logits that exist at a time.
 const LOGITS: usize = 1 << 22;
 
 /// Answers that are asked about for every row.
@@ -22,7 +22,7 @@ pub(crate) struct Candidates<'a> {
     questions: Vec<Question>,
 }
 
-/// Tokens that may come after the same beginning.
+/// The tokens that candidates continue a common beginning with.
 struct Question {
     /// Where the beginning ends, `[candidates, length]`.
     place: usize,

@@ -11,11 +11,16 @@ use crate::{Result, T5Config};
 /// do not depend on the choice; what it learns later may.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum DepthAlignment {
-    /// The first ones, next to the embedding.
+    /// The first ones.
+    ///
+    /// They are next to the embedding.
     #[default]
     Bottom,
-    /// The last ones, next to the head.
+    /// The last ones.
+    ///
+    /// They are next to the head.
     Top,
     /// The first, the last, and evenly spaced ones in between.
     Spread,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+#[cfg(feature = "clap")]
+use clap::builder::PossibleValue;
 use fusion_core::plan::FusionPlan;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -30,35 +32,40 @@ struct Definition {
     grow: fn(&MethodSettings, &[FusionParent]) -> Result<Grown>,
 }
 
-const fn definition<M: GrowthMethod>() -> Definition {
-    Definition {
-        name: M::NAME,
-        aliases: M::ALIASES,
-        paper: M::PAPER,
-        summary: M::SUMMARY,
-        joins: M::JOINS,
-        options: M::OPTIONS,
-        check: M::check,
-        copies: M::copies,
-        recorded: M::recorded,
-        promise: M::promise,
-        grow: |settings, parents| M::from_settings(settings).grow(parents),
-    }
+const fn method<M: GrowthMethod>() -> Method {
+    Method(
+        const {
+            &Definition {
+                name: M::NAME,
+                aliases: M::ALIASES,
+                paper: M::PAPER,
+                summary: M::SUMMARY,
+                joins: M::JOINS,
+                options: M::OPTIONS,
+                check: M::check,
+                copies: M::copies,
+                recorded: M::recorded,
+                promise: M::promise,
+                grow: |settings, parents| M::from_settings(settings).grow(parents),
+            }
+        },
+    )
 }
 
-static DEFINITIONS: [Definition; 6] = [
-    definition::<Fuse>(),
-    definition::<SelfFusion>(),
-    definition::<HyperClone>(),
-    definition::<Net2Net>(),
-    definition::<Lemon>(),
-    definition::<Stack>(),
+/// All methods; the first is the default.
+static METHODS: [Method; 6] = [
+    method::<Fuse>(),
+    method::<SelfFusion>(),
+    method::<HyperClone>(),
+    method::<Net2Net>(),
+    method::<Lemon>(),
+    method::<Stack>(),
 ];
 
 impl Method {
     /// All methods; the first is the default.
     pub fn all() -> impl Iterator<Item = Method> {
-        DEFINITIONS.iter().map(Method)
+        METHODS.iter().copied()
     }
 
     /// The method of that name.
@@ -118,9 +125,20 @@ impl Method {
     }
 }
 
+#[cfg(feature = "clap")]
+impl clap::ValueEnum for Method {
+    fn value_variants<'a>() -> &'a [Self] {
+        &METHODS
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()).help(self.summary()).aliases(self.aliases().iter().copied()))
+    }
+}
+
 impl Default for Method {
     fn default() -> Self {
-        Method(&DEFINITIONS[0])
+        METHODS[0]
     }
 }
 

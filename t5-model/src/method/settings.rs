@@ -12,44 +12,55 @@ use crate::optimizer::CarryOptimizer;
 
 /// A method with its options. Those of other methods are refused.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct MethodSettings {
-    #[serde(default)]
+    /// How the child is made.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME", value_enum, default_value_t))]
     pub method: Method,
-    /// The normalisation of a fusion; the property if there is none.
-    #[serde(default)]
+    /// Normalise each parent's slice by itself (property: exact) or all as one vector (rule: stock T5) [default: property]
+    #[cfg_attr(feature = "clap", arg(long, value_enum))]
     pub norm: Option<Normalisation>,
-    #[serde(default)]
+    /// What is random: zero, normal:STD (absolute), relative:SHARE (of the weights' root mean square) or db:BELOW (decibels
+    /// below it). Fusions fill the cross-connections with it, hyperclone and net2net tell copies apart
+    #[cfg_attr(feature = "clap", arg(long, default_value_t, allow_hyphen_values = true))]
     pub cross: Cross,
-    #[serde(default)]
+    /// The parents that cross-connections join.
+    #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t))]
     pub direction: Direction,
-    /// Of everything that is random.
-    #[serde(default)]
+    /// Seed of everything that is random.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t))]
     pub seed: u64,
-    /// How often a single parent is taken in a self fusion; what widths or numbers of blocks are multiplied by.
-    #[serde(default)]
+    /// Take the only parent so often (fuse, self); multiply widths (hyperclone) or numbers of blocks (stack) by it
+    /// [default: 2, but 1 for fuse]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub times: Option<usize>,
-    /// The parents' weights in the average of the logits.
-    #[serde(default)]
+    /// The parents' weights in the average, adding up to 1 [default: all equal]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "W,…", value_delimiter = ','))]
     pub weights: Option<Vec<f64>>,
-    /// The blocks that parents with fewer of them take in the child.
-    #[serde(default)]
+    /// Which of the child's blocks a parent with fewer takes; it passes its features through the others [default: bottom]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "WHERE", value_enum))]
     pub depth: Option<DepthAlignment>,
-    #[serde(default)]
+    /// The child's d_model, a multiple of the parent's (net2net, lemon).
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub d_model: Option<usize>,
-    #[serde(default)]
+    /// The child's number of heads (net2net, lemon).
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub num_heads: Option<usize>,
-    #[serde(default)]
+    /// The child's d_ff (net2net, lemon).
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub d_ff: Option<usize>,
-    #[serde(default)]
+    /// Where copies of blocks go (stack) [default: repeat]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "WHERE", value_enum))]
     pub arrangement: Option<Arrangement>,
-    #[serde(default)]
+    /// What copies of blocks do at first (stack) [default: active]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "WHAT", value_enum))]
     pub new_blocks: Option<NewBlocks>,
-    /// What becomes of the parents' optimisers' states.
-    #[serde(default)]
+    /// What becomes of the optimisers' states beside the parents' weights.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "WHAT", value_enum, default_value_t))]
     pub optimizer: CarryOptimizer,
-    /// The parents' own types if there is none.
-    #[serde(default)]
+    /// Type of the fused weights [default: the parents']
+    #[cfg_attr(feature = "clap", arg(long, value_enum))]
     pub dtype: Option<WeightType>,
 }
 

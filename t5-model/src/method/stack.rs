@@ -17,22 +17,30 @@ use crate::parameters::{Block, table_with_blocks};
 /// Where copies of blocks go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Arrangement {
-    /// All blocks again after the last: 0 1 2 0 1 2.
+    /// All blocks again after the last.
+    ///
+    /// As 0 1 2 0 1 2.
     #[default]
     Repeat,
-    /// Each block again after itself: 0 0 1 1 2 2.
+    /// Each block again after itself.
+    ///
+    /// As 0 0 1 1 2 2.
     Interleave,
 }
 
 /// What copies of blocks do at first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum NewBlocks {
     /// What their originals do.
     #[default]
     Active,
-    /// Nothing: their output projections are zero. Preserves the function.
+    /// Nothing, until they learn: their output projections are zero.
+    ///
+    /// Preserves the function.
     Silent,
 }
 

@@ -1,6 +1,6 @@
-//! Activation checkpointing (arXiv 1604.06174): the forward pass keeps only the inputs of blocks, and the backward pass
-//! computes each block again, recorded this time. Less memory for about a third more computation. Dropout draws are
-//! functions of their places, so both times drop the same.
+//! Activation checkpointing (arXiv 1604.06174): the forward pass keeps only the inputs of blocks, and the
+//! backward pass computes each block again, recorded this time. Less memory for about a third more
+//! computation. Dropout draws are functions of their places, so both times drop the same.
 
 use super::T5;
 use crate::backend::{CrossEntropy, Dropout, LossSums, Ops, Pending};
@@ -95,8 +95,8 @@ impl<O: Ops> Checkpointed<'_, O> {
         (sums, self.all(gradients))
     }
 
-    /// Records one segment from its inputs on and differentiates it. Adds the gradients of the parameters it uses to the
-    /// sums; returns those of its inputs.
+    /// Records one segment from its inputs on and differentiates it. Adds the gradients of the parameters it
+    /// uses to the sums; returns those of its inputs.
     fn segment<const N: usize>(
         &mut self,
         sums: &mut Sums<O>,
@@ -122,8 +122,8 @@ impl<O: Ops> Checkpointed<'_, O> {
         std::array::from_fn(|_| inputs.next().expect("a gradient for each input"))
     }
 
-    /// The gradients of all parameters. Those of an encoder that no decoder block reads are zeros, which an empty segment
-    /// gives.
+    /// The gradients of all parameters. Those of an encoder that no decoder block reads are zeros, which an
+    /// empty segment gives.
     fn all(mut self, mut gradients: Sums<O>) -> Vec<O::Gradient> {
         let missing: Vec<Weight> =
             self.weights.all().filter(|weight| gradients[weight.index].is_none()).collect();

@@ -41,17 +41,20 @@ impl Batch {
         batch
     }
 
-    /// The labels that count.
+    /// The number of labels that count.
     pub fn target_tokens(&self) -> u64 {
         self.labels.iter().filter(|label| **label != IGNORED_LABEL).count() as u64
     }
 
-    /// The inputs that are not padding.
+    /// The number of inputs that are not padding.
     pub fn input_tokens(&self) -> u64 {
         self.attention_mask.iter().filter(|mask| **mask != 0).count() as u64
     }
 
-    /// Checks sizes and ids against a model. Without targets (`target_length` 0) a batch can only be generated from.
+    /// Checks sizes and ids against a model. A batch without targets (`target_length` 0) serves only for generation.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] says what does not fit.
     pub fn validate(&self, config: &T5Config) -> Result<()> {
         let fail = |problem: String| Err(Error::Batch(problem));
         if self.size == 0 || self.input_length == 0 {
@@ -100,7 +103,7 @@ impl Batch {
         self.attention_mask.contains(&0).then_some(self.attention_mask.as_slice())
     }
 
-    /// What the decoder reads: the labels shifted right behind the start token, padding as the pad token.
+    /// The decoder's input: the start token, then the labels without the last; ignored labels become the pad token.
     pub(crate) fn decoder_input_ids(&self, config: &T5Config) -> Vec<i32> {
         let mut ids = Vec::with_capacity(self.labels.len());
         for row in self.labels.chunks(self.target_length.max(1)) {

@@ -1,4 +1,4 @@
-//! How far a model's predictions are from others': those of the ensemble it was fused from.
+//! How far a model's predictions are from others, such as those of the ensemble it was fused from.
 
 use fusion_core::HostTensor;
 use rayon::prelude::*;
@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::IGNORED_LABEL;
 
-/// A model's predictions of target tokens beside the expected ones.
+/// A comparison of a model's predictions of target tokens with the expected ones.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Deviation {
-    /// Root mean square of the logits' differences, over tokens and vocabulary, relative to that of the expected logits.
+    /// Root mean square of the logits' differences, over tokens and vocabulary, relative to that of the
+    /// expected logits.
     pub logits: f64,
     /// The largest difference, relative to the largest expected logit.
     pub largest: f64,
@@ -19,13 +20,13 @@ pub struct Deviation {
     pub agreement: f64,
     /// Mean cross-entropy of a target token in nats.
     pub loss: f64,
-    /// The same of the expected predictions.
+    /// Mean cross-entropy of the expected predictions in nats.
     pub expected_loss: f64,
     /// Target tokens.
     pub tokens: u64,
 }
 
-/// What tokens add up to; gives a [`Deviation`] in the end.
+/// Sums over tokens, from which [`Comparison::deviation`] makes a [`Deviation`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Comparison {
     squared_difference: f64,
@@ -40,8 +41,8 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Adds the tokens of a batch whose labels count. `expected` and `found` are logits `[batch, target, vocabulary]`. The
-    /// sums do not depend on the number of threads.
+    /// Adds the tokens of a batch whose labels count. `expected` and `found` are logits,
+    /// `[batch, target, vocabulary]`. The sums do not depend on the number of threads.
     pub fn add(&mut self, expected: &HostTensor, found: &HostTensor, labels: &[i32]) {
         let vocabulary = expected.shape.last().copied().unwrap_or(1).max(1);
         let rows = expected.data.par_chunks(vocabulary).zip(found.data.par_chunks(vocabulary)).zip(labels);
@@ -51,7 +52,7 @@ impl Comparison {
         *self = each.into_iter().fold(*self, Comparison::plus);
     }
 
-    /// Not finite if the logits are not, or if there are no tokens.
+    /// The deviation over all tokens so far. Not finite if the logits are not, or if there are no tokens.
     pub fn deviation(&self) -> Deviation {
         let mean = |sum: f64| sum / self.tokens as f64;
         Deviation {
@@ -106,7 +107,7 @@ impl Comparison {
     }
 }
 
-/// The larger number; what is none wins, so that it is not lost.
+/// The larger number. NaN wins, so that it is not lost.
 fn larger(a: f64, b: f64) -> f64 {
     if a.is_nan() || a > b { a } else { b }
 }

@@ -1,7 +1,6 @@
 //! T5's relative positions.
 
-/// The bucket of `relative_position = key - query`. Half of the buckets hold one distance each, the rest grow
-/// logarithmically up to `max_distance`; bidirectional attention keeps as many buckets for each direction.
+/// The bucket of `relative_position = key - query`. Half of the buckets hold one distance each; the others grow logarithmically up to `max_distance`. Bidirectional attention splits the buckets between the two directions.
 pub fn position_bucket(
     relative_position: i64,
     bidirectional: bool,

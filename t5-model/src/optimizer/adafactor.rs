@@ -5,11 +5,11 @@ use rayon::prelude::*;
 
 use super::{CHUNK, Moments, ParameterUpdate, parameter_scale, zeros};
 
-/// A step of Adafactor with its constants worked out; `g` is the gradient times `gradient_scale`, and squares are those of `g`
-/// plus [`AdafactorStep::EPSILON`].
+/// A step of Adafactor with its constants worked out; `g` is the gradient times `gradient_scale`, and squares
+/// are those of `g` plus [`AdafactorStep::EPSILON`].
 ///
-/// Averages of squares become `decay · average + (1 - decay) · squares`. The direction `u` is `g / √average`, or
-/// `g / √(row · column / mean(rows))` if factored, and
+/// Averages of squares become `decay · average + (1 - decay) · squares`. The direction `u` is `g / √average`,
+/// or `g / √(row · column / mean(rows))` if factored, and
 /// `w ← w - learning_rate · max(1e-3, RMS(w)) / max(1, RMS(u) / clip_threshold) · u`.
 #[derive(Clone, Copy, Debug)]
 pub struct AdafactorStep {

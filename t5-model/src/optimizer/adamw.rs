@@ -7,7 +7,8 @@ use super::{CHUNK, Moments, ParameterUpdate, parameter_scale, zeros};
 
 /// A step of AdamW with its constants worked out; `g` is the gradient times `gradient_scale`:
 ///
-/// `m ← beta1 · m + rest1 · g`, `v ← beta2 · v + rest2 · g²`, `w ← (w · before - step · m / (√v + epsilon)) · after`
+/// `m ← beta1 · m + rest1 · g`, `v ← beta2 · v + rest2 · g²`,
+/// `w ← (w · before - step · m / (√v + epsilon)) · after`
 #[derive(Clone, Copy, Debug)]
 pub struct AdamwStep {
     /// Factor of the gradient, from clipping.
@@ -26,7 +27,7 @@ pub struct AdamwStep {
     pub epsilon: f32,
     /// AdamW decays before the update, AdamWScale after it.
     pub before: f32,
-    /// The other one of the two is 1.
+    /// Either `before` or `after` is 1.
     pub after: f32,
     /// Whether the step is relative to the weights' size, as in AdamWScale.
     pub relative: bool,

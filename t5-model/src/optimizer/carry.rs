@@ -1,4 +1,4 @@
-//! An optimiser's state through a fusion: the child's next update is as large as its parents' would have been.
+//! Carries an optimiser's state through a fusion, so that the child's next update is as large as its parents' would have been.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -13,16 +13,21 @@ use serde::{Deserialize, Serialize};
 use super::{Moment, Optimizer, OptimizerState, write_optimizer_state};
 use crate::{Error, Result};
 
-/// What becomes of the optimiser's state of the parents.
+/// What happens to the parents' optimiser state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum CarryOptimizer {
-    /// Nothing: the child starts without.
+    /// Nothing: the child starts without one.
     #[default]
     Reset,
-    /// It becomes the child's. The squares of what connects the parents are [estimated](CrossSquares::Estimated).
+    /// It becomes the child's, so that its next updates are as large as the parents' would have been.
+    ///
+    /// The squares of what connects the parents are [estimated](CrossSquares::Estimated).
     Carry,
-    /// The same without the estimate: squares of zero, as if no gradient had been seen there.
+    /// The same, but as if no gradient had been seen in what connects the parents.
+    ///
+    /// The squares there are zero.
     Diagonal,
 }
 
@@ -39,12 +44,11 @@ pub struct CarriedState<'a> {
 impl<'a> CarriedState<'a> {
     /// The state of a plan's child from those of its parents, one for each; `None` for a reset.
     ///
-    /// Its step is the parents' smallest. Averages of parents with more steps are scaled so that, with bias corrections for
-    /// that step, they say what they said. Adafactor has none; there, the smallest step forgets the parents soonest.
+    /// Its step is the parents' smallest. Averages of parents with more steps are scaled so that bias corrections for the smaller step leave their meaning unchanged. Adafactor has no bias corrections; for it, the smallest step forgets the parents soonest.
     ///
     /// # Errors
-    /// [`Error::OptimizerState`] if the parents' optimisers average in different ways; an error of the plan if some gradient
-    /// of the child does not follow from the parents'.
+    /// [`Error::OptimizerState`] if the parents' optimisers average in different ways; an error of the plan
+    /// if some gradient of the child does not follow from the parents'.
     pub fn new(
         plan: &'a FusionPlan,
         states: Vec<&'a OptimizerState>,
@@ -89,8 +93,7 @@ impl<'a> CarriedState<'a> {
         sizes.sum()
     }
 
-    /// Writes the state beside the child's weights, with somebody to tell of the bytes. Few moments are in memory at a time,
-    /// each with those it comes from.
+    /// Writes the state next to the child's weights. Few moments are in memory at a time, each with those it comes from.
     pub fn write(&self, directory: &Path, weights_blake3: &str, writer: &Writer<'_>) -> Result<()> {
         let mut tensors = Vec::new();
         for param in &self.plan.params {
@@ -122,7 +125,8 @@ impl<'a> CarriedState<'a> {
         }
     }
 
-    /// What a place's parent knows of the squares. Where the child has factors, a smaller parent may have them all.
+    /// What a place's parent knows of the squares. Where the child has factors, a smaller parent may have
+    /// them all.
     fn squares(&self, place: &Placement, param: &PlannedParam) -> fusion_core::Result<Squares> {
         let of_parent = self.optimizer.moments(&place.source_shape(&param.dims));
         if of_parent.contains(&Moment::Squares) {

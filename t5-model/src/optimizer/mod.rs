@@ -1,4 +1,4 @@
-//! Optimisers, each after its published definition: as rules, which devices follow, and on the host.
+//! Optimisers, each after its published definition: as rules for devices to follow, and as an implementation on the host.
 
 mod adafactor;
 mod adamw;
@@ -9,6 +9,8 @@ mod state;
 
 use std::fmt;
 
+#[cfg(feature = "clap")]
+use clap::builder::PossibleValue;
 use fusion_core::HostTensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -21,7 +23,7 @@ pub use moments::Moments;
 pub use schedule::{Decay, Schedule};
 pub use state::{OptimizerState, write_optimizer_state};
 
-/// A rule to turn gradients into updates.
+/// A rule that turns gradients into updates.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Optimizer {
@@ -55,8 +57,8 @@ pub enum Optimizer {
         #[serde(default)]
         weight_decay: f64,
     },
-    /// Shazeer and Stern (arXiv 1804.04235) as in T5X: parameter scaling, update clipping, no momentum, factored
-    /// where both dimensions are at least `min_dim_size_to_factor`.
+    /// Shazeer and Stern (arXiv 1804.04235) as in T5X: parameter scaling, update clipping, no momentum,
+    /// factored where both dimensions are at least `min_dim_size_to_factor`.
     Adafactor {
         /// The decay of the mean of squares at step `t` is `1 - t^-decay_rate`.
         #[serde(default = "decay_rate")]
@@ -70,36 +72,36 @@ pub enum Optimizer {
     },
 }
 
-fn beta1() -> f64 {
+const fn beta1() -> f64 {
     0.9
 }
-fn beta2() -> f64 {
+const fn beta2() -> f64 {
     0.999
 }
-fn adamw_epsilon() -> f64 {
+const fn adamw_epsilon() -> f64 {
     1e-8
 }
-fn adamw_scale_epsilon() -> f64 {
+const fn adamw_scale_epsilon() -> f64 {
     1e-6
 }
-fn decay_rate() -> f64 {
+const fn decay_rate() -> f64 {
     0.8
 }
-fn clip_threshold() -> f64 {
+const fn clip_threshold() -> f64 {
     1.0
 }
-fn min_dim_size_to_factor() -> usize {
+const fn min_dim_size_to_factor() -> usize {
     128
 }
 
 impl Optimizer {
     /// AdamW with PyTorch's settings, without weight decay.
-    pub fn adamw() -> Self {
+    pub const fn adamw() -> Self {
         Optimizer::Adamw { beta1: beta1(), beta2: beta2(), epsilon: adamw_epsilon(), weight_decay: 0.0 }
     }
 
     /// nanoT5's settings.
-    pub fn adamw_scale() -> Self {
+    pub const fn adamw_scale() -> Self {
         Optimizer::AdamwScale {
             beta1: beta1(),
             beta2: beta2(),
@@ -109,7 +111,7 @@ impl Optimizer {
     }
 
     /// T5's settings.
-    pub fn adafactor() -> Self {
+    pub const fn adafactor() -> Self {
         Optimizer::Adafactor {
             decay_rate: decay_rate(),
             clip_threshold: clip_threshold(),
@@ -117,7 +119,7 @@ impl Optimizer {
         }
     }
 
-    /// What is wrong with these settings, if anything.
+    /// What is wrong with the settings, if anything.
     pub fn problem(&self) -> Option<String> {
         let outside = |name: &str, value: f64, low: f64, high: f64| {
             (!(low..high).contains(&value))
@@ -153,7 +155,7 @@ impl Optimizer {
         }
     }
 
-    /// Whether another's moments mean the same: whether both average alike.
+    /// Whether both optimisers average alike, so that one can continue with the moments of the other.
     pub fn averages_like(&self, other: &Optimizer) -> bool {
         use Optimizer::{Adafactor, Adamw, AdamwScale};
         match (self, other) {
@@ -169,7 +171,8 @@ impl Optimizer {
         }
     }
 
-    /// How much of a moment that began at zero is made of gradients after so many steps; bias corrections divide by it.
+    /// How much of a moment that began at zero is made of gradients after so many steps; bias corrections
+    /// divide by it.
     fn fullness(&self, moment: Moment, step: u64) -> f64 {
         let steps = i32::try_from(step).unwrap_or(i32::MAX);
         match self {
@@ -178,6 +181,23 @@ impl Optimizer {
             }
             Optimizer::Adafactor { .. } => 1.0, // the first step's decay is 0
         }
+    }
+}
+
+#[cfg(feature = "clap")]
+impl clap::ValueEnum for Optimizer {
+    fn value_variants<'a>() -> &'a [Self] {
+        const { &[Optimizer::adamw(), Optimizer::adamw_scale(), Optimizer::adafactor()] }
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Optimizer::Adamw { .. } => PossibleValue::new("adamw").help("AdamW, as in PyTorch"),
+            Optimizer::AdamwScale { .. } => PossibleValue::new("adamw-scale")
+                .alias("adamw_scale")
+                .help("nanoT5's AdamW, whose update is scaled by the weights' root mean square"),
+            Optimizer::Adafactor { .. } => PossibleValue::new("adafactor").help("T5's"),
+        })
     }
 }
 
@@ -201,11 +221,11 @@ pub struct ParameterUpdate {
     pub optimizer: Optimizer,
     /// The factor of the change.
     pub learning_rate: f64,
-    /// Counts from 1.
+    /// The number of the update since the moments were empty, from 1.
     pub step: u64,
     /// Factor of the gradient, from clipping.
     pub gradient_scale: f32,
-    /// Whether weight decay applies to this parameter; not to gains.
+    /// Whether weight decay applies to this parameter. It does not apply to gains.
     pub decay: bool,
 }
 
@@ -219,7 +239,7 @@ pub enum UpdateRule {
 }
 
 impl ParameterUpdate {
-    /// What is to be done with a parameter of that shape.
+    /// The rule for a parameter of a shape.
     pub fn rule(&self, shape: &[usize]) -> UpdateRule {
         match self.optimizer {
             Optimizer::Adamw { beta1, beta2, epsilon, weight_decay } => {
@@ -235,8 +255,8 @@ impl ParameterUpdate {
         }
     }
 
-    /// Updates `weights` of a shape with one or two dimensions on the host. Missing moments start at zero. The result does
-    /// not depend on the number of threads.
+    /// Updates `weights` of a shape with one or two dimensions on the host. Missing moments start at zero.
+    /// The result does not depend on the number of threads.
     pub fn apply(
         &self,
         shape: &[usize],
@@ -251,7 +271,7 @@ impl ParameterUpdate {
     }
 }
 
-/// Elements a thread works on at a time. Fixed, so that sums are taken in the same order on any number of threads.
+/// Elements that a thread works on at a time. Fixed, so that sums do not depend on the number of threads.
 const CHUNK: usize = 1 << 14;
 
 /// The sum of squares, as f64.

@@ -1,4 +1,4 @@
-//! What an optimiser remembers of a parameter.
+//! The running averages that an optimiser keeps of a parameter.
 
 /// A running average over updates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +40,10 @@ impl Moment {
     }
 }
 
-/// The running averages that an optimiser keeps of one parameter: mean and squares of AdamW; of Adafactor the squares, or their
-/// factors, rows and columns. `T` is a tensor where the update is computed.
+/// The running averages that an optimiser keeps of one parameter: mean and squares of AdamW; of Adafactor the
+/// squares, or their factors, rows and columns. `T` is a tensor where the update is computed.
 ///
-/// An average that is asked for is zeros to begin with, or if it had another shape; those of other optimisers are dropped.
+/// An average that is asked for starts as zeros, also if it had another shape. Those of other optimisers are dropped.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moments<T> {
     mean: Option<Kept<T>>,
@@ -92,7 +92,8 @@ impl<T> Moments<T> {
         (keep(&mut self.rows, rows, &zeros), keep(&mut self.columns, columns, &zeros))
     }
 
-    /// What there is, under the names of files: `exp_avg` and `exp_avg_sq`; `exp_avg_sq_row` and `exp_avg_sq_col`.
+    /// What there is, under the names of files: `exp_avg` and `exp_avg_sq`; `exp_avg_sq_row` and
+    /// `exp_avg_sq_col`.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &T)> {
         let all = [&self.mean, &self.squares, &self.rows, &self.columns];
         let named = Moment::ALL.into_iter().zip(all);
@@ -115,7 +116,7 @@ impl<T> Moments<T> {
         Ok(())
     }
 
-    /// The same in other tensors.
+    /// The same averages as other tensors.
     pub fn map<U>(self, mut tensor: impl FnMut(T) -> U) -> Moments<U> {
         let mut map =
             |kept: Option<Kept<T>>| kept.map(|kept| Kept { shape: kept.shape, tensor: tensor(kept.tensor) });

@@ -1,5 +1,7 @@
-//! Learning rates over the steps of a training.
+//! Learning rates over the course of training.
 
+#[cfg(feature = "clap")]
+use clap::builder::PossibleValue;
 use serde::{Deserialize, Serialize};
 
 /// How the rate falls after the warm-up.
@@ -8,7 +10,8 @@ use serde::{Deserialize, Serialize};
 pub enum Decay {
     /// Not at all.
     Constant,
-    /// `peak · sqrt(offset / max(updates, offset))`: with peak 0.01 and offset 10⁴, T5's `1 / sqrt(max(step, 10⁴))`.
+    /// `peak · sqrt(offset / max(updates, offset))`: with peak 0.01 and offset 10⁴,
+    /// T5's `1 / sqrt(max(step, 10⁴))`.
     InverseSquareRoot {
         /// Updates during which the rate stays at its peak.
         offset: u64,
@@ -27,30 +30,68 @@ pub enum Decay {
     },
 }
 
+#[cfg(feature = "clap")]
+impl clap::ValueEnum for Decay {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[
+            Decay::Constant,
+            Decay::InverseSquareRoot { offset: 10_000 },
+            Decay::Cosine { minimum: 1e-5 },
+            Decay::Linear { minimum: 0.0 },
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Decay::Constant => PossibleValue::new("constant"),
+            Decay::InverseSquareRoot { .. } => {
+                PossibleValue::new("inverse-square-root").alias("inverse_square_root").help("T5's")
+            }
+            Decay::Cosine { .. } => {
+                PossibleValue::new("cosine").help("To 1e-5, or the learning rate if that is lower")
+            }
+            Decay::Linear { .. } => PossibleValue::new("linear").help("To 0"),
+        })
+    }
+}
+
 /// A warm-up and a decay, once or in cycles.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct Schedule {
     /// The rate at the end of the warm-up.
+    #[cfg_attr(feature = "clap", arg(long = "learning-rate", value_name = "RATE", default_value_t = 2e-2))]
     pub peak: f64,
     /// Updates during which the rate rises linearly.
     #[serde(default)]
+    #[cfg_attr(feature = "clap", arg(skip))]
     pub warm_up: u64,
     /// Share of the peak that the warm-up starts from (0; nanoT5: 0.5).
     #[serde(default)]
+    #[cfg_attr(feature = "clap", arg(skip))]
     pub warm_up_from: f64,
     /// How the rate falls after the warm-up.
+    #[cfg_attr(
+        feature = "clap",
+        arg(long = "schedule", value_enum, value_name = "SCHEDULE", default_value = "cosine")
+    )]
     pub decay: Decay,
-    /// How many times warm-up and decay are gone through, in cycles of equal length.
+    /// How many times warm-up and decay are repeated, in cycles of equal length.
     #[serde(default = "one")]
+    #[cfg_attr(feature = "clap", arg(skip = one()))]
     pub cycles: u64,
-    /// Updates that count as made before the first, so that the schedule goes on from there: behind its warm-up, where the
-    /// rate has fallen already.
+    /// Updates that the schedule counts as made before the first.
+    ///
+    /// It goes on from there: behind its warm-up, where the rate has fallen already.
     #[serde(default)]
+    #[cfg_attr(feature = "clap", arg(long = "schedule-offset", value_name = "N", default_value_t))]
     pub offset: u64,
-    /// Updates from the first on during which the rate rises linearly from 0 to what the schedule says (Staged Training,
-    /// arXiv 2203.06211: 200).
+    /// Updates from the first on during which the rate rises from 0 to what the schedule says.
+    ///
+    /// It rises linearly (Staged Training, arXiv 2203.06211: 200 updates).
     #[serde(default)]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t))]
     pub re_warm_up: u64,
 }
 
@@ -60,7 +101,7 @@ fn one() -> u64 {
 
 impl Schedule {
     /// A rate that never changes.
-    pub fn constant(rate: f64) -> Self {
+    pub const fn constant(rate: f64) -> Self {
         Schedule {
             peak: rate,
             warm_up: 0,
@@ -81,7 +122,7 @@ impl Schedule {
         share * self.planned(updates.saturating_add(self.offset), total.saturating_add(self.offset))
     }
 
-    /// The rate by warm-up, decay and cycles.
+    /// The rate given by warm-up, decay and cycles alone.
     fn planned(&self, updates: u64, total: u64) -> f64 {
         let cycle = (total / self.cycles.max(1)).max(1);
         // The last cycle takes the rest that does not divide.

@@ -1,12 +1,10 @@
-//! An optimiser's state beside a model's weights: `optimizer.safetensors`, and `optimizer.json` that says whose it is.
+//! An optimiser's state next to a model's weights: the moments in `optimizer.safetensors`, and `optimizer.json`, which says what they belong to.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use fusion_core::atomic::write_file_atomically;
 use fusion_core::checkpoint::{LazyTensor, TensorFile, Writer};
 use fusion_core::table::ParamTable;
-use fusion_core::{HostTensors, TensorSource};
+use fusion_core::{HostTensors, TensorSource, json};
 use serde::{Deserialize, Serialize};
 
 use super::Optimizer;
@@ -27,7 +25,7 @@ struct Header {
     weights_blake3: String,
 }
 
-/// A state that can be loaded or carried to another model.
+/// A stored state, which can be loaded or carried to a child.
 #[derive(Debug)]
 pub struct OptimizerState {
     pub(super) directory: PathBuf,
@@ -38,10 +36,10 @@ pub struct OptimizerState {
 }
 
 impl OptimizerState {
-    /// Opens the state beside weights with a hash. Reads all of it, to compare it with its own.
+    /// Opens the state next to weights with the given hash. Reads all of it to verify its own hash.
     ///
     /// # Errors
-    /// [`Error::OptimizerState`] if there is none, or none of these weights.
+    /// [`Error::OptimizerState`] if there is no state, or it belongs to other weights.
     pub fn open(directory: &Path, weights_blake3: &str) -> Result<Self> {
         let fail = |problem: String| Err(Error::OptimizerState { directory: directory.into(), problem });
         let path = directory.join(HEADER);
@@ -51,19 +49,14 @@ impl OptimizerState {
                  (keep_optimizer), and in each of its checkpoints/"
             ));
         }
-        let text = fs::read(&path).map_err(fusion_core::Error::io("read", &path))?;
-        let invalid = |error: serde_json::Error| fusion_core::Error::Json {
-            path: path.clone(),
-            message: error.to_string(),
-        };
-        let value: serde_json::Value = serde_json::from_slice(&text).map_err(invalid)?;
+        let value: serde_json::Value = json::read(&path)?;
         let version = value.get("version").and_then(serde_json::Value::as_u64);
         if let Some(version) = version.filter(|version| *version > VERSION.into()) {
             return fail(format!(
                 "{HEADER} is of version {version}, newer than the {VERSION} this program reads"
             ));
         }
-        let header: Header = serde_json::from_value(value).map_err(invalid)?;
+        let header: Header = serde_json::from_value(value).map_err(fusion_core::Error::json(path))?;
         let Header { optimizer, step, blake3, .. } = header;
         if let Some(problem) = optimizer.problem() {
             return fail(format!("{HEADER}: {problem}"));
@@ -81,7 +74,7 @@ impl OptimizerState {
         Ok(OptimizerState { directory: directory.into(), optimizer, step, blake3, moments })
     }
 
-    /// Updates behind the moments; bias corrections and decays depend on it.
+    /// The number of updates that the moments average over. Bias corrections and decays depend on it.
     pub fn step(&self) -> u64 {
         self.step
     }
@@ -91,10 +84,10 @@ impl OptimizerState {
         &self.blake3
     }
 
-    /// Whether an optimiser can go on from the state with a model of these parameters.
+    /// Checks that an optimiser can continue from the state with a model of these parameters.
     ///
     /// # Errors
-    /// [`Error::OptimizerState`], or that of a moment which is missing or has another shape.
+    /// [`Error::OptimizerState`] if the optimiser averages differently or a moment has another shape; an error of the file if a moment is missing.
     pub fn check(&self, optimizer: &Optimizer, table: &ParamTable) -> Result<()> {
         if !self.optimizer.averages_like(optimizer) {
             let problem = format!("it is that of {}, but the training is by {optimizer}", self.optimizer);
@@ -143,9 +136,6 @@ pub fn write_optimizer_state(
     let blake3 = TensorFile::open(&path)?.blake3()?;
     let weights_blake3 = weights_blake3.to_owned();
     let header = Header { version: VERSION, optimizer, step, blake3: blake3.clone(), weights_blake3 };
-    let path = directory.join(HEADER);
-    let text = serde_json::to_string_pretty(&header)
-        .map_err(|error| fusion_core::Error::Json { path: path.clone(), message: error.to_string() })?;
-    write_file_atomically(&path, format!("{text}\n").as_bytes())?;
+    json::write(&directory.join(HEADER), &header)?;
     Ok(blake3)
 }

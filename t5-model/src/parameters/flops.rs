@@ -2,8 +2,8 @@
 
 use crate::{FeedForward, T5Config};
 
-/// Floating-point operations of a training step, forward and backward, divided by its input and target tokens: three
-/// times two for each weight of the matrix products a token passes, and attention's products.
+/// Floating-point operations of a training step, forward and backward, divided by its input and target
+/// tokens: three times two for each weight of the matrix products a token passes, and attention's products.
 pub fn training_flops_per_token(config: &T5Config, input_length: usize, target_length: usize) -> f64 {
     let (d_model, inner, d_ff) = (config.d_model as f64, config.inner_dim() as f64, config.d_ff as f64);
     let (input, target) = (input_length as f64, target_length as f64);

@@ -6,8 +6,8 @@ use fusion_core::{HostTensor, HostTensors};
 use super::{Parameter, parameters};
 use crate::{Result, T5Config};
 
-/// Fresh weights with the table's [deviations](super::Parameter::initial_deviation). Each tensor is a function of the seed
-/// and its name alone.
+/// Fresh weights with the table's [deviations](super::Parameter::initial_deviation). Each tensor is a
+/// function of the seed and its name alone.
 ///
 /// # Errors
 /// The configuration is not that of a T5.

@@ -1,5 +1,5 @@
-//! T5's parameters: the modules that hold them, their axes and initial values, and the names that other programs give
-//! them.
+//! T5's parameters: the modules that hold them, their axes and initial values, and the names that other
+//! programs give them.
 
 mod flops;
 mod initialize;

@@ -1,12 +1,13 @@
 //! T5X's parameters under Hugging Face's names. T5X keeps matrices as `[in, out]`, and position biases as
-//! `[heads, buckets]`. Source: `t5x/examples/t5/network.py`, and transformers' `convert_t5x_checkpoint_to_pytorch.py`.
+//! `[heads, buckets]`. Source: `t5x/examples/t5/network.py`, and transformers'
+//! `convert_t5x_checkpoint_to_pytorch.py`.
 
 use std::collections::BTreeMap;
 
 use super::{Linear, Module, Stack, Sublayer, SublayerKind};
 use crate::{Error, Result};
 
-/// What the parameters lie below; beside them are the optimiser's moments and the step.
+/// The prefixes of parameters; other arrays hold the optimiser's moments and the step.
 const TARGETS: [&str; 2] = ["optimizer/target/", "target/"];
 
 /// Where weights keep a parameter.

@@ -13,7 +13,8 @@ pub struct Parameter {
     pub module: Module,
     /// Its name, its axes, and what fusing makes of it.
     pub spec: ParamSpec,
-    /// The standard deviation of its initial values, as in Mesh TensorFlow and T5X. A gain has none and starts at 1.
+    /// The standard deviation of its initial values, as in Mesh TensorFlow and T5X. A gain has none and
+    /// starts at 1.
     pub initial_deviation: Option<f64>,
     /// Whether weight decay applies to it.
     pub decays: bool,
@@ -90,8 +91,8 @@ pub fn parameter_table(config: &T5Config) -> Result<ParamTable> {
     Ok(ParamTable::new(parameters(config)?.into_iter().map(|parameter| parameter.spec))?)
 }
 
-/// The parameters of a T5 that takes part in a deeper one: what is in the place of each block of the deeper encoder and
-/// decoder.
+/// The parameters of a T5 that takes part in a deeper one: what is in the place of each block of the deeper
+/// encoder and decoder.
 pub(crate) fn table_with_blocks(config: &T5Config, blocks: [Vec<Block>; 2]) -> Result<ParamTable> {
     Ok(ParamTable::new(rows(config, blocks).into_iter().map(|parameter| parameter.spec))?)
 }
@@ -149,7 +150,8 @@ fn rows(config: &T5Config, blocks: [Vec<Block>; 2]) -> Vec<Parameter> {
     rows
 }
 
-/// The parameters of a T5 as one with a head of its own that sees the decoder's output unscaled. It computes the same.
+/// The parameters of a T5 as one with a head of its own that sees the decoder's output unscaled. It computes
+/// the same.
 pub(crate) fn with_plain_head(table: &ParamTable, config: &T5Config) -> Result<ParamTable> {
     let mut specs: Vec<ParamSpec> =
         table.iter().map(|spec| ParamSpec { averaging: Averaging::None, ..spec.clone() }).collect();

@@ -11,7 +11,8 @@ use super::error::{Result, TextError};
 use super::stream::{DataPosition, Order, StreamOptions};
 use super::tokenizer::Tokenizer;
 
-/// Documents are tokenised in groups of about this much text: enough for every core, little enough to stop soon.
+/// Documents are tokenised in groups of about this much text: enough for every core, little enough to stop
+/// soon.
 const GROUP_BYTES: usize = 1 << 19;
 
 /// Consecutive chunks of one epoch.

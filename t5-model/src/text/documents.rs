@@ -11,9 +11,9 @@ use super::lines::{Lines, MAX_DOCUMENT_BYTES};
 
 /// An ordered list of files with documents.
 ///
-/// `.json` and `.jsonl` hold one JSON object a line, whose string field `text` is the document (C4's layout); other
-/// fields are ignored, and so are blank lines. In `.txt`, blank lines separate documents. Each may be compressed:
-/// `.gz` (also of several members) or `.zst`.
+/// `.json` and `.jsonl` hold one JSON object a line, whose string field `text` is the document (C4's layout);
+/// other fields are ignored, and so are blank lines. In `.txt`, blank lines separate documents. Each may be
+/// compressed: `.gz` (also of several members) or `.zst`.
 #[derive(Clone, Debug)]
 pub struct Corpus {
     sources: Vec<Source>,
@@ -26,11 +26,11 @@ enum Source {
 }
 
 impl Corpus {
-    /// Resolves files, folders (all readable files below, sorted by path) and glob patterns, in the order given.
-    /// A file that several inputs name is read once.
+    /// Resolves files, folders (all readable files below, sorted by path) and glob patterns, in the order
+    /// given. A file that several inputs name is read once.
     ///
     /// # Errors
-    /// An input that matches nothing, a folder without readable files, or a file of another kind.
+    /// An input matches nothing, a folder holds no readable file, or a file is of another kind.
     pub fn open<S: AsRef<str>>(inputs: &[S]) -> Result<Self> {
         let mut paths: Vec<PathBuf> = Vec::new();
         let mut seen = HashSet::new();
@@ -62,10 +62,10 @@ impl Corpus {
         self.sources.iter().map(Source::name).collect()
     }
 
-    /// The documents of file `file` from document `first` on; none when there is no such file.
+    /// The documents of file `file` from document `first` on; none if there is no such file.
     ///
     /// # Errors
-    /// A file that cannot be opened or read, or that has fewer than `first` documents.
+    /// The file cannot be opened or read, or has fewer than `first` documents.
     pub fn documents(&self, file: usize, first: u64) -> Result<Option<Documents>> {
         let Some(source) = self.sources.get(file) else { return Ok(None) };
         let reader = match source {

@@ -2,7 +2,7 @@
 
 use fusion_core::random::philox4x32;
 
-/// What a permutation is for; different uses of a seed have nothing in common.
+/// What a permutation is for. Different uses of a seed are independent.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Draw {
     NoiseSpans = 0,

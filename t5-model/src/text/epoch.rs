@@ -9,8 +9,8 @@ use super::error::{Result, TextError};
 
 /// Sets every k-th document aside, for a corpus without a validation file of its own.
 ///
-/// A document belongs to the held-out part when the sum of its own index and its file's index (in the corpus's order)
-/// is a multiple of `every`: a pure function of its place, also when each file holds a single document.
+/// A document belongs to the held-out part when the sum of its own index and its file's index (in the
+/// corpus's order) is a multiple of `every`: a pure function of its place, which works even if each file holds a single document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HoldOut {
@@ -49,7 +49,7 @@ pub(super) struct Place {
     pub used: u64,
 }
 
-/// The documents of one epoch, from a place on.
+/// The documents of one epoch, starting at any of them.
 pub(super) struct EpochDocuments<'a> {
     corpus: &'a Corpus,
     order: Vec<usize>,

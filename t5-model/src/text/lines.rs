@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Result, TextError};
 
-/// A line or a document beyond this is taken for a mistake (a binary file, a bomb of zeros).
+/// The longest line or document; anything longer is taken for a mistake (a binary file, a decompression bomb).
 pub(super) const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
 
 pub(super) struct Lines {
@@ -35,7 +35,7 @@ impl Lines {
         Ok(Self { reader, path: path.to_owned(), number: 0, buffer: Vec::new() })
     }
 
-    /// The next line without its end; none at the end of the file.
+    /// The next line without its line end; `None` at the end of the file.
     pub fn next_line(&mut self) -> Result<Option<&str>> {
         self.buffer.clear();
         let line = self.number + 1;

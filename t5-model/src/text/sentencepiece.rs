@@ -1,5 +1,5 @@
-//! SentencePiece models (`spiece.model`) as tokenizers of the `tokenizers` crate, in the way of transformers' T5
-//! converter: the same normaliser, the same handling of spaces, and T5's sentinels behind the pieces.
+//! SentencePiece models (`spiece.model`) as tokenizers of the `tokenizers` crate, in the way of transformers'
+//! T5 converter: the same normaliser, the same handling of spaces, and T5's sentinels behind the pieces.
 
 use prost::Message;
 use tokenizers::models::unigram::Unigram;
@@ -98,8 +98,9 @@ fn precompiled(charsmap: &[u8]) -> Result<NormalizerWrapper, String> {
     Ok(precompiled.map_err(|error| format!("the SentencePiece model's normaliser: {error}"))?.into())
 }
 
-/// A tokenizer as T5's: `pieces` with their log probabilities, `sentinels` behind them in descending order, EOS after
-/// each text. `normalizers` come before the handling of spaces; `special` tokens are found in the text as they are.
+/// A tokenizer as T5's: `pieces` with their log probabilities, `sentinels` behind them in descending order,
+/// EOS after each text. `normalizers` come before the handling of spaces; `special` tokens are found in the
+/// text as they are.
 pub(super) fn assemble(
     mut pieces: Vec<(String, f64)>,
     unk: usize,

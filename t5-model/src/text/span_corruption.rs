@@ -9,10 +9,10 @@ use super::tokenizer::Tokenizer;
 const NOISE_DENSITY: f64 = 0.15;
 /// Mean length of T5's replaced spans, in tokens.
 const MEAN_SPAN_LENGTH: f64 = 3.0;
-/// Longer chunks, in tokens, are taken for a mistake.
+/// The longest chunk, in tokens; anything longer is taken for a mistake.
 const MAX_CHUNK: usize = 1 << 20;
 
-/// How many tokens everything takes; the same for every chunk.
+/// Numbers of tokens, the same for every chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpanLengths {
     /// Raw tokens in a chunk.
@@ -33,8 +33,9 @@ impl SpanLengths {
         Self::for_inputs(input_length, NOISE_DENSITY, MEAN_SPAN_LENGTH, sentinels)
     }
 
-    /// Of a chunk of `tokens` ≥ 2 tokens. Halves round to even, as in Python and numpy. (seqio's mask rounds in f32,
-    /// its helper for the lengths in f64; they disagree on a few lengths, such as 190. This is f64 for both.)
+    /// Of a chunk of `tokens` ≥ 2 tokens. Halves round to even, as in Python and numpy. (seqio's mask rounds
+    /// in f32, its helper for the lengths in f64; they disagree on a few lengths, such as 190. This is f64
+    /// for both.)
     fn of_chunk(tokens: usize, noise_density: f64, mean_span_length: f64) -> Self {
         let noise = (tokens as f64 * noise_density).round_ties_even() as usize;
         let noise = noise.clamp(1, tokens.saturating_sub(1).max(1));
@@ -94,8 +95,8 @@ pub struct ChunkKey {
 
 /// Turns chunks of [`SpanLengths::tokens`] tokens into inputs and targets.
 ///
-/// Each noise span is replaced by a sentinel; the target lists each sentinel with the tokens it stands for. Sentinels
-/// descend from `<extra_id_0>`, none closes the target, EOS ends both.
+/// Each noise span is replaced by a sentinel; the target lists each sentinel with the tokens it stands for.
+/// Sentinels descend from `<extra_id_0>`, none closes the target, EOS ends both.
 #[derive(Clone, Debug)]
 pub struct SpanCorruption {
     lengths: SpanLengths,
@@ -105,14 +106,14 @@ pub struct SpanCorruption {
 }
 
 impl SpanCorruption {
-    /// T5's own: 15 % noise in spans of 3 tokens on average. An input length of 512 takes chunks of 568 tokens and
-    /// gives targets of 114.
+    /// T5's own: 15 % noise in spans of 3 tokens on average. An input length of 512 takes chunks of 568
+    /// tokens and gives targets of 114.
     pub fn t5(input_length: usize, tokenizer: &Tokenizer) -> Result<Self> {
         Self::new(input_length, NOISE_DENSITY, MEAN_SPAN_LENGTH, tokenizer)
     }
 
     /// # Errors
-    /// Parameters out of range, or spans that do not fit into the input or outnumber the sentinels.
+    /// Parameters are out of range, or the spans do not fit into the input or outnumber the sentinels.
     pub fn new(
         input_length: usize,
         noise_density: f64,
@@ -140,7 +141,7 @@ impl SpanCorruption {
     /// Appends the chunk's input to `inputs` and its target to `targets`, EOS included.
     ///
     /// # Errors
-    /// A chunk of another length than [`SpanLengths::tokens`].
+    /// The chunk does not have [`SpanLengths::tokens`] tokens.
     pub fn corrupt(
         &self,
         chunk: &[i32],
@@ -169,10 +170,9 @@ impl SpanCorruption {
     }
 }
 
-/// Which of `length` tokens are noise: `spans` noise spans with `noise` tokens in all, alternating with as many kept
-/// spans. A kept span comes first, a noise span last; otherwise all such masks are equally likely
-/// (`random_spans_noise_mask`). Wants 1 ≤ `spans` ≤ `noise` and `spans` ≤ `length - noise`; fewer spans come out where
-/// that does not hold.
+/// Which of `length` tokens are noise: `spans` noise spans with `noise` tokens in all, alternating with as
+/// many kept spans. A kept span comes first, a noise span last; otherwise all such masks are equally likely
+/// (`random_spans_noise_mask`). Requires 1 ≤ `spans` ≤ `noise` and `spans` ≤ `length - noise`; otherwise the mask has fewer spans.
 pub fn random_spans_noise_mask(length: usize, noise: usize, spans: usize, key: ChunkKey) -> Vec<bool> {
     let kept = length.saturating_sub(noise);
     let noise_lengths = random_segmentation(noise.min(length), spans, key, Draw::NoiseSpans);

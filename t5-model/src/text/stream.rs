@@ -1,4 +1,4 @@
-//! Batches of span corruption examples, from any position on.
+//! Batches of span-corruption examples, starting at any position.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::span_corruption::{ChunkKey, SpanCorruption};
 use super::tokenizer::Tokenizer;
 use crate::Batch;
 
-/// Chunks that are shuffled with one another, unless told otherwise.
+/// Chunks that are shuffled together by default.
 const SHUFFLE_BUFFER: usize = 4096;
 /// Chunks that an evaluation holds in memory at a time.
 const EVALUATION_BLOCK: usize = 256;
@@ -33,7 +33,7 @@ pub struct StreamOptions {
     pub seed: u64,
     /// How often and in which order the text is read.
     pub order: Order,
-    /// The part of the documents to read; all when none.
+    /// The part of the documents to read; all of them if `None`.
     pub hold_out: Option<HoldOut>,
     /// Reads only the first so many documents, in the corpus's order.
     pub max_documents: Option<u64>,
@@ -84,8 +84,7 @@ impl Order {
     }
 }
 
-/// Where a stream is: the start of the current block of chunks, and how many of its examples were given out. Means
-/// the same only with the same corpus, tokenizer, lengths and options.
+/// The position of a stream: the start of the current block of chunks, and how many of its examples were handed out. It is valid only for the same corpus, tokenizer, lengths and options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataPosition {
@@ -93,7 +92,7 @@ pub struct DataPosition {
     pub epoch: u64,
     /// Number of the block in its epoch.
     pub block: u64,
-    /// Examples of the block that were given out.
+    /// Examples of the block that were handed out.
     pub index: usize,
     /// Index into the epoch's order of files, of the block's first token.
     pub file: usize,
@@ -131,14 +130,14 @@ pub struct StreamedBatch {
     pub position: DataPosition,
 }
 
-/// Iterator over batches. Text is tokenised on a background thread, one block ahead; dropping the stream ends it. The
-/// first error ends the stream.
+/// Iterator over batches. Text is tokenised on a background thread, one block ahead; dropping the stream ends
+/// it. The first error ends the stream.
 pub struct SpanCorruptionStream {
     spans: SpanCorruption,
     options: StreamOptions,
     position: DataPosition,
     current: Option<ShuffledBlock>,
-    /// None when the stream has ended.
+    /// `None` once the stream has ended.
     worker: Option<Worker>,
 }
 
@@ -155,8 +154,8 @@ struct Worker {
 }
 
 impl SpanCorruptionStream {
-    /// Opens a stream at `position`: [`DataPosition::default`] is the beginning, a batch's position gives exactly the
-    /// batches that followed it.
+    /// Opens a stream at `position`: [`DataPosition::default`] is the beginning, a batch's position gives
+    /// exactly the batches that followed it.
     ///
     /// # Errors
     /// Options of zero. What is wrong with the text or the position is reported by the first batch.

@@ -35,9 +35,9 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Loads `tokenizer.json`, a SentencePiece unigram model (`spiece.model`), or a folder that holds one of them. A
-    /// SentencePiece model gets T5's 100 sentinels, `<extra_id_0>` with the highest id, and gives the same ids as
-    /// transformers' conversion to `tokenizer.json`.
+    /// Loads `tokenizer.json`, a SentencePiece unigram model (`spiece.model`), or a folder that holds one of
+    /// them. A SentencePiece model gets T5's 100 sentinels, `<extra_id_0>` with the highest id, and gives the
+    /// same ids as transformers' conversion to `tokenizer.json`.
     ///
     /// # Errors
     /// No such file, a file of another kind, or a vocabulary without T5's special tokens.
@@ -96,8 +96,8 @@ impl Tokenizer {
         Ok(encodings.iter().map(|encoding| ids(encoding.get_ids())).collect())
     }
 
-    /// The text of some ids, without special tokens and without ids that are not in the vocabulary (a model has some
-    /// more rows than the vocabulary has tokens; labels are padded with -100).
+    /// The text of some ids, without special tokens and without ids that are not in the vocabulary (a model
+    /// has some more rows than the vocabulary has tokens; labels are padded with -100).
     pub fn decode(&self, ids: &[i32]) -> Result<String> {
         let ids: Vec<u32> = ids.iter().filter_map(|&id| u32::try_from(id).ok()).collect();
         self.inner.decode(&ids, true).map_err(encoding)
@@ -138,19 +138,20 @@ impl Tokenizer {
         self.vocab_size
     }
 
-    /// Rows of a model's embedding: [`Self::vocab_size`] rounded up to a multiple of 128, which is 32,128 for T5.
+    /// Rows of a model's embedding: [`Self::vocab_size`] rounded up to a multiple of 128, which is 32,128 for
+    /// T5.
     pub fn model_vocab_size(&self) -> usize {
         self.vocab_size.next_multiple_of(128)
     }
 
-    /// SHA-256 of the tokens in the order of their ids, in hexadecimal. Models can be fused or continued only when
-    /// their vocabularies agree in it.
+    /// SHA-256 of the tokens in the order of their ids, in hexadecimal. Models can be fused or continued only
+    /// when their vocabularies agree in it.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// Writes `tokenizer.json`, and beside it what transformers' `AutoTokenizer` asks for, into `folder`, which is
-    /// created if need be.
+    /// Writes `tokenizer.json`, and beside it what transformers' `AutoTokenizer` asks for, into `folder`,
+    /// which is created if need be.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         std::fs::create_dir_all(folder)

@@ -12,21 +12,22 @@ use super::error::{Result, TextError};
 use super::sentencepiece::assemble;
 use super::tokenizer::{EOS, PAD, Tokenizer, UNK};
 
-/// Longer words are no words. (The trainer's time is quadratic in it, and its likelihood overflows at some length.)
+/// Longer words are no words. (The trainer's time is quadratic in it, and its likelihood overflows at some
+/// length.)
 const MAX_WORD_CHARS: usize = 128;
 /// The trainer counts in u32.
 const MAX_WORDS: u64 = 1 << 30;
 const MAX_PIECES: usize = 1 << 20;
 /// The step between the scores that the trainer gives to characters that it had dropped.
 const SCORE_STEP: f64 = 0.0001;
-/// Scores are kept to six decimals: every JSON parser reads those back to the last bit, and segmentations that score
-/// alike are then told apart alike, here and elsewhere.
+/// Scores are kept to six decimals: every JSON parser reads those back to the last bit, and segmentations
+/// that score alike are then told apart alike, here and elsewhere.
 const SCORE_SCALE: f64 = 1e6;
 
 impl Tokenizer {
-    /// Trains a unigram vocabulary of at most `vocab_size` tokens (fewer when the text has no more pieces to give):
-    /// `<pad>` 0, `</s>` 1, `<unk>` 2, the pieces, and `sentinels` sentinels with `<extra_id_0>` last. Text is
-    /// normalised by NFKC and SentencePiece's rules for spaces and control characters, as T5's is.
+    /// Trains a unigram vocabulary of at most `vocab_size` tokens (fewer when the text has no more pieces to
+    /// give): `<pad>` 0, `</s>` 1, `<unk>` 2, the pieces, and `sentinels` sentinels with `<extra_id_0>` last.
+    /// Text is normalised by NFKC and SentencePiece's rules for spaces and control characters, as T5's is.
     ///
     /// The result depends on nothing but the words and how often each occurs.
     ///
@@ -119,8 +120,8 @@ fn train(words: BTreeMap<String, u32>, size: usize) -> Result<Vec<(String, f64)>
     Ok(model.iter().cloned().collect())
 }
 
-/// The trainer gives characters that it had dropped scores from the lowest up, in an order that varies from run to
-/// run. Here they get the same scores in the order of their codes.
+/// The trainer gives characters that it had dropped scores from the lowest up, in an order that varies from
+/// run to run. Here they get the same scores in the order of their codes.
 fn settle_dropped_characters(pieces: &mut [(String, f64)]) {
     let lowest = pieces.iter().map(|(_, score)| *score).fold(f64::INFINITY, f64::min);
     let mut characters: Vec<_> =

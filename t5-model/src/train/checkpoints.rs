@@ -13,10 +13,15 @@ use super::error::{Result, TrainError};
 pub enum Checkpoints {
     /// Nowhere.
     None,
-    /// In this directory, which holds the newest.
+    /// In this directory, which only ever holds the newest.
     Newest(PathBuf),
-    /// In a directory `step-00000500` for each step, in `folder`, of which the newest `keep` stay.
-    Steps { folder: PathBuf, keep: usize },
+    /// In a directory per step, such as `step-00000500`.
+    Steps {
+        /// The folder of these directories.
+        folder: PathBuf,
+        /// How many stay, the newest ones.
+        keep: usize,
+    },
 }
 
 impl Checkpoints {
@@ -32,7 +37,7 @@ impl Checkpoints {
         Ok(Checkpoints::Steps { folder, keep })
     }
 
-    /// The directory for the checkpoint of a step, if there shall be one.
+    /// The directory for the checkpoint of a step, if checkpoints are kept.
     pub(super) fn path(&self, step: u64) -> Option<PathBuf> {
         match self {
             Checkpoints::None => None,

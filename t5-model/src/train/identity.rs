@@ -1,13 +1,11 @@
 //! What decides a result, so that nothing is continued or reused that was made from something else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-
-use super::error::{Result, TrainError};
 
 /// Everything that decides a result, by name. Whole values rather than a hash, so that a difference can be named.
 /// Stored as the JSON object it is; objects inside it are compared value by value.
@@ -20,8 +18,23 @@ pub struct Identity(Map<String, Value>);
 pub struct Difference {
     /// Dotted, where the value is inside an object: `schedule.peak`.
     pub key: String,
-    pub was: Option<Value>,
-    pub now: Option<Value>,
+    /// The value before as JSON, or `absent`.
+    pub was: String,
+    /// The value now.
+    pub now: String,
+}
+
+/// Something that was made with another identity.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error(
+    "{} was trained with another `{}` ({}, now {}), so it cannot be continued; restore the setting or choose another directory",
+    path.display(), difference.key, difference.was, difference.now
+)]
+pub struct Changed {
+    /// The checkpoint, or the result.
+    pub path: PathBuf,
+    /// The first of them.
+    pub difference: Difference,
 }
 
 impl Identity {
@@ -34,14 +47,17 @@ impl Identity {
         identity
     }
 
+    /// Inserts a value, in place of an earlier one of the same name.
     pub fn insert(&mut self, key: &str, value: impl Into<Value>) {
         self.0.insert(key.into(), value.into());
     }
 
+    /// Inserts several values.
     pub fn extend(&mut self, values: &BTreeMap<String, Value>) {
         self.0.extend(values.iter().map(|(key, value)| (key.clone(), value.clone())));
     }
 
+    /// Removes a value that decides nothing.
     pub fn remove(&mut self, key: &str) {
         self.0.remove(key);
     }
@@ -60,21 +76,23 @@ impl Identity {
     /// Where this differs from an earlier identity, in the order of the keys.
     pub fn differences(&self, earlier: &Identity) -> Vec<Difference> {
         let (was, now) = (earlier.values(), self.values());
-        let keys: std::collections::BTreeSet<_> = was.keys().chain(now.keys()).collect();
-        let changed = keys.into_iter().filter(|&key| was.get(key) != now.get(key));
-        let value = |values: &BTreeMap<String, &Value>, key| values.get(key).map(|&value| value.clone());
+        let keys: BTreeSet<_> = was.keys().chain(now.keys()).collect();
+        let changed = keys.into_iter().filter(|&key| given(&was, key) != given(&now, key));
+        let value = |values: &BTreeMap<String, &Value>, key| {
+            values.get(key).map_or("absent".into(), |value| value.to_string())
+        };
         changed
             .map(|key| Difference { key: key.clone(), was: value(&was, key), now: value(&now, key) })
             .collect()
     }
 
+    /// Whether `path`, made with an earlier identity, may be continued.
+    ///
     /// # Errors
-    /// The first difference from the identity stored at `path`.
-    pub fn check(&self, earlier: &Identity, path: &Path) -> Result<(), TrainError> {
-        match self.differences(earlier).into_iter().next() {
-            Some(difference) => Err(TrainError::Changed { path: path.into(), difference }),
-            None => Ok(()),
-        }
+    /// The first difference.
+    pub fn check(&self, earlier: &Identity, path: &Path) -> Result<(), Changed> {
+        let first = self.differences(earlier).into_iter().next();
+        first.map_or(Ok(()), |difference| Err(Changed { path: path.into(), difference }))
     }
 
     /// The values by dotted key.
@@ -83,6 +101,11 @@ impl Identity {
         collect("", &self.0, &mut values);
         values
     }
+}
+
+/// A value, unless it is null: a setting without a value is the same as one that did not exist yet.
+fn given<'a>(values: &BTreeMap<String, &'a Value>, key: &str) -> Option<&'a Value> {
+    values.get(key).copied().filter(|value| !value.is_null())
 }
 
 fn collect<'a>(prefix: &str, object: &'a Map<String, Value>, values: &mut BTreeMap<String, &'a Value>) {
@@ -95,17 +118,15 @@ fn collect<'a>(prefix: &str, object: &'a Map<String, Value>, values: &mut BTreeM
     }
 }
 
-impl Difference {
-    /// The value before and the value now, as JSON.
-    pub fn described(&self) -> [String; 2] {
-        [&self.was, &self.now].map(|value| value.as_ref().map_or("absent".into(), Value::to_string))
+impl From<Identity> for Value {
+    fn from(identity: Identity) -> Self {
+        Value::Object(identity.0)
     }
 }
 
 /// `` `steps` was 10, is 20 ``
 impl fmt::Display for Difference {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [was, now] = self.described();
-        write!(formatter, "`{}` was {was}, is {now}", self.key)
+        write!(formatter, "`{}` was {}, is {}", self.key, self.was, self.now)
     }
 }

@@ -1,15 +1,19 @@
-//! Pretraining: from a session, text and settings to a checkpoint that can be resumed at any step.
+//! Training: from a session, data and settings to a model, by a loop that can be interrupted and resumed at any step.
 //!
-//! A run owns a directory:
-//! - `checkpoints/step-00000500/`: a Hugging Face checkpoint with `lineage.json`, and beside it the optimiser's state
+//! The loop is written once. [`Training`] does what is due at a step: updates, evaluations, checkpoints, logs, and the
+//! stop. A [`Regime`] supplies what distinguishes one kind of training from another: batches, learning rate, evaluation,
+//! and what a checkpoint must restore ([`Standing`]). Pretraining ([`train`]) is one regime; `glue-eval` has another.
+//!
+//! A pretraining owns a directory:
+//! - `checkpoints/step-00000500/`: a Hugging Face checkpoint with `lineage.json`, and with it the optimiser's state
 //!   (`optimizer.safetensors`, `optimizer.json`) and where the run stood (`training_state.json`). Only the newest are kept.
 //! - `model/`: the same at the end, without the optimiser's state unless the settings ask for it.
-//! - `metrics.jsonl`: one [`Metrics`] a line. `tensorboard/`: the same as curves.
+//! - `metrics.jsonl`: one [`Metrics`] per line. `tensorboard/`: the same as curves.
 //! - `lock`: held while a process works here.
 //!
-//! A run that was interrupted goes on from its newest checkpoint and ends with the same weights, to the last bit where
-//! the session computes deterministically, and with the same metrics but for times: batches and dropout depend on
-//! nothing but seeds and the step.
+//! An interrupted run continues from its newest checkpoint. It ends with the same weights, to the last bit if the
+//! session computes deterministically, and with the same metrics except for times: batches and dropout depend only on
+//! seeds and the step. What must be the same for that is an [`Identity`], stored in every checkpoint.
 
 mod checkpoints;
 mod error;
@@ -22,11 +26,11 @@ mod training;
 
 pub use checkpoints::Checkpoints;
 pub use error::{Intact, TrainError};
-pub use identity::{Difference, Identity};
+pub use identity::{Changed, Difference, Identity};
 pub use pretrain::{
-    EvaluationPoint, Metrics, OpenEvaluationText, OpenTrainingText, Outcome, Run, Settings, evaluate,
-    read_metrics, train,
+    EvaluationPoint, Metrics, OpenEvaluationText, OpenTrainingText, Outcome, PretrainingEvent, Run, Settings,
+    evaluate, read_metrics, train,
 };
-pub use regime::{Event, Progress, Regime, State};
+pub use regime::{Event, Progress, Regime, Standing};
 pub use tensorboard::TensorBoard;
 pub use training::{Job, Observer, OpenSession, Training};

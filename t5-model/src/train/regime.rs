@@ -3,46 +3,52 @@
 use std::path::Path;
 
 use fusion_core::lineage::{Lineage, Training as Record};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::error::{Intact, TrainError};
+use crate::text::DataPosition;
 use crate::{Batch, Session, TrainStep};
 
 /// One kind of training: which batches it trains on, at which learning rate, and how it measures the model.
 pub trait Regime {
-    type State: State;
+    /// What such a training measures and must remember.
+    type Measured: Clone + Default + PartialEq + Serialize + DeserializeOwned;
     /// What an evaluation finds.
     type Evaluation;
+    /// What can go wrong, including what can go wrong in the loop.
     type Error: From<TrainError>;
 
     /// The micro-batches of an update, counted from 1.
     ///
     /// # Errors
     /// Data that cannot be read or does not suffice.
-    fn batches(&mut self, state: &mut Self::State, step: u64) -> Result<Vec<Batch>, Self::Error>;
+    fn batches(&mut self, at: &mut Standing<Self::Measured>, step: u64) -> Result<Vec<Batch>, Self::Error>;
 
     /// The learning rate of an update, counted from 1.
     fn learning_rate(&self, step: u64) -> f64;
 
     /// Takes in what an update saw. `tokens` counts inputs and targets; `seconds` is how long it took.
-    fn updated(&mut self, state: &mut Self::State, result: &TrainStep, tokens: u64, seconds: f64);
+    fn updated(&mut self, at: &mut Standing<Self::Measured>, result: &TrainStep, tokens: u64, seconds: f64);
 
-    /// Logs the updates since the last call, of which `state` has seen all.
+    /// Logs the updates since the last call, all of which it has taken in.
     ///
     /// # Errors
     /// A log that cannot be written.
-    fn log(&mut self, state: &mut Self::State) -> Result<(), Self::Error>;
+    fn log(&mut self, at: &mut Standing<Self::Measured>) -> Result<(), Self::Error>;
 
-    /// Evaluates the model, records the results in `state` and returns them; `None` if it was stopped. `progress` is
+    /// Whether the model of this step has been evaluated.
+    fn is_evaluated(&self, at: &Standing<Self::Measured>) -> bool;
+
+    /// Evaluates the model, records the results and returns them; `None` if it was stopped. `progress` is
     /// told how much is done, and of how much.
     ///
     /// # Errors
     /// Whatever keeps the model from being evaluated.
     fn evaluate(
         &mut self,
-        state: &mut Self::State,
+        at: &mut Standing<Self::Measured>,
         session: &mut dyn Session,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Option<Vec<Self::Evaluation>>, Self::Error>;
@@ -54,8 +60,8 @@ pub trait Regime {
     }
 
     /// Whether the training ends after this evaluation, before its last step.
-    fn ends_early(&self, state: &Self::State) -> bool {
-        let _ = state;
+    fn ends_early(&self, at: &Standing<Self::Measured>) -> bool {
+        let _ = at;
         false
     }
 
@@ -68,6 +74,11 @@ pub trait Regime {
         Ok(true)
     }
 
+    /// Lines of metrics that the checkpoint counts and the log has lost.
+    fn missing_metrics(&self) -> u64 {
+        0
+    }
+
     /// Waits until everything logged so far is on disk; a checkpoint that relies on it follows.
     ///
     /// # Errors
@@ -78,20 +89,24 @@ pub trait Regime {
 }
 
 /// Where a training stands after an update: what a checkpoint holds besides the model and the optimiser's moments.
-pub trait State: Clone + Default + PartialEq + Serialize + DeserializeOwned {
-    fn progress(&self) -> Progress;
-
-    fn set_progress(&mut self, progress: Progress);
-
-    /// Whether the model of this step has been evaluated.
-    fn is_evaluated(&self) -> bool;
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Standing<M> {
+    /// How far it has come.
+    #[serde(flatten)]
+    pub progress: Progress,
+    /// What it has measured on the way.
+    #[serde(flatten)]
+    pub measured: M,
 }
 
 /// How far a training has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Updates of the weights.
     pub step: u64,
+    /// Where the data continues, if it is a stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<DataPosition>,
     /// Input and target tokens trained on.
     pub tokens: u64,
     /// Floating-point operations spent.
@@ -99,10 +114,10 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// The model's lineage after this training, given the lineage it started with. `other` is recorded beside the
-    /// training's length.
+    /// The model's lineage after this training, given the lineage it started with. `other` is recorded with
+    /// the training's length.
     pub(super) fn lineage(self, start: &Lineage, other: &Map<String, Value>) -> Lineage {
-        let Progress { step: steps, tokens, flops } = self;
+        let Progress { step: steps, tokens, flops, .. } = self;
         let mut lineage = start.clone();
         if steps > 0 {
             lineage.training.push(Record { steps, tokens, flops, other: other.clone() });
@@ -117,28 +132,55 @@ impl Progress {
 pub enum Event<'a, E> {
     /// Training continues from a checkpoint.
     Resumed {
+        /// Its directory.
         checkpoint: &'a Path,
+        /// Updates behind it.
         step: u64,
         /// Lines of metrics that were written before the checkpoint and are gone.
         missing_metrics: u64,
     },
     /// One update is done.
     Step {
+        /// Counted from 1.
         step: u64,
         /// Mean cross-entropy of the target tokens in nats, without z-loss.
         loss: f64,
         /// Share of the target tokens predicted right.
         accuracy: f64,
+        /// Of all gradients together, before clipping.
         gradient_norm: f64,
+        /// Of this update.
         learning_rate: f64,
         /// Input and target tokens of this update.
         tokens: u64,
+        /// How long it took; a mean, if the device is asynchronous.
         seconds: f64,
     },
     /// An evaluation is under way.
-    Evaluating { step: u64, done: usize, of: usize },
-    /// An evaluation is complete; `seconds` is how long it took, with all others of this step.
-    Evaluated { step: u64, evaluation: &'a E, seconds: f64 },
+    Evaluating {
+        /// Updates so far.
+        step: u64,
+        /// Examples evaluated so far.
+        done: usize,
+        /// All examples to evaluate.
+        of: usize,
+    },
+    /// An evaluation is complete.
+    Evaluated {
+        /// Updates so far.
+        step: u64,
+        /// What it found.
+        evaluation: &'a E,
+        /// How long all evaluations of this step took together.
+        seconds: f64,
+    },
     /// A checkpoint is on disk.
-    CheckpointWritten { path: &'a Path, step: u64, seconds: f64 },
+    CheckpointWritten {
+        /// Its directory.
+        path: &'a Path,
+        /// Updates behind it.
+        step: u64,
+        /// How long it took.
+        seconds: f64,
+    },
 }

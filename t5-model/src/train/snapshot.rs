@@ -1,12 +1,11 @@
-//! A checkpoint of a training: a model, and what it takes to go on with it.
+//! A checkpoint of a training: a model, and what it takes to continue training it.
 
-use std::fs;
 use std::path::Path;
 
-use fusion_core::atomic::{write_directory_atomically, write_file_atomically};
+use fusion_core::atomic::write_directory_atomically;
 use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, Writer};
 use fusion_core::lineage::Lineage;
-use fusion_core::{Error, HostTensors, TensorSource};
+use fusion_core::{Error, HostTensors, TensorSource, json};
 use rayon::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -33,7 +32,7 @@ struct File<S> {
     optimizer_blake3: Option<String>,
 }
 
-/// What is saved beside the session's own weights and moments.
+/// What is saved with the session's own weights and moments.
 pub(super) struct Snapshot<'a, S> {
     /// Where the training stands; becomes part of `training_state.json`, as does `identity`.
     pub state: &'a S,
@@ -41,7 +40,7 @@ pub(super) struct Snapshot<'a, S> {
     /// Of the model as it is now, without the hash of its weights.
     pub lineage: Lineage,
     pub tokenizer: &'a Tokenizer,
-    /// What the session's moments are of, with the updates behind them; `None` to leave them out.
+    /// The optimiser whose moments the session has, and the updates behind them; `None` to leave them out.
     pub optimizer: Option<(Optimizer, u64)>,
 }
 
@@ -49,16 +48,16 @@ impl<S: Serialize> Snapshot<'_, S> {
     /// Writes the checkpoint, or nothing.
     ///
     /// # Errors
-    /// [`TrainError::NonFiniteWeights`], or what is wrong with session or files.
+    /// [`TrainError::NonFiniteWeights`], or whatever the session or the files fail with.
     pub fn write(self, session: &dyn Session, directory: &Path) -> Result<()> {
         let Snapshot { state, identity, mut lineage, tokenizer, optimizer } = self;
         let weights = session.export()?;
         check_finite(&weights)?;
         write_directory_atomically(directory, |directory| {
-            write_json(directory, "config.json", &session.config().to_json())?;
+            json::write(&directory.join("config.json"), &session.config().to_json())?;
             Writer::default().weights(directory, LazyTensor::all(&weights)?)?;
             tokenizer.save(directory)?;
-            // Of what arrived in the file, not of what was sent there.
+            // The hash of what arrived in the file, not of what was sent there.
             let weights_blake3 = Checkpoint::open(directory)?.blake3()?;
             let optimizer_blake3 = match optimizer {
                 Some((optimizer, step)) => {
@@ -70,7 +69,7 @@ impl<S: Serialize> Snapshot<'_, S> {
             lineage.write(directory)?;
             let identity = identity.clone();
             let file = File { version: VERSION, state, identity, weights_blake3, optimizer_blake3 };
-            write_json(directory, STATE, &file)
+            Ok(json::write(&directory.join(STATE), &file)?)
         })
     }
 }
@@ -90,20 +89,17 @@ impl<S: DeserializeOwned> Saved<S> {
     /// [`TrainError::Version`], or what is wrong with the file.
     pub fn read(directory: &Path) -> Result<Self> {
         let path = directory.join(STATE);
-        let invalid =
-            |error: serde_json::Error| Error::Json { path: path.clone(), message: error.to_string() };
-        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-        let value: Value = serde_json::from_slice(&bytes).map_err(invalid)?;
+        let value: Value = json::read(&path)?;
         let version = value.get("version").and_then(Value::as_u64);
         if let Some(version) = version.filter(|version| *version > VERSION.into()) {
             return Err(TrainError::Version { path, version, supported: VERSION });
         }
         let File { state, identity, weights_blake3, optimizer_blake3, .. } =
-            serde_json::from_value(value).map_err(invalid)?;
+            serde_json::from_value(value).map_err(Error::json(path))?;
         Ok(Saved { state, identity, weights_blake3, optimizer_blake3 })
     }
 
-    /// Reads all weights and the optimiser's moments, and compares them with their hashes. Gives the moments.
+    /// Reads all weights and the optimiser's moments, compares them with their hashes, and returns the moments.
     ///
     /// # Errors
     /// A hash that differs, or a file that cannot be read.
@@ -138,14 +134,7 @@ fn write_optimizer(
     Ok(write_optimizer_state(directory, optimizer, step, weights_blake3, tensors, &writer)?)
 }
 
-fn write_json(directory: &Path, name: &str, value: &impl Serialize) -> Result<()> {
-    let path = directory.join(name);
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|error| Error::Json { path: path.clone(), message: error.to_string() })?;
-    Ok(write_file_atomically(&path, format!("{text}\n").as_bytes())?)
-}
-
-/// The weights of the last update are only looked at by the next one.
+/// A session checks weights only in the next update, and this may have been the last.
 fn check_finite(weights: &HostTensors) -> Result<()> {
     for (parameter, tensor) in weights {
         if !tensor.data.par_iter().all(|value| value.is_finite()) {

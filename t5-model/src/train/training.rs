@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use fusion_core::lineage::Lineage;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::checkpoints::Checkpoints;
 use super::error::{Intact, Result, TrainError};
 use super::identity::Identity;
-use super::regime::{Event, Progress, Regime, State};
+use super::regime::{Event, Regime, Standing};
 use super::snapshot::{Saved, Snapshot};
 use crate::optimizer::OptimizerState;
 use crate::text::Tokenizer;
@@ -41,26 +42,51 @@ pub struct Job<'a> {
     pub checkpoint_every: u64,
     /// Updates between two entries of the log.
     pub log_every: u64,
+    /// How gradients become updates.
     pub optimizer: Optimizer,
-    /// The optimiser's state to start with.
+    /// The optimiser's state to start with, if not an empty one.
     pub carried: Option<&'a OptimizerState>,
     /// The norm that all gradients together are scaled down to.
     pub clip_norm: Option<f64>,
     /// Factor of `log(Z)²` in the loss.
     pub z_loss: f64,
+    /// Its rate and its seed.
     pub dropout: Dropout,
+    /// Where to keep checkpoints.
     pub checkpoints: Checkpoints,
     /// What decides the result; checkpoints of another identity are not continued.
     pub identity: Identity,
-    /// Of the model to start from.
+    /// The lineage of the model to start from.
     pub lineage: &'a Lineage,
     /// What the trained model's lineage says of this training besides its length.
     pub record: Map<String, Value>,
-    /// Saved beside the weights.
+    /// Saved with the weights.
     pub tokenizer: &'a Tokenizer,
 }
 
 impl Job<'_> {
+    /// A session, and the state of the checkpoint that it continues from.
+    fn resume<S: DeserializeOwned>(
+        &self,
+        open: &mut OpenSession<'_>,
+    ) -> Result<(Box<dyn Session>, Option<S>)> {
+        let Some(path) = self.checkpoints.newest()? else {
+            let mut session = open(None).map_err(TrainError::Open)?;
+            if let Some(carried) = self.carried {
+                session.load_optimizer_state(carried.load()?)?;
+            }
+            return Ok((session, None));
+        };
+        let damaged = |error| self.checkpoints.damaged(&path, error);
+        let saved = Saved::read(&path).map_err(damaged)?;
+        // Before the weights are read: the answer should come at once.
+        self.identity.check(&saved.identity, &path)?;
+        let moments = saved.verify(&path).map_err(damaged)?;
+        let mut session = open(Some(&path)).map_err(TrainError::Open)?;
+        session.load_optimizer_state(moments)?;
+        Ok((session, Some(saved.state)))
+    }
+
     /// Updates behind the optimiser's state after `step` of this training.
     fn optimizer_step(&self, step: u64) -> u64 {
         self.carried.map_or(0, OptimizerState::step).saturating_add(step)
@@ -68,15 +94,18 @@ impl Job<'_> {
 }
 
 /// A training under way.
-pub struct Training<'a, S> {
+pub struct Training<'a, R: Regime> {
     job: Job<'a>,
     session: Box<dyn Session>,
-    pub state: S,
+    /// Where it stands.
+    pub at: Standing<R::Measured>,
     /// What the newest checkpoint holds.
-    saved: Option<S>,
+    saved: Option<Standing<R::Measured>>,
     begun: Begun,
-    /// Lines of metrics that the checkpoint counts and the file lacks.
-    pub(super) missing_metrics: u64,
+    /// What is special about this kind of training.
+    pub regime: R,
+    observer: &'a mut Observer<'a, R::Evaluation>,
+    stop: &'a AtomicBool,
 }
 
 /// Updates that the device was given and whose results have not been read.
@@ -93,70 +122,53 @@ struct BegunUpdate {
     learning_rate: f64,
 }
 
-impl<'a, S: State> Training<'a, S> {
-    /// Opens the newest checkpoint, or the model to start from if there is none.
+impl<'a, R: Regime> Training<'a, R> {
+    /// Opens the newest checkpoint, or the model to start from if there is none; `begin` opens everything else. The
+    /// training stops early once `stop` is set.
     ///
     /// # Errors
-    /// A checkpoint that is damaged or of another identity; a model that cannot be opened.
-    pub fn open(job: Job<'a>, open_session: &mut OpenSession<'_>) -> Result<Self, TrainError> {
-        let mut open = |checkpoint| open_session(checkpoint).map_err(TrainError::Open);
-        let (session, saved) = match job.checkpoints.newest()? {
-            None => {
-                let mut session = open(None)?;
-                if let Some(carried) = job.carried {
-                    session.load_optimizer_state(carried.load()?)?;
-                }
-                (session, None)
-            }
-            Some(path) => {
-                let damaged = |error| job.checkpoints.damaged(&path, error);
-                let saved = Saved::<S>::read(&path).map_err(damaged)?;
-                // Before the weights are read: the answer should come at once.
-                job.identity.check(&saved.identity, &path)?;
-                let moments = saved.verify(&path).map_err(damaged)?;
-                let mut session = open(Some(&path))?;
-                session.load_optimizer_state(moments)?;
-                (session, Some(saved.state))
-            }
-        };
-        let state = saved.clone().unwrap_or_default();
-        Ok(Training { job, session, state, saved, begun: Begun::default(), missing_metrics: 0 })
+    /// A checkpoint that is damaged or of another identity; a model that cannot be opened; an error of `begin`.
+    pub fn open(
+        job: Job<'a>,
+        open_session: &mut OpenSession<'_>,
+        begin: impl FnOnce(&mut Standing<R::Measured>) -> Result<R, R::Error>,
+        observer: &'a mut Observer<'a, R::Evaluation>,
+        stop: &'a AtomicBool,
+    ) -> Result<Self, R::Error> {
+        let (session, saved) = job.resume(open_session)?;
+        let mut at: Standing<R::Measured> = saved.clone().unwrap_or_default();
+        let regime = begin(&mut at)?;
+        let step = at.progress.step;
+        if let (Some(_), Some(checkpoint)) = (&saved, &job.checkpoints.path(step)) {
+            observer(Event::Resumed { checkpoint, step, missing_metrics: regime.missing_metrics() });
+        }
+        Ok(Training { job, session, at, saved, begun: Begun::default(), regime, observer, stop })
     }
 
-    /// Trains to the end, or until `stop` is set; then the update under way is finished and a checkpoint written. False
+    /// Trains to the end, or until it is stopped; then the update under way is finished and a checkpoint written. False
     /// if it was stopped.
     ///
     /// # Errors
     /// Whatever goes wrong; checkpoints written before stay whole.
-    pub fn run<R: Regime<State = S>>(
-        &mut self,
-        regime: &mut R,
-        observer: &mut Observer<'_, R::Evaluation>,
-        stop: &AtomicBool,
-    ) -> Result<bool, R::Error> {
-        if let Some(state) = &self.saved {
-            let (step, missing_metrics) = (state.progress().step, self.missing_metrics);
-            let path = self.job.checkpoints.path(step);
-            path.inspect(|checkpoint| observer(Event::Resumed { checkpoint, step, missing_metrics }));
-        }
-        let &mut Job { steps, evaluate_every, evaluate_first, checkpoint_every, .. } = &mut self.job;
+    pub fn run(&mut self) -> Result<bool, R::Error> {
+        let Job { steps, evaluate_every, evaluate_first, checkpoint_every, .. } = self.job;
         loop {
-            let step = self.state.progress().step;
+            let step = self.at.progress.step;
             let last = step >= steps;
             let due = last || (step.is_multiple_of(evaluate_every) && (step > 0 || evaluate_first));
-            let evaluated = !due || self.evaluate(regime, observer)?;
-            let ended = evaluated && (last || regime.ends_early(&self.state));
-            if ended && regime.conclude(self.session.as_mut())? {
+            let evaluated = !due || self.evaluate()?;
+            let ended = evaluated && (last || self.regime.ends_early(&self.at));
+            if ended && self.regime.conclude(self.session.as_mut())? {
                 return Ok(true);
             }
-            let stopped = !evaluated || ended || stop.load(Ordering::Relaxed);
+            let stopped = !evaluated || ended || self.stop.load(Ordering::Relaxed);
             if stopped || (step > 0 && step.is_multiple_of(checkpoint_every)) {
-                self.checkpoint(regime, observer)?;
+                self.checkpoint()?;
             }
             if stopped {
                 return Ok(false);
             }
-            self.update(regime, observer)?;
+            self.update()?;
         }
     }
 
@@ -164,35 +176,27 @@ impl<'a, S: State> Training<'a, S> {
     ///
     /// # Errors
     /// Weights that are not finite; whatever keeps the files from being written.
-    pub fn save<E>(
-        &self,
-        path: &Path,
-        with_optimizer: bool,
-        observer: &mut Observer<'_, E>,
-    ) -> Result<(), TrainError> {
+    pub fn save(&mut self, path: &Path, with_optimizer: bool) -> Result<(), R::Error> {
         let start = Instant::now();
-        self.save_with(&self.state, path, with_optimizer)?;
-        let (step, seconds) = (self.state.progress().step, start.elapsed().as_secs_f64());
-        observer(Event::CheckpointWritten { path, step, seconds });
+        self.regime.sync()?;
+        self.save_with(&self.at, path, with_optimizer)?;
+        let (step, seconds) = (self.at.progress.step, start.elapsed().as_secs_f64());
+        (self.observer)(Event::CheckpointWritten { path, step, seconds });
         Ok(())
     }
 
-    /// Saves the model as it is now without the optimiser's moments, and with `state` for the training's.
+    /// Saves the model as it is now, with `state` in place of the training's.
     ///
     /// # Errors
     /// As [`Training::save`].
-    pub fn save_model(&self, state: &impl Serialize, path: &Path) -> Result<(), TrainError> {
-        self.save_with(state, path, false)
-    }
-
-    fn save_with(&self, state: &impl Serialize, path: &Path, with_optimizer: bool) -> Result<()> {
-        let (job, progress) = (&self.job, self.state.progress());
+    pub fn save_with(&self, state: &impl Serialize, path: &Path, optimizer: bool) -> Result<(), TrainError> {
+        let (job, progress) = (&self.job, self.at.progress);
         let snapshot = Snapshot {
             state,
             identity: &job.identity,
             lineage: progress.lineage(job.lineage, &job.record),
             tokenizer: job.tokenizer,
-            optimizer: with_optimizer.then(|| (job.optimizer, job.optimizer_step(progress.step))),
+            optimizer: optimizer.then(|| (job.optimizer, job.optimizer_step(progress.step))),
         };
         snapshot.write(self.session.as_ref(), path).map_err(|source| TrainError::Save {
             step: progress.step,
@@ -203,26 +207,21 @@ impl<'a, S: State> Training<'a, S> {
 
     /// The directory of the checkpoint of this step.
     pub(super) fn checkpoint_of_step(&self) -> Option<PathBuf> {
-        self.job.checkpoints.path(self.state.progress().step)
+        self.job.checkpoints.path(self.at.progress.step)
     }
 
     fn intact(&self) -> Intact {
-        Intact(self.saved.as_ref().and_then(|state| self.job.checkpoints.path(state.progress().step)))
+        Intact(self.saved.as_ref().and_then(|at| self.job.checkpoints.path(at.progress.step)))
     }
 
-    fn update<R: Regime<State = S>>(
-        &mut self,
-        regime: &mut R,
-        observer: &mut Observer<'_, R::Evaluation>,
-    ) -> Result<(), R::Error> {
+    fn update(&mut self) -> Result<(), R::Error> {
         self.begun.since.get_or_insert_with(Instant::now);
-        let mut progress = self.state.progress();
-        let step = progress.step + 1;
-        let batches = regime.batches(&mut self.state, step)?;
+        let step = self.at.progress.step + 1;
+        let batches = self.regime.batches(&mut self.at, step)?;
         let job = &self.job;
         let update = Update {
             optimizer: job.optimizer,
-            learning_rate: regime.learning_rate(step),
+            learning_rate: self.regime.learning_rate(step),
             step,
             optimizer_step: job.optimizer_step(step),
             clip_norm: job.clip_norm,
@@ -232,6 +231,7 @@ impl<'a, S: State> Training<'a, S> {
         let begun = self.session.begin_step(&batches, &update);
         begun.map_err(|source| self.failed(step, source))?;
 
+        let progress = &mut self.at.progress;
         let before = progress.tokens;
         for batch in &batches {
             let tokens = batch.input_tokens() + batch.target_tokens();
@@ -240,23 +240,19 @@ impl<'a, S: State> Training<'a, S> {
             progress.tokens += tokens;
             progress.flops += each * tokens as f64;
         }
-        self.state.set_progress(Progress { step, ..progress });
+        progress.step = step;
         let (tokens, learning_rate) = (progress.tokens - before, update.learning_rate);
         self.begun.updates.push(BegunUpdate { step, tokens, learning_rate });
         let waited = self.begun.since.is_some_and(|since| since.elapsed() >= PATIENCE);
         let log = step.is_multiple_of(self.job.log_every) || step == self.job.steps;
         if log || waited || !self.session.is_asynchronous() {
-            self.collect(regime, observer)?;
+            self.collect()?;
         }
-        if log { regime.log(&mut self.state) } else { Ok(()) }
+        if log { self.regime.log(&mut self.at) } else { Ok(()) }
     }
 
     /// Waits for the updates that were begun, and passes on what they saw.
-    fn collect<R: Regime<State = S>>(
-        &mut self,
-        regime: &mut R,
-        observer: &mut Observer<'_, R::Evaluation>,
-    ) -> Result<(), R::Error> {
+    fn collect(&mut self) -> Result<(), R::Error> {
         let Begun { updates, since } = std::mem::take(&mut self.begun);
         let Some(first) = updates.first() else { return Ok(()) };
         let results = self.session.finish_steps().map_err(|source| self.failed(first.step, source))?;
@@ -264,8 +260,8 @@ impl<'a, S: State> Training<'a, S> {
         let elapsed = since.map_or(0.0, |since| since.elapsed().as_secs_f64());
         let seconds = elapsed / updates.len() as f64;
         for (BegunUpdate { step, tokens, learning_rate }, result) in updates.into_iter().zip(results) {
-            regime.updated(&mut self.state, &result, tokens, seconds);
-            observer(Event::Step {
+            self.regime.updated(&mut self.at, &result, tokens, seconds);
+            (self.observer)(Event::Step {
                 step,
                 loss: result.loss,
                 accuracy: result.correct as f64 / result.tokens.max(1) as f64,
@@ -287,41 +283,32 @@ impl<'a, S: State> Training<'a, S> {
     }
 
     /// Evaluates, unless that was done at this step already. False if it was stopped meanwhile.
-    fn evaluate<R: Regime<State = S>>(
-        &mut self,
-        regime: &mut R,
-        observer: &mut Observer<'_, R::Evaluation>,
-    ) -> Result<bool, R::Error> {
-        self.collect(regime, observer)?;
-        if self.state.is_evaluated() {
+    fn evaluate(&mut self) -> Result<bool, R::Error> {
+        self.collect()?;
+        if self.regime.is_evaluated(&self.at) {
             return Ok(true);
         }
-        let (start, step) = (Instant::now(), self.state.progress().step);
-        let progress = &mut |done, of| observer(Event::Evaluating { step, done, of });
-        let evaluated = regime.evaluate(&mut self.state, self.session.as_mut(), progress);
-        let evaluated = evaluated.map_err(|error| regime.evaluation_failed(error, step, self.intact()))?;
+        let (start, step) = (Instant::now(), self.at.progress.step);
+        let progress = &mut |done, of| (self.observer)(Event::Evaluating { step, done, of });
+        let evaluated = self.regime.evaluate(&mut self.at, self.session.as_mut(), progress);
+        let evaluated =
+            evaluated.map_err(|error| self.regime.evaluation_failed(error, step, self.intact()))?;
         let Some(evaluations) = evaluated else { return Ok(false) };
         let seconds = start.elapsed().as_secs_f64();
         for evaluation in &evaluations {
-            observer(Event::Evaluated { step, evaluation, seconds });
+            (self.observer)(Event::Evaluated { step, evaluation, seconds });
         }
         Ok(true)
     }
 
     /// Writes a checkpoint, unless the newest holds just this.
-    fn checkpoint<R: Regime<State = S>>(
-        &mut self,
-        regime: &mut R,
-        observer: &mut Observer<'_, R::Evaluation>,
-    ) -> Result<(), R::Error> {
-        self.collect(regime, observer)?;
-        let Some(path) = self.checkpoint_of_step().filter(|_| self.saved.as_ref() != Some(&self.state))
-        else {
+    fn checkpoint(&mut self) -> Result<(), R::Error> {
+        self.collect()?;
+        let Some(path) = self.checkpoint_of_step().filter(|_| self.saved.as_ref() != Some(&self.at)) else {
             return Ok(());
         };
-        regime.sync()?;
-        self.save(&path, true, observer)?;
-        self.saved = Some(self.state.clone());
+        self.save(&path, true)?;
+        self.saved = Some(self.at.clone());
         Ok(self.job.checkpoints.prune()?)
     }
 }

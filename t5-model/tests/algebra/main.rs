@@ -1,5 +1,5 @@
-//! The algebra of every method, in f64: a fused model is the weighted ensemble of its parents, and methods that grow one
-//! model and say that they preserve its function do, whatever the sizes, to 1e-12.
+//! The algebra of every method, in f64: a fused model is the weighted ensemble of its parents, and methods
+//! that grow one model and say that they preserve its function do, whatever the sizes, to 1e-12.
 
 mod reference;
 

@@ -1,4 +1,5 @@
-//! T5 in f64 with plain loops, for one example: what the algebra of fusion is checked against to rounding in f64.
+//! T5 in f64 with plain loops, for one example: what the algebra of fusion is checked against to rounding in
+//! f64.
 
 use std::collections::BTreeMap;
 

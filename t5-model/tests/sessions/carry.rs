@@ -1,5 +1,5 @@
-//! An optimiser's state through a fusion: gradients of children beside their parents', and moments that were carried beside
-//! those that the child gathers itself.
+//! An optimiser's state through a fusion: gradients of children beside their parents', and moments that were
+//! carried beside those that the child gathers itself.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -52,7 +52,8 @@ fn child(plan: &FusionPlan, parents: &[&HostTensors]) -> HostTensors {
     Executor::new(plan, &sources).unwrap().in_memory().unwrap()
 }
 
-/// For each of the child's parameters, what its gradients would be in the parents' places, and 1 there and 0 elsewhere.
+/// For each of the child's parameters, what its gradients would be in the parents' places, and 1 there and 0
+/// elsewhere.
 fn expected(plan: &FusionPlan, parents: &[&Gradients]) -> Vec<(String, Vec<f32>, Vec<bool>)> {
     let expected = plan.params.iter().map(|param| {
         let mut all = plan.clone();
@@ -226,7 +227,8 @@ fn gradients_on_the_way(grown: &Grown, parents: &[&Trained]) -> Vec<Gradients> {
     steps.map(at).collect()
 }
 
-/// A running average from zero, `average = decay · average + (1 - decay) · value`, with a decay for each step from 1 on.
+/// A running average from zero, `average = decay · average + (1 - decay) · value`, with a decay for each step
+/// from 1 on.
 fn average(
     steps: &[Gradients],
     name: &str,
@@ -341,8 +343,8 @@ fn adafactor_moments_are_the_childs_own() {
     }
 }
 
-/// Of two parents, the child's gradients are those of their ensemble, which are near their own as far as they predict alike.
-/// Prints the ratios that docs/optimizer-state.md states.
+/// Of two parents, the child's gradients are those of their ensemble, which are near their own as far as they
+/// predict alike. Prints the ratios that docs/optimizer-state.md states.
 #[test]
 fn moments_of_two_parents_are_near_the_childs_own() {
     let config = T5Config::v1_1(40, 16, 2, 8, 24, 1);

@@ -1,5 +1,5 @@
-//! What sessions compute, on a backend of plain loops: the conformance suite, fused models, calibration, and optimiser state
-//! that a child takes over.
+//! What sessions compute, on a backend of plain loops: the conformance suite, fused models, calibration, and
+//! optimiser state that a child takes over.
 
 mod calibrate;
 mod carry;

@@ -7,11 +7,11 @@ use fusion_core::checkpoint::{Checkpoint, TensorFile};
 use fusion_core::lineage::{Lineage, Training};
 use insta::assert_snapshot;
 use t5_model::text::{Corpus, DataPosition, SpanCorruption, SpanCorruptionStream, Tokenizer};
-use t5_model::train::{Metrics, read_metrics};
+use t5_model::train::{Metrics, PretrainingEvent as Event, read_metrics};
 use t5_model::{T5Config, training_flops_per_token};
 
 use crate::text_support::{documents, tokenizer};
-use crate::toy::{Event, Trial, config, text_options};
+use crate::toy::{Trial, config, text_options};
 
 #[test]
 fn tells_what_happens() {

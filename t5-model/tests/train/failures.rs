@@ -5,9 +5,9 @@ use std::path::Path;
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
-use t5_model::train::TrainError;
+use t5_model::train::{PretrainingEvent as Event, TrainError};
 
-use crate::toy::{Event, Fault, Trial};
+use crate::toy::{Fault, Trial};
 
 /// All files below a folder with their contents.
 fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {

@@ -6,9 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 
 use insta::assert_snapshot;
-use t5_model::train::{Metrics, Outcome, read_metrics};
+use t5_model::train::{Metrics, Outcome, PretrainingEvent as Event, read_metrics};
 
-use crate::toy::{Event, Fault, Trial, settings};
+use crate::toy::{Fault, Trial, settings};
 
 /// Everything a run leaves that does not depend on the time: the model's files, the metrics, what the run came to.
 #[derive(Debug, PartialEq)]
@@ -171,7 +171,7 @@ fn says_when_metrics_are_gone() {
     assert_eq!(result(&trial, outcome).metrics, UNINTERRUPTED.metrics[2..]);
 }
 
-/// A run that goes on with another's optimiser state does so once, however often it is interrupted.
+/// A run that starts with another's optimiser state loads it once, however often it is interrupted.
 #[test]
 fn stopped_after_any_update_with_a_carried_state() {
     let mut earlier = trial();

@@ -11,15 +11,13 @@ use fusion_core::{HostTensor, HostTensors, TensorSource};
 use serde_json::Value;
 use t5_model::optimizer::OptimizerState;
 use t5_model::text::{Corpus, DataPosition, Order, SpanCorruption, SpanCorruptionStream, StreamOptions};
-use t5_model::train::{EvaluationPoint, Outcome, Run, Settings, TrainError, train};
+use t5_model::train::{Outcome, PretrainingEvent as Event, Run, Settings, TrainError, train};
 use t5_model::{Batch, Evaluation, Forward, Schedule, Session, SessionError, T5Config, TrainStep, Update};
 use tempfile::TempDir;
 
 use crate::text_support::{documents, tokenizer};
 
 const SIZE: usize = 8;
-
-pub type Event<'a> = t5_model::train::Event<'a, EvaluationPoint>;
 
 /// What the toy does wrong, and when.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -200,7 +198,7 @@ pub struct Trial {
     pub carried: Option<OptimizerState>,
     pub identity: BTreeMap<String, Value>,
     pub fault: Option<Fault>,
-    /// Whether the device goes on by itself.
+    /// Whether the device is asynchronous.
     pub asynchronous: bool,
     /// Events so far, of all calls, without times and places.
     pub events: Vec<String>,

@@ -1,7 +1,8 @@
 //! Runs a recipe without `cargo xtask`, on the CPU, and prints its report:
 //!
 //! ```sh
-//! cargo run --release --package pipeline --example run_recipe recipes/quickstart-smoke.toml
+//! cargo run --release --package pipeline --features webster --example run_recipe \
+//!     recipes/quickstart-smoke.toml
 //! ```
 
 use std::path::PathBuf;

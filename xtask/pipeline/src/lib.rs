@@ -6,6 +6,7 @@ pub mod checkpoint;
 mod compute;
 mod json;
 mod located;
+mod not_built;
 pub mod numbers;
 pub mod problems;
 pub mod recipe;
@@ -18,5 +19,6 @@ pub mod watch;
 
 pub use compute::Compute;
 pub use json::write_json;
+pub use not_built::NotBuilt;
 pub use warning::Warning;
-pub use watch::{Interrupted, Note, Silent, Stoppable, TrainingEvent, Watch};
+pub use watch::{Interrupted, Note, Silent, Stoppable, Watch};

@@ -4,13 +4,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use t5_model::Deviation;
-use t5_model::train::{EvaluationPoint, Event};
+use t5_model::train::PretrainingEvent;
 
 use crate::Warning;
 use crate::numbers::duration;
-
-/// What happens in a pretraining.
-pub type TrainingEvent<'a> = Event<'a, EvaluationPoint>;
 
 /// Follows work in progress. What an implementation does not care for, it leaves out: by default nothing is shown, and
 /// nothing stops.
@@ -23,7 +20,7 @@ pub trait Watch: Sync {
     }
 
     /// A pretraining of so many steps begins.
-    fn training(&self, name: &str, steps: u64) -> Box<dyn FnMut(&TrainingEvent<'_>) + '_> {
+    fn training(&self, name: &str, steps: u64) -> Box<dyn FnMut(&PretrainingEvent<'_>) + '_> {
         let _ = (name, steps);
         Box::new(|_| ())
     }

@@ -9,8 +9,9 @@ use backend_burn as _;
 use pipeline::recipe::Recipe;
 use pipeline::report::Report;
 use pipeline::run::Run;
-use pipeline::{Compute, Interrupted, Note, Silent, TrainingEvent, Watch};
+use pipeline::{Compute, Interrupted, Note, Silent, Watch};
 use t5_model::train::Event;
+use t5_model::train::PretrainingEvent;
 use t5_model::{Computation, backend};
 
 const RECIPE: &str = r#"
@@ -72,7 +73,7 @@ impl Watch for Recorder {
         }
     }
 
-    fn training(&self, name: &str, _: u64) -> Box<dyn FnMut(&TrainingEvent<'_>) + '_> {
+    fn training(&self, name: &str, _: u64) -> Box<dyn FnMut(&PretrainingEvent<'_>) + '_> {
         let stop_at = self.stop_at.filter(|(stage, _)| *stage == name);
         Box::new(move |event| {
             if let (Event::Step { step, .. }, Some((_, last))) = (event, stop_at) {

@@ -2,7 +2,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use crate::dev::build::{Missing, missing};
+use crate::dev::feature;
 use crate::dev::resources::is_bundle;
 use crate::terminal::output::{print, print_json};
 
@@ -33,16 +33,18 @@ impl Arguments {
                 text += &format!("    --device {name:<10}  {description}, {precisions}\n");
             }
         }
-        for Missing { backend, devices, needs, feature } in missing() {
-            let (what, flags) = match devices {
+        for feature in feature::missing() {
+            let (Some(backend), name) = (feature.backend, feature.name) else { continue };
+            let (what, flags) = match feature.devices {
                 None => (backend.to_owned(), format!("--backend {backend}")),
                 Some(devices) => {
                     (format!("{backend} on {devices}"), format!("--backend {backend} --device {devices}:0"))
                 }
             };
+            let needs = feature.needs.unwrap_or("nothing else");
             text += &if is_bundle() {
                 format!(
-                    "{what}  not in this bundle; `cargo xtask bundle --features {feature}` makes one with it\n"
+                    "{what}  not in this bundle; `cargo xtask bundle --features {name}` makes one with it\n"
                 )
             } else {
                 format!("{what}  not compiled in; `{flags}` builds it, and it needs {needs}\n")

@@ -13,7 +13,7 @@ use serde::Serialize;
 use t5_model::method::{Method, MethodSettings, Paper, Promise};
 use t5_model::{T5Config, parameter_table};
 
-use super::fuse::options::{Options, named};
+use super::fuse::named;
 use crate::terminal::output::{print, print_json};
 use crate::terminal::{Asked, causes, with_advice};
 
@@ -37,7 +37,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
     #[command(flatten)]
-    options: Options,
+    settings: MethodSettings,
     /// A checkpoint that is already in DIR would be replaced
     #[arg(long, requires = "output")]
     overwrite: bool,
@@ -80,13 +80,12 @@ impl Model {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
-        let settings = self.options.settings();
         let mut problems = Problems::default();
         if let Some(output) = &self.output {
             let parents: Vec<&Path> = self.parents.iter().filter_map(ModelPlace::path).collect();
             problems.keep(check_replaceable(output, self.overwrite, &parents));
         }
-        let outlook = problems.keep(self.outlook(&settings));
+        let outlook = problems.keep(self.outlook());
         let result = problems.result();
         if self.json {
             let refused = result.as_ref().err().map(causes);
@@ -97,12 +96,12 @@ impl Arguments {
         result
     }
 
-    fn outlook(&self, settings: &MethodSettings) -> Result<Outlook> {
-        let parents = Parents::open(&named(&self.parents)?, settings)?;
+    fn outlook(&self) -> Result<Outlook> {
+        let parents = Parents::open(&named(&self.parents)?, &self.settings)?;
         let models = parents.models.iter().map(|model| Model::new(&model.label, &model.config));
         let models = models.collect::<Result<Vec<_>>>()?;
-        let fusion = parents.plan(settings)?;
-        self.of_plan(settings.method, models, &fusion)
+        let fusion = parents.plan(&self.settings)?;
+        self.of_plan(self.settings.method, models, &fusion)
     }
 
     fn of_plan(&self, method: Method, parents: Vec<Model>, fusion: &PlannedFusion) -> Result<Outlook> {

@@ -7,7 +7,6 @@ use pipeline::checkpoint::check_replaceable;
 use pipeline::checkpoint::convert::Conversion;
 use pipeline::source::ModelPlace;
 
-use crate::cli::weight_type::weight_type;
 use crate::terminal::output::print;
 use crate::terminal::{Terminal, interrupt, warn};
 
@@ -39,7 +38,7 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
     /// Type of the written weights [default: their own]
-    #[arg(long, value_parser = weight_type())]
+    #[arg(long, value_enum)]
     dtype: Option<WeightType>,
     /// Replace a checkpoint that is already in DIR
     #[arg(long)]

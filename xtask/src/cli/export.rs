@@ -8,7 +8,6 @@ use pipeline::checkpoint::check_replaceable;
 use pipeline::checkpoint::export::{Export, ExportSettings};
 use pipeline::source::ModelPlace;
 
-use crate::cli::weight_type::weight_type;
 use crate::terminal::output::print;
 use crate::terminal::{Terminal, interrupt, warn};
 
@@ -36,7 +35,7 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Type of the exported weights [default: the checkpoint's]
-    #[arg(long, value_parser = weight_type())]
+    #[arg(long, value_enum)]
     dtype: Option<WeightType>,
     /// Split larger weights into files of at most this size
     #[arg(long, value_name = "SIZE", default_value = "5GB")]

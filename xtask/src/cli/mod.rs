@@ -15,8 +15,8 @@ mod inspect;
 mod pretrain;
 mod report;
 mod run;
+mod section;
 mod verify;
-mod weight_type;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};

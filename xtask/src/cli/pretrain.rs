@@ -2,15 +2,16 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use pipeline::source::{ModelPlace, corpus};
 use pipeline::stage::pretrain::{Pretrain, Start};
 use pipeline::stage::text::{Data, HeldOut};
 use pipeline::stage::{Dimensions, Input};
 use t5_model::train::Settings;
-use t5_model::{Decay, FeedForward, Optimizer, Schedule};
+use t5_model::{Decay, FeedForward, Schedule};
 
 use crate::cli::compute::ComputeArguments;
+use crate::cli::section::section;
 use crate::terminal::output::print;
 use crate::terminal::{Terminal, interrupt};
 
@@ -21,12 +22,25 @@ const EXAMPLES: &str = concat!(
     "  cargo xtask pretrain --from fused --text texts --held-out-every 100 --steps 10000 --output large",
 );
 
+/// The settings in the order of the help.
+const TRAINING: &str = "steps batch_size micro_batch_size optimizer carry_optimizer keep_optimizer peak decay warm_up \
+     offset re_warm_up clip_norm z_loss dropout seed evaluate_every evaluation_batches checkpoint_every";
+const CARRY_OPTIMIZER: &str =
+    "Go on from the optimiser's state that lies beside the weights of --from, counting its updates on";
+const KEEP_OPTIMIZER: &str = "Save the optimiser's state with the finished model too, for `fuse --optimizer carry` or \
+     --carry-optimizer";
+
 /// Pretrain a T5 by span corruption, from random weights or from a checkpoint
 ///
 /// Writes the finished model to OUTPUT/model, and as it goes checkpoints, metrics.jsonl and TensorBoard events. The
 /// same command goes on where an interrupted one stopped. Without --from, the dimensions are those of a new T5 1.1.
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(
+    after_help = EXAMPLES,
+    mut_args = section("Training", TRAINING),
+    mut_arg("carry_optimizer", |arg| arg.requires("from").help(CARRY_OPTIMIZER)),
+    mut_arg("keep_optimizer", |arg| arg.help(KEEP_OPTIMIZER)),
+)]
 pub struct Arguments {
     /// Where the run lives
     #[arg(long, value_name = "DIR")]
@@ -39,7 +53,10 @@ pub struct Arguments {
     #[command(flatten)]
     text: TextArguments,
     #[command(flatten)]
-    training: TrainingArguments,
+    training: Settings,
+    /// Updates during which the rate rises [default: a tenth of the steps]
+    #[arg(long, value_name = "N")]
+    warm_up: Option<u64>,
     #[command(flatten)]
     compute: ComputeArguments,
 }
@@ -88,86 +105,6 @@ struct TextArguments {
     max_documents: Option<u64>,
 }
 
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Training")]
-struct TrainingArguments {
-    /// Updates of the weights
-    #[arg(long, value_name = "N", default_value_t = Settings::default().steps)]
-    steps: u64,
-    /// Examples in an update
-    #[arg(long, value_name = "N", default_value_t = Settings::default().batch_size)]
-    batch_size: usize,
-    /// Examples on the device at once; divides the batch [default: the batch]
-    #[arg(long, value_name = "N")]
-    micro_batch_size: Option<usize>,
-    /// The rule that turns gradients into updates
-    #[arg(long, value_enum, default_value = "adamw-scale")]
-    optimizer: OptimizerName,
-    /// Go on from the optimiser's state that lies beside the weights of --from, counting its updates on
-    #[arg(long, requires = "from")]
-    carry_optimizer: bool,
-    /// Save the optimiser's state with the finished model too, for `fuse --optimizer carry` or --carry-optimizer
-    #[arg(long)]
-    keep_optimizer: bool,
-    /// The rate at the end of the warm-up
-    #[arg(long, value_name = "RATE", default_value_t = 2e-2)]
-    learning_rate: f64,
-    /// How the rate falls after the warm-up
-    #[arg(long, value_enum, default_value = "cosine")]
-    schedule: DecayName,
-    /// Updates during which the rate rises [default: a tenth of the steps]
-    #[arg(long, value_name = "N")]
-    warm_up: Option<u64>,
-    /// Updates that the schedule counts as made before the first
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    schedule_offset: u64,
-    /// Updates from the first on during which the rate rises from 0 to what the schedule says
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    re_warm_up: u64,
-    /// The norm that all gradients together are scaled down to; 0 for none
-    #[arg(long, value_name = "NORM", default_value_t = 1.0)]
-    clip_norm: f64,
-    /// Factor of log(Z)² in the loss
-    #[arg(long, value_name = "FACTOR", default_value_t = 0.0)]
-    z_loss: f64,
-    /// Rate of dropout; T5 pretrains without
-    #[arg(long, value_name = "RATE", default_value_t = 0.0)]
-    dropout: f64,
-    /// Seed of new weights, of the text's order and corruption, and of dropout
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
-    /// Updates between two evaluations
-    #[arg(long, value_name = "N", default_value_t = Settings::default().evaluate_every)]
-    evaluate_every: u64,
-    /// Batches of an evaluation
-    #[arg(long, value_name = "N", default_value_t = Settings::default().evaluation_batches)]
-    evaluation_batches: u64,
-    /// Updates between two checkpoints
-    #[arg(long, value_name = "N", default_value_t = Settings::default().checkpoint_every)]
-    checkpoint_every: u64,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum OptimizerName {
-    /// AdamW, as in PyTorch
-    Adamw,
-    /// nanoT5's AdamW, whose update is scaled by the weights' root mean square
-    AdamwScale,
-    /// T5's
-    Adafactor,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum DecayName {
-    Constant,
-    /// T5's
-    InverseSquareRoot,
-    /// To 1e-5, or the learning rate if that is lower
-    Cosine,
-    /// To 0
-    Linear,
-}
-
 impl Arguments {
     pub fn run(self) -> Result<()> {
         let stage = self.stage()?;
@@ -211,7 +148,17 @@ impl Arguments {
             input_length: self.text.input_length,
             max_documents: self.text.max_documents,
         };
-        Ok(Pretrain { start, data, settings: self.training.settings() })
+        Ok(Pretrain { start, data, settings: self.settings() })
+    }
+
+    fn settings(&self) -> Settings {
+        let mut settings = self.training.clone();
+        let Schedule { peak, warm_up, decay, .. } = &mut settings.schedule;
+        *warm_up = self.warm_up.unwrap_or(settings.steps / 10);
+        if let Decay::Cosine { minimum } = decay {
+            *minimum = minimum.min(*peak);
+        }
+        settings
     }
 }
 
@@ -226,44 +173,6 @@ impl NewModel {
             num_decoder_layers: None,
             feed_forward_proj: FeedForward::GatedGelu,
             tie_word_embeddings: false,
-        }
-    }
-}
-
-impl TrainingArguments {
-    fn settings(&self) -> Settings {
-        let decay = match self.schedule {
-            DecayName::Constant => Decay::Constant,
-            DecayName::InverseSquareRoot => Decay::InverseSquareRoot { offset: 10_000 },
-            DecayName::Cosine => Decay::Cosine { minimum: 1e-5_f64.min(self.learning_rate) },
-            DecayName::Linear => Decay::Linear { minimum: 0.0 },
-        };
-        Settings {
-            steps: self.steps,
-            batch_size: self.batch_size,
-            micro_batch_size: self.micro_batch_size,
-            optimizer: match self.optimizer {
-                OptimizerName::Adamw => Optimizer::adamw(),
-                OptimizerName::AdamwScale => Optimizer::adamw_scale(),
-                OptimizerName::Adafactor => Optimizer::adafactor(),
-            },
-            carry_optimizer: self.carry_optimizer,
-            keep_optimizer: self.keep_optimizer,
-            schedule: Schedule {
-                warm_up: self.warm_up.unwrap_or(self.steps / 10),
-                decay,
-                offset: self.schedule_offset,
-                re_warm_up: self.re_warm_up,
-                ..Schedule::constant(self.learning_rate)
-            },
-            clip_norm: Some(self.clip_norm),
-            z_loss: self.z_loss,
-            dropout: self.dropout,
-            seed: self.seed,
-            evaluate_every: self.evaluate_every,
-            evaluation_batches: self.evaluation_batches,
-            checkpoint_every: self.checkpoint_every,
-            ..Settings::default()
         }
     }
 }

@@ -1,11 +1,11 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use pipeline::report::Report;
 use pipeline::report::glue_table::Beside;
 
-use crate::terminal::output::{print, print_json};
+use crate::terminal::output::{Format, print, print_json};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -39,14 +39,6 @@ pub struct Arguments {
     /// Add rows to GLUE's table from a file as --format csv writes it, such as figures of a paper; can be repeated
     #[arg(long, value_name = "FILE")]
     beside: Vec<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-enum Format {
-    Text,
-    Markdown,
-    Csv,
-    Json,
 }
 
 impl Arguments {

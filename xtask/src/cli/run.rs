@@ -14,7 +14,7 @@ use pipeline::stage::{Forecast, Stage};
 use t5_model::backend;
 
 use crate::cli::compute::ComputeArguments;
-use crate::dev::build;
+use crate::dev::feature;
 use crate::terminal::output::print;
 use crate::terminal::{Asked, Terminal, interrupt, with_advice};
 
@@ -83,13 +83,13 @@ fn dry_run<'a>(
 ) -> Result<()> {
     let mut table = Table::new(["stage", "kind", "state", "parameters", "tokens", "FLOP", "memory", "from"]);
     let mut notes = String::new();
+    let ComputeArguments { backend: name, how, .. } = compute;
     let known = |number: Option<f64>| number.map_or(String::new(), count);
     for (stage, forecast) in selected {
         let state = run.state(stage)?;
-        let (training, how) = (forecast.training.as_ref(), compute.how());
         // A backend that is not compiled in is not built for this.
-        let memory = backend(&compute.backend).ok().zip(training);
-        let memory = memory.and_then(|(backend, training)| Some((training, training.memory(backend, &how)?)));
+        let memory = backend(name).ok().zip(forecast.training.as_ref());
+        let memory = memory.and_then(|(backend, training)| Some((training, training.memory(backend, how)?)));
         let inputs: Vec<String> = stage.work.inputs().iter().map(ToString::to_string).collect();
         table.rows.push(vec![
             stage.name.clone(),
@@ -110,11 +110,8 @@ fn dry_run<'a>(
         notes.extend(changes.chain(warnings));
     }
     table.drop_empty("memory");
-    if build::is_missing(&compute.backend, Some(&compute.device)) {
-        notes += &format!(
-            "the memory on {} is not known: {} is not compiled in\n",
-            compute.device, compute.backend
-        );
+    if feature::missing_for(name, Some(&how.device)).is_some() {
+        notes += &format!("the memory on {} is not known: {name} is not compiled in\n", how.device);
     }
     print(&format!("{}{}{notes}", table.text(), if notes.is_empty() { "" } else { "\n" }))
 }

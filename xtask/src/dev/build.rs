@@ -1,10 +1,11 @@
-//! This program, built again: with a backend or devices that it was built without, or by its checks.
+//! This program, built again: with features that it was built without, or by its checks.
 
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use pipeline::NotBuilt;
 
-use crate::dev::{libtorch, resources};
+use crate::dev::{feature, libtorch, resources};
 
 /// Cargo, in the workspace: from there it reads the flags of the workspace's builds.
 pub fn cargo(command: &str) -> Result<Command> {
@@ -40,80 +41,49 @@ pub fn require_libtorch() -> Result<()> {
     found.map(drop)
 }
 
-/// A backend, or devices of one, that this program can have but was built without.
-#[derive(Debug, PartialEq)]
-pub struct Missing {
-    pub backend: &'static str,
-    /// What the names of its devices begin with, where only these are missing.
-    pub devices: Option<&'static str>,
-    /// The feature of this package.
-    pub feature: &'static str,
-    /// What it needs besides, for people.
-    pub needs: &'static str,
-}
-
-impl Missing {
-    /// Whether it is what a backend's name and a device's ask for.
-    fn is(&self, backend: &str, device: Option<&str>) -> bool {
-        let is_device =
-            |devices: &str| device.is_some_and(|device| device.split(':').next() == Some(devices));
-        self.backend == backend && self.devices.is_none_or(is_device)
+/// The backend of that name, with the means for a device.
+pub fn backend(name: &str, device: Option<&str>) -> Result<&'static dyn t5_model::Backend> {
+    match feature::missing_for(name, device) {
+        Some(feature) => Err(NotBuilt { features: vec![feature.name] }.into()),
+        None => Ok(t5_model::backend(name)?),
     }
 }
 
-/// What the workspace has and this program has not.
-pub fn missing() -> Vec<Missing> {
-    let backend = |backend, needs| Missing { backend, devices: None, feature: backend, needs };
-    let devices = |name, needs| Missing { backend: "burn", devices: Some(name), feature: name, needs };
-    let all = [
-        (cfg!(feature = "burn"), backend("burn", "nothing else")),
-        (cfg!(feature = "wgpu"), devices("wgpu", "a driver of Vulkan, Metal or DirectX 12")),
-        (cfg!(feature = "cuda"), devices("cuda", "CUDA; its build fetches LLVM from the network")),
-        (cfg!(feature = "dfdx"), backend("dfdx", "nothing else")),
-        (cfg!(feature = "tch"), backend("tch", "libtorch 2.11.0, see `cargo xtask setup tch`")),
-    ];
-    all.into_iter().filter_map(|(is_built, missing)| (!is_built).then_some(missing)).collect()
+/// Builds this program with what it lacks, and does what this process was asked to do, in its place. Returns why it cannot.
+pub fn again_with(missing: &NotBuilt) -> anyhow::Error {
+    match rebuild(&missing.features) {
+        Ok(program) => replace(program),
+        Err(error) => error,
+    }
 }
 
-pub fn is_missing(backend: &str, device: Option<&str>) -> bool {
-    missing().iter().any(|missing| missing.is(backend, device))
-}
-
-/// The features that this program was built with and that are none of the default ones.
-fn extra_features() -> impl Iterator<Item = &'static str> {
-    let all =
-        [(cfg!(feature = "tch"), "tch"), (cfg!(feature = "wgpu"), "wgpu"), (cfg!(feature = "cuda"), "cuda")];
-    all.into_iter().filter_map(|(is_built, feature)| is_built.then_some(feature))
-}
-
-/// The backend of that name, with the means for a device. A program that was built without is built with them, and then does
-/// what this process was asked to do, in its place.
-pub fn backend(name: &str, device: Option<&str>) -> Result<&'static dyn t5_model::Backend> {
-    let Some(Missing { feature, .. }) = missing().into_iter().find(|missing| missing.is(name, device)) else {
-        return Ok(t5_model::backend(name)?);
-    };
+fn rebuild(missing: &[&'static str]) -> Result<Command> {
+    let names = missing.join(",");
     // Set for the process that takes this one's place: if it has not got them either, something is wrong.
     const BUILT_FOR: &str = "DEEP_FUSION_BUILT_FOR";
-    let again = std::env::var_os(BUILT_FOR).is_some_and(|built| built == feature);
-    ensure!(!again, "the program was built with the feature `{feature}` and does not have it");
+    let again = std::env::var_os(BUILT_FOR).is_some_and(|built| *built == *names);
+    ensure!(!again, "the program was built with {names} and does not have it");
     ensure!(
         !resources::is_bundle(),
-        "this bundle was built without {feature}; `cargo xtask bundle --features {feature}` makes one with it"
+        "this bundle was built without {names}; `cargo xtask bundle --features {names}` makes one with it"
     );
-    if feature == "tch" {
+    if missing.contains(&"tch") {
         require_libtorch()?;
     }
     // Cargo puts the new program in the place of this one, whose path is lost by then.
     let program = std::env::current_exe().context("this program's file is not known")?;
-    eprintln!("building with {feature} where that has not been done (the first time takes minutes)");
-    let features: Vec<&str> = extra_features().chain([feature]).collect();
+    for feature in feature::missing().filter(|feature| missing.contains(&feature.name)) {
+        eprintln!("building {} (the first time takes about {})", feature.is, feature.takes);
+    }
+    let built = feature::FEATURES.iter().filter(|feature| feature.is_built).map(|feature| feature.name);
+    let features: Vec<&str> = built.chain(missing.iter().copied()).collect();
     let mut build = cargo_with_libtorch("build")?;
-    build.args(["--quiet", "--release", "--package", "xtask", "--features", &features.join(",")]);
+    build.args(["--release", "--package", "xtask", "--features", &features.join(",")]);
     let status = build.status().context("cannot start cargo")?;
-    ensure!(status.success(), "building with {feature} failed");
+    ensure!(status.success(), "building with {names} failed");
     let mut program = Command::new(program);
-    program.env(BUILT_FOR, feature).args(std::env::args_os().skip(1));
-    Err(replace(program))
+    program.env(BUILT_FOR, names).args(std::env::args_os().skip(1));
+    Ok(program)
 }
 
 /// Ends this process in favour of another; returns if that cannot be started.
@@ -128,23 +98,5 @@ fn replace(mut command: Command) -> anyhow::Error {
     match command.status() {
         Ok(status) => std::process::exit(status.code().unwrap_or(1)),
         Err(error) => anyhow::Error::new(error).context("cannot start what was built"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn devices_are_features_of_one_backend() {
-        assert_eq!(is_missing("burn", Some("wgpu:1")), !cfg!(feature = "wgpu"));
-        assert_eq!(is_missing("burn", Some("cuda:0")), !cfg!(feature = "cuda"));
-        assert_eq!(is_missing("tch", Some("cuda:0")), !cfg!(feature = "tch"));
-        assert!(
-            !is_missing("burn", Some("cpu"))
-                && !is_missing("burn", None)
-                && !is_missing("burn", Some("wgpux"))
-        );
-        assert!(!is_missing("dfdx", Some("wgpu:0")) && !is_missing("unknown", Some("wgpu:0")));
     }
 }

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use pipeline::numbers::duration;
 
-use crate::dev::{build, libtorch, resources};
+use crate::dev::{build, feature, libtorch, resources};
 
 const EXAMPLES: &str = concat!("Example:\n", "  cargo xtask ci --only clippy",);
 
@@ -59,58 +59,58 @@ impl Step {
             Step::Libtorch => libtorch::install().map(drop),
             // The profile of the product and of the tests, so that nothing is built twice.
             Step::Clippy => {
-                succeed(cargo("clippy")?.args(EVERYTHING).args([
-                    "--all-targets",
-                    "--",
-                    "--deny",
-                    "warnings",
-                ]))?;
+                let mut clippy = cargo("clippy")?;
+                clippy.args(EVERYTHING).args(["--features", &features(&[])]);
+                succeed(clippy.args(["--all-targets", "--", "--deny", "warnings"]))?;
                 // The program without what is optional.
-                let least = [
-                    "--release",
-                    "--locked",
-                    "--package",
-                    "xtask",
-                    "--no-default-features",
-                    "--features",
-                    "burn",
-                ];
-                succeed(cargo("clippy")?.args(least).args(["--", "--deny", "warnings"]))
+                let mut clippy = cargo("clippy")?;
+                clippy.args(PROGRAM).args(["--no-default-features", "--features", "burn"]);
+                succeed(clippy.args(["--", "--deny", "warnings"]))?;
+                // What fusing alone needs of T5.
+                let mut clippy = cargo("clippy")?;
+                clippy.args(["--release", "--locked", "--package", "t5-model", "--no-default-features"]);
+                succeed(clippy.args(["--lib", "--example", "fuse", "--", "--deny", "warnings"]))
             }
             Step::Test => {
-                succeed(cargo("test")?.args(EVERYTHING).env("INSTA_UPDATE", "no"))?;
+                let mut test = cargo("test")?;
+                test.args(EVERYTHING).args(["--features", &features(&[])]);
+                succeed(test.env("INSTA_UPDATE", "no"))?;
                 // Once more with tch in the program, what compares backends.
-                let with_tch = ["--release", "--locked", "--package", "xtask", "--features", "tch"];
-                succeed(cargo("test")?.args(with_tch).args(["--test", "it", "backends"]))
+                let mut test = cargo("test")?;
+                test.args(PROGRAM).args(["--features", &features(&["tch"])]);
+                succeed(test.args(["--test", "it", "backends"]))
             }
             Step::Doc => {
                 let mut doc = cargo("doc")?;
                 succeed(doc.args(EVERYTHING).arg("--no-deps").env("RUSTDOCFLAGS", "--deny warnings"))
             }
-            Step::Smoke => ["burn", "dfdx", "tch"].into_iter().try_for_each(smoke),
+            Step::Smoke => {
+                smoke("burn", None)?;
+                smoke("dfdx", Some(&features(&[])))?;
+                // Builds tch by itself.
+                smoke("tch", Some(&features(&[])))
+            }
         }
     }
 }
 
-/// All crates, tch's too, which are not among the default ones.
+/// All crates, tch's too, which is not among the default ones.
 const EVERYTHING: [&str; 3] = ["--release", "--workspace", "--locked"];
+const PROGRAM: [&str; 4] = ["--release", "--locked", "--package", "xtask"];
 
-/// Runs the small quickstart as a user would. Not this program's own file: building the tests has replaced it.
-fn smoke(backend: &str) -> Result<()> {
+/// The features of the program that is tested, and these.
+fn features(more: &[&'static str]) -> String {
+    feature::self_contained().chain(more.iter().copied()).collect::<Vec<_>>().join(",")
+}
+
+/// Runs the small quickstart as a user would, with the default features or these. Not this program's own file: building the
+/// tests has replaced it.
+fn smoke(backend: &str, features: Option<&str>) -> Result<()> {
     let output = tempfile::tempdir().context("cannot create a temporary directory")?;
     let mut run = build::cargo("run")?;
-    run.args([
-        "--quiet",
-        "--release",
-        "--locked",
-        "--package",
-        "xtask",
-        "--",
-        "run",
-        "recipes/quickstart-smoke.toml",
-    ]);
-    run.args(["--backend", backend, "--output"]).arg(output.path().join("run"));
-    succeed(&mut run).with_context(|| format!("the quickstart on {backend}"))
+    run.arg("--quiet").args(PROGRAM).args(features.map(|features| format!("--features={features}")));
+    run.args(["--", "run", "recipes/quickstart-smoke.toml", "--backend", backend, "--output"]);
+    succeed(run.arg(output.path().join("run"))).with_context(|| format!("the quickstart on {backend}"))
 }
 
 fn succeed(command: &mut Command) -> Result<()> {

@@ -30,19 +30,19 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
+        let ComputeArguments { backend, how, .. } = &self.compute;
         let compute = self.compute.start()?;
         set_references(resource(REFERENCES));
-        let checks = suite(compute.backend(), compute.how())?;
+        let checks = suite(compute.backend(), how)?;
         if self.json {
             print_json(&json!({
-                "backend": self.compute.backend,
-                "device": self.compute.device,
-                "precision": compute.how().precision,
+                "backend": backend,
+                "device": how.device,
+                "precision": how.precision,
                 "checks": checks,
             }))?;
         } else {
-            let title =
-                format!("{} on {}, {}", self.compute.backend, self.compute.device, compute.how().precision);
+            let title = format!("{backend} on {}, {}", how.device, how.precision);
             print(&table(&title, &checks))?;
         }
         match checks.iter().filter(|check| !check.passed()).count() {

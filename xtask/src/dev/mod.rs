@@ -5,6 +5,7 @@ pub mod build;
 pub mod bundle;
 pub mod ci;
 pub mod conformance;
+pub mod feature;
 mod libtorch;
 pub mod resources;
 pub mod setup;

@@ -7,7 +7,8 @@ mod progress;
 
 use std::sync::atomic::AtomicBool;
 
-use pipeline::{Note, TrainingEvent, Warning, Watch};
+use pipeline::{Note, Warning, Watch};
+use t5_model::train::PretrainingEvent;
 
 pub use self::advice::{Asked, causes, with_advice};
 use self::progress::{FineTuningProgress, StepProgress, TrainingProgress, WritingProgress};
@@ -26,7 +27,7 @@ impl Watch for Terminal {
         }
     }
 
-    fn training(&self, name: &str, steps: u64) -> Box<dyn FnMut(&TrainingEvent<'_>) + '_> {
+    fn training(&self, name: &str, steps: u64) -> Box<dyn FnMut(&PretrainingEvent<'_>) + '_> {
         let mut progress = TrainingProgress::new(name, steps);
         Box::new(move |event| progress.observe(event))
     }

@@ -3,7 +3,17 @@
 use std::io::{self, Write as _};
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use serde::Serialize;
+
+/// How a table is printed.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Format {
+    Text,
+    Markdown,
+    Csv,
+    Json,
+}
 
 /// Prints a result. A reader that has gone away (`| head`) is no error.
 pub fn print(text: &str) -> Result<()> {

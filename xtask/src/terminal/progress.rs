@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use glue_eval::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
-use pipeline::TrainingEvent;
 use pipeline::numbers::{bytes, count, duration};
-use t5_model::train::Event;
+use t5_model::train::{Event, PretrainingEvent};
 
 /// How far apart plain lines are.
 const LINE_EVERY: Duration = Duration::from_secs(15);
@@ -87,7 +86,7 @@ impl TrainingProgress {
         TrainingProgress { display: Display::new(name, steps), steps, recent: VecDeque::new() }
     }
 
-    pub fn observe(&mut self, event: &TrainingEvent<'_>) {
+    pub fn observe(&mut self, event: &PretrainingEvent<'_>) {
         match event {
             Event::Step { step, loss, tokens, seconds, .. } => {
                 if self.recent.len() == RECENT {

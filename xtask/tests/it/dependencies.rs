@@ -36,11 +36,14 @@ fn dependencies_point_one_way() {
         let own: BTreeSet<&str> =
             dependencies.iter().map(String::as_str).filter(|other| crates.contains(other)).collect();
         let allowed = match name.as_str() {
-            "fusion-core" => BTreeSet::new(),
+            "fusion-core" | "workspace-hack" => BTreeSet::new(),
             "t5-model" => BTreeSet::from(["fusion-core"]),
             "glue-eval" => BTreeSet::from(["fusion-core", "t5-model"]),
             "pipeline" => BTreeSet::from(["fusion-core", "t5-model", "glue-eval"]),
-            "xtask" => &BTreeSet::from(["fusion-core", "t5-model", "glue-eval", "pipeline"]) | &backends,
+            "xtask" => {
+                let own = ["fusion-core", "t5-model", "glue-eval", "pipeline", "workspace-hack"];
+                &BTreeSet::from(own) | &backends
+            }
             backend if backends.contains(backend) => BTreeSet::from(["fusion-core", "t5-model"]),
             other => panic!("{other} has no place in the workspace's order"),
         };
@@ -50,7 +53,7 @@ fn dependencies_point_one_way() {
             let found: Vec<&&str> = what.iter().filter(|what| dependencies.contains(**what)).collect();
             assert!(here || found.is_empty(), "{name} depends on {found:?}");
         };
-        only_here(&["clap", "ctrlc", "indicatif"], name == "xtask");
+        only_here(&["ctrlc", "indicatif"], name == "xtask");
         only_here(&["anyhow"], ["pipeline", "xtask"].contains(&name.as_str()));
         let is_framework = |other: &&String| {
             let frameworks = ["burn", "tch", "dfdx", "candle", "ndarray", "cubecl"];
@@ -65,6 +68,33 @@ fn dependencies_point_one_way() {
         );
     }
 }
+
+/// The libraries' options are a command line's arguments only for a program that asks for it.
+#[test]
+fn only_the_program_needs_clap() {
+    let metadata = MetadataCommand::new().no_deps().exec().expect("cargo metadata");
+    for package in metadata.packages.iter().filter(|package| package.name != "xtask") {
+        let name = &package.name;
+        for dependency in &package.dependencies {
+            assert!(dependency.optional || dependency.name != "clap", "{name} needs clap");
+            assert!(!dependency.features.contains(&"clap".into()), "{name} needs {}'s clap", dependency.name);
+        }
+        for (feature, enables) in package.features.iter().filter(|(feature, _)| *feature != "clap") {
+            assert!(!enables.iter().any(|enabled| enabled.contains("clap")), "{name}'s {feature} needs clap");
+        }
+        // All of the workspace's builds have the feature: no compiler would notice.
+        for file in sources(&package.manifest_path.with_file_name("src").into_std_path_buf()) {
+            let text = fs::read_to_string(&file).expect("a source");
+            let lines: Vec<&str> = text.lines().collect();
+            let guarded =
+                |at: usize| lines[at.saturating_sub(1)..=at].iter().any(|line| line.contains(GUARD));
+            let bare = (0..lines.len()).find(|&at| lines[at].contains("clap::") && !guarded(at));
+            assert_eq!(bare, None, "{}", file.display());
+        }
+    }
+}
+
+const GUARD: &str = "feature = \"clap\"";
 
 /// What runs recipes is a library: whoever calls it shows what happens, chooses the backend and ends the process.
 #[test]

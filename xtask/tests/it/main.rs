@@ -14,7 +14,7 @@ mod check;
 mod checkpoints;
 mod convert;
 mod data;
-#[cfg(feature = "hub")]
+#[cfg(all(feature = "hub", feature = "parquet"))]
 mod data_fetch;
 mod dependencies;
 mod durable;

@@ -1,7 +1,7 @@
 //! The C allocator's settings.
 
-/// Keeps freed tensors in the process. By default glibc maps every large tensor anew, and a training step spends much
-/// of its time on page faults.
+/// Keeps freed tensors in the process. By default glibc maps every large tensor anew, and a training step
+/// spends much of its time on page faults.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn keep_freed_memory() {
     static ONCE: std::sync::Once = std::sync::Once::new();

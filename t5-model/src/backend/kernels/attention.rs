@@ -93,7 +93,8 @@ impl Shape {
         }
     }
 
-    /// The output of one example that has one query, and its heads' log-sum-exps: keys and values pass once, for all heads.
+    /// The output of one example that has one query, and its heads' log-sum-exps: keys and values pass once,
+    /// for all heads.
     fn one_query(&self, inputs: Inputs<'_>, example: usize, out: &mut [f32], log_sums: &mut [f32]) {
         let (key, d_kv, inner) = (self.key, self.d_kv, self.inner());
         let q = &inputs.q[example * inner..][..inner];

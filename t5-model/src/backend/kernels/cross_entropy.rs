@@ -18,8 +18,8 @@ pub struct HeadGradients {
     pub head: Vec<f32>,
 }
 
-/// The loss of `labels` `[rows]` given `x` `[rows, features]` and `head` `[vocabulary, features]`: its scaled value,
-/// what it adds up to, and its gradients if wanted.
+/// The loss of `labels` `[rows]` given `x` `[rows, features]` and `head` `[vocabulary, features]`: its scaled
+/// value, what it adds up to, and its gradients if wanted.
 pub fn cross_entropy(
     x: &[f32],
     head: &[f32],

@@ -95,7 +95,8 @@ pub fn matmul(out: &mut [f32], stride: usize, a: Matrix<'_>, b: Matrix<'_>, into
     }
 }
 
-/// `x · weightᵀ`; `x` is `[rows, in]`, `weight` `[out, in]`. A row's result has the same bits in whatever company it is.
+/// `x · weightᵀ`; `x` is `[rows, in]`, `weight` `[out, in]`. A row's result has the same bits in whatever
+/// company it is.
 pub fn linear(x: &[f32], weight: &[f32], inputs: usize) -> Vec<f32> {
     let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
     let least = least_rows(inputs, outputs);
@@ -112,8 +113,8 @@ pub fn linear(x: &[f32], weight: &[f32], inputs: usize) -> Vec<f32> {
     y
 }
 
-/// From how many rows on `gemm` adds up all products alike: for one row, for a few elements and for small results of long
-/// rows it has other ways.
+/// From how many rows on `gemm` adds up all products alike: for one row, for a few elements and for small
+/// results of long rows it has other ways.
 fn least_rows(inputs: usize, outputs: usize) -> usize {
     const FEW_ELEMENTS: usize = 16 * 16;
     const SMALL: usize = 64;

@@ -1,7 +1,7 @@
 //! T5's operations on f32 slices, forward and backward, for backends whose tensors lie in the host's memory.
 //!
-//! Rows are split among threads in pieces of fixed size and partial sums are added in order, so results do not depend
-//! on the number of threads.
+//! Rows are split among threads in pieces of fixed size and partial sums are added in order, so results do
+//! not depend on the number of threads.
 
 pub mod activation;
 mod allocator;

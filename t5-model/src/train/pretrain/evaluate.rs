@@ -8,9 +8,10 @@ use crate::text::{self, StreamedBatch};
 use crate::train::error::{Result, TrainError};
 use crate::{Evaluation, Session};
 
-/// A model's quality at a step, beside what it took to get there.
+/// A model's quality at a step, and what it took to get there.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvaluationPoint {
+    /// Updates of the weights.
     pub step: u64,
     /// Input and target tokens trained on in this run.
     pub tokens: u64,
@@ -25,7 +26,7 @@ pub struct EvaluationPoint {
 /// Evaluates a model on the first `max_batches` batches.
 ///
 /// # Errors
-/// Text that cannot be read, or that has no batch; a model whose loss is not a number.
+/// Text that is empty or cannot be read; a model whose loss is not finite.
 pub fn evaluate(
     session: &mut dyn Session,
     batches: impl IntoIterator<Item = text::Result<StreamedBatch>>,
@@ -35,7 +36,7 @@ pub fn evaluate(
     complete.ok_or(TrainError::NoEvaluationText)
 }
 
-/// As [`evaluate`]; nothing if it was stopped.
+/// As [`evaluate`]; `None` if it was stopped.
 pub(super) fn evaluate_unless(
     session: &mut dyn Session,
     batches: impl IntoIterator<Item = text::Result<StreamedBatch>>,

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: what a run measured, one JSON object a line.
+//! `metrics.jsonl`: what a run measured, one JSON object per line.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
@@ -18,7 +18,7 @@ const FILE: &str = "metrics.jsonl";
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Metrics {
-    /// Means over the updates since the line before.
+    /// Means over the updates since the previous line.
     Train {
         /// The last of these updates.
         step: u64,
@@ -28,14 +28,17 @@ pub enum Metrics {
         flops: f64,
         /// Mean cross-entropy of the target tokens in nats, without z-loss.
         loss: f64,
+        /// Share of the target tokens predicted right.
         accuracy: f64,
+        /// Of all gradients together, before clipping.
         gradient_norm: f64,
         /// Of the last update.
         learning_rate: f64,
-        /// Input and target tokens a second, evaluations and checkpoints not counted. The only thing here that differs
-        /// from run to run.
+        /// Input and target tokens per second, without evaluations and checkpoints. The only value that differs from one
+        /// run to the next.
         tokens_per_second: f64,
     },
+    /// An evaluation.
     Evaluation(EvaluationPoint),
 }
 
@@ -62,7 +65,7 @@ impl Metrics {
     }
 }
 
-/// Sums over updates, of which a line of metrics gives the means.
+/// Sums over updates; a line of metrics gives their means.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Window {
     pub updates: u64,
@@ -70,7 +73,7 @@ pub(super) struct Window {
     pub correct: u64,
     pub target_tokens: u64,
     pub gradient_norm: f64,
-    /// Input and target tokens of the updates of this process, and how long they took.
+    /// Input and target tokens of this process's updates, and how long these took.
     #[serde(skip)]
     pub timed_tokens: u64,
     #[serde(skip)]
@@ -89,9 +92,9 @@ impl Window {
         self.seconds += seconds;
     }
 
-    /// The means, at the end of a window that has an update.
+    /// The means, if there was an update.
     pub fn metrics(&self, progress: Progress, learning_rate: f64) -> Metrics {
-        let Progress { step, tokens, flops } = progress;
+        let Progress { step, tokens, flops, .. } = progress;
         let target_tokens = self.target_tokens.max(1) as f64;
         Metrics::Train {
             step,
@@ -106,7 +109,7 @@ impl Window {
     }
 }
 
-/// Reads a run's metrics. A last line without its end, left by a process that was killed, is passed over.
+/// Reads a run's metrics. An incomplete last line, left by a process that was killed, is ignored.
 ///
 /// # Errors
 /// A file that cannot be read, or a line that is not [`Metrics`].
@@ -155,7 +158,7 @@ impl MetricsFile {
         Ok(MetricsFile { path, file, lines: kept })
     }
 
-    /// Lines that were there when the file was opened.
+    /// How many lines there were when the file was opened.
     pub fn lines(&self) -> u64 {
         self.lines
     }

@@ -1,4 +1,4 @@
-//! Pretraining: a run, what it is given, and what it comes to.
+//! Pretraining: what a run is given, and what it comes to.
 
 mod evaluate;
 mod metrics;
@@ -13,11 +13,11 @@ use fusion_core::lineage::Lineage;
 use serde_json::{Map, Value};
 
 use self::metrics::MetricsFile;
-use self::regime::{Pretraining, PretrainingState};
+use self::regime::{Measured, Pretraining};
 use super::checkpoints::{Checkpoints, lock};
 use super::error::{Result, TrainError};
 use super::identity::Identity;
-use super::regime::{Progress, Regime, State};
+use super::regime::{Event, Progress, Standing};
 use super::snapshot::Saved;
 use super::training::{Job, Observer, OpenSession, Training};
 use crate::optimizer::OptimizerState;
@@ -26,32 +26,37 @@ use crate::{Dropout, T5Config, TensorBoard};
 
 pub use evaluate::{EvaluationPoint, evaluate};
 pub use metrics::{Metrics, read_metrics};
+pub use regime::OpenEvaluationText;
 pub use settings::Settings;
 
 /// Opens the training text at a position, in batches of [`Settings::micro_batch_size`].
 pub type OpenTrainingText<'a> = dyn FnMut(DataPosition) -> text::Result<SpanCorruptionStream> + 'a;
 
-/// Opens the evaluation text at its beginning.
-pub type OpenEvaluationText<'a> = dyn FnMut() -> text::Result<SpanCorruptionStream> + 'a;
+/// What a pretraining tells its caller.
+pub type PretrainingEvent<'a> = Event<'a, EvaluationPoint>;
 
 /// A pretraining: everything that decides its result.
 pub struct Run<'a> {
     /// Where the run lives; created if it does not exist.
     pub directory: &'a Path,
+    /// How to train.
     pub settings: &'a Settings,
-    /// Of the model to start from.
+    /// The configuration of the model to start from.
     pub config: &'a T5Config,
-    /// Of the model to start from, with the hash of its weights unless they are random.
+    /// The lineage of the model to start from, with the hash of its weights unless they are random.
     pub lineage: &'a Lineage,
     /// The optimiser's state that comes with the model to start from, for [`Settings::carry_optimizer`].
     pub carried: Option<&'a OptimizerState>,
-    /// Saved beside the weights.
+    /// Saved with the weights.
     pub tokenizer: &'a Tokenizer,
-    /// What else decides the result: names of the text's files and how they are cut, the seed of random weights. A run
+    /// What else decides the result: the names of the text's files and how they are cut, the seed of random weights. A run
     /// whose checkpoints were made with other values is not continued; errors call them by these keys.
     pub identity: BTreeMap<String, Value>,
+    /// Opens the model.
     pub open_session: &'a mut OpenSession<'a>,
+    /// Opens the text to train on.
     pub open_training_text: &'a mut OpenTrainingText<'a>,
+    /// Opens the held-out text.
     pub open_evaluation_text: &'a mut OpenEvaluationText<'a>,
 }
 
@@ -63,11 +68,7 @@ impl<'a> Run<'a> {
 
     /// What decides the result.
     fn identity(&self) -> Identity {
-        let mut identity = Identity::of_settings(self.settings, Settings::NEUTRAL);
-        identity.remove("keep_optimizer"); // decides what is saved beside the model
-        identity.extend(&self.identity);
-        // Set or not, the same thing.
-        identity.insert("micro_batch_size", self.settings.micro_batch_size());
+        let mut identity = self.settings.identity();
         identity.insert("model", self.config.to_json());
         identity.insert("model.weights", self.lineage.blake3.clone());
         if let Some(carried) = self.carried() {
@@ -75,7 +76,9 @@ impl<'a> Run<'a> {
             identity.insert("model.optimizer.step", carried.step());
         }
         identity.insert("tokenizer", self.tokenizer.fingerprint());
-        identity.flattened()
+        let mut identity = identity.flattened();
+        identity.extend(&self.identity);
+        identity
     }
 }
 
@@ -84,21 +87,22 @@ impl<'a> Run<'a> {
 pub struct Outcome {
     /// False if it was stopped before its last step.
     pub finished: bool,
-    /// `model/` of a finished run, else the newest checkpoint.
+    /// `model/` if the run has finished, else its newest checkpoint.
     pub checkpoint: PathBuf,
+    /// Updates of the weights.
     pub step: u64,
     /// Input and target tokens trained on.
     pub tokens: u64,
     /// Floating-point operations spent.
     pub flops: f64,
-    /// One before the first update, then at intervals, one at the end.
+    /// One before the first update, then at intervals, and one at the end.
     pub evaluations: Vec<EvaluationPoint>,
 }
 
 impl Outcome {
-    fn new(finished: bool, checkpoint: PathBuf, state: PretrainingState) -> Self {
-        let Progress { step, tokens, flops } = state.progress();
-        Outcome { finished, checkpoint, step, tokens, flops, evaluations: state.evaluations }
+    fn new(finished: bool, checkpoint: PathBuf, at: Standing<Measured>) -> Self {
+        let Progress { step, tokens, flops, .. } = at.progress;
+        Outcome { finished, checkpoint, step, tokens, flops, evaluations: at.measured.evaluations }
     }
 }
 
@@ -107,10 +111,10 @@ impl Outcome {
 ///
 /// # Errors
 /// See [`TrainError`]; whatever happens, checkpoints written before stay whole.
-pub fn train(
-    run: Run<'_>,
-    observer: &mut Observer<'_, EvaluationPoint>,
-    stop: &AtomicBool,
+pub fn train<'a>(
+    run: Run<'a>,
+    observer: &'a mut Observer<'a, EvaluationPoint>,
+    stop: &'a AtomicBool,
 ) -> Result<Outcome, TrainError> {
     let settings = run.settings;
     settings.validate()?;
@@ -144,25 +148,26 @@ pub fn train(
         record: Map::new(),
         tokenizer: run.tokenizer,
     };
-    let mut training: Training<'_, PretrainingState> = Training::open(job, run.open_session)?;
-    let state = &mut training.state;
-    let metrics = MetricsFile::open(run.directory, state.metrics_lines)?;
-    training.missing_metrics = state.metrics_lines - metrics.lines();
-    state.metrics_lines = metrics.lines();
-    let mut pretraining = Pretraining {
-        settings,
-        text: (run.open_training_text)(state.position)?,
-        open_evaluation_text: run.open_evaluation_text,
-        metrics,
-        board: TensorBoard::open(run.directory, state.progress().step)?,
+    let open_evaluation_text = run.open_evaluation_text;
+    let mut training = Training::open(
+        job,
+        run.open_session,
+        move |at: &mut Standing<Measured>| -> Result<Pretraining<'a>> {
+            let Standing { progress, measured } = at;
+            let metrics = MetricsFile::open(run.directory, measured.metrics_lines)?;
+            let missing_metrics = measured.metrics_lines - metrics.lines();
+            measured.metrics_lines = metrics.lines();
+            let text = (run.open_training_text)(*progress.position.get_or_insert_default())?;
+            let board = TensorBoard::open(run.directory, progress.step)?;
+            Ok(Pretraining { settings, text, open_evaluation_text, metrics, missing_metrics, board, stop })
+        },
+        observer,
         stop,
-    };
-    let finished = training.run(&mut pretraining, observer, stop)?;
-    if !finished {
+    )?;
+    if !training.run()? {
         let checkpoint = training.checkpoint_of_step().unwrap_or_default();
-        return Ok(Outcome::new(false, checkpoint, training.state));
+        return Ok(Outcome::new(false, checkpoint, training.at));
     }
-    pretraining.sync()?;
-    training.save(&model, settings.keep_optimizer, observer)?;
-    Ok(Outcome::new(true, model, training.state))
+    training.save(&model, settings.keep_optimizer)?;
+    Ok(Outcome::new(true, model, training.at))
 }

@@ -1,76 +1,122 @@
-//! What a pretraining is told.
+//! How to pretrain.
 
 use serde::{Deserialize, Serialize};
 
 use crate::train::error::TrainError;
+use crate::train::identity::Identity;
 use crate::{Decay, Optimizer, Schedule};
 
-/// Settings of a pretraining. The defaults are nanoT5's (T5-base 1.1 in 65,536 steps on one GPU).
+/// How to pretrain. The defaults are nanoT5's (T5-base 1.1 in 65,536 steps on one GPU).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct Settings {
-    /// Updates of the weights. With 0, the model is evaluated and written as it begins.
+    /// Updates of the weights.
+    ///
+    /// With 0, the model is evaluated and saved as it is.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.steps))]
     pub steps: u64,
     /// Examples in an update.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.batch_size))]
     pub batch_size: usize,
-    /// Examples on the device at a time, whose gradients are accumulated; divides `batch_size`, which it is if not given.
+    /// Examples on the device at once; divides the batch [default: the batch].
+    ///
+    /// Gradients are accumulated over a batch's micro-batches.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub micro_batch_size: Option<usize>,
+    /// The rule that turns gradients into updates.
+    #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t = DEFAULT.optimizer))]
     pub optimizer: Optimizer,
-    /// Whether to go on from the optimiser's state that comes with the model to start from.
+    /// Start with the optimiser's state that comes with the model.
+    #[cfg_attr(feature = "clap", arg(long))]
     pub carry_optimizer: bool,
+    /// The learning rate of each update.
+    #[cfg_attr(feature = "clap", command(flatten))]
     pub schedule: Schedule,
     /// The norm that all gradients together are scaled down to; 0 for none.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NORM", default_value = "1"))]
     pub clip_norm: Option<f64>,
-    /// Factor of `log(Z)²` in the loss (T5X: 1e-4).
+    /// Factor of log(Z)² in the loss.
+    ///
+    /// T5X: 1e-4.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "FACTOR", default_value_t = DEFAULT.z_loss))]
     pub z_loss: f64,
     /// Rate of dropout; T5 pretrains without.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "RATE", default_value_t = DEFAULT.dropout))]
     pub dropout: f64,
-    /// Of the dropout; by convention also of the text's order and corruption.
+    /// Seed of new weights, of the text's order and corruption, and of dropout.
+    ///
+    /// Of the training loop's own, only dropout is random. The rest is a convention among those that open a model and text.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.seed))]
     pub seed: u64,
-    /// Updates between two evaluations. There is one before the first update and one after the last in any case.
+    /// Updates between two evaluations.
+    ///
+    /// The model is always evaluated before the first update and after the last.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.evaluate_every))]
     pub evaluate_every: u64,
-    /// Batches of an evaluation, if there are so many.
+    /// Batches of an evaluation.
+    ///
+    /// There are fewer where the text is shorter.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.evaluation_batches))]
     pub evaluation_batches: u64,
     /// Updates between two checkpoints.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.checkpoint_every))]
     pub checkpoint_every: u64,
-    /// How many of the newest checkpoints are kept.
+    /// How many checkpoints are kept, the newest ones.
+    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.keep_checkpoints))]
     pub keep_checkpoints: usize,
     /// Updates between two lines of metrics, which average over them.
+    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.log_every))]
     pub log_every: u64,
-    /// Whether the final model comes with the optimiser's state.
+    /// Save the optimiser's state with the final model too.
+    #[cfg_attr(feature = "clap", arg(long))]
     pub keep_optimizer: bool,
 }
 
+const DEFAULT: Settings = Settings {
+    steps: 65_536,
+    batch_size: 128,
+    micro_batch_size: None,
+    optimizer: Optimizer::adamw_scale(),
+    carry_optimizer: false,
+    schedule: Schedule {
+        warm_up: 10_000,
+        warm_up_from: 0.5,
+        decay: Decay::Cosine { minimum: 1e-5 },
+        ..Schedule::constant(2e-2)
+    },
+    clip_norm: Some(1.0),
+    z_loss: 0.0,
+    dropout: 0.0,
+    seed: 0,
+    evaluate_every: 2_000,
+    evaluation_batches: 500,
+    checkpoint_every: 2_000,
+    keep_checkpoints: 2,
+    log_every: 100,
+    keep_optimizer: false,
+};
+
 impl Default for Settings {
     fn default() -> Self {
-        let decay = Decay::Cosine { minimum: 1e-5 };
-        Settings {
-            steps: 65_536,
-            batch_size: 128,
-            micro_batch_size: None,
-            optimizer: Optimizer::adamw_scale(),
-            carry_optimizer: false,
-            schedule: Schedule { warm_up: 10_000, warm_up_from: 0.5, decay, ..Schedule::constant(2e-2) },
-            clip_norm: Some(1.0),
-            z_loss: 0.0,
-            dropout: 0.0,
-            seed: 0,
-            evaluate_every: 2_000,
-            evaluation_batches: 500,
-            checkpoint_every: 2_000,
-            keep_checkpoints: 2,
-            log_every: 100,
-            keep_optimizer: false,
-        }
+        DEFAULT
     }
 }
 
-/// More examples than any update takes; a batch is gathered before it is computed.
+/// More examples than anyone needs in an update; a batch is gathered before it is computed.
 const MAX_BATCH: usize = 1 << 20;
 
 impl Settings {
-    /// Settings that change nothing about a finished run.
+    /// Settings that make no difference once a run has finished.
     pub const NEUTRAL: &[&str] = &["checkpoint_every", "keep_checkpoints", "log_every"];
+
+    /// The settings that decide the weights.
+    pub(super) fn identity(&self) -> Identity {
+        let mut identity = Identity::of_settings(self, Self::NEUTRAL);
+        identity.remove("keep_optimizer"); // decides what is saved with them
+        identity.insert("micro_batch_size", self.micro_batch_size()); // given or not, it is the same
+        identity
+    }
 
     /// Examples on the device at a time: the batch size of the training text's stream.
     pub fn micro_batch_size(&self) -> usize {
@@ -87,8 +133,10 @@ impl Settings {
         self.clip_norm.filter(|norm| *norm > 0.0)
     }
 
+    /// Checks the settings, alone and together.
+    ///
     /// # Errors
-    /// The first setting that cannot be trained with.
+    /// [`TrainError::Setting`] for the first setting that cannot be used.
     pub fn validate(&self) -> Result<(), TrainError> {
         let fail = |key: &'static str, problem: String| Err(TrainError::Setting { key, problem });
         for (key, count) in [

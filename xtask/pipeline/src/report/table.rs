@@ -25,7 +25,7 @@ impl Table {
 
     pub fn text(&self) -> String {
         let lines: Vec<Vec<String>> = std::iter::once(&self.header).chain(&self.rows).cloned().collect();
-        glue_eval::report::table::aligned(&lines)
+        glue_eval::aligned(&lines)
     }
 
     pub fn markdown(&self) -> String {

@@ -9,8 +9,9 @@ use anyhow::{Context as _, Result, ensure};
 use fusion_core::checkpoint::Checkpoint;
 use serde_json::{Value, json};
 use t5_model::text::Tokenizer;
+use t5_model::train::Identity;
 
-use super::journal::{Identity, Record};
+use super::journal::{self, Record};
 use super::{RunFile, StageLock};
 use crate::problems::{Remedy, mendable};
 use crate::recipe::Recipe;
@@ -68,14 +69,14 @@ impl<'a> Run<'a> {
 
     /// What decides a stage's result. Follows from the recipe alone but for inputs that are files.
     fn identity(&self, stage: &Stage) -> Result<Identity> {
-        let mut settings = stage.settings()?;
+        let mut settings = Identity::of_settings(&stage.settings()?, stage.work.neutral());
         if let Some(files) = self.glue.filter(|_| stage.work.glue_tasks().is_some()) {
-            settings.insert("files".to_owned(), json!(std::path::absolute(files)?));
+            settings.insert("files", json!(std::path::absolute(files)?));
         }
         let mut inputs = BTreeMap::new();
         for input in stage.work.inputs() {
             let fingerprint = match input {
-                Input::Stage(name) => self.identity(self.stage(name)?)?.fingerprint()?,
+                Input::Stage(name) => journal::fingerprint(&self.identity(self.stage(name)?)?)?,
                 Input::Path(path) if path.join("config.json").is_file() => {
                     Checkpoint::open(path)?.blake3()?
                 }
@@ -84,7 +85,7 @@ impl<'a> Run<'a> {
             };
             inputs.insert(input.to_string(), fingerprint);
         }
-        Ok(Identity::new(Value::Object(settings), inputs))
+        Ok(journal::identity(settings, inputs))
     }
 
     pub fn state(&self, stage: &Stage) -> Result<State> {
@@ -92,15 +93,15 @@ impl<'a> Run<'a> {
         let needs_files = stage.work.glue_tasks().is_some() && self.glue.is_none();
         match Record::read(&directory)? {
             Some(_) if needs_files => Ok(State::Finished),
-            Some(record) => match self.identity(stage)?.changes(&record.identity) {
+            Some(record) => match journal::changes(&self.identity(stage)?, &record.identity) {
                 changes if changes.is_empty() => Ok(State::Finished),
                 changes => Ok(State::OutOfDate(changes)),
             },
             None if needs_files => Ok(State::WithoutFiles),
-            None => match Identity::read(&directory)? {
+            None => match journal::begun(&directory)? {
                 None => Ok(State::New),
                 Some(_) if !has_results(stage, &directory) => Ok(State::New),
-                Some(begun) => match self.identity(stage)?.changes(&begun) {
+                Some(begun) => match journal::changes(&self.identity(stage)?, &begun) {
                     changes if changes.is_empty() => Ok(State::Begun),
                     changes => Ok(State::OutOfDate(changes)),
                 },
@@ -153,7 +154,7 @@ impl<'a> Run<'a> {
         self.watch.note(name, &Note::Begins(stage.kind().name));
         let start = Instant::now();
         fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
-        identity.write(&directory)?;
+        journal::begin(&identity, &directory)?;
         let result = self.work(stage, &directory, compute);
         let result = result.map_err(|error| match error.is::<Interrupted>() {
             true => error,

@@ -7,8 +7,9 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use t5_model::train::{Difference, Identity};
 
 use crate::write_json;
 
@@ -17,17 +18,8 @@ const FILE: &str = "stage.json";
 const BEGUN: &str = "begun.json";
 const VERSION: u32 = 1;
 
-/// Settings of a training that change nothing about its result.
-const NEUTRAL: [&str; 3] = ["checkpoint_every", "keep_checkpoints", "log_every"];
-
-/// What decides a stage's result.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Identity {
-    /// The stage's work, with its kind.
-    pub settings: Value,
-    /// The fingerprint of each input, by stage or path.
-    pub inputs: BTreeMap<String, String>,
-}
+const SETTINGS: &str = "settings";
+const INPUTS: &str = "inputs";
 
 /// A finished stage.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -40,58 +32,42 @@ pub struct Record {
     pub seconds: f64,
 }
 
-impl Identity {
-    pub fn new(mut settings: Value, inputs: BTreeMap<String, String>) -> Self {
-        if let Some(settings) = settings.as_object_mut() {
-            settings.retain(|key, _| !NEUTRAL.contains(&key.as_str()));
-        }
-        Identity { settings, inputs }
-    }
-
-    /// A hash of it, in hexadecimal.
-    pub fn fingerprint(&self) -> Result<String> {
-        let digest = Sha256::digest(serde_json::to_vec(self)?);
-        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
-    }
-
-    /// What has changed since `old`, in words; nothing if nothing has.
-    pub fn changes(&self, old: &Identity) -> Vec<String> {
-        let mut changes = Vec::new();
-        compare("", &old.settings, &self.settings, &mut changes);
-        for (name, fingerprint) in &self.inputs {
-            if old.inputs.get(name) != Some(fingerprint) {
-                changes.push(format!("its input {name:?} is another"));
-            }
-        }
-        changes
-    }
+/// What decides a stage's result: its work's settings, and the fingerprint of each input, by stage or path.
+pub fn identity(settings: Identity, inputs: BTreeMap<String, String>) -> Identity {
+    let mut identity = Identity::default();
+    identity.insert(SETTINGS, settings);
+    identity.insert(INPUTS, json!(inputs));
+    identity
 }
 
-fn compare(path: &str, old: &Value, new: &Value, changes: &mut Vec<String>) {
-    if old == new {
-        return;
-    }
-    let (Some(old_keys), Some(new_keys)) = (old.as_object(), new.as_object()) else {
-        changes.push(format!("`{path}` was {old}, is {new}"));
-        return;
-    };
-    let keys: std::collections::BTreeSet<&String> = old_keys.keys().chain(new_keys.keys()).collect();
-    for key in keys {
-        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        let value = |keys: &serde_json::Map<String, Value>| keys.get(key).cloned().unwrap_or(Value::Null);
-        compare(&path, &value(old_keys), &value(new_keys), changes);
-    }
+/// A hash of an identity, in hexadecimal.
+pub fn fingerprint(identity: &Identity) -> Result<String> {
+    let digest = Sha256::digest(serde_json::to_vec(identity)?);
+    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-impl Identity {
-    /// What an unfinished stage in `directory` was begun with.
-    pub fn read(directory: &Path) -> Result<Option<Self>> {
-        read(&directory.join(BEGUN))
+/// How an identity differs from an earlier one, in words: settings first, then inputs.
+pub fn changes(identity: &Identity, earlier: &Identity) -> Vec<String> {
+    let (mut settings, mut inputs) = (Vec::new(), Vec::new());
+    for Difference { key, was, now } in identity.differences(earlier) {
+        match key.split_once('.') {
+            Some((SETTINGS, key)) => settings.push(Difference { key: key.into(), was, now }.to_string()),
+            Some((INPUTS, name)) => inputs.push(format!("its input {name:?} is another")),
+            _ => settings.push(Difference { key, was, now }.to_string()),
+        }
     }
+    settings.append(&mut inputs);
+    settings
+}
 
-    pub fn write(&self, directory: &Path) -> Result<()> {
-        write_json(&directory.join(BEGUN), self)
-    }
+/// The identity with which an unfinished stage in `directory` was begun.
+pub fn begun(directory: &Path) -> Result<Option<Identity>> {
+    read(&directory.join(BEGUN))
+}
+
+/// Records that a stage begins with this identity.
+pub fn begin(identity: &Identity, directory: &Path) -> Result<()> {
+    write_json(&directory.join(BEGUN), identity)
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
@@ -135,12 +111,15 @@ mod tests {
 
     use serde_json::json;
 
-    use super::Identity;
+    use t5_model::train::{Identity, Settings};
+
+    use super::{changes, fingerprint, identity};
 
     #[test]
     fn changes_are_named_and_neutral_settings_are_not_compared() {
         let identity = |settings, input: &str| {
-            Identity::new(settings, BTreeMap::from([("small".to_owned(), input.to_owned())]))
+            let settings = Identity::of_settings(&settings, Settings::NEUTRAL);
+            identity(settings, BTreeMap::from([("small".to_owned(), input.to_owned())]))
         };
         let old = identity(json!({ "steps": 600, "log_every": 10, "data": { "text": ["a"] } }), "1");
         let new = identity(json!({ "steps": 800, "log_every": 99, "data": { "text": ["b"] } }), "2");
@@ -149,10 +128,10 @@ mod tests {
             "`steps` was 600, is 800",
             "its input \"small\" is another",
         ];
-        assert_eq!(new.changes(&old), expected);
+        assert_eq!(changes(&new, &old), expected);
         let same = identity(json!({ "steps": 600, "log_every": 99, "data": { "text": ["a"] } }), "1");
-        assert_eq!(same.changes(&old), Vec::<String>::new());
-        assert_eq!(same.fingerprint().ok(), old.fingerprint().ok());
-        assert_ne!(new.fingerprint().ok(), old.fingerprint().ok());
+        assert_eq!(changes(&same, &old), Vec::<String>::new());
+        assert_eq!(fingerprint(&same).ok(), fingerprint(&old).ok());
+        assert_ne!(fingerprint(&new).ok(), fingerprint(&old).ok());
     }
 }

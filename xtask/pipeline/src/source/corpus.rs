@@ -37,6 +37,6 @@ fn builtin_corpus(name: &str) -> Result<Corpus> {
 }
 
 #[cfg(not(feature = "webster"))]
-fn builtin_corpus(name: &str) -> Result<Corpus> {
-    bail!("this program was built without built-in text such as {name:?}; build it with `--features webster`")
+fn builtin_corpus(_: &str) -> Result<Corpus> {
+    Err(crate::NotBuilt { features: vec!["webster"] }.into())
 }

@@ -63,6 +63,10 @@ impl Work for Glue {
         serde_json::to_value(self)
     }
 
+    fn neutral(&self) -> &'static [&'static str] {
+        FineTuneSettings::NEUTRAL
+    }
+
     fn inputs(&self) -> Vec<&Input> {
         vec![&self.model]
     }

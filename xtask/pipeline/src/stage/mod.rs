@@ -66,6 +66,11 @@ pub trait Work: fmt::Debug + Send + Sync {
     /// All settings, as an object.
     fn settings(&self) -> serde_json::Result<Value>;
 
+    /// The settings that change nothing about the result.
+    fn neutral(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     fn inputs(&self) -> Vec<&Input>;
 
     /// The tasks whose files it reads, if it reads GLUE's files.

@@ -129,6 +129,10 @@ impl Work for Pretrain {
         serde_json::to_value(self)
     }
 
+    fn neutral(&self) -> &'static [&'static str] {
+        Settings::NEUTRAL
+    }
+
     fn inputs(&self) -> Vec<&Input> {
         self.from().into_iter().chain([&self.data.tokenizer]).collect()
     }

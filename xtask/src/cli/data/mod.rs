@@ -2,7 +2,6 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 mod check;
-#[cfg(feature = "hub")]
 mod fetch;
 
 /// Fetch and check GLUE's files
@@ -14,7 +13,6 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Data {
-    #[cfg(feature = "hub")]
     Fetch(fetch::Arguments),
     Check(check::Arguments),
 }
@@ -22,7 +20,6 @@ enum Data {
 impl Arguments {
     pub fn run(self) -> Result<()> {
         match self.data {
-            #[cfg(feature = "hub")]
             Data::Fetch(arguments) => arguments.run(),
             Data::Check(arguments) => arguments.run(),
         }

@@ -1,33 +1,35 @@
 //! A contestant's way through a measurement.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use pipeline::Interrupted;
+use pipeline::{Interrupted, NotBuilt};
 use serde::de::DeserializeOwned;
 
 use super::contestant::Contestant;
 use super::process::Worker;
 use super::protocol::{QUIT, Ready};
 use super::python;
-use crate::dev::build;
+use crate::dev::feature;
 
 const NO_TRANSFORMERS: &str = "Without transformers: no Python with torch and transformers was found. \
      `pip install torch transformers`, or name one with --python";
 const GET_CTRANSLATE2: &str = "`pip install ctranslate2` there, or name another Python with --python";
 
-/// Builds what these contestants need and is not compiled in.
-pub fn build_missing(names: &[String]) -> Result<()> {
-    for name in names {
+/// Fails if what these contestants need is not compiled in.
+pub fn require(names: &[String]) -> Result<(), NotBuilt> {
+    let needed = names.iter().filter_map(|name| {
         let mut words = name.split_whitespace();
-        let (backend, device) = (words.next().unwrap_or_default(), words.next());
-        if build::is_missing(backend, device) {
-            build::backend(backend, device)?;
-        }
+        feature::missing_for(words.next()?, words.next())
+    });
+    let features: BTreeSet<&str> = needed.map(|feature| feature.name).collect();
+    match features.is_empty() {
+        true => Ok(()),
+        false => Err(NotBuilt { features: features.into_iter().collect() }),
     }
-    Ok(())
 }
 
 /// Who takes part.

@@ -10,7 +10,7 @@ use fusion_core::atomic::write_file_atomically;
 use pipeline::numbers::bytes;
 use serde_json::Value;
 
-use crate::dev::{build, resources};
+use crate::dev::{build, feature, resources};
 use crate::terminal::output::print;
 
 const EXAMPLES: &str = concat!(
@@ -25,8 +25,8 @@ const EXAMPLES: &str = concat!(
 
 /// Pack the program for machines without Rust, such as those with a GPU
 ///
-/// The archive has the program with its default backends and tch, the recipes, and what conformance and bench read. It runs
-/// on Linux and needs no network. There, `deep-fusion` stands for `cargo xtask`. It takes libtorch 2.11 from LIBTORCH, from a folder `libtorch` beside it, or from
+/// The archive has the program with burn, dfdx and tch, the recipes, and what conformance and bench read. It runs on Linux
+/// and needs no network. There, `deep-fusion` stands for `cargo xtask`. It takes libtorch 2.11 from LIBTORCH, from a folder `libtorch` beside it, or from
 /// the PyTorch of the Python on the path. What needs the source tree is refused: ci, setup, and building what is missing.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -37,7 +37,7 @@ pub struct Arguments {
     /// The oldest processor that it is for, as `rustc --print target-cpus` names them
     #[arg(long, value_name = "CPU", default_value = CPU)]
     cpu: String,
-    /// Features to build besides the default ones and tch: `wgpu`, `cuda`
+    /// Features to build besides these: `wgpu`, `cuda`
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     features: Vec<String>,
     /// Pack this program, for tests
@@ -52,8 +52,8 @@ impl Arguments {
     pub fn run(self) -> Result<()> {
         let sources = resources::sources("`bundle`")?;
         ensure!(cfg!(target_os = "linux"), "bundles are for Linux, and made there");
-        let mut features = vec!["tch".to_owned()];
-        features.extend(self.features.iter().filter(|name| *name != "tch").cloned());
+        let mut features: Vec<String> = feature::self_contained().chain(["tch"]).map(str::to_owned).collect();
+        features.extend(self.features.clone());
         let program = match &self.program {
             Some(program) => program.clone(),
             None => build(&self.cpu, &features)?,
@@ -71,7 +71,7 @@ fn build(cpu: &str, features: &[String]) -> Result<PathBuf> {
     build::require_libtorch()?;
     eprintln!("building for {cpu} with {} (the first time takes minutes)", features.join(", "));
     let mut cargo = build::cargo_with_libtorch("build")?;
-    cargo.args(["--quiet", "--release", "--locked", "--package", "xtask", "--features", &features.join(",")]);
+    cargo.args(["--release", "--locked", "--package", "xtask", "--features", &features.join(",")]);
     cargo.args(["--message-format", "json-render-diagnostics"]);
     // The workspace's own flags are for this machine. Those in the environment go first.
     cargo.env("RUSTFLAGS", format!("-C target-cpu={cpu}")).env_remove("CARGO_ENCODED_RUSTFLAGS");

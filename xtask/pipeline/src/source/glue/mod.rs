@@ -5,23 +5,25 @@ mod checksums;
 mod download;
 #[cfg(feature = "hub")]
 mod hub;
+mod remote;
 #[cfg(feature = "hub")]
 mod web;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use glue_eval::Task;
+use glue_eval::data::Split;
 
 use super::hub::HubName;
+use crate::not_built::require;
 
 pub use checksums::Checksums;
 #[cfg(feature = "hub")]
-pub use hub::{copy, fetch};
-#[cfg(feature = "hub")]
-pub use web::{Address, Fetched, Website};
+use hub::fetch;
+pub use remote::{Address, Fetched, FetchedGlue, RemoteGlue};
 
 /// A folder of GLUE's files in either layout, or a dataset in that of `nyu-mll/glue` on the Hugging Face Hub.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,16 +39,28 @@ impl GluePlace {
             GluePlace::Directory(path) => {
                 let unreadable = || format!("cannot read GLUE's files in {}", path.display());
                 fs::read_dir(path).with_context(unreadable)?;
+                let parquet = ("parquet", cfg!(feature = "parquet") || !has_parquet(path, tasks));
+                require(&[parquet])?;
                 Ok(path.clone())
             }
-            GluePlace::Hub(name) => fetch(name, tasks),
+            GluePlace::Hub(name) => {
+                require(&[("hub", cfg!(feature = "hub")), ("parquet", cfg!(feature = "parquet"))])?;
+                fetch(name, tasks)
+            }
         }
     }
 }
 
 #[cfg(not(feature = "hub"))]
-pub fn fetch(name: &HubName, _: &[Task]) -> Result<PathBuf> {
-    crate::source::hub::refuse(name)
+fn fetch(_: &HubName, _: &[Task]) -> Result<PathBuf> {
+    Err(crate::NotBuilt { features: vec!["hub"] }.into())
+}
+
+/// Whether some of the tasks' files in a folder are in the Parquet format.
+fn has_parquet(folder: &Path, tasks: &[Task]) -> bool {
+    let mut splits = tasks.iter().flat_map(|&task| Split::all(task).map(move |split| (task, split)));
+    let is_parquet = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "parquet");
+    splits.any(|(task, split)| split.find(task, folder).is_ok_and(|files| files.iter().any(is_parquet)))
 }
 
 impl FromStr for GluePlace {

@@ -1,9 +1,8 @@
 //! GLUE's files at an address: a folder in either layout, fetched file by file.
 
+use std::fs;
 use std::path::Path;
-use std::str::FromStr;
 use std::time::Duration;
-use std::{fmt, fs};
 
 use anyhow::{Context, Result, ensure};
 use glue_eval::Task;
@@ -12,15 +11,12 @@ use ureq::Agent;
 
 use super::Checksums;
 use super::download::{Download, Outcome, is_absent};
+use super::remote::{Address, Fetched};
 use crate::source::digest::sha256;
 use crate::{Note, Watch};
 
 /// Without an answer or a byte for so long, a server counts as gone.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The address of a folder, `https://…`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Address(String);
 
 /// A folder of GLUE's files on the web.
 pub struct Website<'a> {
@@ -118,59 +114,6 @@ impl<'a> Website<'a> {
         match download.run()? {
             Outcome::Absent => Ok(None),
             Outcome::Fetched(hash) => Ok(Some(Fetched { name: name.to_owned(), hash, anew: true })),
-        }
-    }
-}
-
-/// A file that is there now.
-pub struct Fetched {
-    /// Its path in the folder.
-    pub name: String,
-    pub hash: String,
-    /// Whether it was not there before.
-    pub anew: bool,
-}
-
-impl FromStr for Address {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-        let is_folder = rest.is_some_and(|rest| {
-            !rest.starts_with('/') && !rest.is_empty() && !rest.contains(['?', '#', ' '])
-        });
-        if !is_folder {
-            return Err(format!("{text:?} is not the address of a folder, such as https://HOST/glue"));
-        }
-        Ok(Address(text.trim_end_matches('/').to_owned()))
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Address;
-
-    #[test]
-    fn addresses() {
-        let read = |text: &str| text.parse::<Address>().map(|address| address.to_string());
-        assert_eq!(read("https://host/glue/"), Ok("https://host/glue".to_owned()));
-        assert_eq!(read("http://127.0.0.1:8000"), Ok("http://127.0.0.1:8000".to_owned()));
-        for text in [
-            "",
-            "host/glue",
-            "https://",
-            "https:///glue",
-            "ftp://host",
-            "https://host/glue?x=1",
-            "https://a b",
-        ] {
-            assert!(read(text).is_err(), "{text}");
         }
     }
 }

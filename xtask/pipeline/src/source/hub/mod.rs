@@ -28,12 +28,6 @@ impl HubName {
     }
 }
 
-/// What a program says that cannot speak with the hub.
-#[cfg(not(feature = "hub"))]
-pub fn refuse(name: &HubName) -> anyhow::Result<std::path::PathBuf> {
-    anyhow::bail!("{name} is on the Hugging Face Hub, which needs the feature `hub` of this program")
-}
-
 impl FromStr for HubName {
     type Err = String;
 

@@ -56,8 +56,8 @@ impl ModelPlace {
 }
 
 #[cfg(not(feature = "hub"))]
-pub fn fetch_model(name: &HubName, _: &dyn Watch) -> Result<PathBuf> {
-    super::hub::refuse(name)
+pub fn fetch_model(_: &HubName, _: &dyn Watch) -> Result<PathBuf> {
+    Err(crate::NotBuilt { features: vec!["hub"] }.into())
 }
 
 impl FromStr for ModelPlace {

@@ -15,7 +15,7 @@ use self::protocol::{Answers, Request, Summary};
 use self::questions::{DevSets, Sample};
 use self::report::{Measured, Report};
 use super::contestant::Contestant;
-use super::entrant::{Entrant, Field, build_missing};
+use super::entrant::{Entrant, Field, require};
 use crate::cli::compute::start_threads;
 use crate::terminal::output::{print, print_json};
 use crate::terminal::{Terminal, interrupt};
@@ -81,7 +81,7 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
-        build_missing(&self.only)?;
+        require(&self.only)?;
         start_threads(self.threads)?;
         let mut all = Contestant::all(&ORDERS, &ORDERS);
         all.push(Contestant::ctranslate2());

@@ -13,7 +13,7 @@ use self::protocol::WARM_UP;
 use self::report::{Measured, Report};
 use self::run::Run;
 use super::contestant::Contestant;
-use super::entrant::{Field, build_missing};
+use super::entrant::{Field, require};
 use crate::cli::compute::start_threads;
 use crate::terminal::output::{print, print_json};
 use crate::terminal::{Terminal, interrupt};
@@ -80,7 +80,7 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
-        build_missing(&self.only)?;
+        require(&self.only)?;
         start_threads(self.threads)?;
         let mut all = Contestant::all(&ON_CPU, &ON_CUDA);
         if let Some(device) = &self.device {

@@ -27,7 +27,7 @@ impl Arguments {
         let compute = self.compute.start()?;
         let config = self.workload.config();
         let session = compute.open(&config, &initialize(&config, 1)?)?;
-        let each = on_cpu(&self.compute.device);
+        let each = on_cpu(&self.compute.how.device);
         let mut training = Training { session, batch: self.workload.batch(), step: 0, loss: f64::NAN };
         for _ in 0..WARM_UP {
             training.step()?;

@@ -1,21 +1,19 @@
-pub mod options;
-
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
 use fusion_core::execute::PlanDevice;
+use pipeline::Compute;
 use pipeline::checkpoint::check_replaceable;
 use pipeline::source::{ModelPlace, corpus};
 use pipeline::stage::Input;
-use pipeline::stage::fuse::{Calibrate, PlannedFusion};
+use pipeline::stage::fuse::{Calibrate, NamedModel, PlannedFusion};
 use pipeline::stage::text::{Data, HeldOut};
 use serde_json::json;
-use t5_model::Backend;
+use t5_model::method::MethodSettings;
+use t5_model::{Backend, Computation};
 
-use self::options::{Options, named};
-use crate::cli::compute::{ComputeArguments, PrecisionName};
 use crate::dev::build;
 use crate::terminal::output::{print, print_json};
 use crate::terminal::{Asked, Terminal, interrupt, warn, with_advice};
@@ -49,7 +47,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR", required_unless_present = "plan_only")]
     output: Option<PathBuf>,
     #[command(flatten)]
-    options: Options,
+    settings: MethodSettings,
     /// Print the plan and write nothing
     #[arg(long)]
     plan_only: bool,
@@ -88,7 +86,7 @@ impl Arguments {
             interrupt::listen()?;
         }
         let calibrate = self.calibration()?;
-        let fusion = PlannedFusion::new(&named(&self.parents)?, &self.options.settings())?;
+        let fusion = PlannedFusion::new(&named(&self.parents)?, &self.settings)?;
         let fusion = self.calibrated(fusion, calibrate)?;
         fusion.warnings.iter().for_each(warn);
         if let Some(output) = self.output.as_deref().filter(|_| !self.plan_only) {
@@ -111,19 +109,11 @@ impl Arguments {
     /// Fits the child, if that is asked for.
     fn calibrated(&self, fusion: PlannedFusion, calibrate: Option<Calibrate>) -> Result<PlannedFusion> {
         let Some(calibrate) = calibrate else { return Ok(fusion) };
-        let backend = self.backend.clone().unwrap_or_else(|| "burn".to_owned());
-        let device = self.device_of(build::backend(&backend, self.device.as_deref())?);
-        let compute = ComputeArguments {
-            backend,
-            device,
-            precision: PrecisionName::F32,
-            checkpoint_activations: false,
-            threads: None,
-        };
+        let backend = build::backend(self.backend.as_deref().unwrap_or("burn"), self.device.as_deref())?;
+        let compute = Compute::new(backend, Computation::on(self.device_of(backend)))?;
         let Input::Path(tokenizer) = &calibrate.data.tokenizer else { return Ok(fusion) };
-        let settings = self.options.settings();
         let (weights, outcome) =
-            calibrate.run(&fusion, &settings, tokenizer, &compute.start()?, "fuse", &Terminal)?;
+            calibrate.run(&fusion, &self.settings, tokenizer, &compute, "fuse", &Terminal)?;
         eprintln!("{}", outcome.note());
         fusion.calibrated(weights, &outcome)
     }
@@ -141,7 +131,7 @@ impl Arguments {
             max_documents: None,
         };
         let calibrate = Calibrate { data, examples: self.calibrate_examples };
-        calibrate.check(&self.options.settings())?;
+        calibrate.check(&self.settings)?;
         Ok(Some(calibrate))
     }
 
@@ -156,4 +146,14 @@ impl Arguments {
         let first = || backend.devices().into_iter().next().map(|device| device.name);
         self.device.clone().or_else(first).unwrap_or_default()
     }
+}
+
+/// Fetches the parents, and names them by their directories, or by their paths where two directories have the same name.
+pub fn named(parents: &[ModelPlace]) -> Result<Vec<NamedModel>> {
+    let unique =
+        |place: &ModelPlace| !parents.iter().any(|other| other != place && other.name() == place.name());
+    let label = |place: &ModelPlace| if unique(place) { place.name() } else { place.to_string() };
+    let model =
+        |place: &ModelPlace| Ok(NamedModel { label: label(place), directory: place.directory(&Terminal)? });
+    parents.iter().map(model).collect()
 }

@@ -1,0 +1,42 @@
+//! Parts of this crate that are compiled in only with the feature of their name.
+
+use std::fmt;
+
+use glue_eval::GlueError;
+
+/// What was asked for needs features that this crate was built without. A program that can build itself again may do so and
+/// start over.
+#[derive(Debug)]
+pub struct NotBuilt {
+    pub features: Vec<&'static str>,
+}
+
+impl NotBuilt {
+    /// The reason for an error, if that is it.
+    pub fn cause_of(error: &anyhow::Error) -> Option<NotBuilt> {
+        error.chain().find_map(|cause| match cause.downcast_ref() {
+            Some(NotBuilt { features }) => Some(NotBuilt { features: features.clone() }),
+            None => match cause.downcast_ref() {
+                Some(GlueError::NoParquet { .. }) => Some(NotBuilt { features: vec!["parquet"] }),
+                _ => None,
+            },
+        })
+    }
+}
+
+/// Fails if any of these features is off; `is_built` is its `cfg!`.
+pub(crate) fn require(features: &[(&'static str, bool)]) -> Result<(), NotBuilt> {
+    let missing = features.iter().filter(|(_, is_built)| !is_built).map(|(name, _)| *name);
+    match missing.collect::<Vec<_>>() {
+        features if features.is_empty() => Ok(()),
+        features => Err(NotBuilt { features }),
+    }
+}
+
+impl fmt::Display for NotBuilt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "this program was built without {}", self.features.join(" and "))
+    }
+}
+
+impl std::error::Error for NotBuilt {}

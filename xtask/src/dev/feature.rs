@@ -1,0 +1,134 @@
+//! The features of this package: what can be compiled in, and what asks for it.
+
+/// A feature, by its name in `Cargo.toml`.
+#[derive(Debug)]
+pub struct Feature {
+    pub name: &'static str,
+    pub is_built: bool,
+    /// What it is, in a sentence that begins "building".
+    pub is: &'static str,
+    /// The backend that it is, or that has its devices.
+    pub backend: Option<&'static str>,
+    /// What the names of its devices begin with, if it is the devices of a backend.
+    pub devices: Option<&'static str>,
+    /// What has to be installed besides.
+    pub needs: Option<&'static str>,
+    /// How long it takes to build where everything else has been built, on two cores.
+    pub takes: &'static str,
+}
+
+const NOTHING: Feature =
+    Feature { name: "", is_built: false, is: "", backend: None, devices: None, needs: None, takes: "" };
+
+pub const FEATURES: [Feature; 8] = [
+    Feature {
+        name: "burn",
+        is_built: cfg!(feature = "burn"),
+        is: "the backend burn",
+        backend: Some("burn"),
+        takes: "five minutes",
+        ..NOTHING
+    },
+    Feature {
+        name: "wgpu",
+        is_built: cfg!(feature = "wgpu"),
+        is: "burn on GPUs through wgpu",
+        backend: Some("burn"),
+        devices: Some("wgpu"),
+        needs: Some("a driver of Vulkan or Metal"),
+        takes: "ten minutes",
+    },
+    Feature {
+        name: "cuda",
+        is_built: cfg!(feature = "cuda"),
+        is: "burn on GPUs through CUDA",
+        backend: Some("burn"),
+        devices: Some("cuda"),
+        needs: Some("CUDA; its build fetches LLVM from the network"),
+        takes: "ten minutes",
+    },
+    Feature {
+        name: "dfdx",
+        is_built: cfg!(feature = "dfdx"),
+        is: "the backend dfdx",
+        backend: Some("dfdx"),
+        takes: "a minute",
+        ..NOTHING
+    },
+    Feature {
+        name: "tch",
+        is_built: cfg!(feature = "tch"),
+        is: "the backend tch",
+        backend: Some("tch"),
+        needs: Some("libtorch 2.11.0, see `cargo xtask setup tch`"),
+        takes: "three minutes",
+        ..NOTHING
+    },
+    Feature {
+        name: "hub",
+        is_built: cfg!(feature = "hub"),
+        is: "access to the Hugging Face Hub and the web",
+        takes: "a minute",
+        ..NOTHING
+    },
+    Feature {
+        name: "parquet",
+        is_built: cfg!(feature = "parquet"),
+        is: "a reader of Parquet files",
+        takes: "a minute",
+        ..NOTHING
+    },
+    Feature {
+        name: "webster",
+        is_built: cfg!(feature = "webster"),
+        is: "the text builtin:webster",
+        takes: "a minute",
+        ..NOTHING
+    },
+];
+
+/// What the workspace has and this program has not.
+pub fn missing() -> impl Iterator<Item = &'static Feature> {
+    FEATURES.iter().filter(|feature| !feature.is_built)
+}
+
+/// What this program lacks of a backend and a device.
+pub fn missing_for(backend: &str, device: Option<&str>) -> Option<&'static Feature> {
+    let begins = |devices: &str| device.is_some_and(|device| device.split(':').next() == Some(devices));
+    missing().find(|feature| feature.backend == Some(backend) && feature.devices.is_none_or(begins))
+}
+
+/// What needs nothing but a compiler: the program with all of this is the one that is tested and packed.
+pub fn self_contained() -> impl Iterator<Item = &'static str> {
+    FEATURES.iter().filter(|feature| feature.needs.is_none()).map(|feature| feature.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_features_of_one_backend() {
+        let is_missing = |backend, device| missing_for(backend, device).is_some();
+        assert_eq!(is_missing("burn", Some("wgpu:1")), !cfg!(feature = "wgpu"));
+        assert_eq!(is_missing("burn", Some("cuda:0")), !cfg!(feature = "cuda"));
+        assert_eq!(is_missing("tch", Some("cuda:0")), !cfg!(feature = "tch"));
+        assert_eq!(is_missing("dfdx", Some("wgpu:0")), !cfg!(feature = "dfdx"));
+        if cfg!(feature = "burn") {
+            assert!(!is_missing("burn", Some("cpu")) && !is_missing("burn", None));
+            assert!(!is_missing("burn", Some("wgpux")));
+        }
+        assert!(!is_missing("unknown", Some("wgpu:0")));
+    }
+
+    #[test]
+    fn all_of_the_manifest_are_known() {
+        let manifest: toml::Table = include_str!("../../Cargo.toml").parse().expect("a manifest");
+        let features = manifest["features"].as_table().expect("features");
+        let mut listed: Vec<&str> = features.keys().map(String::as_str).collect();
+        let mut known: Vec<&str> = FEATURES.iter().map(|feature| feature.name).chain(["default"]).collect();
+        listed.sort();
+        known.sort();
+        assert_eq!(listed, known);
+    }
+}
