@@ -17,7 +17,7 @@ use t5_model::{Computation, backend};
 const RECIPE: &str = r#"
 [data]
 text = "text.txt"
-held_out_every = 5
+held_out_text = "text.txt"
 tokenizer = "words"
 input_length = 16
 
@@ -115,7 +115,7 @@ fn a_run_is_watched_stopped_and_gone_on_with() {
     let (folder, straight) = (folder(), folder());
     let recorder = Recorder { stop_at: Some(("b", 2)), ..Recorder::default() };
     let stopped = run(folder.path(), &recorder).expect_err("stopped");
-    let interrupted: &Interrupted = stopped.downcast_ref().expect("an interruption");
+    let interrupted: &Interrupted = stopped.downcast_ref().unwrap_or_else(|| panic!("{stopped:?}"));
     assert!(
         interrupted.resumes && stopped.to_string().starts_with("interrupted: step 2 is saved"),
         "{stopped}"
