@@ -26,9 +26,9 @@ const EXAMPLES: &str = concat!(
 const TRAINING: &str = "steps batch_size micro_batch_size optimizer carry_optimizer keep_optimizer peak decay warm_up \
      offset re_warm_up clip_norm z_loss dropout seed evaluate_every evaluation_batches checkpoint_every";
 const CARRY_OPTIMIZER: &str =
-    "Go on from the optimiser's state that lies beside the weights of --from, counting its updates on";
-const KEEP_OPTIMIZER: &str = "Save the optimiser's state with the finished model too, for `fuse --optimizer carry` or \
-     --carry-optimizer";
+    "Continue from the optimiser state stored with the weights of --from, including its count of updates";
+const KEEP_OPTIMIZER: &str = "Also save the optimiser state with the finished model, for `fuse --optimizer carry` or \
+                              --carry-optimizer";
 
 /// Pretrain a T5 by span corruption, from random weights or from a checkpoint
 ///

@@ -78,7 +78,7 @@ impl<'a> Run<'a> {
         identity.insert("tokenizer", self.tokenizer.fingerprint());
         let mut identity = identity.flattened();
         identity.extend(&self.identity);
-        identity
+        identity.sorted()
     }
 }
 
