@@ -1,6 +1,8 @@
 //! The burn framework as a backend: flex on the CPU with T5's operations as fused kernels, and burn's own
 //! operations, in f32 or bf16, on every other device.
 
+#![warn(missing_docs)]
+
 mod cross_entropy;
 mod flex;
 mod plain;

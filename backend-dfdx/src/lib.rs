@@ -1,6 +1,8 @@
 //! The dfdx framework as a backend: its tensors, gradients and tape, with T5's operations as fused kernels,
 //! on the CPU.
 
+#![warn(missing_docs)]
+
 mod operations;
 mod plan;
 mod tape;

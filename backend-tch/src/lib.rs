@@ -5,6 +5,8 @@
 //! Gradients are written out, on [`t5_model::backend::Tape`]: libtorch's own autograd has no operation for
 //! head and loss without all logits or for grouped norms, and keeps more than T5's operations need.
 
+#![warn(missing_docs)]
+
 mod attention;
 mod bias;
 mod cross_entropy;

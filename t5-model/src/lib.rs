@@ -25,7 +25,6 @@ pub mod conformance;
 mod error;
 #[cfg(feature = "compute")]
 mod generate;
-#[allow(missing_docs)]
 pub mod method;
 mod model;
 pub mod optimizer;

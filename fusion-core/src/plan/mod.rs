@@ -74,7 +74,7 @@ impl Fill {
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Direction {
-    /// Every parent's outputs see every other's inputs.
+    /// From every parent into every other.
     #[default]
     Both,
     /// From earlier parents into later ones only.

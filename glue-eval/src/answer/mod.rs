@@ -21,7 +21,7 @@ pub(crate) use encoder::Encoder;
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Scoring {
-    /// Greedy decoding, as T5 does; what is no answer is invalid.
+    /// Greedy decoding, as in T5; an output that is not an answer is invalid.
     #[default]
     Generate,
     /// The most likely of the possible answers: cheaper, and never invalid.

@@ -18,7 +18,7 @@ pub struct FineTuneSettings {
     /// Updates for each task.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.steps))]
     pub steps: u64,
-    /// Examples in an update.
+    /// Examples per update.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.batch_size))]
     pub batch_size: usize,
     /// Examples on the device at once.
@@ -26,13 +26,13 @@ pub struct FineTuneSettings {
     /// Gradients are summed over a batch's micro-batches.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.micro_batch_size))]
     pub micro_batch_size: usize,
-    /// What updates the weights.
+    /// The optimiser.
     #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t = DEFAULT.optimizer))]
     pub optimizer: Optimizer,
-    /// Constant throughout.
+    /// The learning rate, constant throughout.
     #[cfg_attr(feature = "clap", arg(long, value_name = "RATE", default_value_t = DEFAULT.learning_rate))]
     pub learning_rate: f64,
-    /// Share of activations that are dropped.
+    /// Dropout rate.
     #[cfg_attr(feature = "clap", arg(long, value_name = "RATE", default_value_t = DEFAULT.dropout))]
     pub dropout: f64,
     /// Factor of `log(Z)²` in the loss (T5X: 1e-4).
@@ -41,7 +41,7 @@ pub struct FineTuneSettings {
     /// The norm that all gradients together are scaled down to; T5 does not clip.
     #[cfg_attr(feature = "clap", arg(skip = DEFAULT.clip_norm))]
     pub clip_norm: Option<f64>,
-    /// Tokens of an input, longer ones are cut.
+    /// Maximum tokens per input; longer inputs are cut.
     ///
     /// The length includes the end token, before which longer inputs are cut (seqio's `append_eos_after_trim`).
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.input_length))]
@@ -49,58 +49,60 @@ pub struct FineTuneSettings {
     /// The most tokens of a target, end token included, and the most that are generated.
     #[cfg_attr(feature = "clap", arg(skip = DEFAULT.target_length))]
     pub target_length: usize,
-    /// One model for all tasks, trained on their examples mixed in proportion to their number.
+    /// Train one model on all tasks, mixed in proportion to their number of examples.
     ///
     /// Otherwise, there is one model per task.
     #[cfg_attr(feature = "clap", arg(long))]
     pub mixture: bool,
-    /// Updates between two evaluations; the last step is always evaluated.
+    /// Updates between evaluations; the last step is always evaluated.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.evaluate_every))]
     pub evaluate_every: u64,
-    /// Examples that are answered at once.
+    /// Examples answered at a time.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.evaluation_batch_size))]
     pub evaluation_batch_size: usize,
-    /// How answers are taken.
+    /// How answers are obtained.
     #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t))]
     pub score: Scoring,
-    /// End a fine-tuning once so many evaluations in a row have brought no better score.
+    /// Stop fine-tuning after this many evaluations in a row without a better score.
     ///
     /// That is, no better score of any of its tasks.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub early_stopping: Option<u64>,
-    /// Resamples of the examples for confidence intervals; 0 for none.
+    /// Bootstrap resamples for confidence intervals; 0 for none.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.bootstrap))]
     pub bootstrap: usize,
-    /// The first seed, of the examples' order and of dropout.
+    /// The first seed, for the order of examples and for dropout.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.seed))]
     pub seed: u64,
-    /// Seeds, from the first on; each task's mean and standard deviation over them is reported.
+    /// Number of seeds, counting up from the first; each task's mean and standard deviation over them are
+    /// reported.
     ///
     /// Each has a fine-tuning of its own.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.seeds))]
     pub seeds: u64,
-    /// Train on at most so many examples of each task.
+    /// Train on at most this many examples of each task.
     ///
     /// They are drawn alike for every seed.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub max_train_examples: Option<usize>,
-    /// Score on at most so many examples of each development set.
+    /// Score on at most this many examples of each development set.
     ///
     /// They are drawn alike for every seed.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub max_eval_examples: Option<usize>,
-    /// Leave out rows that are no examples instead of stopping.
+    /// Skip rows that are not valid examples instead of stopping.
     ///
     /// They are counted.
     #[cfg_attr(feature = "clap", arg(long))]
     pub skip_bad_rows: bool,
-    /// Answer the test sets too, with the model of this step, in the files that GLUE's server takes.
+    /// Also answer the test sets with the model of this step, and write the files that the GLUE server
+    /// accepts.
     #[cfg_attr(feature = "clap", arg(long, value_enum, value_name = "STEP"))]
     pub submission: Option<AtStep>,
     /// Keep the model of the last step.
     #[cfg_attr(feature = "clap", arg(long))]
     pub save_models: bool,
-    /// Updates between two checkpoints to go on from.
+    /// Updates between checkpoints.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.checkpoint_every))]
     pub checkpoint_every: u64,
     /// Updates between two points of the curves.
@@ -113,12 +115,12 @@ pub struct FineTuneSettings {
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum AtStep {
-    /// Where each task scored best on its development set.
+    /// The step at which each task scored best on its development set.
     ///
     /// The evaluation with the task's highest mean of metrics, the earliest of several. T5 reports this one. It is
     /// optimistic, having been chosen on the development set itself.
     Best,
-    /// The last.
+    /// The last step.
     ///
     /// Nothing was chosen for it.
     Last,

@@ -37,11 +37,12 @@ pub struct Computation {
     /// The backend's device.
     #[cfg_attr(feature = "clap", arg(long, value_name = "DEVICE", default_value = "cpu"))]
     pub device: String,
-    /// What activations and matrix products are computed in; parameters and the optimiser's state are f32 in either.
+    /// The type in which activations and matrix products are computed; parameters and the optimiser state are
+    /// always f32.
     #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t))]
     pub precision: Precision,
-    /// When training, keep only what enters each block and compute the rest again on the way back: less memory, a third
-    /// more computation.
+    /// When training, keep only the inputs of each block and recompute the rest in the backward pass: less
+    /// memory, a third more computation.
     #[cfg_attr(feature = "clap", arg(long))]
     pub checkpoint_activations: bool,
 }

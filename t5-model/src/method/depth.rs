@@ -13,16 +13,16 @@ use crate::{Result, T5Config};
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum DepthAlignment {
-    /// The first ones.
+    /// The first blocks.
     ///
     /// They are next to the embedding.
     #[default]
     Bottom,
-    /// The last ones.
+    /// The last blocks.
     ///
     /// They are next to the head.
     Top,
-    /// The first, the last, and evenly spaced ones in between.
+    /// The first, the last, and evenly spaced blocks in between.
     Spread,
 }
 

@@ -16,6 +16,7 @@ use crate::{Result, T5Config};
 /// The method's options.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fuse {
+    /// Normalisation, cross-connections, and the weights of the average.
     pub sum: DirectSum,
     /// Aligns parents with fewer blocks than the child.
     pub depth: DepthAlignment,

@@ -18,7 +18,8 @@ pub struct HyperClone {
 impl GrowthMethod for HyperClone {
     const NAME: &'static str = "hyperclone";
     const PAPER: Paper = Paper { name: "HyperCloning", url: "https://arxiv.org/abs/2409.12903" };
-    const SUMMARY: &'static str = "HyperCloning: all widths times N; the same predictions (arXiv 2409.12903)";
+    const SUMMARY: &'static str =
+        "HyperCloning: multiplies all widths by N; keeps the predictions (arXiv 2409.12903)";
     const OPTIONS: &'static [&'static str] = &["cross", "times", "optimizer"];
 
     fn from_settings(settings: &MethodSettings) -> Self {

@@ -8,6 +8,7 @@ use crate::Result;
 /// The method's options.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lemon {
+    /// The sizes to grow to.
     pub widths: Widths,
     /// Of the choice of features, and of the shares.
     pub seed: u64,
@@ -16,8 +17,8 @@ pub struct Lemon {
 impl GrowthMethod for Lemon {
     const NAME: &'static str = "lemon";
     const PAPER: Paper = Paper { name: "LEMON", url: "https://arxiv.org/abs/2310.07999" };
-    const SUMMARY: &'static str = "LEMON: the same with unequal shares, so that copies come apart without noise; \
-                                   the same predictions (arXiv 2310.07999)";
+    const SUMMARY: &'static str = "LEMON: like net2net, but with unequal shares, so that copies diverge without noise; \
+                                   keeps the predictions (arXiv 2310.07999)";
     /// No state of an optimiser: the shares differ from sum to sum, and a gradient is made of several.
     const OPTIONS: &'static [&'static str] = &["d_model", "num_heads", "d_ff"];
 

@@ -12,6 +12,7 @@ mod promise;
 mod refusal;
 mod registry;
 mod self_fusion;
+#[allow(missing_docs)]
 mod settings;
 mod stack;
 mod widths;
@@ -44,6 +45,7 @@ use crate::{Error, Result, T5Config};
 pub struct FusionParent {
     /// A name for messages and plans.
     pub label: String,
+    /// Its configuration.
     pub config: T5Config,
     /// The hash of its weights, where known.
     pub blake3: Option<String>,
@@ -54,7 +56,9 @@ pub struct FusionParent {
 /// What a method makes of its parents: the plan, and the child's configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grown {
+    /// What becomes of each parameter.
     pub plan: FusionPlan,
+    /// The configuration of the child.
     pub child: T5Config,
 }
 
@@ -63,6 +67,7 @@ pub struct Grown {
 pub struct Paper {
     /// What its authors call the method.
     pub name: &'static str,
+    /// Where to read it.
     pub url: &'static str,
 }
 
@@ -75,6 +80,7 @@ pub trait GrowthMethod: Sized {
     const NAME: &'static str;
     /// Other names that commands accept.
     const ALIASES: &'static [&'static str] = &[];
+    /// Where it is described.
     const PAPER: Paper;
     /// What it does, as a line of help.
     const SUMMARY: &'static str;

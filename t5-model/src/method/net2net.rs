@@ -9,9 +9,11 @@ use crate::{Result, parameter_table};
 /// The method's options.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Net2Net {
+    /// The sizes to grow to.
     pub widths: Widths,
     /// Of the choice of features.
     pub seed: u64,
+    /// Noise that tells copies apart, and its seed.
     pub noise: Option<(StandardDeviation, u64)>,
 }
 
@@ -19,8 +21,8 @@ impl GrowthMethod for Net2Net {
     const NAME: &'static str = "net2net";
     const ALIASES: &'static [&'static str] = &["bert2bert"];
     const PAPER: Paper = Paper { name: "Net2Net", url: "https://arxiv.org/abs/1511.05641" };
-    const SUMMARY: &'static str = "Net2Net, bert2BERT: copies of features, to any number of heads and d_ff; \
-                                   the same predictions (arXiv 1511.05641, 2110.07143)";
+    const SUMMARY: &'static str = "Net2Net, bert2BERT: copies features, to any number of heads and any d_ff; keeps the \
+                                   predictions (arXiv 1511.05641, 2110.07143)";
     const OPTIONS: &'static [&'static str] = &["cross", "d_model", "num_heads", "d_ff", "optimizer"];
 
     fn from_settings(settings: &MethodSettings) -> Self {

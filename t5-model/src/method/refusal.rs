@@ -11,10 +11,13 @@ use crate::{Error, Result, T5Config};
 /// A key of `config.json` in which parents differ and a child has one value for all of them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Refusal {
+    /// The key.
     pub key: &'static str,
     /// Every parent's label and value.
     pub values: Vec<(String, Value)>,
+    /// Why a child cannot have several.
     pub reason: &'static str,
+    /// What to do instead.
     pub advice: String,
 }
 

@@ -9,6 +9,7 @@ use crate::Result;
 pub struct SelfFusion {
     /// How often the model is taken.
     pub times: usize,
+    /// Normalisation and cross-connections.
     pub sum: DirectSum,
 }
 

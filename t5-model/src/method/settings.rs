@@ -15,30 +15,33 @@ use crate::optimizer::CarryOptimizer;
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct MethodSettings {
-    /// How the child is made.
+    /// The method that makes the child.
     #[cfg_attr(feature = "clap", arg(long, value_name = "NAME", value_enum, default_value_t))]
     pub method: Method,
-    /// Normalise each parent's slice by itself (property: exact) or all as one vector (rule: stock T5) [default: property]
+    /// Normalise each parent's slice separately (property: exact) or all slices as one vector (rule: stock
+    /// T5) [default: property]
     #[cfg_attr(feature = "clap", arg(long, value_enum))]
     pub norm: Option<Normalisation>,
-    /// What is random: zero, normal:STD (absolute), relative:SHARE (of the weights' root mean square) or db:BELOW (decibels
-    /// below it). Fusions fill the cross-connections with it, hyperclone and net2net tell copies apart
+    /// The noise: zero, normal:STD (absolute), relative:SHARE (of the weights' root mean square) or db:BELOW
+    /// (decibels below it). It fills the cross-connections of a fusion, and makes copies differ in hyperclone
+    /// and net2net
     #[cfg_attr(feature = "clap", arg(long, default_value_t, allow_hyphen_values = true))]
     pub cross: Cross,
-    /// The parents that cross-connections join.
+    /// Which parents the cross-connections join.
     #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t))]
     pub direction: Direction,
-    /// Seed of everything that is random.
+    /// Seed for all random numbers.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t))]
     pub seed: u64,
-    /// Take the only parent so often (fuse, self); multiply widths (hyperclone) or numbers of blocks (stack) by it
-    /// [default: 2, but 1 for fuse]
+    /// How many times to use a single parent (fuse, self), or the factor by which widths (hyperclone) or
+    /// numbers of blocks (stack) grow [default: 2, but 1 for fuse]
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub times: Option<usize>,
-    /// The parents' weights in the average, adding up to 1 [default: all equal]
+    /// The parents' weights in the average, which must sum to 1 [default: all equal]
     #[cfg_attr(feature = "clap", arg(long, value_name = "W,…", value_delimiter = ','))]
     pub weights: Option<Vec<f64>>,
-    /// Which of the child's blocks a parent with fewer takes; it passes its features through the others [default: bottom]
+    /// Which of the child's blocks a parent with fewer blocks occupies; the others pass its features through
+    /// [default: bottom]
     #[cfg_attr(feature = "clap", arg(long, value_name = "WHERE", value_enum))]
     pub depth: Option<DepthAlignment>,
     /// The child's d_model, a multiple of the parent's (net2net, lemon).
@@ -53,10 +56,10 @@ pub struct MethodSettings {
     /// Where copies of blocks go (stack) [default: repeat]
     #[cfg_attr(feature = "clap", arg(long, value_name = "WHERE", value_enum))]
     pub arrangement: Option<Arrangement>,
-    /// What copies of blocks do at first (stack) [default: active]
+    /// What copies of blocks do initially (stack) [default: active]
     #[cfg_attr(feature = "clap", arg(long, value_name = "WHAT", value_enum))]
     pub new_blocks: Option<NewBlocks>,
-    /// What becomes of the optimisers' states beside the parents' weights.
+    /// What to do with the optimiser states stored with the parents' weights.
     #[cfg_attr(feature = "clap", arg(long, value_name = "WHAT", value_enum, default_value_t))]
     pub optimizer: CarryOptimizer,
     /// Type of the fused weights [default: the parents']

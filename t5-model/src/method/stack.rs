@@ -19,12 +19,12 @@ use crate::parameters::{Block, table_with_blocks};
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Arrangement {
-    /// All blocks again after the last.
+    /// All blocks, then their copies.
     ///
     /// As 0 1 2 0 1 2.
     #[default]
     Repeat,
-    /// Each block again after itself.
+    /// Each block followed by its copies.
     ///
     /// As 0 0 1 1 2 2.
     Interleave,
@@ -35,10 +35,10 @@ pub enum Arrangement {
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum NewBlocks {
-    /// What their originals do.
+    /// The same as their originals.
     #[default]
     Active,
-    /// Nothing, until they learn: their output projections are zero.
+    /// Nothing until they learn: their output projections are zero.
     ///
     /// Preserves the function.
     Silent,
@@ -49,7 +49,9 @@ pub enum NewBlocks {
 pub struct Stack {
     /// What the numbers of encoder and decoder blocks are multiplied by.
     pub times: usize,
+    /// Where the copies go.
     pub arrangement: Arrangement,
+    /// What the copies do at first.
     pub new_blocks: NewBlocks,
 }
 
@@ -88,7 +90,7 @@ impl GrowthMethod for Stack {
     const PAPER: Paper =
         Paper { name: "progressive stacking", url: "https://proceedings.mlr.press/v97/gong19a.html" };
     const SUMMARY: &'static str =
-        "Stacking: all blocks N times; the same predictions only with silent new blocks";
+        "Stacking: repeats all blocks N times; keeps the predictions only if new blocks are silent";
     const OPTIONS: &'static [&'static str] = &["times", "arrangement", "new_blocks", "optimizer"];
 
     fn from_settings(settings: &MethodSettings) -> Self {

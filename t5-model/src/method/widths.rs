@@ -8,7 +8,9 @@ use crate::{Error, Result};
 pub struct Widths {
     /// A multiple of the parent's.
     pub d_model: Option<usize>,
+    /// Any number from the parent's on.
     pub num_heads: Option<usize>,
+    /// Any number from the parent's on.
     pub d_ff: Option<usize>,
 }
 

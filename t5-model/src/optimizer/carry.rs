@@ -18,14 +18,14 @@ use crate::{Error, Result};
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum CarryOptimizer {
-    /// Nothing: the child starts without one.
+    /// Drop them: the child starts without a state.
     #[default]
     Reset,
-    /// It becomes the child's, so that its next updates are as large as the parents' would have been.
+    /// Carry them over to the child, so that its next updates are as large as the parents' would have been.
     ///
     /// The squares of what connects the parents are [estimated](CrossSquares::Estimated).
     Carry,
-    /// The same, but as if no gradient had been seen in what connects the parents.
+    /// Like carry, but as if the connections between the parents had never had a gradient.
     ///
     /// The squares there are zero.
     Diagonal,

@@ -195,8 +195,8 @@ impl clap::ValueEnum for Optimizer {
             Optimizer::Adamw { .. } => PossibleValue::new("adamw").help("AdamW, as in PyTorch"),
             Optimizer::AdamwScale { .. } => PossibleValue::new("adamw-scale")
                 .alias("adamw_scale")
-                .help("nanoT5's AdamW, whose update is scaled by the weights' root mean square"),
-            Optimizer::Adafactor { .. } => PossibleValue::new("adafactor").help("T5's"),
+                .help("nanoT5's AdamW, with updates scaled by the weights' root mean square"),
+            Optimizer::Adafactor { .. } => PossibleValue::new("adafactor").help("T5's optimiser"),
         })
     }
 }

@@ -4,7 +4,7 @@
 use clap::builder::PossibleValue;
 use serde::{Deserialize, Serialize};
 
-/// How the rate falls after the warm-up.
+/// How the learning rate decays after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Decay {
@@ -45,12 +45,12 @@ impl clap::ValueEnum for Decay {
         Some(match self {
             Decay::Constant => PossibleValue::new("constant"),
             Decay::InverseSquareRoot { .. } => {
-                PossibleValue::new("inverse-square-root").alias("inverse_square_root").help("T5's")
+                PossibleValue::new("inverse-square-root").alias("inverse_square_root").help("T5's schedule")
             }
             Decay::Cosine { .. } => {
-                PossibleValue::new("cosine").help("To 1e-5, or the learning rate if that is lower")
+                PossibleValue::new("cosine").help("Decay to 1e-5, or to the learning rate if that is lower")
             }
-            Decay::Linear { .. } => PossibleValue::new("linear").help("To 0"),
+            Decay::Linear { .. } => PossibleValue::new("linear").help("Decay to 0"),
         })
     }
 }
@@ -60,7 +60,7 @@ impl clap::ValueEnum for Decay {
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct Schedule {
-    /// The rate at the end of the warm-up.
+    /// The learning rate at the end of the warm-up.
     #[cfg_attr(feature = "clap", arg(long = "learning-rate", value_name = "RATE", default_value_t = 2e-2))]
     pub peak: f64,
     /// Updates during which the rate rises linearly.
@@ -71,7 +71,7 @@ pub struct Schedule {
     #[serde(default)]
     #[cfg_attr(feature = "clap", arg(skip))]
     pub warm_up_from: f64,
-    /// How the rate falls after the warm-up.
+    /// How the learning rate decays after the warm-up.
     #[cfg_attr(
         feature = "clap",
         arg(long = "schedule", value_enum, value_name = "SCHEDULE", default_value = "cosine")
@@ -81,13 +81,13 @@ pub struct Schedule {
     #[serde(default = "one")]
     #[cfg_attr(feature = "clap", arg(skip = one()))]
     pub cycles: u64,
-    /// Updates that the schedule counts as made before the first.
+    /// Updates that the schedule treats as already made.
     ///
     /// It goes on from there: behind its warm-up, where the rate has fallen already.
     #[serde(default)]
     #[cfg_attr(feature = "clap", arg(long = "schedule-offset", value_name = "N", default_value_t))]
     pub offset: u64,
-    /// Updates from the first on during which the rate rises from 0 to what the schedule says.
+    /// Number of initial updates over which the learning rate rises from 0 to the scheduled value.
     ///
     /// It rises linearly (Staged Training, arXiv 2203.06211: 200 updates).
     #[serde(default)]

@@ -34,7 +34,7 @@ pub type Observer<'a, E> = dyn FnMut(Event<'_, E>) + 'a;
 pub struct Job<'a> {
     /// Updates of the weights; with 0, the model is evaluated as it is.
     pub steps: u64,
-    /// Updates between two evaluations; the last step is always evaluated.
+    /// Updates between evaluations; the last step is always evaluated.
     pub evaluate_every: u64,
     /// Whether the model is evaluated before the first update, too.
     pub evaluate_first: bool,

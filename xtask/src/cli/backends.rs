@@ -8,7 +8,7 @@ use crate::terminal::output::{print, print_json};
 
 /// List the compiled-in backends and their devices
 ///
-/// The names are what `--backend` and `--device` take. Each backend's default device comes first.
+/// The names are the values that `--backend` and `--device` take. Each backend's default device comes first.
 #[derive(Args, Debug)]
 pub struct Arguments {
     /// Print JSON

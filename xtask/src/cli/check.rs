@@ -23,10 +23,11 @@ const EXAMPLES: &str = concat!(
     "  cargo xtask check small-a --method lemon --num-heads 9",
 );
 
-/// Say what a fusion would make and need, and everything that is against it
+/// Show what a fusion would produce and require, and every reason it would be refused
 ///
-/// Takes what `fuse` takes and writes nothing: dimensions and parameters, what the child will predict, the disk and memory
-/// that it takes to write and to train it. Exits with 1 if `fuse` would refuse.
+/// Takes the same options as `fuse` but writes nothing. Prints dimensions and parameters, what the child will
+/// predict, and the disk space and memory needed to write and to train it. Exits with 1 if `fuse` would
+/// refuse.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -38,7 +39,7 @@ pub struct Arguments {
     output: Option<PathBuf>,
     #[command(flatten)]
     settings: MethodSettings,
-    /// A checkpoint that is already in DIR would be replaced
+    /// Assume that a checkpoint already in DIR may be replaced
     #[arg(long, requires = "output")]
     overwrite: bool,
     /// Print JSON
@@ -159,10 +160,10 @@ fn said(promise: Promise) -> &'static str {
         Promise::Ensemble => "The child's logits are the average of its parents', exactly.",
         Promise::Parent => "The child's logits are its parent's, exactly.",
         Promise::Noisy => {
-            "The child's logits are the average of its parents' but for the noise in its cross-connections."
+            "The child's logits are the average of its parents', except for the noise in its cross-connections."
         }
         Promise::Rule => {
-            "The child's logits are near the average of its parents'; `verify` measures how near."
+            "The child's logits are close to the average of its parents'; `verify` measures how close."
         }
         Promise::Other => "The child's logits are not its parent's.",
     }

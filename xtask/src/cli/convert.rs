@@ -17,11 +17,12 @@ const EXAMPLES: &str = concat!(
     "  cargo xtask convert hf:google/t5-v1_1-small --dtype bf16 --output t5-small",
 );
 
-/// Write any weights that can be read as a checkpoint in Hugging Face's layout
+/// Convert weights to a checkpoint in the Hugging Face layout
 ///
-/// INPUT is a checkpoint in that layout, a file of tensors by Hugging Face's names (safetensors, or a state dict that
-/// PyTorch saved), or a T5X checkpoint: Flax's MessagePack, or the folder of one. OUTPUT gets safetensors, config.json and
-/// the tokenizer. Where there is no config.json, the weights' shapes say what it must be.
+/// INPUT is a checkpoint in that layout, a file of tensors with Hugging Face's names (safetensors, or a state
+/// dict saved by PyTorch), or a T5X checkpoint (a Flax MessagePack file, or the folder that contains it). DIR
+/// receives safetensors, config.json and the tokenizer. If there is no config.json, it is derived from the
+/// shapes of the weights.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -31,13 +32,13 @@ pub struct Arguments {
     /// Where to write the checkpoint
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// A config.json [default: the checkpoint's own, or one made up from the weights' shapes]
+    /// A config.json [default: the checkpoint's own, or one derived from the weights' shapes]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// A tokenizer.json, spiece.model or folder [default: the checkpoint's own, if it has one]
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
-    /// Type of the written weights [default: their own]
+    /// Type of the written weights [default: that of the input]
     #[arg(long, value_enum)]
     dtype: Option<WeightType>,
     /// Replace a checkpoint that is already in DIR

@@ -16,30 +16,30 @@ const EXAMPLES: &str =
 
 /// Measure a model's loss and token accuracy on text
 ///
-/// The text is corrupted span by span with a fixed seed, as in pretraining, so all models with the same tokenizer face
-/// the same targets. The loss is the mean cross-entropy of a target token in nats.
+/// The text is span-corrupted with a fixed seed, as in pretraining, so all models with the same tokenizer see
+/// the same targets. The loss is the mean cross-entropy per target token, in nats.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The checkpoint, in Hugging Face's layout, or `hf:ORG/NAME[@REVISION]`
+    /// The checkpoint: a directory in the Hugging Face layout, or `hf:ORG/NAME[@REVISION]`
     #[arg(long, value_name = "MODEL")]
     model: ModelPlace,
-    /// Files, folders or globs (.json, .jsonl, .txt, also .gz or .zst), or builtin:webster
+    /// Files, folders or globs (.json, .jsonl or .txt, optionally .gz or .zst), or builtin:webster
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     text: Vec<String>,
     /// A tokenizer.json, spiece.model or folder [default: the model's]
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
-    /// Tokens of an input
+    /// Tokens per input
     #[arg(long, value_name = "N", default_value_t = 512)]
     input_length: usize,
-    /// Examples in a batch
+    /// Examples per batch
     #[arg(long, value_name = "N", default_value_t = 32)]
     batch_size: usize,
-    /// At most so many batches
+    /// The maximum number of batches
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
     batches: u64,
-    /// Print JSON: loss, accuracy (a share), target tokens
+    /// Print JSON: loss, accuracy (as a fraction), target tokens
     #[arg(long)]
     json: bool,
     #[command(flatten)]

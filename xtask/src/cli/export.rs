@@ -17,21 +17,22 @@ const EXAMPLES: &str = concat!(
     "  cargo xtask export fused --output fused-bf16 --dtype bf16",
 );
 
-/// Write a checkpoint as users of transformers want it, ready to upload
+/// Export a checkpoint for users of transformers, ready to upload
 ///
-/// Weights, configuration and tokenizer, a model card that says what the model was made from, and, for a model fused
-/// under the fusion property, the code that its grouped normalisation needs: such a model loads in transformers 4 and 5
-/// with `AutoModelForSeq2SeqLM.from_pretrained(DIR, trust_remote_code=True)`, others as any T5.
+/// Writes the weights, the configuration, the tokenizer, and a model card that says what the model was made
+/// from. For a model fused under the fusion property, it also writes the code for grouped normalisation; such
+/// a model loads in transformers 4 and 5 with `AutoModelForSeq2SeqLM.from_pretrained(DIR,
+/// trust_remote_code=True)`. Any other model loads like every T5.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The checkpoint, in Hugging Face's layout, or `hf:ORG/NAME[@REVISION]`
+    /// The checkpoint: a directory in the Hugging Face layout, or `hf:ORG/NAME[@REVISION]`
     #[arg(value_name = "CKPT")]
     checkpoint: ModelPlace,
     /// Where to write the export
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// The model's name in its card [default: that of DIR]
+    /// The model's name in the card [default: the name of DIR]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Type of the exported weights [default: the checkpoint's]
@@ -40,13 +41,13 @@ pub struct Arguments {
     /// Split larger weights into files of at most this size
     #[arg(long, value_name = "SIZE", default_value = "5GB")]
     max_shard_size: ByteSize,
-    /// The license for the card, in the hub's words; without it, the card names none
+    /// The license for the card, as the Hub spells it; if omitted, the card names none
     #[arg(long, value_name = "LICENSE")]
     license: Option<String>,
-    /// A language of the model for the card; can be repeated
+    /// A language of the model, for the card; can be repeated
     #[arg(long, value_name = "CODE")]
     language: Vec<String>,
-    /// A model on the hub that this one was made from, for the card; can be repeated
+    /// A model on the Hub that this one was made from, for the card; can be repeated
     #[arg(long, value_name = "OWNER/NAME")]
     base_model: Vec<String>,
     /// Replace a checkpoint that is already in DIR
@@ -56,7 +57,7 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
-        ensure!(self.max_shard_size.as_u64() > 0, "--max-shard-size is 0; a file holds at least one tensor");
+        ensure!(self.max_shard_size.as_u64() > 0, "--max-shard-size must be greater than 0");
         check_replaceable(&self.output, self.overwrite, self.checkpoint.path().as_slice())?;
         let settings = ExportSettings {
             name: self.name.map_or_else(|| name_of(&self.output), Ok)?,
@@ -78,6 +79,6 @@ impl Arguments {
 /// The last part of a directory's path.
 fn name_of(directory: &Path) -> Result<String> {
     let name =
-        directory.file_name().context("the name of the output's directory is no model's: give --name")?;
+        directory.file_name().context("the output directory has no name to give the model: use --name")?;
     Ok(name.to_string_lossy().into_owned())
 }

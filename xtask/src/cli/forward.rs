@@ -15,22 +15,23 @@ const EXAMPLES: &str = concat!(
     "  cargo xtask forward --model fused --input batch.safetensors --output out.safetensors --grad",
 );
 
-/// Compute logits, loss and gradients of a given batch, for comparing with any framework
+/// Compute logits, loss and gradients for a given batch, to compare with any framework
 ///
-/// IN holds `input_ids` i64 [batch, input], `labels` i64 [batch, target] with -100 as padding, and optionally
-/// `attention_mask` i64 [batch, input] with 1 for a token and 0 for padding. OUT gets `logits` f32 [batch, target,
-/// vocabulary], `loss` f32 [] (the mean cross-entropy of the target tokens in nats, without z-loss), and with `--grad`
-/// `grad.<parameter>` for every parameter, by Hugging Face's names. There is no dropout.
+/// IN contains `input_ids` i64 [batch, input], `labels` i64 [batch, target] with -100 as padding, and
+/// optionally `attention_mask` i64 [batch, input] with 1 for a token and 0 for padding. OUT receives `logits`
+/// f32 [batch, target, vocabulary], `loss` f32 [] (the mean cross-entropy of the target tokens in nats,
+/// without z-loss), and with `--grad` also `grad.<parameter>` for every parameter, with Hugging Face's names.
+/// Dropout is off.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The checkpoint, in Hugging Face's layout, or `hf:ORG/NAME[@REVISION]`
+    /// The checkpoint: a directory in the Hugging Face layout, or `hf:ORG/NAME[@REVISION]`
     #[arg(long, value_name = "MODEL")]
     model: ModelPlace,
     /// The batch
     #[arg(long, value_name = "IN.safetensors")]
     input: PathBuf,
-    /// Where to write; replaced if it exists
+    /// The file to write; an existing file is replaced
     #[arg(long, value_name = "OUT.safetensors")]
     output: PathBuf,
     /// Also compute the gradients of the loss
@@ -118,7 +119,7 @@ fn integers(file: &TensorFile, name: &str) -> Result<([usize; 2], Vec<i32>), Str
     let value = |(at, bytes): (usize, &[u8; 8])| {
         let value = i64::from_le_bytes(*bytes);
         i32::try_from(value)
-            .map_err(|_| format!("{} is {value}, which is no token", element(name, at, columns)))
+            .map_err(|_| format!("{} is {value}, which is not a token id", element(name, at, columns)))
     };
     let values = view.data().as_chunks().0.iter().enumerate().map(value);
     Ok(([rows, columns], values.collect::<Result<_, _>>()?))

@@ -30,13 +30,13 @@ const EXAMPLES: &str = concat!(
 /// Documents of a calibration's text of which one is measured with and not fitted.
 const HELD_OUT_EVERY: NonZeroU64 = NonZeroU64::new(10).unwrap();
 
-/// Fuse checkpoints into one larger model, or grow one
+/// Fuse checkpoints into one larger model, or grow a single one
 ///
-/// The paper's method, `fuse`, places every parent's weights block-diagonally into a model as wide as all parents
-/// together, whose logits are the average of theirs; what connects the blocks is filled by `--cross`. The parents need the
-/// same tokenizer and kind of MLP; their widths, heads, d_ff and numbers of layers may differ. The other methods grow one
-/// model. Prints the plan, and writes a checkpoint in Hugging Face's layout with the first parent's tokenizer and a
-/// lineage.json.
+/// The paper's method, `fuse`, places every parent's weights block-diagonally into a model as wide as all
+/// parents together, whose logits are the average of theirs. `--cross` fills the connections between the
+/// blocks. The parents must have the same tokenizer and kind of MLP; their widths, heads, d_ff and numbers of
+/// layers may differ. The other methods grow a single model. Prints the plan, and writes a checkpoint in the
+/// Hugging Face layout with the first parent's tokenizer and a lineage.json.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -57,17 +57,18 @@ pub struct Arguments {
     /// Print the plan as JSON
     #[arg(long)]
     json: bool,
-    /// Fit a child under the rule to the ensemble on this text (files, folders, globs, or builtin:webster); it stays a stock T5
+    /// Fit a child under the fusion rule to the ensemble on this text (files, folders, globs, or
+    /// builtin:webster); the child remains a stock T5
     #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "plan_only")]
     calibrate: Vec<String>,
-    /// Examples to fit
+    /// Examples to calibrate on
     #[arg(long, value_name = "N", default_value_t = 256, requires = "calibrate")]
     calibrate_examples: usize,
-    /// Tokens of an example's input
+    /// Tokens per input when calibrating
     #[arg(long, value_name = "N", default_value_t = 128, requires = "calibrate")]
     calibrate_input_length: usize,
-    /// Execute the plan with this tensor framework, in f32, rather than in pieces on the host, and calibrate with it
-    /// [default: burn, to calibrate]; the result is the same but for rounding
+    /// Execute the plan and calibrate with this tensor framework, in f32; the result is the same to within
+    /// rounding [default: execute the plan in pieces on the host, calibrate with burn]
     #[arg(long, value_name = "NAME", conflicts_with = "plan_only")]
     backend: Option<String>,
     /// The backend's device [default: its first]

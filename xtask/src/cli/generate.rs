@@ -21,20 +21,21 @@ const EXAMPLES: &str = concat!(
     "  cargo xtask generate --model tuned \"cola sentence: The book was read by she.\"",
 );
 
-/// Let a model answer texts, greedily
+/// Answer texts with a model, by greedy decoding
 ///
-/// Each TEXT is one input; without any, each line of standard input is. Prints one answer a line. A pretrained model
-/// fills in sentinels, a fine-tuned one answers in its task's words.
+/// Each TEXT is one input; if there is none, each line of standard input is one. Prints one answer per line.
+/// A pretrained model fills in sentinels; a fine-tuned model answers in its task's words.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The checkpoint, in Hugging Face's layout and with its tokenizer, or `hf:ORG/NAME[@REVISION]`
+    /// The checkpoint, with its tokenizer: a directory in the Hugging Face layout, or
+    /// `hf:ORG/NAME[@REVISION]`
     #[arg(long, value_name = "MODEL")]
     model: ModelPlace,
     /// The inputs [default: the lines of standard input]
     #[arg(value_name = "TEXT")]
     texts: Vec<String>,
-    /// The most tokens of an answer
+    /// The maximum number of tokens per answer
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
     max_new_tokens: u32,
     /// A tokenizer.json, spiece.model or folder [default: the model's]

@@ -29,13 +29,14 @@ const SCORING: &str = "score evaluate_every evaluation_batch_size max_eval_examp
 
 /// Fine-tune a model on GLUE and score it
 ///
-/// Each task is fine-tuned afresh from the checkpoint and scored on its development set, by greedy answers, with the
-/// metrics of the paper's Table 5. The defaults are T5's (Adafactor at a constant 1e-3, batches of 128, dropout 0.1).
-/// DIR holds the official TSV files, one folder a task (CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE), or the Parquet
-/// files of the Hugging Face hub's nyu-mll/glue (cola, sst2, mrpc, …).
+/// The checkpoint is fine-tuned on each task separately, and its greedy answers are scored on the task's
+/// development set with the metrics of the paper's Table 5. The defaults are T5's (Adafactor at a constant
+/// 1e-3, batches of 128, dropout 0.1). DIR contains the official TSV files, one folder per task (CoLA, SST-2,
+/// MRPC, STS-B, QQP, MNLI, QNLI, RTE), or the Parquet files of nyu-mll/glue on the Hugging Face Hub (cola,
+/// sst2, mrpc, …).
 ///
-/// With --output, an interrupted fine-tuning goes on with the same command, and each leaves its predictions, example by
-/// example, and curves for TensorBoard.
+/// With --output, the same command resumes an interrupted run, and each task's predictions for every example
+/// and curves for TensorBoard are kept.
 #[derive(Args, Debug)]
 #[command(
     after_help = EXAMPLES,
@@ -45,7 +46,7 @@ const SCORING: &str = "score evaluate_every evaluation_batch_size max_eval_examp
     mut_arg("submission", |arg| arg.requires("output")),
 )]
 pub struct Arguments {
-    /// The checkpoint, in Hugging Face's layout, or `hf:ORG/NAME[@REVISION]`
+    /// The checkpoint: a directory in the Hugging Face layout, or `hf:ORG/NAME[@REVISION]`
     #[arg(long, value_name = "MODEL")]
     model: ModelPlace,
     /// GLUE's files: a folder, or `hf:nyu-mll/glue[@REVISION]`
@@ -57,10 +58,10 @@ pub struct Arguments {
     /// A tokenizer.json, spiece.model or folder [default: the model's]
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
-    /// Keep results, predictions, curves and checkpoints here, and go on with what is there
+    /// Keep results, predictions, curves and checkpoints here, and resume from them
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// How the table is written
+    /// The format of the table
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
     /// The same as --format json: settings, and every task's scores at every evaluation
@@ -68,7 +69,7 @@ pub struct Arguments {
     json: bool,
     #[command(flatten)]
     settings: FineTuneSettings,
-    /// Also print confidence intervals, and which class was answered for which
+    /// Also print confidence intervals and confusion tables
     #[arg(long)]
     details: bool,
     #[command(flatten)]

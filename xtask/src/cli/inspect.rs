@@ -20,12 +20,13 @@ const EXAMPLES: &str = concat!("Example:\n", "  cargo xtask inspect fused",);
 
 /// Show a checkpoint's dimensions, ancestors and health
 ///
-/// Reads every weight. Health is what is not a number, rows that are zero throughout (dead), and halves that are equal:
-/// the two halves of a self fusion that nothing has told apart. Half-asymmetry is how far apart they are.
+/// Reads every weight. Health covers values that are not numbers, rows that are entirely zero (dead), and
+/// equal halves: the halves of a self-fusion that nothing has made differ. Half-asymmetry measures how much
+/// they differ.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The checkpoint, in Hugging Face's layout, or `hf:ORG/NAME[@REVISION]`
+    /// The checkpoint: a directory in the Hugging Face layout, or `hf:ORG/NAME[@REVISION]`
     #[arg(value_name = "CKPT")]
     checkpoint: ModelPlace,
     /// Print JSON
@@ -97,7 +98,7 @@ fn dimensions(path: &Path, config: &T5Config, parameters: u64, types: &Map<Strin
 fn transformers(path: &Path, config: &T5Config) -> &'static str {
     match (config.is_stock(), path.join(MODELING_FILE).is_file()) {
         (true, _) => "as any T5",
-        (false, true) => "with trust_remote_code=True: its modelling file is beside it",
+        (false, true) => "with trust_remote_code=True: its modelling file is included",
         (false, false) => "needs a modelling file, which `cargo xtask export` writes",
     }
 }

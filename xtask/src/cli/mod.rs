@@ -23,10 +23,10 @@ use clap::{Parser, Subcommand};
 
 use crate::dev::{bench, bundle, ci, conformance, setup};
 
-/// Grows language models: pretrain small T5s, fuse them into a larger one, train on, and score it.
+/// Grow language models: pretrain small T5s, fuse them into a larger one, train it further, and score it.
 ///
-/// A recipe describes a whole road, `cargo xtask run recipes/quickstart.toml` goes it. The other commands take one step
-/// at a time, from and to Hugging Face checkpoints.
+/// A recipe describes a whole experiment; `cargo xtask run recipes/quickstart.toml` runs one. The other
+/// commands each perform a single step, and read and write Hugging Face checkpoints.
 #[derive(Debug, Parser)]
 #[command(
     name = "cargo xtask",

@@ -32,8 +32,9 @@ const KEEP_OPTIMIZER: &str = "Save the optimiser's state with the finished model
 
 /// Pretrain a T5 by span corruption, from random weights or from a checkpoint
 ///
-/// Writes the finished model to OUTPUT/model, and as it goes checkpoints, metrics.jsonl and TensorBoard events. The
-/// same command goes on where an interrupted one stopped. Without --from, the dimensions are those of a new T5 1.1.
+/// Writes checkpoints, metrics.jsonl and TensorBoard events to DIR during training, and the finished model to
+/// DIR/model. To resume an interrupted run, run the same command again. Without --from, the dimensions define
+/// a new T5 1.1.
 #[derive(Args, Debug)]
 #[command(
     after_help = EXAMPLES,
@@ -42,7 +43,7 @@ const KEEP_OPTIMIZER: &str = "Save the optimiser's state with the finished model
     mut_arg("keep_optimizer", |arg| arg.help(KEEP_OPTIMIZER)),
 )]
 pub struct Arguments {
-    /// Where the run lives
+    /// The run's directory
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
     /// The checkpoint to start from, or `hf:ORG/NAME[@REVISION]`
@@ -54,7 +55,7 @@ pub struct Arguments {
     text: TextArguments,
     #[command(flatten)]
     training: Settings,
-    /// Updates during which the rate rises [default: a tenth of the steps]
+    /// Updates in the warm-up [default: a tenth of the steps]
     #[arg(long, value_name = "N")]
     warm_up: Option<u64>,
     #[command(flatten)]
@@ -62,7 +63,7 @@ pub struct Arguments {
 }
 
 #[derive(Args, Debug)]
-#[command(next_help_heading = "A new model")]
+#[command(next_help_heading = "New model")]
 #[group(multiple = true, requires_all = ["d_model", "num_heads", "d_kv", "d_ff", "num_layers"])]
 struct NewModel {
     /// Width of the model
@@ -77,7 +78,7 @@ struct NewModel {
     /// Hidden width of the MLP
     #[arg(long, value_name = "N", required = false)]
     d_ff: usize,
-    /// Layers of the encoder, and as many of the decoder
+    /// Layers of the encoder, and of the decoder
     #[arg(long, value_name = "N", required = false)]
     num_layers: usize,
 }
@@ -85,22 +86,22 @@ struct NewModel {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Text")]
 struct TextArguments {
-    /// Files, folders or globs (.json, .jsonl, .txt, also .gz or .zst), or builtin:webster
+    /// Files, folders or globs (.json, .jsonl or .txt, optionally .gz or .zst), or builtin:webster
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     text: Vec<String>,
     /// Evaluate on this text
     #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "held_out_every")]
     held_out_text: Vec<String>,
-    /// Evaluate on every k-th document of the text and do not train on it
+    /// Hold out every K-th document of the text for evaluation
     #[arg(long, value_name = "K", required_unless_present = "held_out_text")]
     held_out_every: Option<NonZeroU64>,
     /// A tokenizer.json, spiece.model or folder [default: that of --from]
     #[arg(long, value_name = "PATH", required_unless_present = "from")]
     tokenizer: Option<PathBuf>,
-    /// Tokens of an input
+    /// Tokens per input
     #[arg(long, value_name = "N", default_value_t = 512)]
     input_length: usize,
-    /// Train on at most so many documents
+    /// Train on at most this many documents
     #[arg(long, value_name = "N")]
     max_documents: Option<u64>,
 }

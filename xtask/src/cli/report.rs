@@ -13,30 +13,33 @@ const EXAMPLES: &str = concat!(
     "  cargo xtask report small-glue fused-glue --baseline small-glue",
 );
 
-/// Show what runs came to: every stage, training from scratch against fusions, and GLUE
+/// Show the results of runs: every stage, fusions compared with training from scratch, and GLUE
 ///
-/// Reads directories that `cargo xtask run` wrote, finished or not, and those of `cargo xtask glue --output`. The fused
-/// models of a run are compared with its baseline at equal steps and at equal computation, the parents' training counted,
-/// as in the paper's Tables 1 and 4. Where no fusion wins, it says so. Several runs are put side by side.
+/// Reads directories written by `cargo xtask run`, finished or not, and by `cargo xtask glue --output`. A
+/// run's fused models are compared with its baseline at equal steps and at equal computation, including the
+/// parents' training, as in the paper's Tables 1 and 4. If no fusion wins, the report says so. Several runs
+/// are shown side by side.
 ///
-/// GLUE's table has the columns of the paper's Table 5, the paper's averages (Table 3) and T5's own figures beside it, and a
-/// mark where a model differs from the baseline by no more than a standard deviation over seeds.
+/// The GLUE table has the columns of the paper's Table 5. It includes the paper's averages (Table 3) and T5's
+/// own figures, and marks models that differ from the baseline by no more than one standard deviation over
+/// seeds.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// The runs' directories
     #[arg(required = true, value_name = "DIR")]
     runs: Vec<PathBuf>,
-    /// How it is written; csv: GLUE's table alone
+    /// The output format; csv prints only the GLUE table
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
     /// The same as --format json
     #[arg(long, conflicts_with = "format")]
     json: bool,
-    /// The model that GLUE's table compares the others with, as the table calls it [default: the first]
+    /// The model that the GLUE table compares the others with, by its name in the table [default: the first]
     #[arg(long, value_name = "NAME")]
     baseline: Option<String>,
-    /// Add rows to GLUE's table from a file as --format csv writes it, such as figures of a paper; can be repeated
+    /// Add rows to the GLUE table, such as published figures, from a file in the format of --format csv; can
+    /// be repeated
     #[arg(long, value_name = "FILE")]
     beside: Vec<PathBuf>,
 }

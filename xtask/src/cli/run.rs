@@ -26,29 +26,30 @@ const EXAMPLES: &str = concat!(
 
 /// Run a recipe: a graph of stages that train, fuse, fine-tune and evaluate
 ///
-/// Every stage has a directory in OUTPUT. Finished stages are skipped and a broken training goes on from its newest
-/// checkpoint, so the same command resumes a run. At the end the report is printed and written to OUTPUT/report.md.
+/// Every stage has a directory in DIR. Finished stages are skipped and interrupted training continues from
+/// its newest checkpoint, so the same command resumes a run. At the end, the report is printed and written to
+/// DIR/report.md.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// The recipe, a TOML file
     recipe: PathBuf,
-    /// GLUE's files, as for the command `glue`; without them, stages that fine-tune on GLUE are left out
+    /// GLUE's files, as for the command `glue`; without them, stages that fine-tune on GLUE are skipped
     #[arg(long, value_name = "DIR")]
     glue: Option<GluePlace>,
     /// Where to write [default: runs/<the recipe's name>]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Run this stage and what it needs; can be repeated
+    /// Run only this stage and the stages it needs; can be repeated
     #[arg(long, value_name = "STAGE")]
     only: Vec<String>,
     /// Override a key of the recipe, such as pretraining.steps=100; can be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// Check the recipe, say what would run, and stop
+    /// Check the recipe and show what would run, without running it
     #[arg(long)]
     dry_run: bool,
-    /// Replace results that are out of date since the recipe has changed
+    /// Replace results that are out of date because the recipe has changed
     #[arg(long)]
     redo: bool,
     #[command(flatten)]
@@ -120,9 +121,9 @@ fn describe(state: &State) -> &'static str {
     match state {
         State::Finished => "finished",
         State::OutOfDate(_) => "out of date",
-        State::Begun => "goes on",
+        State::Begun => "resumes",
         State::New => "runs",
-        State::WithoutFiles => "left out (no --glue)",
+        State::WithoutFiles => "skipped (no --glue)",
     }
 }
 

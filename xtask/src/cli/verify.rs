@@ -23,19 +23,19 @@ const EXAMPLES: &str = concat!(
 
 /// Compare a fused model's predictions with the ensemble of its parents
 ///
-/// Runs the child and its parents on the same batches and prints how far the child's logits are from the average of the
-/// parents'. Exits with 1 if that is more than the tolerance. A model grown from one parent is compared with it. Batches
-/// hold random tokens, or text that is corrupted as in pretraining.
+/// Runs the child and its parents on the same batches and prints how far the child's logits are from the
+/// average of the parents'. Exits with 1 if the deviation exceeds the tolerance. A model grown from one
+/// parent is compared with that parent. Batches contain random tokens, or text corrupted as in pretraining.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// The fused or grown checkpoint
     #[arg(value_name = "CHILD")]
     child: ModelPlace,
-    /// What it was made from; models are directories, or `hf:ORG/NAME[@REVISION]`
+    /// Its parents: directories, or `hf:ORG/NAME[@REVISION]`
     #[arg(value_name = "PARENT", required = true)]
     parents: Vec<ModelPlace>,
-    /// The parents' weights in the average [default: the child's lineage, or else all equal]
+    /// The parents' weights in the average [default: those in the child's lineage, otherwise all equal]
     #[arg(long, value_name = "W,…", value_delimiter = ',')]
     weights: Option<Vec<f64>>,
     /// Files, folders or globs of text, or builtin:webster [default: random tokens]
@@ -44,19 +44,19 @@ pub struct Arguments {
     /// A tokenizer.json, spiece.model or folder, for text [default: the child's or the first parent's]
     #[arg(long, value_name = "PATH", requires = "text")]
     tokenizer: Option<PathBuf>,
-    /// Tokens of an input
+    /// Tokens per input
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(8..))]
     input_length: u16,
-    /// Examples in a batch
+    /// Examples per batch
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     batch_size: u16,
-    /// At most so many batches
+    /// The maximum number of batches
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
     batches: u32,
-    /// Of the random tokens
+    /// Seed for the random tokens
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// The largest deviation of a logit that is accepted, relative to the ensemble's largest
+    /// The largest accepted deviation of a logit, relative to the ensemble's largest logit
     #[arg(long, value_name = "T", default_value_t = 1e-4)]
     tolerance: f64,
     /// Print JSON

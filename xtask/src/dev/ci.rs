@@ -9,13 +9,13 @@ use crate::dev::{build, feature, libtorch, resources};
 
 const EXAMPLES: &str = concat!("Example:\n", "  cargo xtask ci --only clippy",);
 
-/// Run everything that must pass: format, lints, tests, documentation, and the quickstart at a small scale
+/// Run every check that must pass: format, lints, tests, documentation, and a small quickstart
 ///
 /// Stops at the first step that fails and names it. Snapshots are compared, never updated.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Run this step alone; can be repeated
+    /// Run only this step; can be repeated
     #[arg(long, value_enum, value_name = "STEP")]
     only: Vec<Step>,
 }
@@ -32,7 +32,7 @@ enum Step {
     Test,
     /// cargo doc with warnings denied
     Doc,
-    /// The quickstart's recipe with few steps
+    /// The quickstart recipe with only a few steps
     Smoke,
 }
 

@@ -13,11 +13,12 @@ const EXAMPLES: &str = concat!(
     "  cargo xtask conformance --backend tch --precision bf16",
 );
 
-/// Check a backend: operations, models, training, plans
+/// Check a backend's operations, models, training, and plan execution
 ///
-/// Compares values and gradients of every operation and of whole models with PyTorch's and transformers', fused models with
-/// their parents' ensemble, ten updates with PyTorch's AdamW, and plans with the host's execution. Repeated and continued
-/// trainings must be equal to the bit. A deviation is relative to the largest expected value.
+/// Compares the values and gradients of every operation and of whole models with those of PyTorch and
+/// transformers, fused models with the ensemble of their parents, ten updates with PyTorch's AdamW, and
+/// executed plans with the host's results. Repeated and resumed training runs must be equal to the bit.
+/// Deviations are relative to the largest expected value.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {

@@ -52,7 +52,7 @@ pub const FEATURES: [Feature; 8] = [
         is_built: cfg!(feature = "dfdx"),
         is: "the backend dfdx",
         backend: Some("dfdx"),
-        takes: "a minute",
+        takes: "two minutes",
         ..NOTHING
     },
     Feature {
@@ -68,21 +68,21 @@ pub const FEATURES: [Feature; 8] = [
         name: "hub",
         is_built: cfg!(feature = "hub"),
         is: "access to the Hugging Face Hub and the web",
-        takes: "a minute",
+        takes: "two minutes",
         ..NOTHING
     },
     Feature {
         name: "parquet",
         is_built: cfg!(feature = "parquet"),
         is: "a reader of Parquet files",
-        takes: "a minute",
+        takes: "two minutes",
         ..NOTHING
     },
     Feature {
         name: "webster",
         is_built: cfg!(feature = "webster"),
         is: "the text builtin:webster",
-        takes: "a minute",
+        takes: "two minutes",
         ..NOTHING
     },
 ];

@@ -8,11 +8,11 @@ use crate::terminal::output::print;
 const EXAMPLES: &str =
     concat!("Examples:\n", "  cargo xtask setup tch\n", "  cargo xtask pretrain --backend tch …",);
 
-/// Fetch what a backend needs besides Rust
+/// Fetch what a backend needs in addition to Rust
 ///
-/// For tch this is libtorch 2.11.0, through pip, into the folder `target/libtorch`, where every later command finds it.
-/// It is not needed where LIBTORCH names a libtorch of that version, or LIBTORCH_USE_PYTORCH=1 asks for that of the Python
-/// on the path. The other backends need nothing.
+/// For tch, this downloads libtorch 2.11.0 through pip into the folder `target/libtorch`, where all later
+/// commands find it. It is not needed if LIBTORCH names a libtorch of that version, or if
+/// LIBTORCH_USE_PYTORCH=1 selects that of the Python on the path. The other backends need nothing.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -30,7 +30,7 @@ impl Arguments {
         let Backend::Tch = self.backend;
         resources::sources("`setup`")?;
         match install()? {
-            Libtorch::Environment => print("the environment says where libtorch is: nothing to do\n"),
+            Libtorch::Environment => print("libtorch is set in the environment: nothing to do\n"),
             Libtorch::Installed(directory) => print(&format!("libtorch is in {}\n", directory.display())),
         }
     }

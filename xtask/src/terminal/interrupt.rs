@@ -13,7 +13,7 @@ static FINISHING: AtomicBool = AtomicBool::new(false);
 pub const EXIT_CODE: u8 = 130;
 
 /// How to go on after an interruption.
-const RESUME: &str = "the same command goes on from there";
+const RESUME: &str = "run the same command again to resume";
 
 /// From now on, Ctrl-C ends the process with [`EXIT_CODE`], or while the work in progress is stoppable only sets
 /// [`flag`] the first time.

@@ -97,7 +97,7 @@ impl TrainingProgress {
                 self.display.at(*step, &message);
             }
             Event::Resumed { checkpoint, step, .. } => {
-                self.display.note(&format!("goes on from step {step} ({})", checkpoint.display()));
+                self.display.note(&format!("resuming from step {step} ({})", checkpoint.display()));
             }
             Event::Evaluated { evaluation: point, .. } => {
                 let accuracy = 100.0 * point.accuracy;
@@ -162,7 +162,7 @@ impl FineTuningProgress {
         };
         let Some(display) = &mut self.display else { return };
         match event {
-            Event::Resumed { step, .. } => display.note(&format!("goes on from step {step}")),
+            Event::Resumed { step, .. } => display.note(&format!("resuming from step {step}")),
             Event::Step { step, loss, .. } => display.at(*step, &format!("loss {loss:.3}")),
             Event::Evaluating { step, done, of } => display.at(*step, &format!("answered {done} of {of}")),
             Event::Evaluated { step, evaluation: score, .. } => {

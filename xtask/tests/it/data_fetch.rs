@@ -215,7 +215,7 @@ fn half_a_file_is_never_taken_for_whole() {
     let web = Web::with(site("a"));
     for (fault, problem) in [
         (Fault::Truncate, "does not say how long it is"),
-        (Fault::Break(usize::MAX), "the same command goes on from there"),
+        (Fault::Break(usize::MAX), "run the same command again to resume"),
     ] {
         web.hub.fail(fault);
         let message = web.fetch("rte").failure();

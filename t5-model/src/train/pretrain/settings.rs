@@ -11,20 +11,20 @@ use crate::{Decay, Optimizer, Schedule};
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct Settings {
-    /// Updates of the weights.
+    /// Number of updates.
     ///
     /// With 0, the model is evaluated and saved as it is.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.steps))]
     pub steps: u64,
-    /// Examples in an update.
+    /// Examples per update.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.batch_size))]
     pub batch_size: usize,
-    /// Examples on the device at once; divides the batch [default: the batch].
+    /// Examples on the device at once; must divide the batch size [default: the batch size].
     ///
     /// Gradients are accumulated over a batch's micro-batches.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub micro_batch_size: Option<usize>,
-    /// The rule that turns gradients into updates.
+    /// The optimiser.
     #[cfg_attr(feature = "clap", arg(long, value_enum, default_value_t = DEFAULT.optimizer))]
     pub optimizer: Optimizer,
     /// Start with the optimiser's state that comes with the model.
@@ -33,33 +33,33 @@ pub struct Settings {
     /// The learning rate of each update.
     #[cfg_attr(feature = "clap", command(flatten))]
     pub schedule: Schedule,
-    /// The norm that all gradients together are scaled down to; 0 for none.
+    /// The global gradient norm to clip to; 0 for no clipping.
     #[cfg_attr(feature = "clap", arg(long, value_name = "NORM", default_value = "1"))]
     pub clip_norm: Option<f64>,
-    /// Factor of log(Z)² in the loss.
+    /// Coefficient of log(Z)² in the loss.
     ///
     /// T5X: 1e-4.
     #[cfg_attr(feature = "clap", arg(long, value_name = "FACTOR", default_value_t = DEFAULT.z_loss))]
     pub z_loss: f64,
-    /// Rate of dropout; T5 pretrains without.
+    /// Dropout rate; T5 pretrains without dropout.
     #[cfg_attr(feature = "clap", arg(long, value_name = "RATE", default_value_t = DEFAULT.dropout))]
     pub dropout: f64,
-    /// Seed of new weights, of the text's order and corruption, and of dropout.
+    /// Seed for new weights, for the order and corruption of the text, and for dropout.
     ///
     /// Of the training loop's own, only dropout is random. The rest is a convention among those that open a model and text.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.seed))]
     pub seed: u64,
-    /// Updates between two evaluations.
+    /// Updates between evaluations.
     ///
     /// The model is always evaluated before the first update and after the last.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.evaluate_every))]
     pub evaluate_every: u64,
-    /// Batches of an evaluation.
+    /// Batches per evaluation.
     ///
     /// There are fewer where the text is shorter.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.evaluation_batches))]
     pub evaluation_batches: u64,
-    /// Updates between two checkpoints.
+    /// Updates between checkpoints.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.checkpoint_every))]
     pub checkpoint_every: u64,
     /// How many checkpoints are kept, the newest ones.

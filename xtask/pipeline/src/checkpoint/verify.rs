@@ -83,7 +83,7 @@ impl Family {
             let weights = fusion.and_then(|fusion| fusion.other.get("weights").cloned());
             let weights = weights.map(serde_json::from_value).transpose();
             let name = &self.child.name;
-            weights.with_context(|| format!("{name}: the weights in lineage.json are no numbers"))
+            weights.with_context(|| format!("{name}: the weights in lineage.json are not numbers"))
         };
         let weights = match given {
             Some(weights) => Some(weights.to_vec()),

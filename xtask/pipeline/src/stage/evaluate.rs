@@ -23,7 +23,7 @@ pub struct Evaluate {
     pub model: Input,
     pub data: Data,
     pub batch_size: usize,
-    /// At most so many batches.
+    /// The maximum number of batches.
     pub batches: u64,
 }
 

@@ -21,28 +21,28 @@ const EXAMPLES: &str = concat!(
     "  cargo xtask data check GLUE --tasks cola,rte --tokenizer spiece.model",
 );
 
-/// Show what is in GLUE's files, and what is odd about them
+/// Show what GLUE's files contain, and what is wrong or unusual in them
 ///
-/// For every file its rows beside those of the official one, rows that are no examples, rows that repeat an earlier one,
-/// texts that have several labels, rows whose texts are in the training set, and how the labels are balanced; with a
-/// tokenizer, how long the prompts are. Exits with 1 if there are bad rows, or files that are missing, damaged or not what
-/// SHA256SUMS says where there is one.
+/// For every file, counts its rows and those of the official file, rows that are not valid examples, rows
+/// that repeat an earlier one, texts with several labels, and rows whose texts are in the training set. Also
+/// shows the balance of labels and, with a tokenizer, the length of the prompts. Exits with 1 if there are
+/// bad rows, or if files are missing, damaged, or do not match an existing SHA256SUMS.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// GLUE's files, in either of the layouts that `glue` reads, or `hf:nyu-mll/glue`
     #[arg(value_name = "GLUE")]
     glue: GluePlace,
-    /// Tasks, such as cola,sst2 [default: those that are there]
+    /// Tasks, such as cola,sst2 [default: those found]
     #[arg(long, value_name = "TASK,…", value_delimiter = ',')]
     tasks: Vec<Task>,
-    /// A tokenizer.json, spiece.model or folder, to measure prompts by
+    /// A tokenizer.json, spiece.model or folder, to measure the length of prompts
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
-    /// Tokens of an input, longer ones are cut
+    /// Maximum tokens per input; longer inputs are cut
     #[arg(long, value_name = "N", default_value_t = FineTuneSettings::default().input_length)]
     input_length: usize,
-    /// Rows that are no examples are no reason to exit with 1
+    /// Do not exit with 1 because of rows that are not valid examples
     #[arg(long)]
     skip_bad_rows: bool,
     /// Print JSON: everything that the table shows, with the names of files and labels
@@ -71,9 +71,9 @@ impl Arguments {
         }
         let bad_rows: usize = splits(&checks).map(|(_, split)| split.bad_rows).sum();
         if bad_rows > 0 && !self.skip_bad_rows {
-            let advice = "--skip-bad-rows leaves them out";
+            let advice = "--skip-bad-rows skips them";
             problems.keep(Err::<(), _>(anyhow!(
-                "rows that are no examples: {}; {advice}",
+                "rows that are not valid examples: {}; {advice}",
                 thousands(bad_rows as u64)
             )));
         }
@@ -152,7 +152,7 @@ fn text(checks: &[TaskChecks], with_lengths: bool) -> String {
     }
     let missing = checks.iter().filter(|task| !task.missing.is_empty());
     for (number, TaskChecks { task, missing, .. }) in missing.enumerate() {
-        let heading = if number == 0 { "\nNot there\n" } else { "" };
+        let heading = if number == 0 { "\nMissing\n" } else { "" };
         text += &format!("{heading}{task}: {}\n", missing.join(", "));
     }
     let bad = splits(checks).filter(|(_, split)| split.bad_rows > 0);

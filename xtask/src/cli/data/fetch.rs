@@ -14,19 +14,19 @@ const EXAMPLES: &str = concat!(
     "  cargo xtask data fetch https://example.org/glue --output GLUE --tasks cola,rte",
 );
 
-/// Fetch GLUE's files into a folder
+/// Download GLUE's files into a folder
 ///
-/// From a dataset on the Hugging Face Hub that is laid out as nyu-mll/glue, or from a folder on the web in either of the
-/// layouts that `glue` reads. Files appear whole or not at all and are checked against SHA256SUMS if the server has one;
-/// one is left in the folder, which `data check` and `sha256sum --check` read. What was interrupted or broken off goes on where
-/// it stopped, and files that are there are not fetched again.
+/// The source is a dataset on the Hugging Face Hub laid out like nyu-mll/glue, or a folder on the web in
+/// either layout that `glue` reads. Files appear whole or not at all, and are checked against SHA256SUMS if
+/// the server has one. A SHA256SUMS is left in DIR for `data check` and `sha256sum --check`. Interrupted
+/// downloads resume where they stopped, and files that already exist are not downloaded again.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// `hf:ORG/NAME[@REVISION]` or the address of a folder, `https://…`
+    /// `hf:ORG/NAME[@REVISION]`, or the URL of a folder (`https://…`)
     #[arg(value_name = "SOURCE")]
     source: RemoteGlue,
-    /// The folder; what else is in it stays
+    /// The folder to write to; other files in it are kept
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
     /// Tasks, such as cola,sst2 [default: all eight]
@@ -42,7 +42,7 @@ impl Arguments {
         let mut text =
             format!("{} files in {}, {anew} of them fetched\n", files.len(), self.output.display());
         if !missing.is_empty() {
-            text += &format!("not there: {}\n", missing.join(", "));
+            text += &format!("missing: {}\n", missing.join(", "));
         }
         print(&text)
     }

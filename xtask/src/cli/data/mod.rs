@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 mod check;
 mod fetch;
 
-/// Fetch and check GLUE's files
+/// Download and check GLUE's files
 #[derive(Args, Debug)]
 pub struct Arguments {
     #[command(subcommand)]

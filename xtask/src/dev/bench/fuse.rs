@@ -23,20 +23,20 @@ const EXAMPLES: &str = concat!(
     "  cargo xtask bench fuse --model t5-small --directory /mnt/disk --rounds 9 --json",
 );
 
-/// Fuse two random T5s, and copy a file of the child's size, in turns
+/// Time fusing two random T5s and copying a file of the child's size, in turns
 ///
-/// A fusion is the command `fuse` as a process of its own: it reads and hashes the parents, writes and hashes the child
-/// and syncs it to the disk. A copy is `cp`, timed without and with a sync. Prints medians.
+/// A fusion runs `fuse` in its own process: it reads and hashes the parents, writes and hashes the child, and
+/// syncs it to disk. A copy is `cp`, timed with and without a sync. Prints medians.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// The size of each parent, as in the paper
     #[arg(long, value_enum, default_value = "t5-m")]
     model: Size,
-    /// Where to work, on the disk to measure [default: the system's temporary directory]
+    /// The directory to work in, on the disk to measure [default: the system's temporary directory]
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
-    /// How often
+    /// Number of rounds
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// The child's cross-connections, as in `fuse`

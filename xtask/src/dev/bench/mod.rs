@@ -13,7 +13,7 @@ mod protocol;
 mod python;
 mod train;
 
-/// Measure this machine
+/// Run benchmarks on this machine
 #[derive(Args, Debug)]
 pub struct Arguments {
     #[command(subcommand)]

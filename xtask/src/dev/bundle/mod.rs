@@ -18,7 +18,7 @@ const EXAMPLES: &str = concat!(
     "  cargo xtask bundle --output deep-fusion.tar.gz\n",
     "  cargo xtask bundle --output deep-fusion.tar.gz --cpu x86-64-v4 --features wgpu\n",
     "\n",
-    "There:\n",
+    "On the other machine:\n",
     "  tar -xzf deep-fusion.tar.gz\n",
     "  deep-fusion/deep-fusion conformance --backend tch --device cuda:0",
 );
@@ -31,10 +31,10 @@ const EXAMPLES: &str = concat!(
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The archive to write, a .tar.gz
+    /// The archive to write (.tar.gz)
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
-    /// The oldest processor that it is for, as `rustc --print target-cpus` names them
+    /// The oldest processor to support, as named by `rustc --print target-cpus`
     #[arg(long, value_name = "CPU", default_value = CPU)]
     cpu: String,
     /// Features to build besides these: `wgpu`, `cuda`
@@ -51,7 +51,7 @@ const CPU: &str = if cfg!(target_arch = "x86_64") { "x86-64-v3" } else { "generi
 impl Arguments {
     pub fn run(self) -> Result<()> {
         let sources = resources::sources("`bundle`")?;
-        ensure!(cfg!(target_os = "linux"), "bundles are for Linux, and made there");
+        ensure!(cfg!(target_os = "linux"), "bundles run on Linux and must be made there");
         let mut features: Vec<String> = feature::self_contained().chain(["tch"]).map(str::to_owned).collect();
         features.extend(self.features.clone());
         let program = match &self.program {

@@ -20,7 +20,7 @@ const RETRIES: u32 = 3;
 /// Before the first of these; twice as long before each other.
 const PAUSE: Duration = Duration::from_millis(300);
 
-const ADVICE: &str = "the same command goes on from there";
+const ADVICE: &str = "run the same command again to resume";
 
 /// A file to fetch.
 pub struct Download<'a> {

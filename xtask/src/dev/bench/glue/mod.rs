@@ -37,16 +37,16 @@ const ORDERS: [&str; 2] = ["", "unsorted"];
 
 /// Answer GLUE's development sets with every backend, with transformers' `generate` and with CTranslate2, in turns
 ///
-/// Each contestant is a process of its own: every compiled-in backend on each of its devices in each of its precisions;
-/// transformers if there is a Python with it, once with prompts sorted by length and once with prompts as they come; and
-/// CTranslate2, in f32 on the CPU, if that Python has it too. In every round they answer one development set after the other
-/// in turn. What is timed goes from tokenised prompts to decoded answers: greedy decoding with cached keys and values, in
-/// batches of the same number of prompts.
+/// Each contestant runs in its own process: every compiled-in backend on each of its devices in each
+/// precision; transformers if a Python with it is found, once with prompts sorted by length and once in their
+/// original order; and CTranslate2, in f32 on the CPU, if that Python has it too. In every round, the
+/// contestants take turns at one development set after another. Times cover everything from tokenised prompts
+/// to decoded answers: greedy decoding with cached keys and values, in batches of the same number of prompts.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// A checkpoint in Hugging Face's layout, `hf:ORG/NAME[@REVISION]`, or random weights in the size of `t5-small` or
-    /// `probe` that are taught some of the tasks' training examples first
+    /// A checkpoint in the Hugging Face layout, `hf:ORG/NAME[@REVISION]`, or `t5-small` or `probe` for random
+    /// weights of that size, which are first trained on some of the tasks' training examples
     #[arg(long, value_name = "MODEL")]
     model: Model,
     /// GLUE's files
@@ -54,14 +54,14 @@ pub struct Arguments {
     glue: PathBuf,
     #[command(flatten)]
     sample: Sample,
-    /// Training steps of a model with random weights
+    /// Training steps for a model with random weights
     #[arg(long, value_name = "N", default_value_t = 40)]
     lessons: u64,
-    /// Only this one, by its name in the table (`burn cpu`, `transformers unsorted`, `ctranslate2`); can be repeated. A
-    /// backend that is not compiled in is built
+    /// Run only this contestant, named as in the table (`burn cpu`, `transformers unsorted`, `ctranslate2`);
+    /// can be repeated. A backend that is not compiled in is built
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// How often each contestant answers all sets
+    /// How many times each contestant answers all sets
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Threads to compute with [default: all cores]
@@ -70,8 +70,8 @@ pub struct Arguments {
     /// A tokenizer.json, spiece.model or folder [default: the model's]
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
-    /// A Python with torch and transformers, and with ctranslate2 if that is to take part [default:
-    /// target/python/bin/python or python3, if they have torch and transformers]
+    /// A Python with torch and transformers, and optionally ctranslate2 [default: target/python/bin/python or
+    /// python3, if they have torch and transformers]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
     /// Print every round as JSON

@@ -15,10 +15,10 @@ pub struct Sample {
     /// Tasks, such as cola,sst2 [default: all eight]
     #[arg(long, value_name = "TASK,…", value_delimiter = ',')]
     tasks: Vec<Task>,
-    /// Answer at most so many examples of each development set
+    /// Answer at most this many examples of each development set
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..))]
     pub max_examples: u64,
-    /// Prompts of a batch
+    /// Prompts per batch
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
     pub batch_size: u64,
 }

@@ -14,7 +14,7 @@ use crate::cli::compute::ComputeArguments;
 use crate::dev::bench::memory;
 use crate::dev::bench::protocol::{Complaint, Ready, say};
 
-/// Answer as `bench glue` asks for on standard input
+/// Answer as requested by `bench glue` on standard input
 #[derive(Args, Debug)]
 pub struct Arguments {
     #[arg(long)]

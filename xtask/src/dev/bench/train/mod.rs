@@ -39,32 +39,33 @@ const ON_CUDA: [&str; 4] = ["", "compiled", "sdpa", "sdpa compiled"];
 
 /// Time training steps of every backend and of Hugging Face's T5 under PyTorch
 ///
-/// Each contestant is a process of its own: every compiled-in backend on each of its devices in each of its precisions, and
-/// transformers if there is a Python with it: with its own attention ("eager") and with PyTorch's ("sdpa"), on CUDA also
-/// under torch.compile ("compiled"). On a CPU each takes some steps in turn in every round while the others sleep, so that a
-/// busy machine disturbs all alike. On a GPU one contestant comes after the other with all its rounds, since its memory may
-/// not do for two. A step is forward, cross-entropy, backward and AdamW (PyTorch's fused one in transformers) on the same
-/// sizes, without dropout and clipping.
+/// Each contestant runs in its own process: every compiled-in backend on each of its devices in each
+/// precision, and transformers if a Python with it is found, with its own attention ("eager") and with
+/// PyTorch's ("sdpa"), on CUDA also under torch.compile ("compiled"). On CPUs, the contestants take turns in
+/// every round while the others sleep, so that a busy machine affects all alike. On GPUs, each contestant
+/// completes all its rounds before the next one starts, because the memory may not suffice for two. A step
+/// consists of forward pass, cross-entropy, backward pass and AdamW (PyTorch's fused one in transformers) on
+/// the same sizes, without dropout or clipping.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
     #[command(flatten)]
     workload: Workload,
-    /// Only this one, by its name in the table (`burn cpu`, `tch cuda:0 bf16`, `transformers`, `transformers cuda:0 bf16
-    /// sdpa compiled`); can be repeated. A backend that is not compiled in is built
+    /// Run only this contestant, named as in the table (`burn cpu`, `tch cuda:0 bf16`, `transformers`,
+    /// `transformers cuda:0 bf16 sdpa compiled`); can be repeated. A backend that is not compiled in is built
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Only those on this device, such as `cuda:0`
+    /// Run only the contestants on this device, such as `cuda:0`
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
-    /// Whose time others' are compared with, by its name in the table [default: the first of transformers', or else the
-    /// first]
+    /// The contestant to compare times with, named as in the table [default: the first of transformers,
+    /// otherwise the first]
     #[arg(long, value_name = "NAME")]
     reference: Option<String>,
-    /// How often each contestant has its turn
+    /// Turns per contestant
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Steps of a turn
+    /// Steps per turn
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
     /// Threads to compute with [default: all cores]

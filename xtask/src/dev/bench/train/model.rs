@@ -4,10 +4,10 @@ use t5_model::{Batch, T5Config};
 /// What is trained on what.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Workload {
-    /// What is trained
+    /// The model to train
     #[arg(long, value_enum, default_value = "probe")]
     model: Model,
-    /// Examples of a batch [default: the model's]
+    /// Examples per batch [default: depends on the model]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     batch: Option<u16>,
 }

@@ -13,7 +13,7 @@ use crate::dev::bench::contestant::on_cpu;
 use crate::dev::bench::memory;
 use crate::dev::bench::protocol::{Complaint, Ready, say};
 
-/// Train as `bench train` asks for on standard input
+/// Train as requested by `bench train` on standard input
 #[derive(Args, Debug)]
 pub struct Arguments {
     #[command(flatten)]
