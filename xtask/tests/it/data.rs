@@ -1,14 +1,13 @@
 //! What `data check` says of GLUE's files.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use crate::program::{call, call_in, directory, sha256, text};
 
 /// The Parquet files that pyarrow wrote.
 #[cfg(feature = "parquet")]
-fn parquet() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../glue-eval/tests/goldens/parquet")
+fn parquet() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../glue-eval/tests/goldens/parquet")
 }
 
 /// CoLA and RTE as TSV files; a row of CoLA's breaks off.
