@@ -119,7 +119,7 @@ fn a_dataset_is_copied_into_a_folder() {
     hub.put("datasets/org/glue", dataset("a"));
     let fetch = ["data", "fetch", "hf:org/glue", "--output", "GLUE", "--tasks", "cola,sst2"];
     let said = user.call(&fetch).success();
-    assert_eq!(said, "7 files in GLUE, 7 of them fetched\nnot there: SST-2 test\n");
+    assert_eq!(said, "7 files in GLUE, 7 of them fetched\nmissing: SST-2 test\n");
     assert!(user.call(&fetch).success().starts_with("7 files in GLUE, 0 of them fetched\n"));
     let glue = user.home.path().join("GLUE");
     for name in SST2.map(|name| format!("sst2/{name}.parquet")) {
@@ -154,7 +154,7 @@ fn what_cannot_be_fetched_says_why() {
 #[test]
 fn a_folder_on_the_web_is_fetched_once() {
     let web = Web::with(site("a"));
-    assert_eq!(web.fetch("rte,cola").success(), "5 files in GLUE, 5 of them fetched\nnot there: RTE test\n");
+    assert_eq!(web.fetch("rte,cola").success(), "5 files in GLUE, 5 of them fetched\nmissing: RTE test\n");
     for name in ["RTE/train.tsv", "RTE/dev.tsv", "cola/test-00000-of-00001.parquet"] {
         assert_eq!(web.file(name), site("a").files[name], "{name}");
     }
