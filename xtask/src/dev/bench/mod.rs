@@ -4,14 +4,16 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 mod contestant;
-mod entrant;
+mod field;
 mod fuse;
 mod glue;
 mod gpu;
 mod process;
 mod protocol;
 mod python;
+mod report;
 mod train;
+mod turns;
 
 /// Run benchmarks on this machine
 #[derive(Args, Debug)]

@@ -1,8 +1,11 @@
-//! What benches and their workers say to each other: requests are words, answers JSON objects, one a line.
+//! What benches and their workers say to each other, one line each: requests are a word with a number, answers JSON
+//! objects.
 //!
 //! The scripts in `xtask/src/dev/bench/scripts` speak it too.
 
-use anyhow::{Result, bail};
+use std::io;
+
+use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +14,7 @@ use crate::terminal::output::print;
 /// The request to end; a worker's last words follow. The end of its input asks for the same.
 pub const QUIT: &str = "quit";
 
-/// Said without being asked, once the model stands and has warmed up.
+/// What a worker says without being asked, once the model stands and has warmed up.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Ready {
     pub ready: bool,
@@ -41,7 +44,35 @@ pub fn parse<Answer: DeserializeOwned>(line: &str) -> Result<Answer> {
     }
 }
 
-/// Answers, as a worker.
+/// Works: is ready, then answers what is asked for with that word and a number, until it is to end.
+pub fn serve<Answer: Serialize>(
+    parameters: u64,
+    word: &str,
+    mut answer: impl FnMut(usize) -> Result<Answer>,
+) -> Result<()> {
+    say(&Ready { ready: true, parameters })?;
+    for line in io::stdin().lines() {
+        match requested(word, &line.context("cannot read standard input")?) {
+            Ok(Some(number)) => say(&answer(number)?)?,
+            Ok(None) => break,
+            Err(error) => say(&Complaint { error })?,
+        }
+    }
+    Ok(())
+}
+
+/// The number in a request of that word; `None` in that to end.
+fn requested(word: &str, line: &str) -> Result<Option<usize>, String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let number = match words[..] {
+        [QUIT] => Some(None),
+        [first, number] if first == word => number.parse().ok().map(Some),
+        _ => None,
+    };
+    number.ok_or_else(|| format!("expected '{word} N' or '{QUIT}', not {line:?}"))
+}
+
+/// Says something, as a worker.
 pub fn say(answer: &impl Serialize) -> Result<()> {
     print(&format!("{}\n", serde_json::to_string(answer)?))
 }
@@ -50,11 +81,21 @@ pub fn say(answer: &impl Serialize) -> Result<()> {
 mod tests {
     use serde::Deserialize;
 
-    use super::parse;
+    use super::{parse, requested};
 
     #[derive(Deserialize)]
     struct Times {
         ms: Vec<f64>,
+    }
+
+    #[test]
+    fn requests() {
+        assert_eq!(requested("step", "step 3"), Ok(Some(3)));
+        assert_eq!(requested("step", "quit"), Ok(None));
+        for line in ["", "step", "step -1", "step 1 2", "stop", "answer 3"] {
+            let error = format!("expected 'step N' or 'quit', not {line:?}");
+            assert_eq!(requested("step", line), Err(error));
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use fusion_core::checkpoint::Checkpoint;
 use glue_eval::{Questions, Task};
@@ -11,13 +11,14 @@ use pipeline::checkpoint::parameter_count;
 use serde_json::json;
 
 use self::model::Model;
-use self::protocol::{Answers, Request, Summary};
+use self::protocol::{ANSWER, Answers, Summary};
 use self::questions::{DevSets, Sample};
-use self::report::{Measured, Report};
+use self::report::Report;
 use super::contestant::Contestant;
-use super::entrant::{Entrant, Field, require};
+use super::field::{Field, require};
+use super::report::conclude;
+use super::turns::Bench;
 use crate::cli::compute::start_threads;
-use crate::terminal::output::{print, print_json};
 use crate::terminal::{Terminal, interrupt};
 
 mod model;
@@ -97,52 +98,17 @@ impl Arguments {
         write_prompts(&folder.path().join(PROMPTS), &questions)?;
 
         let parameters = parameter_count(&Checkpoint::open(&model)?)?;
-        let mut runs = Vec::new();
-        for contestant in contestants {
-            eprintln!("start {contestant}");
-            let command = self.command(&contestant, &model, folder.path(), python.as_deref())?;
-            runs.push(Run { entrant: Entrant::start(contestant, command, parameters)?, rounds: Vec::new() });
-        }
-        for round in 1..=self.rounds {
-            eprintln!("round {round} of {}", self.rounds);
-            runs.iter_mut().for_each(|run| run.rounds.push(Vec::new()));
-            for (number, questions) in questions.iter().enumerate() {
-                runs.iter_mut().try_for_each(|run| run.turn(number, questions))?;
-            }
-        }
-        let measured = runs.into_iter().map(Run::finish).collect::<Result<Vec<_>>>()?;
-        let report = Report::new(&self.model, parameters, &self.sample, &questions, measured);
-        if self.json {
-            print_json(&report)?;
-        } else {
-            print(&(report.text() + &left_out))?;
-        }
-        match report.failures() {
-            0 => Ok(()),
-            failed => bail!("{failed} of the contestants failed"),
-        }
-    }
-
-    /// What starts a contestant's worker.
-    fn command(
-        &self,
-        contestant: &Contestant,
-        model: &Path,
-        folder: &Path,
-        python: Option<&Path>,
-    ) -> Result<Command> {
-        let script = format!("bench_{}_glue.py", contestant.framework());
-        let mut command = contestant.command("glue-worker", &script, python)?;
-        command.arg("--model").arg(model);
-        if contestant.needs_python() {
-            command.arg("--prompts").arg(folder.join(PROMPTS));
-            command.arg("--tokenizer").arg(folder.join("tokenizer.json"));
-            command.args(["--batch-size", &self.sample.batch_size.to_string()]);
-        } else {
-            command.arg("--glue").arg(&self.glue).arg("--tokenizer").arg(folder);
-            command.args(self.sample.arguments());
-        }
-        Ok(command)
+        let mut answering = Answering {
+            arguments: &self,
+            model: &model,
+            folder: folder.path(),
+            python: python.as_deref(),
+            questions: &questions,
+        };
+        let measured = answering.measure(contestants, parameters, self.rounds)?;
+        let report = Report::new(&self.model, parameters, &self.sample, &questions, &measured);
+        let text = (!self.json).then(|| report.text() + &left_out);
+        conclude(&report, text, &report.contestants)
     }
 
     fn tasks(&self) -> Vec<Task> {
@@ -150,19 +116,13 @@ impl Arguments {
     }
 }
 
-const PROMPTS: &str = "prompts.json";
-
-fn write_prompts(path: &Path, questions: &[Questions<'_>]) -> Result<()> {
-    let set = |questions: &Questions<'_>| json!({ "max_new_tokens": questions.generation_limit(), "prompts": questions.prompts() });
-    let sets: Vec<_> = questions.iter().map(set).collect();
-    fs::write(path, json!(sets).to_string()).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// A contestant's way through the measurement.
-struct Run {
-    entrant: Entrant,
-    /// Of each round, by set.
-    rounds: Vec<Vec<SetAnswers>>,
+/// The measurement.
+struct Answering<'a> {
+    arguments: &'a Arguments,
+    model: &'a Path,
+    folder: &'a Path,
+    python: Option<&'a Path>,
+    questions: &'a [Questions<'a>],
 }
 
 /// What came of one set in one turn.
@@ -172,23 +132,46 @@ struct SetAnswers {
     answers: Vec<Option<String>>,
 }
 
-impl Run {
-    fn turn(&mut self, number: usize, questions: &Questions<'_>) -> Result<()> {
-        let prompts = questions.prompts().len();
-        let answered = self.entrant.ask(Request::Answer(number), |Answers { seconds, answers }| {
-            let sound = answers.len() == prompts && seconds.is_finite() && *seconds > 0.0;
-            ensure!(sound, "it gave {} answers to {prompts} prompts in {seconds} seconds", answers.len());
-            Ok(())
-        })?;
-        if let (Some(Answers { seconds, answers }), Some(round)) = (answered, self.rounds.last_mut()) {
-            let answers = answers.into_iter().map(|answer| answer.judged(questions)).collect();
-            round.push(SetAnswers { seconds, answers });
+impl Bench for Answering<'_> {
+    type Answer = Answers;
+    type Turn = SetAnswers;
+    type Summary = Summary;
+    const REQUEST: &'static str = ANSWER;
+
+    fn command(&self, contestant: &Contestant) -> Result<Command> {
+        let Arguments { glue, sample, .. } = self.arguments;
+        let script = format!("bench_{}_glue.py", contestant.framework());
+        let mut command = contestant.command("glue-worker", &script, self.python)?;
+        command.arg("--model").arg(self.model);
+        if contestant.needs_python() {
+            command.arg("--prompts").arg(self.folder.join(PROMPTS));
+            command.arg("--tokenizer").arg(self.folder.join("tokenizer.json"));
+            command.args(["--batch-size", &sample.batch_size.to_string()]);
+        } else {
+            command.arg("--glue").arg(glue).arg("--tokenizer").arg(self.folder);
+            command.args(sample.arguments());
         }
-        Ok(())
+        Ok(command)
     }
 
-    fn finish(self) -> Result<Measured> {
-        let contestant = self.entrant.contestant.clone();
-        Ok(Measured { contestant, rounds: self.rounds, summary: self.entrant.finish::<Summary>()? })
+    fn round(&mut self) -> Vec<usize> {
+        (0..self.questions.len()).collect()
     }
+
+    fn turn(&self, number: usize, Answers { seconds, answers }: Answers) -> Result<SetAnswers> {
+        let questions = &self.questions[number];
+        let prompts = questions.prompts().len();
+        let sound = answers.len() == prompts && seconds.is_finite() && seconds > 0.0;
+        ensure!(sound, "it gave {} answers to {prompts} prompts in {seconds} seconds", answers.len());
+        let answers = answers.into_iter().map(|answer| answer.judged(questions)).collect();
+        Ok(SetAnswers { seconds, answers })
+    }
+}
+
+const PROMPTS: &str = "prompts.json";
+
+fn write_prompts(path: &Path, questions: &[Questions<'_>]) -> Result<()> {
+    let set = |questions: &Questions<'_>| json!({ "max_new_tokens": questions.generation_limit(), "prompts": questions.prompts() });
+    let sets: Vec<_> = questions.iter().map(set).collect();
+    fs::write(path, json!(sets).to_string()).with_context(|| format!("cannot write {}", path.display()))
 }

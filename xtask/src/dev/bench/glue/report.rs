@@ -1,35 +1,25 @@
-use anyhow::Result;
 use glue_eval::Questions;
 use pipeline::numbers::{bytes, count};
-use pipeline::report::table::Table;
 use serde::Serialize;
 
 use super::SetAnswers;
 use super::model::Model;
 use super::protocol::Summary;
 use super::questions::Sample;
-use crate::dev::bench::contestant::Contestant;
-use crate::dev::bench::median;
+use crate::dev::bench::report::{Entry, reference, table};
+use crate::dev::bench::{median, turns};
 
 /// What became of a contestant.
-pub struct Measured {
-    pub contestant: Contestant,
-    /// Of each round, by set.
-    pub rounds: Vec<Vec<SetAnswers>>,
-    /// Or why it did not come to its end.
-    pub summary: Result<Summary, String>,
+pub type Measured = turns::Measured<SetAnswers, Summary>;
+
+/// Seconds of each round.
+fn seconds(of: &Measured) -> impl Iterator<Item = f64> {
+    of.rounds.iter().map(|sets| sets.iter().map(|set| set.seconds).sum())
 }
 
-impl Measured {
-    /// Seconds of each round.
-    fn seconds(&self) -> impl Iterator<Item = f64> {
-        self.rounds.iter().map(|sets| sets.iter().map(|set| set.seconds).sum())
-    }
-
-    /// Of the first round, set after set.
-    fn answers(&self) -> impl Iterator<Item = &Option<String>> {
-        self.rounds.iter().take(1).flatten().flat_map(|set| &set.answers)
-    }
+/// Of the first round, set after set.
+fn answers(of: &Measured) -> impl Iterator<Item = &Option<String>> {
+    of.rounds.iter().take(1).flatten().flat_map(|set| &set.answers)
 }
 
 /// Everything that was measured.
@@ -42,7 +32,8 @@ pub struct Report {
     sets: Vec<Set>,
     /// Whom the others are compared with.
     reference: Option<String>,
-    contestants: Vec<Entry>,
+    /// With the seconds of each set.
+    pub contestants: Vec<Entry<Figures>>,
 }
 
 #[derive(Serialize)]
@@ -53,19 +44,9 @@ struct Set {
     tokens: usize,
 }
 
-#[derive(Serialize)]
-struct Entry {
-    name: String,
-    /// Seconds of each set in each round.
-    rounds: Vec<Vec<f64>>,
-    #[serde(flatten)]
-    figures: Option<Figures>,
-    error: Option<String>,
-}
-
 /// Of a contestant that came to its end.
 #[derive(Serialize)]
-struct Figures {
+pub struct Figures {
     examples_per_second: f64,
     /// How many times as fast as the reference it is: the median over the rounds.
     speed: f64,
@@ -82,26 +63,23 @@ impl Report {
         parameters: u64,
         sample: &Sample,
         questions: &[Questions<'_>],
-        measured: Vec<Measured>,
+        measured: &[Measured],
     ) -> Self {
         let examples: usize = questions.iter().map(|set| set.prompts().len()).sum();
-        let ended = || measured.iter().filter(|one| one.summary.is_ok());
-        let reference = ended().find(|one| one.contestant.needs_python()).or_else(|| ended().next());
+        let reference = reference(measured, None);
         let figures = |one: &Measured| {
             let (Ok(summary), Some(reference)) = (&one.summary, reference) else { return None };
             Some(Figures {
-                examples_per_second: examples as f64 / median(one.seconds()),
-                speed: median(one.seconds().zip(reference.seconds()).map(|(own, other)| other / own)),
+                examples_per_second: examples as f64 / median(seconds(one)),
+                speed: median(seconds(one).zip(seconds(reference)).map(|(own, other)| other / own)),
                 peak_memory: summary.peak_rss_bytes,
-                invalid: one.answers().filter(|answer| answer.is_none()).count(),
-                different: one.answers().zip(reference.answers()).filter(|(own, other)| own != other).count(),
+                invalid: answers(one).filter(|answer| answer.is_none()).count(),
+                different: answers(one).zip(answers(reference)).filter(|(own, other)| own != other).count(),
             })
         };
-        let entry = |one: &Measured| Entry {
-            name: one.contestant.to_string(),
-            rounds: one.rounds.iter().map(|sets| sets.iter().map(|set| set.seconds).collect()).collect(),
-            figures: figures(one),
-            error: one.summary.as_ref().err().cloned(),
+        let entry = |one: &Measured| {
+            let rounds = one.rounds.iter().map(|sets| sets.iter().map(|set| set.seconds).collect());
+            Entry::new(one, None, rounds, figures(one))
         };
         let set = |questions: &Questions<'_>| Set {
             name: questions.name.clone(),
@@ -119,10 +97,6 @@ impl Report {
         }
     }
 
-    pub fn failures(&self) -> usize {
-        self.contestants.iter().filter(|one| one.error.is_some()).count()
-    }
-
     pub fn text(&self) -> String {
         let total = |of: fn(&Set) -> usize| self.sets.iter().map(of).sum::<usize>();
         let (examples, tokens) = (total(|set| set.examples), total(|set| set.tokens));
@@ -134,16 +108,8 @@ impl Report {
             self.batch_size,
             self.threads
         );
-        let mut table = Table::new(["", "examples/s", "speed", "peak memory", "invalid", "different"]);
-        for Entry { name, figures, .. } in &self.contestants {
-            table.rows.extend(figures.as_ref().map(|figures| figures.row(name)));
-        }
-        if !table.rows.is_empty() {
-            text += &table.text();
-        }
-        for Entry { name, error, .. } in &self.contestants {
-            text.extend(error.as_ref().map(|error| format!("{name}  failed: {error}\n")));
-        }
+        let header = ["", "examples/s", "speed", "peak memory", "invalid", "different"];
+        text += &table(header, &self.contestants, Figures::row);
         if let Some(reference) = &self.reference {
             text += &format!(
                 "\nspeed: as a multiple of that of {reference}, median of the rounds\n\
@@ -155,8 +121,8 @@ impl Report {
 }
 
 impl Figures {
-    fn row(&self, name: &str) -> Vec<String> {
-        vec![
+    fn row(&self, name: &str) -> [String; 6] {
+        [
             name.to_owned(),
             format!("{:.1}", self.examples_per_second),
             format!("{:.2}", self.speed),

@@ -1,4 +1,3 @@
-use std::io;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -8,11 +7,11 @@ use fusion_core::checkpoint::Checkpoint;
 use pipeline::checkpoint::parameter_count;
 use t5_model::text::Tokenizer;
 
-use super::protocol::{Answers, Request, Said, Summary};
+use super::protocol::{ANSWER, Answers, Said, Summary};
 use super::questions::{DevSets, Sample};
 use crate::cli::compute::ComputeArguments;
 use crate::dev::bench::memory;
-use crate::dev::bench::protocol::{Complaint, Ready, say};
+use crate::dev::bench::protocol::{say, serve};
 
 /// Answer as requested by `bench glue` on standard input
 #[derive(Args, Debug)]
@@ -40,26 +39,13 @@ impl Arguments {
         let batch_size = usize::try_from(self.sample.batch_size)?;
         // Warms up.
         questions[0].answers(session.as_mut(), batch_size)?;
-        say(&Ready { ready: true, parameters: parameter_count(&checkpoint)? })?;
-        for line in io::stdin().lines() {
-            let request = line.context("cannot read standard input")?.parse();
-            let questions = match request {
-                Ok(Request::Answer(number)) => {
-                    questions.get(number).ok_or_else(|| format!("there is no set {number}"))
-                }
-                Ok(Request::Quit) => break,
-                Err(error) => Err(error),
-            };
-            match questions {
-                Ok(questions) => {
-                    let start = Instant::now();
-                    let answers = questions.answers(session.as_mut(), batch_size)?;
-                    let seconds = start.elapsed().as_secs_f64();
-                    say(&Answers { seconds, answers: answers.into_iter().map(Said::Judged).collect() })?;
-                }
-                Err(error) => say(&Complaint { error })?,
-            }
-        }
+        serve(parameter_count(&checkpoint)?, ANSWER, |number| {
+            let questions = questions.get(number).with_context(|| format!("there is no set {number}"))?;
+            let start = Instant::now();
+            let answers = questions.answers(session.as_mut(), batch_size)?;
+            let seconds = start.elapsed().as_secs_f64();
+            Ok(Answers { seconds, answers: answers.into_iter().map(Said::Judged).collect() })
+        })?;
         say(&Summary { peak_rss_bytes: memory("self", "VmHWM") })
     }
 }

@@ -2,27 +2,26 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::slice::from_ref;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, ensure};
 use clap::Args;
 use pipeline::Stoppable;
 use t5_model::parameter_table;
 
 use self::model::Workload;
 use self::product::SquareProduct;
-use self::protocol::WARM_UP;
-use self::report::{Measured, Report};
-use self::run::Run;
+use self::protocol::{STEP, Summary, Times, WARM_UP};
+use self::report::Report;
 use super::contestant::Contestant;
-use super::entrant::{Field, require};
+use super::field::{Field, require};
+use super::report::conclude;
+use super::turns::Bench;
 use crate::cli::compute::start_threads;
-use crate::terminal::output::{print, print_json};
 use crate::terminal::{Terminal, interrupt};
 
 mod model;
 mod product;
 mod protocol;
 mod report;
-mod run;
 pub mod worker;
 
 const EXAMPLES: &str = concat!(
@@ -95,59 +94,55 @@ impl Arguments {
         let _graceful = Stoppable::new(&Terminal); // a bench that is interrupted still ends its workers
         let (on_cpu, on_gpus): (Vec<_>, Vec<_>) = contestants.into_iter().partition(Contestant::on_cpu);
         let size = if self.workload.is_tiny() { 128 } else { 2048 };
-        let mut product = (!on_cpu.is_empty()).then(|| SquareProduct::new(size));
-        let mut measured = self.in_turns(on_cpu, product.as_mut(), python.as_deref())?;
-        for contestant in on_gpus {
-            measured.extend(self.in_turns(vec![contestant], None, python.as_deref())?);
-        }
-        let report = Report::new(&self.workload, self.reference.as_deref(), product.as_ref(), measured);
-        if self.json {
-            print_json(&report)?;
-        } else {
-            print(&(report.text() + &left_out))?;
-        }
-        match report.failures() {
-            0 => Ok(()),
-            failed => bail!("{failed} of the contestants failed"),
-        }
-    }
-
-    /// Starts these contestants, and lets them take their turns.
-    fn in_turns(
-        &self,
-        contestants: Vec<Contestant>,
-        mut product: Option<&mut SquareProduct>,
-        python: Option<&Path>,
-    ) -> Result<Vec<Measured>> {
-        if contestants.is_empty() {
-            return Ok(Vec::new());
-        }
+        let product = (!on_cpu.is_empty()).then(|| SquareProduct::new(size));
+        let mut training = Training { arguments: &self, python: python.as_deref(), product };
         let parameters = parameter_table(&self.workload.config())?.parameter_count();
-        let mut runs = Vec::new();
-        for contestant in contestants {
-            eprintln!("start {contestant}");
-            let command = self.command(&contestant, python)?;
-            runs.push(Run::start(contestant, command, parameters)?);
+        let mut measured = training.measure(on_cpu, parameters, self.rounds)?;
+        let product = training.product.take();
+        for contestant in on_gpus {
+            measured.extend(training.measure(vec![contestant], parameters, self.rounds)?);
         }
-        for round in 1..=self.rounds {
-            eprintln!("round {round} of {}", self.rounds);
-            if let Some(product) = &mut product {
-                product.run();
-            }
-            runs.iter_mut().try_for_each(|run| run.turn(self.steps))?;
-        }
-        runs.into_iter().map(Run::finish).collect()
+        let report = Report::new(&self.workload, self.reference.as_deref(), product.as_ref(), &measured);
+        let text = (!self.json).then(|| report.text() + &left_out);
+        conclude(&report, text, &report.contestants)
     }
+}
 
-    /// What starts a contestant's worker.
-    fn command(&self, contestant: &Contestant, python: Option<&Path>) -> Result<Command> {
-        let mut command = contestant.command("train-worker", "bench_transformers.py", python)?;
+/// The measurement.
+struct Training<'a> {
+    arguments: &'a Arguments,
+    python: Option<&'a Path>,
+    /// Timed in every round as well.
+    product: Option<SquareProduct>,
+}
+
+impl Bench for Training<'_> {
+    type Answer = Times;
+    /// Milliseconds of each step.
+    type Turn = Vec<f64>;
+    type Summary = Summary;
+    const REQUEST: &'static str = STEP;
+
+    fn command(&self, contestant: &Contestant) -> Result<Command> {
+        let workload = &self.arguments.workload;
+        let mut command = contestant.command("train-worker", "bench_transformers.py", self.python)?;
         if contestant.needs_python() {
-            command.args(sizes(&self.workload)).args(["--optimizer", "fused"]);
+            command.args(sizes(workload)).args(["--optimizer", "fused"]);
         } else {
-            command.args(self.workload.arguments());
+            command.args(workload.arguments());
         }
         Ok(command)
+    }
+
+    fn round(&mut self) -> Vec<usize> {
+        self.product.iter_mut().for_each(SquareProduct::run);
+        vec![self.arguments.steps as usize]
+    }
+
+    fn turn(&self, steps: usize, Times { ms }: Times) -> Result<Vec<f64>> {
+        let sound = ms.len() == steps && ms.iter().all(|ms| ms.is_finite() && *ms > 0.0);
+        ensure!(sound, "its times of {steps} steps are {ms:?}");
+        Ok(ms)
     }
 }
 

@@ -1,35 +1,22 @@
-use anyhow::Result;
 use pipeline::numbers::{bytes, count, thousands};
-use pipeline::report::table::Table;
 use serde::Serialize;
 use t5_model::training_flops_per_token;
 
 use super::model::Workload;
 use super::product::SquareProduct;
 use super::protocol::Summary;
-use crate::dev::bench::contestant::Contestant;
-use crate::dev::bench::gpu::{Gpu, peak};
-use crate::dev::bench::{median, quantile};
+use crate::dev::bench::gpu::peak;
+use crate::dev::bench::report::{Device, Entry, reference, table};
+use crate::dev::bench::{median, quantile, turns};
 
-/// What became of a contestant.
-pub struct Measured {
-    pub contestant: Contestant,
-    /// What it computed on, if that is one of NVIDIA's that can be asked.
-    pub gpu: Option<Gpu>,
-    /// Milliseconds of the steps of each round.
-    pub rounds: Vec<Vec<f64>>,
-    /// Or why it did not come to its end.
-    pub summary: Result<Summary, String>,
-    /// Bytes: of its resident set, or of what it holds on a GPU.
-    pub peak_memory: Option<u64>,
-}
+/// What became of a contestant, with the milliseconds of the steps of each turn.
+pub type Measured = turns::Measured<Vec<f64>, Summary>;
 
-impl Measured {
-    /// Milliseconds by round: of each step, or of the mean one on a GPU, where one may begin before another has ended.
-    fn times(&self) -> Vec<Vec<f64>> {
-        let mean = |round: &Vec<f64>| vec![round.iter().sum::<f64>() / round.len() as f64];
-        if self.contestant.on_cpu() { self.rounds.clone() } else { self.rounds.iter().map(mean).collect() }
-    }
+/// Milliseconds by round: of each step, or of the mean one on a GPU, where one may begin before another has ended.
+fn times(of: &Measured) -> Vec<Vec<f64>> {
+    let mean = |round: &Vec<f64>| vec![round.iter().sum::<f64>() / round.len() as f64];
+    let rounds = of.rounds.iter().flatten();
+    if of.contestant.on_cpu() { rounds.cloned().collect() } else { rounds.map(mean).collect() }
 }
 
 /// Everything that was measured.
@@ -45,7 +32,8 @@ pub struct Report {
     product: Option<Product>,
     /// Whom ratios compare with.
     reference: Option<String>,
-    contestants: Vec<Entry>,
+    /// With the milliseconds of each step.
+    pub contestants: Vec<Entry<Figures>>,
 }
 
 /// A product of square f32 matrices.
@@ -56,21 +44,9 @@ struct Product {
     flops_per_second: f64,
 }
 
-#[derive(Serialize)]
-struct Entry {
-    name: String,
-    /// Of an NVIDIA GPU.
-    gpu: Option<String>,
-    /// Milliseconds of the steps of each round.
-    rounds: Vec<Vec<f64>>,
-    #[serde(flatten)]
-    figures: Option<Figures>,
-    error: Option<String>,
-}
-
 /// Of a contestant that came to its end.
 #[derive(Serialize)]
-struct Figures {
+pub struct Figures {
     median_ms: f64,
     quartiles_ms: [f64; 2],
     /// Input and target tokens.
@@ -82,6 +58,7 @@ struct Figures {
     share_of_product: Option<f64>,
     /// The model's FLOP utilisation: of the GPU's peak in bf16, where it is known.
     mfu: Option<f64>,
+    /// Bytes: of its resident set, or of what it holds on a GPU.
     peak_memory: Option<u64>,
     /// Of the last step.
     loss: f64,
@@ -90,43 +67,37 @@ struct Figures {
 impl Report {
     pub fn new(
         workload: &Workload,
-        reference: Option<&str>,
+        named: Option<&str>,
         product: Option<&SquareProduct>,
-        measured: Vec<Measured>,
+        measured: &[Measured],
     ) -> Self {
         let batch @ [_, input, target] = workload.sizes();
         let tokens = workload.tokens() as f64;
         let step_flops = tokens * training_flops_per_token(&workload.config(), input, target);
-        let ended = || measured.iter().filter(|one| one.summary.is_ok());
-        let named = ended().find(|one| Some(one.contestant.to_string().as_str()) == reference);
-        let usual = || ended().find(|one| one.contestant.needs_python()).or_else(|| ended().next());
-        let reference = named.or_else(usual);
+        let reference = reference(measured, named);
         let figures = |one: &Measured| {
             let (Ok(summary), Some(reference)) = (&one.summary, reference) else { return None };
-            let (own, others) = (one.times(), reference.times());
-            let times = || own.iter().flatten().copied();
+            let (own, others) = (times(one), times(reference));
+            let steps = || own.iter().flatten().copied();
             let middle = |round: &[f64]| median(round.iter().copied());
-            let seconds = median(times()) / 1e3;
+            let seconds = median(steps()) / 1e3;
             let rate = step_flops / seconds;
             let rate_of = |product: &SquareProduct| rate / product.rate();
             Some(Figures {
-                median_ms: median(times()),
-                quartiles_ms: [0.25, 0.75].map(|share| quantile(times(), share)),
+                median_ms: median(steps()),
+                quartiles_ms: [0.25, 0.75].map(|share| quantile(steps(), share)),
                 tokens_per_second: tokens / seconds,
                 ratio: median(own.iter().zip(&others).map(|(own, other)| middle(own) / middle(other))),
                 flops_per_second: rate,
                 share_of_product: product.filter(|_| one.contestant.on_cpu()).map(rate_of),
                 mfu: one.gpu.as_ref().and_then(|gpu| peak(&gpu.name)).map(|peak| rate / peak),
-                peak_memory: one.peak_memory,
+                peak_memory: if one.contestant.on_cpu() { summary.peak_rss_bytes } else { one.on_gpu },
                 loss: summary.loss,
             })
         };
-        let entry = |one: &Measured| Entry {
-            name: one.contestant.to_string(),
-            gpu: one.gpu.as_ref().map(|gpu| gpu.name.clone()),
-            rounds: one.rounds.clone(),
-            figures: figures(one),
-            error: one.summary.as_ref().err().cloned(),
+        let entry = |one: &Measured| {
+            let device = Device { gpu: one.gpu.as_ref().map(|gpu| gpu.name.clone()) };
+            Entry::new(one, Some(device), one.rounds.iter().flatten().cloned(), figures(one))
         };
         let rate =
             |product: &SquareProduct| Product { size: product.size(), flops_per_second: product.rate() };
@@ -141,31 +112,22 @@ impl Report {
         }
     }
 
-    pub fn failures(&self) -> usize {
-        self.contestants.iter().filter(|one| one.error.is_some()).count()
+    /// NVIDIA's.
+    fn gpus(&self) -> Vec<&str> {
+        self.contestants.iter().filter_map(|one| one.device.as_ref()?.gpu.as_deref()).collect()
     }
 
     pub fn text(&self) -> String {
         let [size, input, target] = self.batch;
         let (model, threads) = (&self.model, self.threads);
-        let mut text = format!("{model}, batch {size} x ({input} + {target}), {threads} threads\n\n");
-        let share = match self.contestants.iter().any(|one| one.gpu.is_some()) {
-            true if self.product.is_some() => "share or MFU",
-            true => "MFU",
-            false => "share",
+        let text = format!("{model}, batch {size} x ({input} + {target}), {threads} threads\n\n");
+        let share = match self.gpus().is_empty() {
+            true => "share",
+            false if self.product.is_some() => "share or MFU",
+            false => "MFU",
         };
-        let mut table =
-            Table::new(["", "ms a step", "quartiles", "tokens/s", "ratio", "peak memory", "FLOP/s", share]);
-        for Entry { name, figures, .. } in &self.contestants {
-            table.rows.extend(figures.as_ref().map(|figures| figures.row(name)));
-        }
-        if !table.rows.is_empty() {
-            text += &table.text();
-        }
-        for Entry { name, error, .. } in &self.contestants {
-            text.extend(error.as_ref().map(|error| format!("{name}  failed: {error}\n")));
-        }
-        text + &self.legend()
+        let header = ["", "ms a step", "quartiles", "tokens/s", "ratio", "peak memory", "FLOP/s", share];
+        text + &table(header, &self.contestants, Figures::row) + &self.legend()
     }
 
     /// What the columns are.
@@ -180,10 +142,10 @@ impl Report {
             let rate = count(*flops_per_second);
             text += &format!("share: of the fastest f32 product of {size} x {size} matrices, {rate}FLOP/s\n");
         }
-        if self.contestants.iter().any(|one| one.gpu.is_some()) {
+        let mut gpus = self.gpus();
+        if !gpus.is_empty() {
             text += "peak memory: on a GPU what the process holds there, with what its framework keeps for later\n";
         }
-        let mut gpus: Vec<&str> = self.contestants.iter().filter_map(|one| one.gpu.as_deref()).collect();
         gpus.sort_unstable();
         gpus.dedup();
         for gpu in gpus {
@@ -197,10 +159,10 @@ impl Report {
 }
 
 impl Figures {
-    fn row(&self, name: &str) -> Vec<String> {
+    fn row(&self, name: &str) -> [String; 8] {
         let [low, high] = self.quartiles_ms;
         let share = self.share_of_product.or(self.mfu);
-        vec![
+        [
             name.to_owned(),
             milliseconds(self.median_ms),
             format!("{} – {}", milliseconds(low), milliseconds(high)),
@@ -243,13 +205,13 @@ mod tests {
         let measured = |variant, rounds: &[[f64; 2]]| Measured {
             contestant: Contestant::transformers("cuda:0", variant),
             gpu: Some(Gpu::named("NVIDIA A100-SXM4-80GB")),
-            rounds: rounds.iter().map(|round| round.to_vec()).collect(),
+            rounds: rounds.iter().map(|round| vec![round.to_vec()]).collect(),
             summary: Ok(Summary { loss: 7.0, peak_rss_bytes: Some(1) }),
-            peak_memory: Some(64_000_000_000),
+            on_gpu: Some(64_000_000_000),
         };
         let all = vec![measured("", &[[300.0, 500.0], [400.0, 400.0]]), measured("sdpa", &[[190.0, 210.0]])];
         let arguments = Arguments::parse_from(["", "--model", "t5-base", "--batch", "128"]);
-        let report = Report::new(&arguments.workload, Some("transformers cuda:0 sdpa"), None, all);
+        let report = Report::new(&arguments.workload, Some("transformers cuda:0 sdpa"), None, &all);
         let text: Vec<String> = report.text().lines().skip(2).map(str::to_owned).collect();
         insta::assert_snapshot!(text.join("\n"), @"
                                   ms a step  quartiles  tokens/s  ratio  peak memory   FLOP/s   MFU

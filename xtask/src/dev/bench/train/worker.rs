@@ -1,17 +1,16 @@
-use std::io;
 use std::slice::from_ref;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use t5_model::{Batch, Dropout, Optimizer, Session, Update, initialize, parameter_table};
 
 use super::model::Workload;
-use super::protocol::{Request, Summary, Times, WARM_UP};
+use super::protocol::{STEP, Summary, Times, WARM_UP};
 use crate::cli::compute::ComputeArguments;
 use crate::dev::bench::contestant::on_cpu;
 use crate::dev::bench::memory;
-use crate::dev::bench::protocol::{Complaint, Ready, say};
+use crate::dev::bench::protocol::{say, serve};
 
 /// Train as requested by `bench train` on standard input
 #[derive(Args, Debug)]
@@ -32,17 +31,9 @@ impl Arguments {
         for _ in 0..WARM_UP {
             training.step()?;
         }
-        say(&Ready { ready: true, parameters: parameter_table(&config)?.parameter_count() })?;
-        for line in io::stdin().lines() {
-            match line.context("cannot read standard input")?.parse() {
-                Ok(Request::Step(steps)) => {
-                    let ms = if each { training.steps(steps)? } else { training.turn(steps)? };
-                    say(&Times { ms })?;
-                }
-                Ok(Request::Quit) => break,
-                Err(error) => say(&Complaint { error })?,
-            }
-        }
+        serve(parameter_table(&config)?.parameter_count(), STEP, |steps| {
+            Ok(Times { ms: if each { training.steps(steps)? } else { training.turn(steps)? } })
+        })?;
         say(&Summary { loss: training.loss, peak_rss_bytes: memory("self", "VmHWM") })
     }
 }
@@ -57,7 +48,7 @@ struct Training {
 
 impl Training {
     /// Updates; returns the milliseconds of each.
-    fn steps(&mut self, count: u32) -> Result<Vec<f64>> {
+    fn steps(&mut self, count: usize) -> Result<Vec<f64>> {
         let timed = |_| {
             let start = Instant::now();
             self.step()?;
@@ -68,14 +59,14 @@ impl Training {
 
     /// Updates; returns the milliseconds of the mean one for each. A GPU may compute one while the host prepares the next,
     /// so that nothing but all of them has a time.
-    fn turn(&mut self, count: u32) -> Result<Vec<f64>> {
+    fn turn(&mut self, count: usize) -> Result<Vec<f64>> {
         let start = Instant::now();
         for _ in 0..count {
             let update = self.next();
             self.session.begin_step(from_ref(&self.batch), &update)?;
         }
         self.loss = self.session.finish_steps()?.last().map_or(f64::NAN, |step| step.loss);
-        Ok(vec![milliseconds(start) / f64::from(count); count as usize])
+        Ok(vec![milliseconds(start) / count as f64; count])
     }
 
     /// One update, to its end.
