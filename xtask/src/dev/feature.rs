@@ -17,74 +17,32 @@ pub struct Feature {
     pub takes: &'static str,
 }
 
-const NOTHING: Feature =
-    Feature { name: "", is_built: false, is: "", backend: None, devices: None, needs: None, takes: "" };
+/// A feature by its name, what it is, how long it takes, and what else there is to say.
+macro_rules! feature {
+    ($name:literal, $is:literal, $takes:literal $(, $field:ident: $value:literal)*) => {
+        Feature {
+            $($field: Some($value),)*
+            ..plain($name, cfg!(feature = $name), $is, $takes)
+        }
+    };
+}
+
+const fn plain(name: &'static str, is_built: bool, is: &'static str, takes: &'static str) -> Feature {
+    Feature { name, is_built, is, backend: None, devices: None, needs: None, takes }
+}
 
 pub const FEATURES: [Feature; 8] = [
-    Feature {
-        name: "burn",
-        is_built: cfg!(feature = "burn"),
-        is: "the backend burn",
-        backend: Some("burn"),
-        takes: "five minutes",
-        ..NOTHING
-    },
-    Feature {
-        name: "wgpu",
-        is_built: cfg!(feature = "wgpu"),
-        is: "burn on GPUs through wgpu",
-        backend: Some("burn"),
-        devices: Some("wgpu"),
-        needs: Some("a driver of Vulkan or Metal"),
-        takes: "ten minutes",
-    },
-    Feature {
-        name: "cuda",
-        is_built: cfg!(feature = "cuda"),
-        is: "burn on GPUs through CUDA",
-        backend: Some("burn"),
-        devices: Some("cuda"),
-        needs: Some("CUDA; its build fetches LLVM from the network"),
-        takes: "ten minutes",
-    },
-    Feature {
-        name: "dfdx",
-        is_built: cfg!(feature = "dfdx"),
-        is: "the backend dfdx",
-        backend: Some("dfdx"),
-        takes: "two minutes",
-        ..NOTHING
-    },
-    Feature {
-        name: "tch",
-        is_built: cfg!(feature = "tch"),
-        is: "the backend tch",
-        backend: Some("tch"),
-        needs: Some("libtorch 2.11.0, see `cargo xtask setup tch`"),
-        takes: "three minutes",
-        ..NOTHING
-    },
-    Feature {
-        name: "hub",
-        is_built: cfg!(feature = "hub"),
-        is: "access to the Hugging Face Hub and the web",
-        takes: "two minutes",
-        ..NOTHING
-    },
-    Feature {
-        name: "parquet",
-        is_built: cfg!(feature = "parquet"),
-        is: "a reader of Parquet files",
-        takes: "two minutes",
-        ..NOTHING
-    },
-    Feature {
-        name: "webster",
-        is_built: cfg!(feature = "webster"),
-        is: "the text builtin:webster",
-        takes: "two minutes",
-        ..NOTHING
-    },
+    feature!("burn", "the backend burn", "five minutes", backend: "burn"),
+    feature!("wgpu", "burn on GPUs through wgpu", "ten minutes", backend: "burn", devices: "wgpu",
+        needs: "a driver of Vulkan or Metal"),
+    feature!("cuda", "burn on GPUs through CUDA", "ten minutes", backend: "burn", devices: "cuda",
+        needs: "CUDA; its build fetches LLVM from the network"),
+    feature!("dfdx", "the backend dfdx", "two minutes", backend: "dfdx"),
+    feature!("tch", "the backend tch", "three minutes", backend: "tch",
+        needs: "libtorch 2.11.0, see `cargo xtask setup tch`"),
+    feature!("hub", "access to the Hugging Face Hub and the web", "two minutes"),
+    feature!("parquet", "a reader of Parquet files", "two minutes"),
+    feature!("webster", "the text builtin:webster", "two minutes"),
 ];
 
 /// What the workspace has and this program has not.
