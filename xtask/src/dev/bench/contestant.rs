@@ -1,8 +1,9 @@
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use t5_model::{Computation, Precision, backends};
 
 use super::python;
@@ -51,14 +52,11 @@ impl Contestant {
     /// backend has CUDA.
     pub fn all(on_cpu: &[&'static str], on_cuda: &[&'static str]) -> Vec<Contestant> {
         let mut all = Vec::new();
-        let place = |device: &str, variants: &[&'static str]| -> Vec<(String, &'static str)> {
-            variants.iter().map(|variant| (device.to_owned(), *variant)).collect()
-        };
-        let mut places = place("cpu", on_cpu);
+        let mut places: BTreeSet<_> = on_cpu.iter().map(|variant| ("cpu".to_owned(), *variant)).collect();
         for backend in backends() {
             for device in backend.devices() {
                 if device.name.starts_with("cuda") {
-                    places.extend(place(&device.name, on_cuda));
+                    places.extend(on_cuda.iter().map(|variant| (device.name.clone(), *variant)));
                 }
                 all.extend(device.precisions.iter().map(|&precision| Contestant {
                     framework: Framework::Backend(backend.name()),
@@ -66,8 +64,6 @@ impl Contestant {
                 }));
             }
         }
-        places.sort();
-        places.dedup();
         for (device, variant) in places {
             all.extend([Precision::F32, Precision::Bf16].map(|precision| Contestant {
                 framework: Framework::Transformers { variant },
@@ -84,14 +80,11 @@ impl Contestant {
 
     /// Those on a device.
     pub fn on(device: &str, all: Vec<Contestant>) -> Result<Vec<Contestant>> {
-        let mut devices: Vec<String> = all.iter().map(|one| one.how.device.clone()).collect();
-        devices.sort();
-        devices.dedup();
-        ensure!(
-            devices.iter().any(|known| known == device),
-            "there is no contestant on {device:?}; there are some on: {}",
-            devices.join(", ")
-        );
+        let devices: BTreeSet<&str> = all.iter().map(Contestant::device).collect();
+        if !devices.contains(device) {
+            let known = Vec::from_iter(devices).join(", ");
+            bail!("there is no contestant on {device:?}; there are some on: {known}");
+        }
         Ok(all.into_iter().filter(|one| one.how.device == device).collect())
     }
 

@@ -24,22 +24,29 @@ pub enum Model {
     Random(Size),
 }
 
+/// A model with random weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Size {
-    /// For tests.
-    Tiny,
-    Probe,
-    T5Small,
+pub struct Size {
+    name: &'static str,
+    d_model: usize,
+    heads: usize,
+    d_kv: usize,
+    d_ff: usize,
+    layers: usize,
 }
 
-const SIZES: [(&str, Size); 3] = [("tiny", Size::Tiny), ("probe", Size::Probe), ("t5-small", Size::T5Small)];
+const SIZES: [Size; 3] = [
+    Size { name: "tiny", d_model: 16, heads: 2, d_kv: 8, d_ff: 32, layers: 1 }, // for tests
+    Size { name: "probe", d_model: 256, heads: 4, d_kv: 64, d_ff: 512, layers: 4 },
+    Size { name: "t5-small", d_model: 512, heads: 6, d_kv: 64, d_ff: 1024, layers: 8 },
+];
 
 impl FromStr for Model {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match SIZES.iter().find(|(name, _)| *name == text) {
-            Some((_, size)) => Ok(Model::Random(*size)),
+        match SIZES.into_iter().find(|size| size.name == text) {
+            Some(size) => Ok(Model::Random(size)),
             None => text.parse().map(Model::Given),
         }
     }
@@ -49,10 +56,7 @@ impl fmt::Display for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Model::Given(place) => f.write_str(&place.name()),
-            Model::Random(size) => {
-                let name = SIZES.iter().find(|(_, other)| other == size);
-                f.write_str(name.map_or("", |(name, _)| name))
-            }
+            Model::Random(size) => f.write_str(size.name),
         }
     }
 }
@@ -62,11 +66,7 @@ impl Size {
     fn config(self, vocabulary: usize) -> T5Config {
         // T5's 32,100 tokens make the 32,128 of the paper.
         let vocabulary = vocabulary.next_multiple_of(128);
-        match self {
-            Size::Tiny => T5Config::v1_1(vocabulary, 16, 2, 8, 32, 1),
-            Size::Probe => T5Config::v1_1(vocabulary, 256, 4, 64, 512, 4),
-            Size::T5Small => T5Config::v1_1(vocabulary, 512, 6, 64, 1024, 8),
-        }
+        T5Config::v1_1(vocabulary, self.d_model, self.heads, self.d_kv, self.d_ff, self.layers)
     }
 }
 
