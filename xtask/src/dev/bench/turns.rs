@@ -12,7 +12,7 @@ use super::process::Worker;
 use super::protocol::{QUIT, Ready};
 
 /// What contestants are timed at.
-pub trait Bench {
+pub trait Measurement {
     /// What a worker says when it is asked.
     type Answer: DeserializeOwned;
     /// What is kept of an answer.
@@ -92,10 +92,10 @@ impl<Turn> Entrant<Turn> {
     }
 
     /// Asks the worker, if it has not failed yet.
-    fn turn<B: Bench<Turn = Turn> + ?Sized>(&mut self, bench: &B, number: usize) -> Result<()> {
+    fn turn<M: Measurement<Turn = Turn> + ?Sized>(&mut self, measurement: &M, number: usize) -> Result<()> {
         let Ok(worker) = &mut self.worker else { return Ok(()) };
-        let answer = worker.ask(format_args!("{} {number}", B::REQUEST));
-        match unless_interrupted(answer.and_then(|answer| bench.turn(number, answer)))? {
+        let answer = worker.ask(format_args!("{} {number}", M::REQUEST));
+        match unless_interrupted(answer.and_then(|answer| measurement.turn(number, answer)))? {
             Ok(turn) => self.rounds.last_mut().map_or((), |round| round.push(turn)),
             Err(error) => self.worker = Err(error),
         }

@@ -47,20 +47,18 @@ pub fn pack(sources: &Path, program: &Path, built: &Built) -> Result<Vec<u8>> {
 
 struct Archive(tar::Builder<GzEncoder<Vec<u8>>>);
 
+/// Permissions.
 #[derive(Clone, Copy)]
 enum Mode {
-    Plain,
-    Executable,
+    Plain = 0o644,
+    Executable = 0o755,
 }
 
 impl Archive {
     fn file(&mut self, path: &str, bytes: &[u8], mode: Mode) -> Result<()> {
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
-        header.set_mode(match mode {
-            Mode::Plain => 0o644,
-            Mode::Executable => 0o755,
-        });
+        header.set_mode(mode as u32);
         header.set_mtime(DAY_ONE);
         let path = format!("deep-fusion/{path}");
         self.0.append_data(&mut header, &path, bytes).with_context(|| format!("cannot pack {path}"))

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use fusion_core::checkpoint::Checkpoint;
-use glue_eval::{Questions, Task};
+use glue_eval::Questions;
 use pipeline::Stoppable;
 use pipeline::checkpoint::parameter_count;
 use serde_json::json;
@@ -17,7 +17,7 @@ use self::report::Report;
 use super::contestant::Contestant;
 use super::field::{Field, require};
 use super::report::conclude;
-use super::turns::Bench;
+use super::turns::Measurement;
 use crate::cli::compute::start_threads;
 use crate::terminal::{Terminal, interrupt};
 
@@ -110,10 +110,6 @@ impl Arguments {
         let text = (!self.json).then(|| report.text() + &left_out);
         conclude(&report, text, &report.contestants)
     }
-
-    fn tasks(&self) -> Vec<Task> {
-        self.sample.tasks()
-    }
 }
 
 /// The measurement.
@@ -132,7 +128,7 @@ struct SetAnswers {
     answers: Vec<Option<String>>,
 }
 
-impl Bench for Answering<'_> {
+impl Measurement for Answering<'_> {
     type Answer = Answers;
     type Turn = SetAnswers;
     type Summary = Summary;

@@ -96,7 +96,7 @@ impl Model {
 
 /// Trains random weights on examples of all tasks, on the first backend's first device, and writes them to a directory.
 fn teach(config: &T5Config, tokenizer: &Tokenizer, arguments: &Arguments, directory: &Path) -> Result<()> {
-    let tasks = arguments.tasks().into_iter();
+    let tasks = arguments.sample.tasks().into_iter();
     let tasks = tasks.map(|task| read_task(task, &arguments.glue, BadRows::Skip));
     let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
     let backend = backends().into_iter().next().context("no backend is compiled in")?;

@@ -14,7 +14,7 @@ use self::report::Report;
 use super::contestant::Contestant;
 use super::field::{Field, require};
 use super::report::conclude;
-use super::turns::Bench;
+use super::turns::Measurement;
 use crate::cli::compute::start_threads;
 use crate::terminal::{Terminal, interrupt};
 
@@ -116,7 +116,7 @@ struct Training<'a> {
     product: Option<SquareProduct>,
 }
 
-impl Bench for Training<'_> {
+impl Measurement for Training<'_> {
     type Answer = Times;
     /// Milliseconds of each step.
     type Turn = Vec<f64>;

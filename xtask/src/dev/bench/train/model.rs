@@ -27,20 +27,13 @@ enum Model {
 }
 
 impl Model {
-    fn config(self) -> T5Config {
+    /// What it is; examples, and tokens of an input and of a target.
+    fn shape(self) -> (T5Config, [usize; 3]) {
         match self {
-            Model::Tiny => T5Config::v1_1(64, 16, 2, 8, 32, 1),
-            Model::Probe => T5Config::v1_1(8_192, 256, 4, 64, 512, 4),
-            Model::T5Small => T5Config::v1_1(32_128, 512, 6, 64, 1024, 8),
-            Model::T5Base => T5Config::v1_1(32_128, 768, 12, 64, 2048, 12),
-        }
-    }
-
-    fn sizes(self) -> [usize; 3] {
-        match self {
-            Model::Tiny => [2, 8, 4],
-            Model::Probe => [16, 128, 32],
-            Model::T5Small | Model::T5Base => [8, 512, 114],
+            Model::Tiny => (T5Config::v1_1(64, 16, 2, 8, 32, 1), [2, 8, 4]),
+            Model::Probe => (T5Config::v1_1(8_192, 256, 4, 64, 512, 4), [16, 128, 32]),
+            Model::T5Small => (T5Config::v1_1(32_128, 512, 6, 64, 1024, 8), [8, 512, 114]),
+            Model::T5Base => (T5Config::v1_1(32_128, 768, 12, 64, 2048, 12), [8, 512, 114]),
         }
     }
 }
@@ -51,12 +44,12 @@ impl Workload {
     }
 
     pub fn config(&self) -> T5Config {
-        self.model.config()
+        self.model.shape().0
     }
 
     /// Examples, and tokens of an input and of a target.
     pub fn sizes(&self) -> [usize; 3] {
-        let [size, input, target] = self.model.sizes();
+        let (_, [size, input, target]) = self.model.shape();
         [self.batch.map_or(size, usize::from), input, target]
     }
 
