@@ -8,7 +8,7 @@
 //! 2. [`grow`]: a method, such as [`direct_sum`](grow::direct_sum), turns the tables into a
 //!    [`FusionPlan`](plan::FusionPlan), which is plain data that can be read, stored and [validated](plan).
 //! 3. [`execute`]: an [`Executor`](execute::Executor) checks the plan against the parents' headers and then streams piece
-//!    after piece from the memory-mapped parents to the child's [checkpoint](checkpoint).
+//!    after piece from the memory-mapped parents to the child's [`checkpoint`].
 //!
 //! ```
 //! use fusion_core::execute::Executor;
