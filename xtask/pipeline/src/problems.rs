@@ -1,6 +1,6 @@
 //! Errors for people: several at once, each with its causes, and what would mend it.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
 use anyhow::Result;
 
@@ -9,7 +9,8 @@ use anyhow::Result;
 pub struct Problems(Vec<anyhow::Error>);
 
 /// More than one error.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{}", each(.0, &|_| None))]
 struct Several(Vec<anyhow::Error>);
 
 impl Problems {
@@ -31,21 +32,6 @@ impl Problems {
     }
 }
 
-impl Several {
-    fn text(&self, advice: Advice<'_>) -> String {
-        let each: Vec<String> = self.0.iter().map(|error| causes_with(error, advice)).collect();
-        each.join("\n  and: ")
-    }
-}
-
-impl fmt::Display for Several {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text(&|_| None))
-    }
-}
-
-impl std::error::Error for Several {}
-
 /// What would mend an error. Which flag or key that is, the caller knows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Remedy {
@@ -62,7 +48,8 @@ pub enum Remedy {
 }
 
 /// An error and its remedy.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{problem}")]
 struct Mendable {
     problem: String,
     remedy: Remedy,
@@ -72,14 +59,6 @@ struct Mendable {
 pub fn mendable(problem: impl Into<String>, remedy: Remedy) -> anyhow::Error {
     Mendable { problem: problem.into(), remedy }.into()
 }
-
-impl fmt::Display for Mendable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.problem)
-    }
-}
-
-impl std::error::Error for Mendable {}
 
 /// A caller's words for a remedy.
 pub type Advice<'a> = &'a dyn Fn(Remedy) -> Option<&'static str>;
@@ -101,9 +80,14 @@ pub fn causes_with(error: &anyhow::Error, advice: Advice<'_>) -> String {
     text
 }
 
+fn each(errors: &[anyhow::Error], advice: Advice<'_>) -> String {
+    let each: Vec<String> = errors.iter().map(|error| causes_with(error, advice)).collect();
+    each.join("\n  and: ")
+}
+
 fn said(error: &(dyn std::error::Error + 'static), advice: Advice<'_>) -> String {
     if let Some(several) = error.downcast_ref::<Several>() {
-        return several.text(advice);
+        return each(&several.0, advice);
     }
     let words = error.downcast_ref::<Mendable>().and_then(|mendable| advice(mendable.remedy));
     match words {

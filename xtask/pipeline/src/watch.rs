@@ -141,19 +141,11 @@ impl fmt::Display for Note<'_> {
 }
 
 /// The error of work that was asked to stop.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted{}", left.iter().map(|left| format!(": {left}")).collect::<String>())]
 pub struct Interrupted {
     /// What there is now, if there is more to say than that the work stopped.
     pub left: Option<String>,
     /// Whether calling for the same work again goes on with it.
     pub resumes: bool,
 }
-
-impl fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("interrupted")?;
-        self.left.iter().try_for_each(|left| write!(f, ": {left}"))
-    }
-}
-
-impl std::error::Error for Interrupted {}

@@ -151,7 +151,7 @@ impl<'a> Run<'a> {
             State::Begun | State::New => {}
         }
         let identity = self.identity(stage)?;
-        self.watch.note(name, &Note::Begins(stage.kind().name));
+        self.watch.note(name, &Note::Begins(stage.kind.name));
         let start = Instant::now();
         fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
         journal::begin(&identity, &directory)?;

@@ -35,7 +35,7 @@ impl RunFile {
     pub fn new(recipe: &Recipe) -> Self {
         let stages = recipe.stages.iter().map(|stage| StageEntry {
             name: stage.name.clone(),
-            kind: stage.kind().name.to_owned(),
+            kind: stage.kind.name.to_owned(),
             inputs: stage.work.inputs().iter().map(ToString::to_string).collect(),
         });
         RunFile {

@@ -12,7 +12,7 @@ use t5_model::text::Tokenizer;
 use toml::Spanned;
 
 use super::text::Data;
-use super::{Finished, Forecast, Gives, Input, Keys, Kind, Known, Row, Shown, Work};
+use super::{Finished, Gives, Input, Keys, Kind, Row, Shown, Work};
 use crate::Compute;
 use crate::checkpoint::tokenizer_for;
 use crate::numbers::count;
@@ -39,7 +39,7 @@ pub struct TextScore {
 }
 
 pub const KIND: Kind =
-    Kind { name: "evaluate", gives: None, output: "evaluation.json", table: None, read, show, curve: None };
+    Kind { name: "evaluate", gives: None, output: "evaluation.json", table: None, read, show, arm: None };
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,20 +83,8 @@ fn show(finished: &Finished<'_>) -> Result<Shown> {
 }
 
 impl Work for Evaluate {
-    fn kind(&self) -> &'static Kind {
-        &KIND
-    }
-
-    fn settings(&self) -> serde_json::Result<Value> {
-        serde_json::to_value(self)
-    }
-
     fn inputs(&self) -> Vec<&Input> {
         vec![&self.model, &self.data.tokenizer]
-    }
-
-    fn forecast(&self, _: &Known<'_>) -> Result<Forecast> {
-        Ok(Forecast::default())
     }
 
     fn run(&self, context: &super::Context<'_>) -> Result<Value> {

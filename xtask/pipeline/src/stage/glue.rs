@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use t5_model::{Precision, T5Config};
 use toml::Spanned;
 
-use super::{Finished, Forecast, Input, Keys, Kind, Known, Shown, Work};
+use super::{Finished, Input, Keys, Kind, Shown, Work};
 use crate::checkpoint::{lineage_to_continue, tokenizer_for};
 use crate::{Compute, Interrupted, Stoppable, Watch};
 
@@ -32,7 +32,7 @@ pub const KIND: Kind = Kind {
     table: Some("fine_tuning"),
     read,
     show,
-    curve: None,
+    arm: None,
 };
 
 fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
@@ -55,14 +55,6 @@ fn show(finished: &Finished<'_>) -> Result<Shown> {
 }
 
 impl Work for Glue {
-    fn kind(&self) -> &'static Kind {
-        &KIND
-    }
-
-    fn settings(&self) -> serde_json::Result<Value> {
-        serde_json::to_value(self)
-    }
-
     fn neutral(&self) -> &'static [&'static str] {
         FineTuneSettings::NEUTRAL
     }
@@ -77,10 +69,6 @@ impl Work for Glue {
 
     fn checkpoints(&self) -> String {
         format!("seed-{}", self.settings.seed)
-    }
-
-    fn forecast(&self, _: &Known<'_>) -> Result<Forecast> {
-        Ok(Forecast::default())
     }
 
     fn run(&self, context: &super::Context<'_>) -> Result<Value> {

@@ -17,7 +17,7 @@ use toml::Spanned;
 
 use super::text::Data;
 use super::{
-    Curve, Dimensions, Finished, Forecast, Gives, Input, Keys, Kind, Known, Overview, Shown, Training, Work,
+    Arm, Dimensions, Finished, Forecast, Gives, Input, Keys, Kind, Known, Overview, Shown, Training, Work,
 };
 use crate::checkpoint::{lineage_to_continue, tokenizer_of};
 use crate::{Compute, Interrupted, Note, Stoppable, Watch};
@@ -72,7 +72,7 @@ pub const KIND: Kind = Kind {
     table: Some("pretraining"),
     read,
     show,
-    curve: Some(curve),
+    arm: Some(arm),
 };
 
 fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
@@ -110,25 +110,18 @@ fn show(finished: &Finished<'_>) -> Result<Shown> {
     Ok(Shown { overview, ..Shown::default() })
 }
 
-fn curve(finished: &Finished<'_>) -> Result<Curve> {
+fn arm(finished: &Finished<'_>) -> Result<Arm> {
     let trained: Trained = finished.result()?;
     let point = |metrics: Metrics| match metrics {
         Metrics::Evaluation(point) => Some(point),
         Metrics::Train { .. } => None,
     };
     let evaluations = read_metrics(finished.directory)?.into_iter().filter_map(point).collect();
-    Ok(Curve { parents_flops: trained.total_flops - trained.flops, evaluations })
+    let parents_flops = trained.total_flops - trained.flops;
+    Ok(Arm { name: finished.name.to_owned(), parents_flops, evaluations })
 }
 
 impl Work for Pretrain {
-    fn kind(&self) -> &'static Kind {
-        &KIND
-    }
-
-    fn settings(&self) -> serde_json::Result<Value> {
-        serde_json::to_value(self)
-    }
-
     fn neutral(&self) -> &'static [&'static str] {
         Settings::NEUTRAL
     }

@@ -44,7 +44,7 @@ pub const KIND: Kind = Kind {
     table: None,
     read,
     show: Shown::parameters,
-    curve: None,
+    arm: None,
 };
 
 fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
@@ -72,14 +72,6 @@ fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
 }
 
 impl Work for Fuse {
-    fn kind(&self) -> &'static Kind {
-        &KIND
-    }
-
-    fn settings(&self) -> serde_json::Result<Value> {
-        serde_json::to_value(self)
-    }
-
     fn inputs(&self) -> Vec<&Input> {
         let tokenizer = self.calibrate.as_ref().map(|calibrate| &calibrate.data.tokenizer);
         self.parents.iter().chain(tokenizer).collect()
