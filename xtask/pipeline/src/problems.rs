@@ -16,7 +16,12 @@ struct Several(Vec<anyhow::Error>);
 impl Problems {
     /// The value, or else the error is noted.
     pub fn keep<T>(&mut self, result: Result<T>) -> Option<T> {
-        result.map_err(|error| self.0.push(error)).ok()
+        result.map_err(|error| self.add(error)).ok()
+    }
+
+    /// Notes an error.
+    pub fn add(&mut self, error: anyhow::Error) {
+        self.0.push(error);
     }
 
     /// Fails if anything was noted.
@@ -110,9 +115,8 @@ mod tests {
     #[test]
     fn advice_is_the_callers() {
         let mut problems = Problems::default();
-        problems
-            .keep(Err::<(), _>(mendable("there is no tokenizer", Remedy::Tokenizer).context("cannot run")));
-        problems.keep(Err::<(), _>(mendable("it exists", Remedy::Overwrite)));
+        problems.add(mendable("there is no tokenizer", Remedy::Tokenizer).context("cannot run"));
+        problems.add(mendable("it exists", Remedy::Overwrite));
         let error = problems.result().expect_err("two problems");
         let advice = |remedy| (remedy == Remedy::Tokenizer).then_some("name one");
         let text = causes_with(&error, &advice);

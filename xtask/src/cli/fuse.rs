@@ -123,9 +123,8 @@ impl Arguments {
         let Some(first) = self.parents.first().filter(|_| !self.calibrate.is_empty()) else {
             return Ok(None);
         };
-        let text = self.calibrate.iter().map(|text| corpus::absolute(Path::new(""), text));
         let data = Data {
-            text: text.collect::<Result<_>>()?,
+            text: corpus::from_here(&self.calibrate)?,
             held_out: HeldOut::Every(HELD_OUT_EVERY),
             tokenizer: Input::Path(first.directory(&Terminal)?),
             input_length: self.calibrate_input_length,

@@ -169,7 +169,8 @@ impl<'a> Run<'a> {
     fn work(&self, stage: &Stage, directory: &Path, compute: &Compute) -> Result<Value> {
         let locate = |input: &Input| self.locate(input);
         let (name, glue, watch) = (&stage.name, self.glue, self.watch);
-        stage.work.run(&Context { name, directory, glue, compute, watch, locate: &locate })
+        let output = &stage.output_in(directory);
+        stage.work.run(&Context { name, directory, output, glue, compute, watch, locate: &locate })
     }
 
     /// The stages called `only` with all that they need, in order; all stages without any.

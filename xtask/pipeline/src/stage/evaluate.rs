@@ -8,7 +8,6 @@ use fusion_core::checkpoint::Checkpoint;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use t5_model::T5Config;
-use t5_model::text::Tokenizer;
 use toml::Spanned;
 
 use super::text::Data;
@@ -89,17 +88,17 @@ impl Work for Evaluate {
 
     fn run(&self, context: &super::Context<'_>) -> Result<Value> {
         let tokenizer = context.locate(&self.data.tokenizer)?;
-        let score = self.score(&context.locate(&self.model)?, Some(&tokenizer), context.compute)?;
-        context.write_json(&KIND, &score)
+        let score = self.score(&context.locate(&self.model)?, &tokenizer, context.compute)?;
+        context.write_json(&score)
     }
 }
 
 impl Evaluate {
-    /// `tokenizer` lies in the model's directory if not given.
-    pub fn score(&self, model: &Path, tokenizer: Option<&Path>, compute: &Compute) -> Result<TextScore> {
+    /// Evaluates the model, whose files were found.
+    pub fn score(&self, model: &Path, tokenizer: &Path, compute: &Compute) -> Result<TextScore> {
         let checkpoint = Checkpoint::open(model)?;
         let config = T5Config::of_checkpoint(&checkpoint)?;
-        let tokenizer: Tokenizer = tokenizer_for(model, &config, tokenizer)?;
+        let tokenizer = tokenizer_for(model, &config, Some(tokenizer))?;
         let text = self.data.open(tokenizer)?;
         let mut session = compute.open_checkpoint(&checkpoint)?;
         let batches = text.evaluation(self.batch_size)?;

@@ -79,7 +79,7 @@ impl Work for Glue {
             directory: Some(context.directory),
         };
         let report = fine_tune(&places, &self.tasks, &self.settings, context.compute, context.watch)?;
-        context.write_json(&KIND, &report)
+        context.write_json(&report)
     }
 }
 

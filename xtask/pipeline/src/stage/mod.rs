@@ -131,6 +131,8 @@ pub struct Context<'a> {
     pub name: &'a str,
     /// The stage's.
     pub directory: &'a Path,
+    /// Where the result goes.
+    pub output: &'a Path,
     /// GLUE's files, for a stage that reads some.
     pub glue: Option<&'a Path>,
     pub compute: &'a Compute,
@@ -140,20 +142,15 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Where the result goes.
-    pub fn output(&self, kind: &Kind) -> PathBuf {
-        self.directory.join(kind.output)
-    }
-
     /// Where an input lies, once it has been fetched.
     pub fn locate(&self, input: &Input) -> Result<PathBuf> {
         (self.locate)(input)
     }
 
     /// Writes a result, and returns it for `stage.json` too.
-    fn write_json(&self, kind: &Kind, result: &impl Serialize) -> Result<Value> {
+    fn write_json(&self, result: &impl Serialize) -> Result<Value> {
         let result = serde_json::to_value(result)?;
-        write_json(&self.output(kind), &result)?;
+        write_json(self.output, &result)?;
         Ok(result)
     }
 

@@ -75,7 +75,7 @@ impl Work for TrainTokenizer {
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Value> {
-        self.train(&context.output(&KIND))
+        self.train(context.output)
     }
 }
 

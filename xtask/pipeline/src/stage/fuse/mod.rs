@@ -118,7 +118,7 @@ impl Work for Fuse {
             }
         };
         fusion.warnings.iter().for_each(|warning| context.note(&Note::Warning(warning)));
-        fusion.write(&context.output(&KIND), name, None, watch)?;
+        fusion.write(context.output, name, None, watch)?;
         let plan = context.directory.join("plan.txt");
         write_file_atomically(&plan, fusion.plan.to_string().as_bytes())?;
         let (parameters, warnings) = (fusion.plan.parameter_count(), &fusion.warnings);
