@@ -349,19 +349,4 @@ impl FusionPlan {
         }
         Ok(())
     }
-
-    /// The tensors of the sources that no placement reads, as pairs of parent and name.
-    pub fn unread_tensors(&self, sources: &[&dyn TensorSource]) -> Vec<(usize, String)> {
-        let read: std::collections::HashSet<(usize, &str)> = self
-            .params
-            .iter()
-            .flat_map(|param| &param.placements)
-            .map(|placement| (placement.parent, placement.source.as_str()))
-            .collect();
-        let names = sources
-            .iter()
-            .enumerate()
-            .flat_map(|(i, source)| source.names().into_iter().map(move |n| (i, n)));
-        names.filter(|(parent, name)| !read.contains(&(*parent, name.as_str()))).collect()
-    }
 }

@@ -160,6 +160,10 @@ impl ParamSpec {
     pub fn elements(&self) -> usize {
         self.dims.iter().fold(1, |product, dim| product.saturating_mul(dim.size()))
     }
+
+    pub(crate) fn factors(&self) -> impl Iterator<Item = Factor> {
+        self.dims.iter().flat_map(|dim| dim.factors.iter().copied())
+    }
 }
 
 /// The parameters of a model, in the model's order, with distinct names.

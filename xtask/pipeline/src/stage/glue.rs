@@ -9,7 +9,7 @@ use fusion_core::checkpoint::Checkpoint;
 use glue_eval::{FineTuneSettings, GlueReport, Task};
 use serde::Serialize;
 use serde_json::{Value, json};
-use t5_model::{Precision, T5Config};
+use t5_model::T5Config;
 use toml::Spanned;
 
 use super::{Finished, Input, Keys, Kind, Shown, Work};
@@ -130,13 +130,7 @@ pub fn fine_tune(
 
 /// What decides a fine-tuning's result besides its settings.
 fn identity(files: &Path, model: Option<String>, compute: &Compute) -> Result<BTreeMap<String, Value>> {
-    let mut identity = BTreeMap::from([
-        ("model".to_owned(), json!(model)),
-        ("files".to_owned(), json!(std::path::absolute(files)?)),
-    ]);
-    let precision = compute.how().precision;
-    if precision != Precision::default() {
-        identity.insert("precision".to_owned(), json!(precision));
-    }
-    Ok(identity)
+    let files = json!(std::path::absolute(files)?);
+    let inputs = [("model".to_owned(), json!(model)), ("files".to_owned(), files)];
+    Ok(inputs.into_iter().chain(compute.identity()).collect())
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use t5_model::optimizer::OptimizerState;
 use t5_model::text::{SpanLengths, Tokenizer};
 use t5_model::train::{Metrics, Outcome, Run, Settings, read_metrics, train};
-use t5_model::{Precision, T5Config, initialize, parameter_table, training_flops_per_token};
+use t5_model::{T5Config, initialize, parameter_table, training_flops_per_token};
 use toml::Spanned;
 
 use super::text::Data;
@@ -231,19 +231,14 @@ impl Pretrain {
         (training, evaluation): &(Vec<String>, Vec<String>),
         compute: &Compute,
     ) -> BTreeMap<String, Value> {
-        let mut identity = BTreeMap::from([
+        let data = [
             ("text".to_owned(), json!(training)),
             ("held-out text".to_owned(), json!(evaluation)),
             ("held out".to_owned(), json!(self.data.held_out)),
             ("input_length".to_owned(), json!(self.data.input_length)),
             ("max_documents".to_owned(), json!(self.data.max_documents)),
-        ]);
-        // f32 goes without saying: there were runs before there was anything else.
-        let precision = compute.how().precision;
-        if precision != Precision::default() {
-            identity.insert("precision".to_owned(), json!(precision));
-        }
-        identity
+        ];
+        data.into_iter().chain(compute.identity()).collect()
     }
 
     fn beginning(&self, from: Option<&Path>, tokenizer: &Tokenizer) -> Result<Beginning> {
