@@ -8,7 +8,7 @@ mod warning;
 
 use serde::{Deserialize, Serialize};
 
-use crate::table::{AxisRule, Dim, Factor};
+use crate::table::{AxisRule, Dim, Factor, elements};
 use crate::{Error, Result, TensorSource};
 
 pub use warning::Warning;
@@ -229,7 +229,7 @@ impl PlannedParam {
 
     /// The number of elements.
     pub fn elements(&self) -> usize {
-        self.dims.iter().fold(1, |product, dim| product.saturating_mul(dim.size()))
+        elements(&self.dims)
     }
 
     /// The logical coordinates' axes and sizes.

@@ -32,11 +32,8 @@ pub fn in_order(
     for index in 0..stages.len() {
         visit(index, &stages, &mut Vec::new(), &mut order, texts)?;
     }
-    Ok(order
-        .into_iter()
-        .filter_map(|index: usize| stages.get(index))
-        .map(|located| located.stage.clone())
-        .collect())
+    let ordered = order.into_iter().filter_map(|index: usize| stages.get(index));
+    Ok(ordered.map(|located| located.stage.clone()).collect())
 }
 
 fn visit(

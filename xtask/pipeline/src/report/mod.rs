@@ -155,11 +155,8 @@ impl Report {
 
     /// GLUE's table as comma-separated values.
     pub fn csv(&self) -> Result<String> {
-        let glue = self
-            .glue
-            .as_ref()
-            .context("there are no GLUE results, of which alone there is a table in CSV")?;
-        Ok(glue.csv())
+        let csv = self.glue.as_ref().map(ScoreTable::csv);
+        csv.context("there are no GLUE results, of which alone there is a table in CSV")
     }
 
     pub fn markdown(&self) -> String {
