@@ -78,10 +78,9 @@ impl Arguments {
             family.compare(&weights, &batches, &self.compute.start()?)?;
         let accepted = deviation.largest <= self.tolerance;
         if self.json {
-            let parents: Vec<_> = parents
-                .iter()
-                .map(|(name, deviation)| json!({ "model": name, "deviation": deviation }))
-                .collect();
+            let parent =
+                |(name, deviation): &(String, Deviation)| json!({ "model": name, "deviation": deviation });
+            let parents: Vec<_> = parents.iter().map(parent).collect();
             print_json(&json!({
                 "deviation": deviation, "parents": parents, "weights": weights, "tolerance": self.tolerance,
                 "accepted": accepted,

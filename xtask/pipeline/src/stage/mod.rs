@@ -89,7 +89,7 @@ pub trait Work: Settings + fmt::Debug + Send + Sync {
     fn run(&self, context: &Context<'_>) -> Result<Value>;
 }
 
-/// Of whatever is serialised.
+/// The settings of whatever can be serialised.
 pub trait Settings {
     /// All settings, as an object.
     fn settings(&self) -> serde_json::Result<Value>;
