@@ -67,20 +67,15 @@ impl DenseNetwork {
                 break;
             }
             let (weight, bias) = (get(&tensors, &weight_name)?, get(&tensors, &bias_name)?);
-            let mismatch = |name: &str, tensor: &HostTensor| Error::ShapeMismatch {
-                tensor: name.into(),
-                shape: tensor.shape.clone(),
-                elements: tensor.data.len(),
-            };
             let &[input, output] = weight.shape.as_slice() else {
-                return Err(mismatch(&weight_name, weight));
+                return Err(weight.mismatch(&weight_name));
             };
             let follows = widths.last().is_none_or(|&width| width == input);
             if !follows || input.checked_mul(output) != Some(weight.data.len()) {
-                return Err(mismatch(&weight_name, weight));
+                return Err(weight.mismatch(&weight_name));
             }
             if bias.shape != [output] || bias.data.len() != output {
-                return Err(mismatch(&bias_name, bias));
+                return Err(bias.mismatch(&bias_name));
             }
             if widths.is_empty() {
                 widths.push(input);
@@ -163,6 +158,5 @@ fn names(layer: usize) -> (String, String) {
 }
 
 fn get<'a>(tensors: &'a HostTensors, name: &str) -> Result<&'a HostTensor> {
-    let missing = || Error::NoSuchTensor { origin: "the dense network".into(), tensor: name.into() };
-    tensors.get(name).ok_or_else(missing)
+    tensors.get(name).ok_or_else(|| Error::no_tensor("the dense network", name))
 }

@@ -266,6 +266,10 @@ pub enum Error {
 }
 
 impl Error {
+    pub(crate) fn no_tensor(origin: impl std::fmt::Display, tensor: &str) -> Error {
+        Error::NoSuchTensor { origin: origin.to_string(), tensor: tensor.into() }
+    }
+
     /// For `map_err`: wraps an operating system's error with what was being done (`"open"`) to which path.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::Io { action, path: path.as_ref().to_path_buf(), source }

@@ -24,6 +24,12 @@ impl HostTensor {
         let data = vec![0.0; shape.iter().product()];
         HostTensor { shape, data }
     }
+
+    /// The error of a tensor whose data do not fill its shape, or not the shape that is wanted.
+    pub(crate) fn mismatch(&self, name: &str) -> Error {
+        let (tensor, shape, elements) = (name.into(), self.shape.clone(), self.data.len());
+        Error::ShapeMismatch { tensor, shape, elements }
+    }
 }
 
 /// Named tensors that can be viewed without copying them: those of a checkpoint's mapped files, or in memory.
@@ -51,21 +57,13 @@ impl TensorSource for HostTensors {
     }
 
     fn view(&self, name: &str) -> Result<TensorView<'_>> {
-        let tensor = self.get(name).ok_or_else(|| Error::NoSuchTensor {
-            origin: "the model in memory".into(),
-            tensor: name.into(),
-        })?;
-        let mismatch = || Error::ShapeMismatch {
-            tensor: name.into(),
-            shape: tensor.shape.clone(),
-            elements: tensor.data.len(),
-        };
+        let tensor = self.get(name).ok_or_else(|| Error::no_tensor("the model in memory", name))?;
         let elements = tensor.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
         if elements != Some(tensor.data.len()) {
-            return Err(mismatch());
+            return Err(tensor.mismatch(name));
         }
         let bytes = bytemuck::cast_slice(&tensor.data);
-        TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).map_err(|_| mismatch())
+        TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).map_err(|_| tensor.mismatch(name))
     }
 }
 

@@ -97,147 +97,131 @@ pub struct EvaluationSet {
     pub test_rows: usize,
 }
 
-const SENTENCE: &[Field] = &[Field { prompt: "sentence", column: "sentence" }];
-const SENTENCE_PAIR: &[Field] =
-    &[Field { prompt: "sentence1", column: "sentence1" }, Field { prompt: "sentence2", column: "sentence2" }];
+const SENTENCE: &[Field] = &[field("sentence", "sentence")];
+const SENTENCE_PAIR: &[Field] = &[field("sentence1", "sentence1"), field("sentence2", "sentence2")];
 const ENTAILMENT: &[&str] = &["entailment", "not_entailment"];
 const ACCURACY: &[ClassMetric] = &[ClassMetric::Accuracy];
+
+const fn field(prompt: &'static str, column: &'static str) -> Field {
+    Field { prompt, column }
+}
+
+/// Two classes that the TSV files number.
+const fn binary(
+    column: &'static str,
+    words: &'static [&'static str; 2],
+    metrics: &'static [ClassMetric],
+) -> Answer {
+    Answer::Class { column, values: &["0", "1"], words, metrics }
+}
+
+/// Classes that the TSV files spell as T5 does.
+const fn spelled(column: &'static str, words: &'static [&'static str]) -> Answer {
+    Answer::Class { column, values: words, words, metrics: ACCURACY }
+}
 
 const fn one_set(dev_rows: usize, test_rows: usize) -> EvaluationSet {
     EvaluationSet { name: "", dev: "dev.tsv", test: "test.tsv", dev_rows, test_rows }
 }
 
-static COLA: TaskSpec = TaskSpec {
-    name: "cola",
-    title: "CoLA",
-    fields: SENTENCE,
-    answer: Answer::Class {
-        column: "label",
-        values: &["0", "1"],
-        words: &["unacceptable", "acceptable"],
-        metrics: &[ClassMetric::Matthews],
+/// In the order of [`Task`].
+static SPECS: [TaskSpec; 8] = [
+    TaskSpec {
+        name: "cola",
+        title: "CoLA",
+        fields: SENTENCE,
+        answer: binary("label", &["unacceptable", "acceptable"], &[ClassMetric::Matthews]),
+        headerless: Some(&["source", "label", "mark", "sentence"]),
+        train_rows: 8_551,
+        evaluation_sets: &[one_set(1_043, 1_063)],
     },
-    headerless: Some(&["source", "label", "mark", "sentence"]),
-    train_rows: 8_551,
-    evaluation_sets: &[one_set(1_043, 1_063)],
-};
-
-static SST2: TaskSpec = TaskSpec {
-    name: "sst2",
-    title: "SST-2",
-    fields: SENTENCE,
-    answer: Answer::Class {
-        column: "label",
-        values: &["0", "1"],
-        words: &["negative", "positive"],
-        metrics: ACCURACY,
+    TaskSpec {
+        name: "sst2",
+        title: "SST-2",
+        fields: SENTENCE,
+        answer: binary("label", &["negative", "positive"], ACCURACY),
+        headerless: None,
+        train_rows: 67_349,
+        evaluation_sets: &[one_set(872, 1_821)],
     },
-    headerless: None,
-    train_rows: 67_349,
-    evaluation_sets: &[one_set(872, 1_821)],
-};
-
-static MRPC: TaskSpec = TaskSpec {
-    name: "mrpc",
-    title: "MRPC",
-    fields: &[
-        Field { prompt: "sentence1", column: "#1 String" },
-        Field { prompt: "sentence2", column: "#2 String" },
-    ],
-    answer: Answer::Class {
-        column: "Quality",
-        values: &["0", "1"],
-        words: &["not_equivalent", "equivalent"],
-        metrics: &[ClassMetric::F1, ClassMetric::Accuracy],
+    TaskSpec {
+        name: "mrpc",
+        title: "MRPC",
+        fields: &[field("sentence1", "#1 String"), field("sentence2", "#2 String")],
+        answer: binary(
+            "Quality",
+            &["not_equivalent", "equivalent"],
+            &[ClassMetric::F1, ClassMetric::Accuracy],
+        ),
+        headerless: None,
+        train_rows: 3_668,
+        evaluation_sets: &[one_set(408, 1_725)],
     },
-    headerless: None,
-    train_rows: 3_668,
-    evaluation_sets: &[one_set(408, 1_725)],
-};
-
-static STSB: TaskSpec = TaskSpec {
-    name: "stsb",
-    title: "STS-B",
-    fields: SENTENCE_PAIR,
-    answer: Answer::Score { column: "score", metrics: &[ScoreMetric::Pearson, ScoreMetric::Spearman] },
-    headerless: None,
-    train_rows: 5_749,
-    evaluation_sets: &[one_set(1_500, 1_379)],
-};
-
-static QQP: TaskSpec = TaskSpec {
-    name: "qqp",
-    title: "QQP",
-    fields: &[
-        Field { prompt: "question1", column: "question1" },
-        Field { prompt: "question2", column: "question2" },
-    ],
-    answer: Answer::Class {
-        column: "is_duplicate",
-        values: &["0", "1"],
-        words: &["not_duplicate", "duplicate"],
-        metrics: &[ClassMetric::Accuracy, ClassMetric::F1],
+    TaskSpec {
+        name: "stsb",
+        title: "STS-B",
+        fields: SENTENCE_PAIR,
+        answer: Answer::Score { column: "score", metrics: &[ScoreMetric::Pearson, ScoreMetric::Spearman] },
+        headerless: None,
+        train_rows: 5_749,
+        evaluation_sets: &[one_set(1_500, 1_379)],
     },
-    headerless: None,
-    train_rows: 363_846,
-    evaluation_sets: &[one_set(40_430, 390_965)],
-};
-
-static MNLI: TaskSpec = TaskSpec {
-    name: "mnli",
-    title: "MNLI",
-    fields: &[
-        Field { prompt: "hypothesis", column: "sentence2" },
-        Field { prompt: "premise", column: "sentence1" },
-    ],
-    answer: Answer::Class {
-        column: "gold_label",
-        values: &["entailment", "neutral", "contradiction"],
-        words: &["entailment", "neutral", "contradiction"],
-        metrics: ACCURACY,
+    TaskSpec {
+        name: "qqp",
+        title: "QQP",
+        fields: &[field("question1", "question1"), field("question2", "question2")],
+        answer: binary(
+            "is_duplicate",
+            &["not_duplicate", "duplicate"],
+            &[ClassMetric::Accuracy, ClassMetric::F1],
+        ),
+        headerless: None,
+        train_rows: 363_846,
+        evaluation_sets: &[one_set(40_430, 390_965)],
     },
-    headerless: None,
-    train_rows: 392_702,
-    evaluation_sets: &[
-        EvaluationSet {
-            name: "matched",
-            dev: "dev_matched.tsv",
-            test: "test_matched.tsv",
-            dev_rows: 9_815,
-            test_rows: 9_796,
-        },
-        EvaluationSet {
-            name: "mismatched",
-            dev: "dev_mismatched.tsv",
-            test: "test_mismatched.tsv",
-            dev_rows: 9_832,
-            test_rows: 9_847,
-        },
-    ],
-};
-
-static QNLI: TaskSpec = TaskSpec {
-    name: "qnli",
-    title: "QNLI",
-    fields: &[
-        Field { prompt: "question", column: "question" },
-        Field { prompt: "sentence", column: "sentence" },
-    ],
-    answer: Answer::Class { column: "label", values: ENTAILMENT, words: ENTAILMENT, metrics: ACCURACY },
-    headerless: None,
-    train_rows: 104_743,
-    evaluation_sets: &[one_set(5_463, 5_463)],
-};
-
-static RTE: TaskSpec = TaskSpec {
-    name: "rte",
-    title: "RTE",
-    fields: SENTENCE_PAIR,
-    answer: Answer::Class { column: "label", values: ENTAILMENT, words: ENTAILMENT, metrics: ACCURACY },
-    headerless: None,
-    train_rows: 2_490,
-    evaluation_sets: &[one_set(277, 3_000)],
-};
+    TaskSpec {
+        name: "mnli",
+        title: "MNLI",
+        fields: &[field("hypothesis", "sentence2"), field("premise", "sentence1")],
+        answer: spelled("gold_label", &["entailment", "neutral", "contradiction"]),
+        headerless: None,
+        train_rows: 392_702,
+        evaluation_sets: &[
+            EvaluationSet {
+                name: "matched",
+                dev: "dev_matched.tsv",
+                test: "test_matched.tsv",
+                dev_rows: 9_815,
+                test_rows: 9_796,
+            },
+            EvaluationSet {
+                name: "mismatched",
+                dev: "dev_mismatched.tsv",
+                test: "test_mismatched.tsv",
+                dev_rows: 9_832,
+                test_rows: 9_847,
+            },
+        ],
+    },
+    TaskSpec {
+        name: "qnli",
+        title: "QNLI",
+        fields: &[field("question", "question"), field("sentence", "sentence")],
+        answer: spelled("label", ENTAILMENT),
+        headerless: None,
+        train_rows: 104_743,
+        evaluation_sets: &[one_set(5_463, 5_463)],
+    },
+    TaskSpec {
+        name: "rte",
+        title: "RTE",
+        fields: SENTENCE_PAIR,
+        answer: spelled("label", ENTAILMENT),
+        headerless: None,
+        train_rows: 2_490,
+        evaluation_sets: &[one_set(277, 3_000)],
+    },
+];
 
 impl Task {
     /// All tasks, in the column order of the paper's Table 5.
@@ -246,16 +230,7 @@ impl Task {
 
     /// What is fixed about the task.
     pub fn spec(self) -> &'static TaskSpec {
-        match self {
-            Task::Cola => &COLA,
-            Task::Sst2 => &SST2,
-            Task::Mrpc => &MRPC,
-            Task::Stsb => &STSB,
-            Task::Qqp => &QQP,
-            Task::Mnli => &MNLI,
-            Task::Qnli => &QNLI,
-            Task::Rte => &RTE,
-        }
+        &SPECS[self as usize]
     }
 
     /// The names of the task's columns in a table of results: its metrics, preceded by the evaluation set's name if

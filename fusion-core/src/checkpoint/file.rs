@@ -74,9 +74,6 @@ impl TensorSource for TensorFile {
 
     fn view(&self, name: &str) -> Result<TensorView<'_>> {
         let view = self.tensors.get(name).and_then(|extent| extent.view(&self.bytes));
-        view.ok_or_else(|| Error::NoSuchTensor {
-            origin: self.path.display().to_string(),
-            tensor: name.into(),
-        })
+        view.ok_or_else(|| Error::no_tensor(self.path.display(), name))
     }
 }

@@ -106,9 +106,7 @@ impl TensorSource for Checkpoint {
     fn view(&self, name: &str) -> Result<TensorView<'_>> {
         match self.tensors.get(name).and_then(|&file| self.files.get(file)) {
             Some(file) => file.view(name),
-            None => {
-                Err(Error::NoSuchTensor { origin: self.directory.display().to_string(), tensor: name.into() })
-            }
+            None => Err(Error::no_tensor(self.directory.display(), name)),
         }
     }
 }

@@ -63,7 +63,8 @@ impl<'a> Executor<'a> {
     /// Produces the parameter at an index of [`FusionPlan::params`]. Fails if a finite value is too large for the output
     /// type.
     pub fn param(&self, index: usize) -> Result<FusedTensor> {
-        let param = self.planned(index)?;
+        let params = self.plan.params.len();
+        let param = self.plan.params.get(index).ok_or(Error::NoSuchParameter { index, params })?;
         let dtype = self.param_dtype(param)?;
         let produce = self.producer(param)?;
         let size = param.elements().saturating_mul(float_size(&param.name, dtype)?);
@@ -131,11 +132,6 @@ impl<'a> Executor<'a> {
             .map(|placement| self.source(placement.parent)?.view(&placement.source))
             .collect::<Result<Vec<_>>>()?;
         Ok(Production::new(param, views, self.param_dtype(param)?))
-    }
-
-    fn planned(&self, index: usize) -> Result<&'a PlannedParam> {
-        let params = self.plan.params.len();
-        self.plan.params.get(index).ok_or(Error::NoSuchParameter { index, params })
     }
 
     fn source(&self, parent: usize) -> Result<&'a dyn TensorSource> {

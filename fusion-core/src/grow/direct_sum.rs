@@ -69,7 +69,7 @@ fn weights(parents: usize, given: Option<&[f64]>) -> Result<Vec<f64>> {
 fn embed_groups(parts: &[Part<'_>], normalisation: Normalisation) -> Result<Vec<usize>> {
     let mut groups = Vec::new();
     for (index, part) in parts.iter().enumerate() {
-        let mut factors = part.table.iter().flat_map(|spec| &spec.dims).flat_map(|dim| &dim.factors);
+        let mut factors = part.table.iter().flat_map(ParamSpec::factors);
         let Some(size) = factors.find(|factor| factor.axis == Axis::Embed).map(|factor| factor.size) else {
             continue;
         };
@@ -109,11 +109,11 @@ fn fuse_param(
     }
     let scales = scales(specs, weights)?;
 
-    let mut child: Vec<Factor> = factors(first).map(|factor| Factor { size: 0, ..factor }).collect();
+    let mut child: Vec<Factor> = first.factors().map(|factor| Factor { size: 0, ..factor }).collect();
     let (mut placements, mut absent) = (Vec::with_capacity(specs.len()), Vec::new());
     for (parent, (spec, (scale, weight))) in specs.iter().zip(scales.into_iter().zip(weights)).enumerate() {
         let scale = scale * spec.factor;
-        let extent: Vec<usize> = factors(spec).map(|factor| factor.size).collect();
+        let extent: Vec<usize> = spec.factors().map(|factor| factor.size).collect();
         let mut offset = Vec::with_capacity(extent.len());
         for (total, &size) in child.iter_mut().zip(&extent) {
             let fused = total.axis.rule() == AxisRule::Fused;
@@ -159,7 +159,7 @@ fn scales(specs: &[&ParamSpec], weights: &[f64]) -> Result<Vec<f64>> {
         Averaging::MeanTied => {
             let embed = |spec: &&ParamSpec| {
                 let mut sizes =
-                    factors(spec).filter(|factor| factor.axis == Axis::Embed).map(|factor| factor.size);
+                    spec.factors().filter(|factor| factor.axis == Axis::Embed).map(|factor| factor.size);
                 match (sizes.next(), sizes.next()) {
                     (Some(size), None) => Ok(size as f64),
                     _ => Err(Error::TiedWithoutEmbed { parameter: spec.name.clone() }),
@@ -190,7 +190,7 @@ fn check_same_axes(
         return Err(Error::AveragingDiffers { parameter, first: first_name, other });
     }
     let shared = |(a, b): &(Factor, Factor)| a.axis.rule() == AxisRule::Shared && a.size != b.size;
-    match factors(first).zip(factors(spec)).find(shared) {
+    match first.factors().zip(spec.factors()).find(shared) {
         Some((a, b)) => Err(Error::SharedAxis {
             parameter,
             axis: a.axis,
@@ -201,10 +201,6 @@ fn check_same_axes(
         }),
         None => Ok(()),
     }
-}
-
-fn factors(spec: &ParamSpec) -> impl Iterator<Item = Factor> {
-    spec.dims.iter().flat_map(|dim| dim.factors.iter().copied())
 }
 
 fn has_rule(dim: &Dim, rule: AxisRule) -> bool {

@@ -74,7 +74,7 @@ fn embed_groups(parent: &Part<'_>, axes: &[Copies]) -> Vec<usize> {
     let times = growing.map_or(1, |copies| copies.child / copies.parent);
     match parent.embed_groups {
         [] | [_] => {
-            let mut factors = parent.table.iter().flat_map(factors);
+            let mut factors = parent.table.iter().flat_map(ParamSpec::factors);
             let embed = factors.find(|factor| factor.axis == Axis::Embed);
             embed.into_iter().map(|factor| factor.size * times).collect()
         }
@@ -124,7 +124,7 @@ struct Piece {
 impl Copies {
     fn new(widening: &Widening, parent: &Part<'_>) -> Result<Self> {
         let axis = widening.axis;
-        let mut sizes = parent.table.iter().flat_map(factors).filter(|factor| factor.axis == axis);
+        let mut sizes = parent.table.iter().flat_map(ParamSpec::factors).filter(|factor| factor.axis == axis);
         let size = sizes.next().map(|factor| factor.size).ok_or(Error::NoSuchAxis { axis })?;
         let mut cuts: Vec<usize> =
             widening.features.iter().flat_map(|range| [range.start, range.end]).collect();
@@ -200,7 +200,7 @@ fn widen_param(spec: &ParamSpec, axes: &[Copies], options: &Widen) -> Result<Pla
             chosen.iter().filter(|at| !at.summed).map(|at| 1.0 / at.piece.copies as f64).product();
         let from = SourceBox {
             offset: chosen.iter().map(|at| at.piece.source.start).collect(),
-            sizes: factors(spec).map(|factor| factor.size).collect(),
+            sizes: spec.factors().map(|factor| factor.size).collect(),
         };
         let whole = chosen.iter().zip(&from.sizes).all(|(at, size)| at.piece.source == (0..*size));
         Placement {
@@ -262,8 +262,4 @@ fn noise(spec: &ParamSpec, chosen: &[Chosen], options: &Widen) -> Option<Noise> 
     let produced = produced.fold(0, |index, at| index * at.piece.copies + at.piece.copy);
     let pair = produced * (summed.copies / 2) + summed.copy / 2;
     Some(Noise { std, seed, pair: pair as u64, factor: if summed.copy % 2 == 0 { 1.0 } else { -1.0 } })
-}
-
-fn factors(spec: &ParamSpec) -> impl Iterator<Item = Factor> {
-    spec.dims.iter().flat_map(|dim| dim.factors.iter().copied())
 }

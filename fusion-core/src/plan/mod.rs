@@ -8,7 +8,7 @@ mod warning;
 
 use serde::{Deserialize, Serialize};
 
-use crate::table::{AxisRule, Dim, Factor};
+use crate::table::{AxisRule, Dim, Factor, elements};
 use crate::{Error, Result, TensorSource};
 
 pub use warning::Warning;
@@ -229,7 +229,7 @@ impl PlannedParam {
 
     /// The number of elements.
     pub fn elements(&self) -> usize {
-        self.dims.iter().fold(1, |product, dim| product.saturating_mul(dim.size()))
+        elements(&self.dims)
     }
 
     /// The logical coordinates' axes and sizes.
@@ -348,20 +348,5 @@ impl FusionPlan {
             }
         }
         Ok(())
-    }
-
-    /// The tensors of the sources that no placement reads, as pairs of parent and name.
-    pub fn unread_tensors(&self, sources: &[&dyn TensorSource]) -> Vec<(usize, String)> {
-        let read: std::collections::HashSet<(usize, &str)> = self
-            .params
-            .iter()
-            .flat_map(|param| &param.placements)
-            .map(|placement| (placement.parent, placement.source.as_str()))
-            .collect();
-        let names = sources
-            .iter()
-            .enumerate()
-            .flat_map(|(i, source)| source.names().into_iter().map(move |n| (i, n)));
-        names.filter(|(parent, name)| !read.contains(&(*parent, name.as_str()))).collect()
     }
 }

@@ -1,17 +1,19 @@
 //! What a sound plan will do that its author may not want.
 
-use std::fmt;
-
 use crate::plan::{Fill, FusionPlan, Normalisation, Placement, PlannedParam};
 use crate::table::{Axis, AxisRule};
 
 /// A property of a plan that is worth telling its author. It says what is so; what to do about it depends on how the plan
 /// was asked for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Warning {
     /// Two parents are the same model, and nothing tells their halves of the child apart in training: noise in the
     /// cross-connections would.
+    #[error(
+        "parents {first} and {second} are the same model and the cross-connections are zero: both halves of \
+         the child get equal gradients and stay equal forever, so training cannot use the added width"
+    )]
     HalvesStayEqual {
         /// The index of one parent.
         first: usize,
@@ -20,13 +22,25 @@ pub enum Warning {
     },
     /// Nothing tells copies of features apart in training: noise that cancels between the copies would, or unequal
     /// shares.
+    #[error(
+        "features are copied (first in `{parameter}`) and nothing tells the copies apart: they get equal \
+         gradients and stay equal forever, so training cannot use the added width"
+    )]
     CopiesStayEqual {
         /// The first of the features' weights.
         parameter: String,
     },
     /// The fusion rule with different parents does not average their predictions; the property would.
+    #[error(
+        "the parents differ and their concatenation is normalised as one vector (the fusion rule): the \
+         child's first predictions will not be the average of its parents'"
+    )]
     InexactNormalisation,
     /// The zero padding of narrow heads gets no gradient.
+    #[error(
+        "the heads of parent {parent} have {size} of the child's {padded} features (first in `{parameter}`): \
+         the padding is zero on both sides of every product, so it gets no gradient and stays zero"
+    )]
     PaddingStaysZero {
         /// The first padded parameter.
         parameter: String,
@@ -38,6 +52,11 @@ pub enum Warning {
         padded: usize,
     },
     /// The features of an absent parent get no gradient: noise in the cross-connections would change that.
+    #[error(
+        "parent {parent} lacks {count} of the child's weights (first `{parameter}`): its blocks there pass its \
+         features on unchanged, and with cross-connections of zero their heads and hidden features are zero \
+         on both sides of every product, get no gradient and stay zero"
+    )]
     AbsentStaysZero {
         /// The first of the parameters.
         parameter: String,
@@ -46,38 +65,6 @@ pub enum Warning {
         /// How many it lacks.
         count: usize,
     },
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Warning::HalvesStayEqual { first, second } => write!(
-                f,
-                "parents {first} and {second} are the same model and the cross-connections are zero: both halves of \
-                 the child get equal gradients and stay equal forever, so training cannot use the added width"
-            ),
-            Warning::CopiesStayEqual { parameter } => write!(
-                f,
-                "features are copied (first in `{parameter}`) and nothing tells the copies apart: they get equal \
-                 gradients and stay equal forever, so training cannot use the added width"
-            ),
-            Warning::InexactNormalisation => f.write_str(
-                "the parents differ and their concatenation is normalised as one vector (the fusion rule): the \
-                 child's first predictions will not be the average of its parents'",
-            ),
-            Warning::PaddingStaysZero { parameter, parent, size, padded } => write!(
-                f,
-                "the heads of parent {parent} have {size} of the child's {padded} features (first in `{parameter}`): \
-                 the padding is zero on both sides of every product, so it gets no gradient and stays zero"
-            ),
-            Warning::AbsentStaysZero { parameter, parent, count } => write!(
-                f,
-                "parent {parent} lacks {count} of the child's weights (first `{parameter}`): its blocks there pass its \
-                 features on unchanged, and with cross-connections of zero their heads and hidden features are zero \
-                 on both sides of every product, get no gradient and stay zero"
-            ),
-        }
-    }
 }
 
 impl FusionPlan {

@@ -158,7 +158,11 @@ impl ParamSpec {
 
     /// The number of elements; saturates like [`Dim::size`].
     pub fn elements(&self) -> usize {
-        self.dims.iter().fold(1, |product, dim| product.saturating_mul(dim.size()))
+        elements(&self.dims)
+    }
+
+    pub(crate) fn factors(&self) -> impl Iterator<Item = Factor> {
+        self.dims.iter().flat_map(|dim| dim.factors.iter().copied())
     }
 }
 
@@ -218,6 +222,11 @@ impl<'a> IntoIterator for &'a ParamTable {
     }
 }
 
+/// The number of elements of a tensor with these dimensions.
+pub(crate) fn elements(dims: &[Dim]) -> usize {
+    dims.iter().fold(1, |product, dim| product.saturating_mul(dim.size()))
+}
+
 /// The most elements a tensor may have: its size in bytes as f64 must fit `isize`.
 const MAX_ELEMENTS: usize = isize::MAX as usize / 8;
 
@@ -228,8 +237,7 @@ pub(crate) fn check_dims(parameter: &str, dims: &[Dim]) -> Result<()> {
     if let Some(factor) = dims.iter().flat_map(|dim| &dim.factors).find(|factor| factor.size == 0) {
         return Err(Error::EmptyAxis { parameter: parameter.into(), axis: factor.axis });
     }
-    let elements = dims.iter().fold(1usize, |product, dim| product.saturating_mul(dim.size()));
-    if elements > MAX_ELEMENTS {
+    if elements(dims) > MAX_ELEMENTS {
         let dims = dims.iter().map(Dim::to_string).collect::<Vec<_>>().join(", ");
         return Err(Error::TooLarge { parameter: parameter.into(), dims });
     }

@@ -227,13 +227,3 @@ fn error_messages() {
     }
     insta::assert_snapshot!(messages.join("\n"));
 }
-
-#[test]
-fn unread_tensors_are_named() {
-    let table = t5(TINY);
-    let plan = plan(&[&table, &table], &DirectSum::default()).unwrap();
-    let mut tensors = random(&table, 1);
-    let plain = tensors.clone();
-    tensors.insert("encoder.embed_tokens.weight".into(), HostTensor::zeros([11, 6]));
-    assert_eq!(plan.unread_tensors(&[&plain, &tensors]), [(1, "encoder.embed_tokens.weight".to_string())]);
-}

@@ -23,8 +23,7 @@ const TABLE_3: [(&str, f64, Option<f64>); 7] = [
 
 /// The results reported for T5 and in the paper, as rows of a table.
 pub fn published_rows() -> Vec<Row> {
-    let value =
-        |mean, deviation| Cell::Value { summary: Summary { mean, deviation }, partial: false, agrees: false };
+    let value = |mean, deviation| Cell::value(Summary { mean, deviation });
     let mut cells: Vec<Cell> = T5_SMALL.map(|percent| value(percent, None)).to_vec();
     cells.push(value(average(&T5_SMALL), None));
     let note = "Raffel et al. 2020, Table 14: the test sets; the average is taken here as everywhere else.";
@@ -96,9 +95,8 @@ pub fn read_rows(path: &Path) -> Result<Vec<Row>, GlueError> {
                 }
             }
         }
-        let cell = |[mean, deviation]: [Option<f64>; 2]| match mean {
-            None => Cell::Missing,
-            Some(mean) => Cell::Value { summary: Summary { mean, deviation }, partial: false, agrees: false },
+        let cell = |[mean, deviation]: [Option<f64>; 2]| {
+            mean.map_or(Cell::Missing, |mean| Cell::value(Summary { mean, deviation }))
         };
         rows.push(Row::published(label, values.into_iter().map(cell).collect(), Vec::new()));
     }

@@ -54,12 +54,13 @@ pub fn columns() -> Vec<(String, String)> {
 }
 
 impl Cell {
+    /// A score over all tasks that is compared with none.
+    pub(crate) fn value(summary: Summary) -> Self {
+        Cell::Value { summary, partial: false, agrees: false }
+    }
+
     pub(crate) fn of(values: &[f64]) -> Self {
-        Summary::of(values).map_or(Cell::Missing, |summary| Cell::Value {
-            summary,
-            partial: false,
-            agrees: false,
-        })
+        Summary::of(values).map_or(Cell::Missing, Cell::value)
     }
 
     fn summary(&self) -> Option<&Summary> {

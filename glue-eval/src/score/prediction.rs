@@ -46,18 +46,14 @@ pub(crate) enum Pairs {
 impl Pairs {
     pub fn of(answer: &Answer, predictions: &[Prediction]) -> Self {
         match answer {
-            Answer::Class { words, .. } => Pairs::Classes(
-                predictions
-                    .iter()
-                    .map(|prediction| (reference_class(prediction), prediction.class(words)))
-                    .collect(),
-            ),
-            Answer::Score { .. } => Pairs::Scores(
-                predictions
-                    .iter()
-                    .map(|prediction| (reference_score(prediction), prediction.score()))
-                    .collect(),
-            ),
+            Answer::Class { words, .. } => {
+                let pair = |prediction: &Prediction| (reference_class(prediction), prediction.class(words));
+                Pairs::Classes(predictions.iter().map(pair).collect())
+            }
+            Answer::Score { .. } => {
+                let pair = |prediction: &Prediction| (reference_score(prediction), prediction.score());
+                Pairs::Scores(predictions.iter().map(pair).collect())
+            }
         }
     }
 

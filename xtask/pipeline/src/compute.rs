@@ -3,7 +3,8 @@
 use anyhow::{Context, Result};
 use fusion_core::TensorSource;
 use fusion_core::checkpoint::Checkpoint;
-use t5_model::{Backend, Computation, Session, SessionError, T5Config};
+use serde_json::{Value, json};
+use t5_model::{Backend, Computation, Precision, Session, SessionError, T5Config};
 
 /// A backend, and how it computes.
 #[derive(Clone)]
@@ -25,6 +26,12 @@ impl Compute {
 
     pub fn how(&self) -> &Computation {
         &self.how
+    }
+
+    /// What of it decides a result, for an identity. f32 goes without saying: there were runs before there was anything else.
+    pub fn identity(&self) -> Option<(String, Value)> {
+        let precision = self.how.precision;
+        (precision != Precision::default()).then(|| ("precision".to_owned(), json!(precision)))
     }
 
     /// Puts a model on the device. `weights` holds every parameter of the configuration.

@@ -1,12 +1,11 @@
 //! Parts of this crate that are compiled in only with the feature of their name.
 
-use std::fmt;
-
 use glue_eval::GlueError;
 
 /// What was asked for needs features that this crate was built without. A program that can build itself again may do so and
 /// start over.
-#[derive(Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("this program was built without {}", features.join(" and "))]
 pub struct NotBuilt {
     pub features: Vec<&'static str>,
 }
@@ -15,7 +14,7 @@ impl NotBuilt {
     /// The reason for an error, if that is it.
     pub fn cause_of(error: &anyhow::Error) -> Option<NotBuilt> {
         error.chain().find_map(|cause| match cause.downcast_ref() {
-            Some(NotBuilt { features }) => Some(NotBuilt { features: features.clone() }),
+            Some(not_built) => Some(NotBuilt::clone(not_built)),
             None => match cause.downcast_ref() {
                 Some(GlueError::NoParquet { .. }) => Some(NotBuilt { features: vec!["parquet"] }),
                 _ => None,
@@ -32,11 +31,3 @@ pub(crate) fn require(features: &[(&'static str, bool)]) -> Result<(), NotBuilt>
         features => Err(NotBuilt { features }),
     }
 }
-
-impl fmt::Display for NotBuilt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "this program was built without {}", self.features.join(" and "))
-    }
-}
-
-impl std::error::Error for NotBuilt {}

@@ -1,6 +1,6 @@
 //! Errors for people: several at once, each with its causes, and what would mend it.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
 use anyhow::Result;
 
@@ -9,13 +9,19 @@ use anyhow::Result;
 pub struct Problems(Vec<anyhow::Error>);
 
 /// More than one error.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{}", each(.0, &|_| None))]
 struct Several(Vec<anyhow::Error>);
 
 impl Problems {
     /// The value, or else the error is noted.
     pub fn keep<T>(&mut self, result: Result<T>) -> Option<T> {
-        result.map_err(|error| self.0.push(error)).ok()
+        result.map_err(|error| self.add(error)).ok()
+    }
+
+    /// Notes an error.
+    pub fn add(&mut self, error: anyhow::Error) {
+        self.0.push(error);
     }
 
     /// Fails if anything was noted.
@@ -30,21 +36,6 @@ impl Problems {
         }
     }
 }
-
-impl Several {
-    fn text(&self, advice: Advice<'_>) -> String {
-        let each: Vec<String> = self.0.iter().map(|error| causes_with(error, advice)).collect();
-        each.join("\n  and: ")
-    }
-}
-
-impl fmt::Display for Several {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text(&|_| None))
-    }
-}
-
-impl std::error::Error for Several {}
 
 /// What would mend an error. Which flag or key that is, the caller knows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,7 +53,8 @@ pub enum Remedy {
 }
 
 /// An error and its remedy.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{problem}")]
 struct Mendable {
     problem: String,
     remedy: Remedy,
@@ -72,14 +64,6 @@ struct Mendable {
 pub fn mendable(problem: impl Into<String>, remedy: Remedy) -> anyhow::Error {
     Mendable { problem: problem.into(), remedy }.into()
 }
-
-impl fmt::Display for Mendable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.problem)
-    }
-}
-
-impl std::error::Error for Mendable {}
 
 /// A caller's words for a remedy.
 pub type Advice<'a> = &'a dyn Fn(Remedy) -> Option<&'static str>;
@@ -101,9 +85,14 @@ pub fn causes_with(error: &anyhow::Error, advice: Advice<'_>) -> String {
     text
 }
 
+fn each(errors: &[anyhow::Error], advice: Advice<'_>) -> String {
+    let each: Vec<String> = errors.iter().map(|error| causes_with(error, advice)).collect();
+    each.join("\n  and: ")
+}
+
 fn said(error: &(dyn std::error::Error + 'static), advice: Advice<'_>) -> String {
     if let Some(several) = error.downcast_ref::<Several>() {
-        return several.text(advice);
+        return each(&several.0, advice);
     }
     let words = error.downcast_ref::<Mendable>().and_then(|mendable| advice(mendable.remedy));
     match words {
@@ -126,9 +115,8 @@ mod tests {
     #[test]
     fn advice_is_the_callers() {
         let mut problems = Problems::default();
-        problems
-            .keep(Err::<(), _>(mendable("there is no tokenizer", Remedy::Tokenizer).context("cannot run")));
-        problems.keep(Err::<(), _>(mendable("it exists", Remedy::Overwrite)));
+        problems.add(mendable("there is no tokenizer", Remedy::Tokenizer).context("cannot run"));
+        problems.add(mendable("it exists", Remedy::Overwrite));
         let error = problems.result().expect_err("two problems");
         let advice = |remedy| (remedy == Remedy::Tokenizer).then_some("name one");
         let text = causes_with(&error, &advice);

@@ -1,24 +1,24 @@
 //! Warnings.
 
-use std::fmt;
-
 use serde::{Serialize, Serializer};
 
 use crate::numbers::bytes;
 
 /// What the author of a model should know. It says what is so; which flag or key would change it is the caller's to say.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Warning {
+    #[error(transparent)]
     Fusion(fusion_core::plan::Warning),
     /// The lineage.json of this model, or else of the only one, was written for other weights.
-    OtherWeights {
-        model: Option<String>,
-    },
+    #[error("{} was written for other weights and is left out", lineage_of(model.as_deref()))]
+    OtherWeights { model: Option<String> },
     /// A parent of a fusion has no tokenizer.
-    NoTokenizer {
-        model: String,
-    },
+    #[error("{model} comes without a tokenizer: whether its tokens are the other parents' was not checked")]
+    NoTokenizer { model: String },
     /// A training that will hardly fit.
+    #[error(
+        "it needs about {} on {device}, which has {}; {}", bytes(*needed), bytes(*total), remedy(*fitting)
+    )]
     Memory {
         device: String,
         /// Bytes.
@@ -29,50 +29,24 @@ pub enum Warning {
         fitting: Option<usize>,
     },
     /// There was no configuration but in the weights' shapes.
+    #[error("the configuration is made up from the weights' shapes")]
     MadeUpConfiguration,
     /// Tensors that a conversion leaves out.
-    LeftOut {
-        tensors: Vec<String>,
-    },
+    #[error("left out, since no T5 of this configuration has it: {}", tensors.join(", "))]
+    LeftOut { tensors: Vec<String> },
     /// A child's lineage.json knows other parents.
-    NotMadeFrom {
-        child: String,
-        parent: String,
-    },
+    #[error("{child} was not made from the weights of {parent}, says its lineage.json")]
+    NotMadeFrom { child: String, parent: String },
 }
 
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Warning::Fusion(warning) => warning.fmt(f),
-            Warning::OtherWeights { model: None } => {
-                f.write_str("lineage.json was written for other weights and is left out")
-            }
-            Warning::OtherWeights { model: Some(model) } => {
-                write!(f, "the lineage.json of {model} was written for other weights and is left out")
-            }
-            Warning::NoTokenizer { model } => write!(
-                f,
-                "{model} comes without a tokenizer: whether its tokens are the other parents' was not checked"
-            ),
-            Warning::Memory { device, needed, total, fitting } => {
-                let [needed, total] = [*needed, *total].map(bytes);
-                write!(f, "it needs about {needed} on {device}, which has {total}; ")?;
-                match fitting {
-                    Some(examples) => write!(f, "a micro_batch_size of {examples} would fit"),
-                    None => f.write_str("not even one example would fit"),
-                }
-            }
-            Warning::MadeUpConfiguration => {
-                f.write_str("the configuration is made up from the weights' shapes")
-            }
-            Warning::LeftOut { tensors } => {
-                write!(f, "left out, since no T5 of this configuration has it: {}", tensors.join(", "))
-            }
-            Warning::NotMadeFrom { child, parent } => {
-                write!(f, "{child} was not made from the weights of {parent}, says its lineage.json")
-            }
-        }
+fn lineage_of(model: Option<&str>) -> String {
+    model.map_or("lineage.json".to_owned(), |model| format!("the lineage.json of {model}"))
+}
+
+fn remedy(fitting: Option<usize>) -> String {
+    match fitting {
+        Some(examples) => format!("a micro_batch_size of {examples} would fit"),
+        None => "not even one example would fit".to_owned(),
     }
 }
 

@@ -13,15 +13,13 @@ use crate::numbers::duration;
 /// nothing stops.
 ///
 /// The observers that some methods return are told how the work goes on, and are dropped when it ends.
+#[expect(unused_variables, reason = "by default, nothing is shown")]
 pub trait Watch: Sync {
     /// Something worth telling happened to `subject`: a stage, a model or a file.
-    fn note(&self, subject: &str, note: &Note<'_>) {
-        let _ = (subject, note);
-    }
+    fn note(&self, subject: &str, note: &Note<'_>) {}
 
     /// A pretraining of so many steps begins.
     fn training(&self, name: &str, steps: u64) -> Box<dyn FnMut(&PretrainingEvent<'_>) + '_> {
-        let _ = (name, steps);
         Box::new(|_| ())
     }
 
@@ -32,14 +30,12 @@ pub trait Watch: Sync {
 
     /// Work begins that goes step by step. The observer hears how many steps are done, and of how many.
     fn steps(&self, name: &str, doing: &'static str) -> Box<dyn Fn(usize, usize) + '_> {
-        let _ = (name, doing);
         Box::new(|_, _| ())
     }
 
     /// A file or directory of so many bytes is written or fetched. The observer hears how many more of them are there, from
     /// any thread.
     fn bytes(&self, name: &str, total: u64) -> Box<dyn Fn(u64) + Sync + '_> {
-        let _ = (name, total);
         Box::new(|_| ())
     }
 
@@ -56,9 +52,7 @@ pub trait Watch: Sync {
 
     /// Called with `true` before, and with `false` after, work that looks at [`stop`](Watch::stop) and then saves where it
     /// stands or leaves nothing behind. Outside of it, only the end of the process stops anything.
-    fn stoppable(&self, whether: bool) {
-        let _ = whether;
-    }
+    fn stoppable(&self, whether: bool) {}
 }
 
 /// Shows nothing and never stops.
@@ -141,19 +135,11 @@ impl fmt::Display for Note<'_> {
 }
 
 /// The error of work that was asked to stop.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted{}", left.iter().map(|left| format!(": {left}")).collect::<String>())]
 pub struct Interrupted {
     /// What there is now, if there is more to say than that the work stopped.
     pub left: Option<String>,
     /// Whether calling for the same work again goes on with it.
     pub resumes: bool,
 }
-
-impl fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("interrupted")?;
-        self.left.iter().try_for_each(|left| write!(f, ": {left}"))
-    }
-}
-
-impl std::error::Error for Interrupted {}

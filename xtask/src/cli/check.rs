@@ -8,7 +8,7 @@ use pipeline::numbers::{bytes, thousands};
 use pipeline::problems::Problems;
 use pipeline::report::table::Table;
 use pipeline::source::ModelPlace;
-use pipeline::stage::fuse::{Parents, PlannedFusion};
+use pipeline::stage::fuse::Parents;
 use serde::Serialize;
 use t5_model::method::{Method, MethodSettings, Paper, Promise};
 use t5_model::{T5Config, parameter_table};
@@ -102,17 +102,13 @@ impl Arguments {
         let models = parents.models.iter().map(|model| Model::new(&model.label, &model.config));
         let models = models.collect::<Result<Vec<_>>>()?;
         let fusion = parents.plan(&self.settings)?;
-        self.of_plan(self.settings.method, models, &fusion)
-    }
-
-    fn of_plan(&self, method: Method, parents: Vec<Model>, fusion: &PlannedFusion) -> Result<Outlook> {
         let child = Model::new("child", &fusion.child)?;
         let output = self.output.as_deref().map(std::path::absolute).transpose()?;
         // The output need not exist yet.
         let existing = output.as_deref().and_then(|output| output.ancestors().find(|path| path.exists()));
         Ok(Outlook {
-            method,
-            parents,
+            method: self.settings.method,
+            parents: models,
             promise: Promise::of(&fusion.plan),
             weights: fusion.size()?,
             free: existing.and_then(free_space),

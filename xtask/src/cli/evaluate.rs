@@ -1,11 +1,11 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use pipeline::source::{ModelPlace, corpus};
+use pipeline::source::ModelPlace;
 use pipeline::stage::Input;
 use pipeline::stage::evaluate::Evaluate;
-use pipeline::stage::text::{Data, HeldOut};
+use pipeline::stage::text::Data;
 
 use crate::cli::compute::ComputeArguments;
 use crate::terminal::Terminal;
@@ -48,23 +48,13 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
-        let text: Vec<String> =
-            self.text.iter().map(|text| corpus::absolute(Path::new(""), text)).collect::<Result<_>>()?;
+        let input = Input::from(self.model.clone());
+        let tokenizer = self.tokenizer.clone().map_or_else(|| input.clone(), Input::Path);
+        let data = Data::to_evaluate(&self.text, tokenizer, self.input_length)?;
         let model = self.model.directory(&Terminal)?;
-        let tokenizer = self.tokenizer.clone().unwrap_or_else(|| model.clone());
-        let work = Evaluate {
-            model: self.model.into(),
-            data: Data {
-                held_out: HeldOut::Text(text.clone()),
-                text,
-                tokenizer: Input::Path(tokenizer.clone()),
-                input_length: self.input_length,
-                max_documents: None,
-            },
-            batch_size: self.batch_size,
-            batches: self.batches,
-        };
-        let score = work.score(&model, Some(&tokenizer), &self.compute.start()?)?;
+        let tokenizer = self.tokenizer.as_deref().unwrap_or(&model);
+        let work = Evaluate { model: input, data, batch_size: self.batch_size, batches: self.batches };
+        let score = work.score(&model, tokenizer, &self.compute.start()?)?;
         if self.json {
             return print_json(&score);
         }

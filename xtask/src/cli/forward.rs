@@ -102,20 +102,10 @@ fn integers(file: &TensorFile, name: &str) -> Result<([usize; 2], Vec<i32>), Str
         return Err(format!("there is no tensor `{name}`"));
     }
     let view = file.view(name).map_err(|error| error.to_string())?;
-    let &[rows, columns] = view.shape() else {
-        return Err(format!(
-            "`{name}` must be I64 with two dimensions; it is {} {:?}",
-            view.dtype(),
-            view.shape()
-        ));
+    let (Dtype::I64, &[rows, columns]) = (view.dtype(), view.shape()) else {
+        let (dtype, shape) = (view.dtype(), view.shape());
+        return Err(format!("`{name}` must be I64 with two dimensions; it is {dtype} {shape:?}"));
     };
-    if view.dtype() != Dtype::I64 {
-        return Err(format!(
-            "`{name}` must be I64 with two dimensions; it is {} {:?}",
-            view.dtype(),
-            view.shape()
-        ));
-    }
     let value = |(at, bytes): (usize, &[u8; 8])| {
         let value = i64::from_le_bytes(*bytes);
         i32::try_from(value)

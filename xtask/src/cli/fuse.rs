@@ -78,19 +78,20 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
-        if let Some(output) = self.output.as_deref().filter(|_| !self.plan_only) {
+        let output = self.output.as_deref().filter(|_| !self.plan_only);
+        if let Some(output) = output {
             let parents: Vec<&Path> = self.parents.iter().filter_map(ModelPlace::path).collect();
             check_replaceable(output, self.overwrite, &parents)?;
         }
         let device = self.plan_device()?;
-        if !self.plan_only {
+        if output.is_some() {
             interrupt::listen()?;
         }
         let calibrate = self.calibration()?;
         let fusion = PlannedFusion::new(&named(&self.parents)?, &self.settings)?;
         let fusion = self.calibrated(fusion, calibrate)?;
         fusion.warnings.iter().for_each(warn);
-        if let Some(output) = self.output.as_deref().filter(|_| !self.plan_only) {
+        if let Some(output) = output {
             fusion.write(output, "fuse", device.as_deref(), &Terminal)?;
         }
         if self.json {
@@ -101,10 +102,7 @@ impl Arguments {
             );
         }
         print(&fusion.plan.to_string())?;
-        match &self.output {
-            Some(output) if !self.plan_only => print(&format!("\nwritten to {}\n", output.display())),
-            _ => Ok(()),
-        }
+        output.map_or(Ok(()), |output| print(&format!("\nwritten to {}\n", output.display())))
     }
 
     /// Fits the child, if that is asked for.
@@ -123,9 +121,8 @@ impl Arguments {
         let Some(first) = self.parents.first().filter(|_| !self.calibrate.is_empty()) else {
             return Ok(None);
         };
-        let text = self.calibrate.iter().map(|text| corpus::absolute(Path::new(""), text));
         let data = Data {
-            text: text.collect::<Result<_>>()?,
+            text: corpus::from_here(&self.calibrate)?,
             held_out: HeldOut::Every(HELD_OUT_EVERY),
             tokenizer: Input::Path(first.directory(&Terminal)?),
             input_length: self.calibrate_input_length,

@@ -56,11 +56,8 @@ impl Arguments {
         let tokenizer = tokenizer_for(&model, &config, self.tokenizer.as_deref())?;
         let mut session = self.compute.start()?.open_checkpoint(&checkpoint)?;
         let texts = if self.texts.is_empty() {
-            io::stdin()
-                .lock()
-                .lines()
-                .collect::<io::Result<Vec<_>>>()
-                .context("cannot read standard input")?
+            let lines = io::stdin().lock().lines().collect::<io::Result<Vec<_>>>();
+            lines.context("cannot read standard input")?
         } else {
             self.texts
         };

@@ -1,5 +1,5 @@
 use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -126,9 +126,6 @@ impl Arguments {
 
     /// The stage that a recipe with these settings would have.
     fn stage(&self) -> Result<Pretrain> {
-        let here = |texts: &[String]| -> Result<Vec<String>> {
-            texts.iter().map(|text| corpus::absolute(Path::new(""), text)).collect()
-        };
         let start = match (&self.from, &self.new) {
             (Some(from), _) => Start::Model(from.clone().into()),
             (None, Some(new)) => Start::Random(new.dimensions()),
@@ -140,10 +137,10 @@ impl Arguments {
         let own = || self.from.clone().map(Input::from);
         let tokenizer = tokenizer.clone().map(Input::Path).or_else(own).context("give a --tokenizer")?;
         let data = Data {
-            text: here(text)?,
+            text: corpus::from_here(text)?,
             held_out: match held_out_every {
                 Some(every) => HeldOut::Every(*every),
-                None => HeldOut::Text(here(held_out_text)?),
+                None => HeldOut::Text(corpus::from_here(held_out_text)?),
             },
             tokenizer,
             input_length: self.text.input_length,

@@ -94,7 +94,7 @@ fn dry_run<'a>(
         let inputs: Vec<String> = stage.work.inputs().iter().map(ToString::to_string).collect();
         table.rows.push(vec![
             stage.name.clone(),
-            stage.kind().name.to_owned(),
+            stage.kind.name.to_owned(),
             describe(&state).to_owned(),
             forecast.parameters.map_or(String::new(), thousands),
             known(forecast.tokens),

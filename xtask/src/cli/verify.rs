@@ -1,13 +1,13 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 use pipeline::checkpoint::verify::{Deviations, Family, RandomBatches};
 use pipeline::checkpoint::{tokenizer_for, tokenizer_of};
 use pipeline::report::table::Table;
-use pipeline::source::{ModelPlace, corpus};
+use pipeline::source::ModelPlace;
 use pipeline::stage::Input;
-use pipeline::stage::text::{Data, HeldOut};
+use pipeline::stage::text::Data;
 use serde_json::json;
 use t5_model::{Batch, Deviation};
 
@@ -78,10 +78,9 @@ impl Arguments {
             family.compare(&weights, &batches, &self.compute.start()?)?;
         let accepted = deviation.largest <= self.tolerance;
         if self.json {
-            let parents: Vec<_> = parents
-                .iter()
-                .map(|(name, deviation)| json!({ "model": name, "deviation": deviation }))
-                .collect();
+            let parent =
+                |(name, deviation): &(String, Deviation)| json!({ "model": name, "deviation": deviation });
+            let parents: Vec<_> = parents.iter().map(parent).collect();
             print_json(&json!({
                 "deviation": deviation, "parents": parents, "weights": weights, "tolerance": self.tolerance,
                 "accepted": accepted,
@@ -107,15 +106,8 @@ impl Arguments {
             (None, Some(parent)) if self.tokenizer.is_none() => parent.checkpoint.directory(),
             _ => model,
         };
-        let text =
-            self.text.iter().map(|text| corpus::absolute(Path::new(""), text)).collect::<Result<Vec<_>>>()?;
-        let data = Data {
-            held_out: HeldOut::Text(text.clone()),
-            text,
-            tokenizer: Input::Path(self.tokenizer.clone().unwrap_or_else(|| model.into())),
-            input_length: input_length.into(),
-            max_documents: None,
-        };
+        let tokenizer = Input::Path(self.tokenizer.clone().unwrap_or_else(|| model.into()));
+        let data = Data::to_evaluate(&self.text, tokenizer, input_length.into())?;
         let tokenizer = tokenizer_for(model, &family.child.config, self.tokenizer.as_deref())?;
         let stream = data.open(tokenizer)?.evaluation(batch_size.into())?;
         stream.take(batches as usize).map(|next| Ok(next?.batch)).collect()
@@ -136,8 +128,8 @@ fn report(deviation: &Deviation, child: &str, parents: &[(String, Deviation)]) -
     };
     row(child, deviation);
     parents.iter().for_each(|(name, deviation)| row(name, deviation));
-    table.rows.push(["ensemble", "", "", "", ""].map(str::to_owned).to_vec());
-    table.rows.last_mut().into_iter().for_each(|row| row.push(format!("{:.4}", deviation.expected_loss)));
+    let loss = format!("{:.4}", deviation.expected_loss);
+    table.rows.push(["ensemble", "", "", "", "", &loss].map(str::to_owned).to_vec());
     let verdict = match deviation.largest {
         ..=2e-5 => "The child is the ensemble, to rounding.",
         ..=1e-2 => "The child is close to the ensemble.",

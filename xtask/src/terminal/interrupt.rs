@@ -38,14 +38,9 @@ pub fn flag() -> &'static AtomicBool {
     &STOP
 }
 
-/// Whether the user wants to stop.
-pub fn wanted() -> bool {
-    STOP.load(Ordering::Relaxed)
-}
-
 /// The error that ends the command if the user wants to stop; `left` says what there is then.
 pub fn check(left: &str) -> Result<()> {
-    match wanted() {
+    match STOP.load(Ordering::Relaxed) {
         true => Err(Interrupted { left: Some(left.to_owned()), resumes: false }.into()),
         false => Ok(()),
     }

@@ -11,7 +11,6 @@ use pipeline::{Note, Warning, Watch};
 use t5_model::train::PretrainingEvent;
 
 pub use self::advice::{Asked, causes, with_advice};
-use self::progress::{FineTuningProgress, StepProgress, TrainingProgress, WritingProgress};
 
 /// Shows work in progress on standard error, and stops it on Ctrl-C once [`interrupt::listen`] was called.
 pub struct Terminal;
@@ -28,23 +27,19 @@ impl Watch for Terminal {
     }
 
     fn training(&self, name: &str, steps: u64) -> Box<dyn FnMut(&PretrainingEvent<'_>) + '_> {
-        let mut progress = TrainingProgress::new(name, steps);
-        Box::new(move |event| progress.observe(event))
+        Box::new(progress::training(name, steps))
     }
 
     fn fine_tuning(&self) -> Box<dyn FnMut(&glue_eval::Progress<'_>) + '_> {
-        let mut progress = FineTuningProgress::default();
-        Box::new(move |event| progress.observe(event))
+        Box::new(progress::fine_tuning())
     }
 
     fn steps(&self, name: &str, doing: &'static str) -> Box<dyn Fn(usize, usize) + '_> {
-        let progress = StepProgress::new(name);
-        Box::new(move |done, steps| progress.at(done, steps, doing))
+        Box::new(progress::steps(name, doing))
     }
 
     fn bytes(&self, name: &str, total: u64) -> Box<dyn Fn(u64) + Sync + '_> {
-        let progress = WritingProgress::new(name, total);
-        Box::new(move |count| progress.wrote(count))
+        Box::new(progress::writing(name, total))
     }
 
     fn stop(&self) -> &AtomicBool {

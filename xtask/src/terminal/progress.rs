@@ -73,67 +73,45 @@ impl Display {
     }
 }
 
-/// A pretraining's progress.
-pub struct TrainingProgress {
-    display: Display,
-    steps: u64,
-    /// Loss, tokens and seconds of the last updates.
-    recent: VecDeque<(f64, u64, f64)>,
-}
-
-impl TrainingProgress {
-    pub fn new(name: &str, steps: u64) -> Self {
-        TrainingProgress { display: Display::new(name, steps), steps, recent: VecDeque::new() }
-    }
-
-    pub fn observe(&mut self, event: &PretrainingEvent<'_>) {
-        match event {
-            Event::Step { step, loss, tokens, seconds, .. } => {
-                if self.recent.len() == RECENT {
-                    self.recent.pop_front();
-                }
-                self.recent.push_back((*loss, *tokens, *seconds));
-                let message = self.message(*step);
-                self.display.at(*step, &message);
+/// Shows a pretraining's progress.
+pub fn training(name: &str, steps: u64) -> impl FnMut(&PretrainingEvent<'_>) + use<> {
+    let mut display = Display::new(name, steps);
+    // Loss, tokens and seconds of the last updates.
+    let mut recent: VecDeque<(f64, u64, f64)> = VecDeque::new();
+    move |event| match event {
+        Event::Step { step, loss, tokens, seconds, .. } => {
+            if recent.len() == RECENT {
+                recent.pop_front();
             }
-            Event::Resumed { checkpoint, step, .. } => {
-                self.display.note(&format!("resuming from step {step} ({})", checkpoint.display()));
-            }
-            Event::Evaluated { evaluation: point, .. } => {
-                let accuracy = 100.0 * point.accuracy;
-                self.display.note(&format!(
-                    "step {}: held-out loss {:.4}, accuracy {accuracy:.2} %",
-                    point.step, point.loss
-                ));
-            }
-            _ => {}
+            recent.push_back((*loss, *tokens, *seconds));
+            display.at(*step, &rates(&recent, steps.saturating_sub(*step)));
         }
-    }
-
-    fn message(&self, step: u64) -> String {
-        let updates = self.recent.len().max(1) as f64;
-        let loss: f64 = self.recent.iter().map(|(loss, ..)| loss).sum::<f64>() / updates;
-        let tokens: u64 = self.recent.iter().map(|(_, tokens, _)| tokens).sum();
-        let seconds: f64 = self.recent.iter().map(|(.., seconds)| seconds).sum();
-        let left = seconds / updates * self.steps.saturating_sub(step) as f64;
-        format!(
-            "loss {loss:.3}, {} tokens/s, {} left",
-            count(tokens as f64 / seconds.max(1e-9)),
-            duration(left)
-        )
+        Event::Resumed { checkpoint, step, .. } => {
+            display.note(&format!("resuming from step {step} ({})", checkpoint.display()));
+        }
+        Event::Evaluated { evaluation: point, .. } => {
+            let (step, loss, accuracy) = (point.step, point.loss, 100.0 * point.accuracy);
+            display.note(&format!("step {step}: held-out loss {loss:.4}, accuracy {accuracy:.2} %"));
+        }
+        _ => {}
     }
 }
 
-/// The progress of what goes step by step and may tell of it from anywhere.
-pub struct StepProgress(Mutex<Display>);
+/// What the last updates say of so many more.
+fn rates(recent: &VecDeque<(f64, u64, f64)>, more: u64) -> String {
+    let updates = recent.len().max(1) as f64;
+    let loss: f64 = recent.iter().map(|(loss, ..)| loss).sum::<f64>() / updates;
+    let tokens: u64 = recent.iter().map(|(_, tokens, _)| tokens).sum();
+    let seconds: f64 = recent.iter().map(|(.., seconds)| seconds).sum();
+    let (rate, left) = (count(tokens as f64 / seconds.max(1e-9)), duration(seconds / updates * more as f64));
+    format!("loss {loss:.3}, {rate} tokens/s, {left} left")
+}
 
-impl StepProgress {
-    pub fn new(name: &str) -> Self {
-        StepProgress(Mutex::new(Display::new(name, 1)))
-    }
-
-    pub fn at(&self, done: usize, steps: usize, message: &str) {
-        let mut display = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+/// Shows the progress of what goes step by step and may tell of it from anywhere.
+pub fn steps(name: &str, message: &'static str) -> impl Fn(usize, usize) + use<> {
+    let display = Mutex::new(Display::new(name, 1));
+    move |done, steps| {
+        let mut display = display.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         display.total = steps as u64;
         if let Some(bar) = &display.bar {
             bar.set_length(steps as u64);
@@ -142,25 +120,21 @@ impl StepProgress {
     }
 }
 
-/// A fine-tuning's progress.
-#[derive(Default)]
-pub struct FineTuningProgress {
-    display: Option<Display>,
-}
-
-impl FineTuningProgress {
-    pub fn observe(&mut self, event: &Progress<'_>) {
+/// Shows the progress of fine-tunings.
+pub fn fine_tuning() -> impl FnMut(&Progress<'_>) {
+    let mut current: Option<Display> = None;
+    move |event| {
         let event = match event {
             Progress::Started { name, seed, steps, train_examples, dev_examples } => {
-                self.display = None;
-                let display = Display::new(&format!("{name}, seed {seed}"), *steps);
+                // The last one's bar goes first.
+                current = None;
+                let display = current.insert(Display::new(&format!("{name}, seed {seed}"), *steps));
                 display.note(&format!("{train_examples} examples to train on, {dev_examples} to answer"));
-                self.display = Some(display);
                 return;
             }
             Progress::Training(event) => event,
         };
-        let Some(display) = &mut self.display else { return };
+        let Some(display) = &mut current else { return };
         match event {
             Event::Resumed { step, .. } => display.note(&format!("resuming from step {step}")),
             Event::Step { step, loss, .. } => display.at(*step, &format!("loss {loss:.3}")),
@@ -177,25 +151,15 @@ impl FineTuningProgress {
     }
 }
 
-/// The progress of writing weights; told by any thread.
-pub struct WritingProgress {
-    display: Mutex<Display>,
-    /// In bytes.
-    written: AtomicU64,
-    start: Instant,
-}
-
-impl WritingProgress {
-    pub fn new(name: &str, total: u64) -> Self {
-        let display = Mutex::new(Display::of_bytes(name, total));
-        WritingProgress { display, written: AtomicU64::new(0), start: Instant::now() }
-    }
-
-    pub fn wrote(&self, count: u64) {
-        let written = self.written.fetch_add(count, Ordering::Relaxed) + count;
+/// Shows the progress of writing bytes, of which any thread may tell.
+pub fn writing(name: &str, total: u64) -> impl Fn(u64) + Sync + use<> {
+    let (display, written) = (Mutex::new(Display::of_bytes(name, total)), AtomicU64::new(0));
+    let start = Instant::now();
+    move |count| {
+        let written = written.fetch_add(count, Ordering::Relaxed) + count;
         // Who finds the display in use has something better to do than to wait for it.
-        if let Ok(mut display) = self.display.try_lock() {
-            let rate = written as f64 / self.start.elapsed().as_secs_f64().max(1e-9);
+        if let Ok(mut display) = display.try_lock() {
+            let rate = written as f64 / start.elapsed().as_secs_f64().max(1e-9);
             display.at(written, &format!("{}/s", bytes(rate)));
         }
     }

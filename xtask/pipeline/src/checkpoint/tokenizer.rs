@@ -11,7 +11,12 @@ use crate::source::TOKENIZER_FILES;
 
 /// Copies the tokenizer and what belongs to it.
 pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
-    for name in TOKENIZER_FILES {
+    copy_files(&TOKENIZER_FILES, from, to)
+}
+
+/// Copies those files of a directory that it has.
+pub fn copy_files(names: &[&str], from: &Path, to: &Path) -> Result<()> {
+    for name in names {
         let source = from.join(name);
         if source.is_file() {
             std::fs::copy(&source, to.join(name))

@@ -21,7 +21,7 @@ pub fn in_order(
         let Comparison { baseline, arms } = comparison.get_ref();
         for name in std::iter::once(baseline).chain(arms) {
             let is_training =
-                |located: &Located| located.stage.name == *name && located.stage.kind().curve.is_some();
+                |located: &Located| located.stage.name == *name && located.stage.kind.arm.is_some();
             if !stages.iter().any(is_training) {
                 let message = format!("`[comparison]` names {name:?}, which is no stage that pretrains");
                 return Err(texts.error(comparison.span(), message));
@@ -32,11 +32,8 @@ pub fn in_order(
     for index in 0..stages.len() {
         visit(index, &stages, &mut Vec::new(), &mut order, texts)?;
     }
-    Ok(order
-        .into_iter()
-        .filter_map(|index: usize| stages.get(index))
-        .map(|located| located.stage.clone())
-        .collect())
+    let ordered = order.into_iter().filter_map(|index: usize| stages.get(index));
+    Ok(ordered.map(|located| located.stage.clone()).collect())
 }
 
 fn visit(
@@ -72,7 +69,7 @@ fn check_inputs(located: &Located, stages: &[Located], texts: &Texts) -> Result<
     for (input, wanted) in &located.inputs {
         let name = input.get_ref();
         let Some(other) = stages.iter().find(|other| other.stage.name == *name) else { continue };
-        let kind = other.stage.kind();
+        let kind = other.stage.kind;
         if kind.gives != Some(*wanted) {
             let message = format!("stage {name:?} ({}) does not give a {wanted}", kind.name);
             return Err(texts.error(input.span(), message));

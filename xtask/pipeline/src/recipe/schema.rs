@@ -72,5 +72,5 @@ fn stage(
     merge(&mut table, own);
     let mut keys = Keys::new(shared, span.clone(), table);
     let work = (found.read)(&mut keys)?;
-    Ok(Located { stage: Stage { name, work }, span, inputs: keys.into_inputs() })
+    Ok(Located { stage: Stage { name, kind: found, work }, span, inputs: keys.into_inputs() })
 }

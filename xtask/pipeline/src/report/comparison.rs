@@ -1,22 +1,12 @@
 //! Training from scratch against fusions: at equal steps (the paper's Table 1) and at equal computation, the parents'
 //! training counted (Table 4).
 
-use serde::Serialize;
 use t5_model::train::EvaluationPoint;
 
 use super::Section;
 use super::table::Table;
 use crate::numbers::count;
-
-/// A trained model in a comparison.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Arm {
-    pub name: String,
-    /// Floating-point operations behind the model that its training started from.
-    pub parents_flops: f64,
-    /// In order of steps.
-    pub evaluations: Vec<EvaluationPoint>,
-}
+use crate::stage::Arm;
 
 /// Shares of the baseline's computation at which the arms are set side by side.
 const BUDGETS: [f64; 4] = [0.25, 0.5, 0.75, 1.0];

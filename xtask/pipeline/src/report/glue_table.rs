@@ -1,6 +1,6 @@
 //! GLUE's table: models beside each other, and beside what was published.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
 use glue_eval::{GlueReport, Row, ScoreTable, published_rows};
 
 /// A model's results under a name.
@@ -23,11 +23,10 @@ pub fn table(models: &[Named], beside: &Beside) -> Result<Option<ScoreTable>> {
     let position = match &beside.baseline {
         None => 0,
         Some(name) => {
-            let position = models.iter().position(|model| model.name == *name);
             let names: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
             let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            ensure!(position.is_some(), "no GLUE result is called {name:?}; there are: {known}");
-            position.unwrap_or(0)
+            let unknown = || format!("no GLUE result is called {name:?}; there are: {known}");
+            names.iter().position(|known| known == name).with_context(unknown)?
         }
     };
     let Some(baseline) = models.get(position) else { return Ok(None) };

@@ -12,13 +12,12 @@ use glue_eval::ScoreTable;
 use serde::Serialize;
 use serde_json::Value;
 
-use self::comparison::Arm;
 use self::glue_table::{Beside, Named};
 use self::table::Table;
 use crate::numbers::{count, duration, thousands};
 use crate::run::journal::Record;
 use crate::run::{RunFile, StageEntry};
-use crate::stage::{Curve, Finished, Kind, Overview, Shown};
+use crate::stage::{Arm, Finished, Kind, Overview, Shown};
 
 /// A run's results.
 #[derive(Default, Serialize)]
@@ -48,7 +47,7 @@ pub struct StageReport {
 }
 
 /// A table with words around it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Section {
     pub title: String,
     pub about: String,
@@ -101,8 +100,7 @@ impl Report {
             }));
         }
         if !all.stages.is_empty() {
-            all.sections = vec![overview(&all.stages)];
-            all.sections.extend(own_tables(&all.stages));
+            all.sections = stage_tables(&all.stages);
         }
         all
     }
@@ -127,8 +125,7 @@ impl Report {
             })
         };
         let mut stages = file.stages.iter().map(stage).collect::<Result<Vec<_>>>()?;
-        let mut sections = vec![overview(&stages)];
-        sections.extend(own_tables(&stages));
+        let mut sections = stage_tables(&stages);
         let (arms, missing) = arms(run, &file, &stages)?;
         if let Some((baseline, fused)) = arms.split_first()
             && !fused.is_empty()
@@ -158,11 +155,8 @@ impl Report {
 
     /// GLUE's table as comma-separated values.
     pub fn csv(&self) -> Result<String> {
-        let glue = self
-            .glue
-            .as_ref()
-            .context("there are no GLUE results, of which alone there is a table in CSV")?;
-        Ok(glue.csv())
+        let csv = self.glue.as_ref().map(ScoreTable::csv);
+        csv.context("there are no GLUE results, of which alone there is a table in CSV")
     }
 
     pub fn markdown(&self) -> String {
@@ -204,23 +198,18 @@ fn overview(stages: &[StageReport]) -> Section {
     }
     let about =
         "Loss (mean cross-entropy of a target token, in nats) and token accuracy on held-out text.".into();
-    Section { title: "Stages".into(), about, table, notes: Vec::new() }
+    Section { title: "Stages".into(), about, table, ..Section::default() }
 }
 
-/// The tables that kinds of stages have for themselves.
-fn own_tables(stages: &[StageReport]) -> Vec<Section> {
-    let mut sections: Vec<Section> = Vec::new();
+/// The table of all stages, and those that kinds of stages have for themselves.
+fn stage_tables(stages: &[StageReport]) -> Vec<Section> {
+    let mut sections = vec![overview(stages)];
     for StageReport { entry, shown, .. } in stages {
         let Some(row) = shown.as_ref().and_then(|shown| shown.row.as_ref()) else { continue };
         let at = sections.iter().position(|section| section.title == row.title).unwrap_or_else(|| {
             let mut table = Table::new(["stage"]);
             table.header.extend(row.header.iter().map(|name| (*name).to_owned()));
-            sections.push(Section {
-                title: row.title.into(),
-                about: String::new(),
-                table,
-                notes: Vec::new(),
-            });
+            sections.push(Section { title: row.title.into(), table, ..Section::default() });
             sections.len() - 1
         });
         let cells = std::iter::once(&entry.name).chain(&row.cells).cloned();
@@ -243,10 +232,9 @@ fn arms(run: &Path, file: &RunFile, stages: &[StageReport]) -> Result<(Vec<Arm>,
             missing.push(name.clone());
             continue;
         };
-        let curve = Kind::named(&entry.kind).and_then(|kind| kind.curve);
-        let curve = curve.with_context(|| format!("stage {name:?} has nothing to compare"))?;
-        let Curve { parents_flops, evaluations } = curve(&finished(entry, &run.join(name), result))?;
-        arms.push(Arm { name: name.clone(), parents_flops, evaluations });
+        let arm = Kind::named(&entry.kind).and_then(|kind| kind.arm);
+        let arm = arm.with_context(|| format!("stage {name:?} has nothing to compare"))?;
+        arms.push(arm(&finished(entry, &run.join(name), result))?);
     }
     Ok((arms, missing))
 }

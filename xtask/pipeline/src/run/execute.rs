@@ -51,11 +51,8 @@ impl<'a> Run<'a> {
     }
 
     fn stage(&self, name: &str) -> Result<&'a Stage> {
-        self.recipe
-            .stages
-            .iter()
-            .find(|stage| stage.name == name)
-            .with_context(|| format!("there is no stage {name:?}"))
+        let stage = self.recipe.stages.iter().find(|stage| stage.name == name);
+        stage.with_context(|| format!("there is no stage {name:?}"))
     }
 
     /// Where a stage's input lies, once it has been fetched.
@@ -91,20 +88,17 @@ impl<'a> Run<'a> {
     pub fn state(&self, stage: &Stage) -> Result<State> {
         let directory = self.directory(&stage.name);
         let needs_files = stage.work.glue_tasks().is_some() && self.glue.is_none();
+        let unless_changed = |state, earlier: &Identity| {
+            let changes = journal::changes(&self.identity(stage)?, earlier);
+            Ok(if changes.is_empty() { state } else { State::OutOfDate(changes) })
+        };
         match Record::read(&directory)? {
             Some(_) if needs_files => Ok(State::Finished),
-            Some(record) => match journal::changes(&self.identity(stage)?, &record.identity) {
-                changes if changes.is_empty() => Ok(State::Finished),
-                changes => Ok(State::OutOfDate(changes)),
-            },
+            Some(record) => unless_changed(State::Finished, &record.identity),
             None if needs_files => Ok(State::WithoutFiles),
-            None => match journal::begun(&directory)? {
+            None => match journal::begun(&directory)?.filter(|_| has_results(stage, &directory)) {
                 None => Ok(State::New),
-                Some(_) if !has_results(stage, &directory) => Ok(State::New),
-                Some(begun) => match journal::changes(&self.identity(stage)?, &begun) {
-                    changes if changes.is_empty() => Ok(State::Begun),
-                    changes => Ok(State::OutOfDate(changes)),
-                },
+                Some(begun) => unless_changed(State::Begun, &begun),
             },
         }
     }
@@ -151,7 +145,7 @@ impl<'a> Run<'a> {
             State::Begun | State::New => {}
         }
         let identity = self.identity(stage)?;
-        self.watch.note(name, &Note::Begins(stage.kind().name));
+        self.watch.note(name, &Note::Begins(stage.kind.name));
         let start = Instant::now();
         fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
         journal::begin(&identity, &directory)?;
@@ -169,7 +163,8 @@ impl<'a> Run<'a> {
     fn work(&self, stage: &Stage, directory: &Path, compute: &Compute) -> Result<Value> {
         let locate = |input: &Input| self.locate(input);
         let (name, glue, watch) = (&stage.name, self.glue, self.watch);
-        stage.work.run(&Context { name, directory, glue, compute, watch, locate: &locate })
+        let output = &stage.output_in(directory);
+        stage.work.run(&Context { name, directory, output, glue, compute, watch, locate: &locate })
     }
 
     /// The stages called `only` with all that they need, in order; all stages without any.
@@ -184,12 +179,8 @@ impl<'a> Run<'a> {
             wanted.extend(new);
             at += 1;
         }
-        Ok(self
-            .recipe
-            .stages
-            .iter()
-            .filter(|stage| only.is_empty() || wanted.contains(&stage.name.as_str()))
-            .collect())
+        let is_wanted = |stage: &&Stage| only.is_empty() || wanted.contains(&stage.name.as_str());
+        Ok(self.recipe.stages.iter().filter(is_wanted).collect())
     }
 }
 

@@ -12,14 +12,14 @@ pub fn forecasts<'a>(
     stages: impl IntoIterator<Item = &'a Stage>,
     watch: &'a dyn Watch,
 ) -> Result<Vec<Forecast>> {
-    let (mut known, mut problems) = (Known::new(watch), Problems::default());
+    let (mut known, mut problems) = (Known { watch, stages: Vec::new() }, Problems::default());
     for stage in stages {
         let forecast = forecast(stage, &known);
         let forecast = forecast.with_context(|| format!("stage {:?} will fail", stage.name));
-        known.add(&stage.name, problems.keep(forecast));
+        known.stages.extend(problems.keep(forecast).map(|forecast| (stage.name.as_str(), forecast)));
     }
     problems.result()?;
-    Ok(known.into_forecasts())
+    Ok(known.stages.into_iter().map(|(_, forecast)| forecast).collect())
 }
 
 fn forecast(stage: &Stage, known: &Known<'_>) -> Result<Forecast> {

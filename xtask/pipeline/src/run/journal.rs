@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use t5_model::train::{Difference, Identity};
 
+use super::{VERSION, check_version};
 use crate::write_json;
 
 const FILE: &str = "stage.json";
 /// The identity alone, written first.
 const BEGUN: &str = "begun.json";
-const VERSION: u32 = 1;
 
 const SETTINGS: &str = "settings";
 const INPUTS: &str = "inputs";
@@ -90,13 +90,7 @@ impl Record {
     pub fn read(directory: &Path) -> Result<Option<Self>> {
         let path = directory.join(FILE);
         let record: Option<Record> = read(&path)?;
-        if let Some(Record { version, .. }) = &record {
-            ensure!(
-                *version <= VERSION,
-                "{} is of version {version}, this program reads {VERSION}",
-                path.display()
-            );
-        }
+        record.iter().try_for_each(|record| check_version(record.version, &path))?;
         Ok(record)
     }
 

@@ -6,7 +6,20 @@ pub mod journal;
 mod lock;
 mod run_file;
 
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+
 pub use execute::{Run, State};
 pub use forecast::forecasts;
 pub use lock::StageLock;
 pub use run_file::{RunFile, StageEntry};
+
+/// Of `run.json` and `stage.json`.
+const VERSION: u32 = 1;
+
+/// A later program may have written what this one would misunderstand.
+fn check_version(version: u32, path: &Path) -> Result<()> {
+    ensure!(version <= VERSION, "{} is of version {version}, this program reads {VERSION}", path.display());
+    Ok(())
+}

@@ -3,14 +3,14 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::{VERSION, check_version};
 use crate::recipe::{Comparison, Recipe};
 use crate::write_json;
 
 const FILE: &str = "run.json";
-const VERSION: u32 = 1;
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct RunFile {
@@ -35,7 +35,7 @@ impl RunFile {
     pub fn new(recipe: &Recipe) -> Self {
         let stages = recipe.stages.iter().map(|stage| StageEntry {
             name: stage.name.clone(),
-            kind: stage.kind().name.to_owned(),
+            kind: stage.kind.name.to_owned(),
             inputs: stage.work.inputs().iter().map(ToString::to_string).collect(),
         });
         RunFile {
@@ -53,12 +53,7 @@ impl RunFile {
         })?;
         let file: RunFile =
             serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?;
-        let version = file.version;
-        ensure!(
-            version <= VERSION,
-            "{} is of version {version}, this program reads {VERSION}",
-            path.display()
-        );
+        check_version(file.version, &path)?;
         Ok(file)
     }
 

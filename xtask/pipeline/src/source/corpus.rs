@@ -18,14 +18,23 @@ pub fn open(inputs: &[String]) -> Result<Corpus> {
     }
 }
 
-/// An input as seen from `directory`, as an absolute path: a run goes on wherever the user stands.
-pub fn absolute(directory: &Path, input: &str) -> Result<String> {
-    if input.starts_with(BUILTIN) {
-        return Ok(input.to_owned());
-    }
-    ensure!(!input.is_empty(), "the name of a text is empty");
-    let path = std::path::absolute(directory.join(input)).with_context(|| format!("the path {input:?}"))?;
-    Ok(path.display().to_string())
+/// Inputs as seen from `directory`, as absolute paths: a run goes on wherever the user stands.
+pub fn absolute(directory: &Path, inputs: &[String]) -> Result<Vec<String>> {
+    let absolute = |input: &String| {
+        if input.starts_with(BUILTIN) {
+            return Ok(input.clone());
+        }
+        ensure!(!input.is_empty(), "the name of a text is empty");
+        let path =
+            std::path::absolute(directory.join(input)).with_context(|| format!("the path {input:?}"))?;
+        Ok(path.display().to_string())
+    };
+    inputs.iter().map(absolute).collect()
+}
+
+/// Inputs as seen from the current directory.
+pub fn from_here(inputs: &[String]) -> Result<Vec<String>> {
+    absolute(Path::new(""), inputs)
 }
 
 #[cfg(feature = "webster")]

@@ -8,11 +8,10 @@ use fusion_core::checkpoint::Checkpoint;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use t5_model::T5Config;
-use t5_model::text::Tokenizer;
 use toml::Spanned;
 
 use super::text::Data;
-use super::{Finished, Forecast, Gives, Input, Keys, Kind, Known, Row, Shown, Work};
+use super::{Finished, Gives, Input, Keys, Kind, Row, Shown, Work};
 use crate::Compute;
 use crate::checkpoint::tokenizer_for;
 use crate::numbers::count;
@@ -39,7 +38,7 @@ pub struct TextScore {
 }
 
 pub const KIND: Kind =
-    Kind { name: "evaluate", gives: None, output: "evaluation.json", table: None, read, show, curve: None };
+    Kind { name: "evaluate", gives: None, output: "evaluation.json", table: None, read, show, arm: None };
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,35 +82,23 @@ fn show(finished: &Finished<'_>) -> Result<Shown> {
 }
 
 impl Work for Evaluate {
-    fn kind(&self) -> &'static Kind {
-        &KIND
-    }
-
-    fn settings(&self) -> serde_json::Result<Value> {
-        serde_json::to_value(self)
-    }
-
     fn inputs(&self) -> Vec<&Input> {
         vec![&self.model, &self.data.tokenizer]
     }
 
-    fn forecast(&self, _: &Known<'_>) -> Result<Forecast> {
-        Ok(Forecast::default())
-    }
-
     fn run(&self, context: &super::Context<'_>) -> Result<Value> {
         let tokenizer = context.locate(&self.data.tokenizer)?;
-        let score = self.score(&context.locate(&self.model)?, Some(&tokenizer), context.compute)?;
-        context.write_json(&KIND, &score)
+        let score = self.score(&context.locate(&self.model)?, &tokenizer, context.compute)?;
+        context.write_json(&score)
     }
 }
 
 impl Evaluate {
-    /// `tokenizer` lies in the model's directory if not given.
-    pub fn score(&self, model: &Path, tokenizer: Option<&Path>, compute: &Compute) -> Result<TextScore> {
+    /// Evaluates the model, whose files were found.
+    pub fn score(&self, model: &Path, tokenizer: &Path, compute: &Compute) -> Result<TextScore> {
         let checkpoint = Checkpoint::open(model)?;
         let config = T5Config::of_checkpoint(&checkpoint)?;
-        let tokenizer: Tokenizer = tokenizer_for(model, &config, tokenizer)?;
+        let tokenizer = tokenizer_for(model, &config, Some(tokenizer))?;
         let text = self.data.open(tokenizer)?;
         let mut session = compute.open_checkpoint(&checkpoint)?;
         let batches = text.evaluation(self.batch_size)?;

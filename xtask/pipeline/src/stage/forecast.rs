@@ -86,29 +86,14 @@ impl Training {
 
 /// What is known of inputs while looking ahead: files, and what stages will make of which there need not be anything yet.
 pub struct Known<'a> {
-    watch: &'a dyn Watch,
-    /// Of the stages so far; none for one that will fail.
-    stages: Vec<(&'a str, Option<Forecast>)>,
+    pub watch: &'a dyn Watch,
+    /// The stages so far that will not fail.
+    pub stages: Vec<(&'a str, Forecast)>,
 }
 
-impl<'a> Known<'a> {
-    pub fn new(watch: &'a dyn Watch) -> Self {
-        Known { watch, stages: Vec::new() }
-    }
-
-    /// Adds a stage.
-    pub fn add(&mut self, name: &'a str, forecast: Option<Forecast>) {
-        self.stages.push((name, forecast));
-    }
-
-    /// Of all stages that were added and will not fail.
-    pub fn into_forecasts(self) -> Vec<Forecast> {
-        self.stages.into_iter().filter_map(|(_, forecast)| forecast).collect()
-    }
-
+impl Known<'_> {
     fn stage(&self, input: &Input) -> Option<&Forecast> {
-        let (_, forecast) = self.stages.iter().find(|(name, _)| input.stage() == Some(name))?;
-        forecast.as_ref()
+        self.stages.iter().find(|(name, _)| input.stage() == Some(name)).map(|(_, forecast)| forecast)
     }
 
     /// The path of an input that no stage makes.

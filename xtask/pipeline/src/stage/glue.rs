@@ -9,10 +9,10 @@ use fusion_core::checkpoint::Checkpoint;
 use glue_eval::{FineTuneSettings, GlueReport, Task};
 use serde::Serialize;
 use serde_json::{Value, json};
-use t5_model::{Precision, T5Config};
+use t5_model::T5Config;
 use toml::Spanned;
 
-use super::{Finished, Forecast, Input, Keys, Kind, Known, Shown, Work};
+use super::{Finished, Input, Keys, Kind, Shown, Work};
 use crate::checkpoint::{lineage_to_continue, tokenizer_for};
 use crate::{Compute, Interrupted, Stoppable, Watch};
 
@@ -32,7 +32,7 @@ pub const KIND: Kind = Kind {
     table: Some("fine_tuning"),
     read,
     show,
-    curve: None,
+    arm: None,
 };
 
 fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
@@ -55,14 +55,6 @@ fn show(finished: &Finished<'_>) -> Result<Shown> {
 }
 
 impl Work for Glue {
-    fn kind(&self) -> &'static Kind {
-        &KIND
-    }
-
-    fn settings(&self) -> serde_json::Result<Value> {
-        serde_json::to_value(self)
-    }
-
     fn neutral(&self) -> &'static [&'static str] {
         FineTuneSettings::NEUTRAL
     }
@@ -79,10 +71,6 @@ impl Work for Glue {
         format!("seed-{}", self.settings.seed)
     }
 
-    fn forecast(&self, _: &Known<'_>) -> Result<Forecast> {
-        Ok(Forecast::default())
-    }
-
     fn run(&self, context: &super::Context<'_>) -> Result<Value> {
         let places = Places {
             model: &context.locate(&self.model)?,
@@ -91,7 +79,7 @@ impl Work for Glue {
             directory: Some(context.directory),
         };
         let report = fine_tune(&places, &self.tasks, &self.settings, context.compute, context.watch)?;
-        context.write_json(&KIND, &report)
+        context.write_json(&report)
     }
 }
 
@@ -142,13 +130,7 @@ pub fn fine_tune(
 
 /// What decides a fine-tuning's result besides its settings.
 fn identity(files: &Path, model: Option<String>, compute: &Compute) -> Result<BTreeMap<String, Value>> {
-    let mut identity = BTreeMap::from([
-        ("model".to_owned(), json!(model)),
-        ("files".to_owned(), json!(std::path::absolute(files)?)),
-    ]);
-    let precision = compute.how().precision;
-    if precision != Precision::default() {
-        identity.insert("precision".to_owned(), json!(precision));
-    }
-    Ok(identity)
+    let files = json!(std::path::absolute(files)?);
+    let inputs = [("model".to_owned(), json!(model)), ("files".to_owned(), files)];
+    Ok(inputs.into_iter().chain(compute.identity()).collect())
 }

@@ -186,7 +186,6 @@ impl<'a> Keys<'a> {
             Several::One(text) => std::slice::from_ref(text),
             Several::All(texts) => texts,
         };
-        let absolute = texts.iter().map(|text| corpus::absolute(directory, text)).collect::<Result<_>>();
-        absolute.map_err(|error| self.error_at(span, causes(&error)))
+        corpus::absolute(directory, texts).map_err(|error| self.error_at(span, causes(&error)))
     }
 }

@@ -29,12 +29,13 @@ pub use dimensions::Dimensions;
 pub use forecast::{Forecast, Known, Training, Vocabulary};
 pub use input::{Gives, Input};
 pub use keys::{Keys, Shared};
-pub use shown::{Curve, Finished, Overview, Row, Shown};
+pub use shown::{Arm, Finished, Overview, Row, Shown};
 
 /// The kinds of stages.
 pub const KINDS: &[&Kind] = &[&tokenizer::KIND, &pretrain::KIND, &fuse::KIND, &glue::KIND, &evaluate::KIND];
 
 /// What all stages of a kind have in common.
+#[derive(Debug)]
 pub struct Kind {
     /// In recipes and in `stage.json`.
     pub name: &'static str,
@@ -49,7 +50,7 @@ pub struct Kind {
     /// What a report shows of a finished stage.
     pub show: fn(&Finished<'_>) -> Result<Shown>,
     /// How a model became better in a finished stage, where `[comparison]` can take such stages.
-    pub curve: Option<fn(&Finished<'_>) -> Result<Curve>>,
+    pub arm: Option<fn(&Finished<'_>) -> Result<Arm>>,
 }
 
 impl Kind {
@@ -60,12 +61,7 @@ impl Kind {
 }
 
 /// What a stage does, with everything that decides its result.
-pub trait Work: fmt::Debug + Send + Sync {
-    fn kind(&self) -> &'static Kind;
-
-    /// All settings, as an object.
-    fn settings(&self) -> serde_json::Result<Value>;
-
+pub trait Work: Settings + fmt::Debug + Send + Sync {
     /// The settings that change nothing about the result.
     fn neutral(&self) -> &'static [&'static str] {
         &[]
@@ -84,27 +80,39 @@ pub trait Work: fmt::Debug + Send + Sync {
     }
 
     /// What it will make, as far as that is known before it runs, or why it will fail.
-    fn forecast(&self, known: &Known<'_>) -> Result<Forecast>;
+    fn forecast(&self, known: &Known<'_>) -> Result<Forecast> {
+        let _ = known;
+        Ok(Forecast::default())
+    }
 
     /// Does the work, or goes on with it. Returns the result for `stage.json`.
     fn run(&self, context: &Context<'_>) -> Result<Value>;
+}
+
+/// The settings of whatever can be serialised.
+pub trait Settings {
+    /// All settings, as an object.
+    fn settings(&self) -> serde_json::Result<Value>;
+}
+
+impl<T: Serialize> Settings for T {
+    fn settings(&self) -> serde_json::Result<Value> {
+        serde_json::to_value(self)
+    }
 }
 
 /// A step of a recipe.
 #[derive(Clone, Debug)]
 pub struct Stage {
     pub name: String,
+    pub kind: &'static Kind,
     pub work: Arc<dyn Work>,
 }
 
 impl Stage {
-    pub fn kind(&self) -> &'static Kind {
-        self.work.kind()
-    }
-
     /// The work's settings, behind its kind.
     pub fn settings(&self) -> serde_json::Result<Map<String, Value>> {
-        let mut settings = Map::from_iter([("kind".to_owned(), self.kind().name.into())]);
+        let mut settings = Map::from_iter([("kind".to_owned(), self.kind.name.into())]);
         if let Value::Object(own) = self.work.settings()? {
             settings.extend(own);
         }
@@ -113,7 +121,7 @@ impl Stage {
 
     /// Where the result lies in a directory of the stage's own.
     pub fn output_in(&self, directory: &Path) -> PathBuf {
-        directory.join(self.kind().output)
+        directory.join(self.kind.output)
     }
 }
 
@@ -123,6 +131,8 @@ pub struct Context<'a> {
     pub name: &'a str,
     /// The stage's.
     pub directory: &'a Path,
+    /// Where the result goes.
+    pub output: &'a Path,
     /// GLUE's files, for a stage that reads some.
     pub glue: Option<&'a Path>,
     pub compute: &'a Compute,
@@ -132,20 +142,15 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Where the result goes.
-    pub fn output(&self, kind: &Kind) -> PathBuf {
-        self.directory.join(kind.output)
-    }
-
     /// Where an input lies, once it has been fetched.
     pub fn locate(&self, input: &Input) -> Result<PathBuf> {
         (self.locate)(input)
     }
 
     /// Writes a result, and returns it for `stage.json` too.
-    fn write_json(&self, kind: &Kind, result: &impl Serialize) -> Result<Value> {
+    fn write_json(&self, result: &impl Serialize) -> Result<Value> {
         let result = serde_json::to_value(result)?;
-        write_json(&self.output(kind), &result)?;
+        write_json(self.output, &result)?;
         Ok(result)
     }
 

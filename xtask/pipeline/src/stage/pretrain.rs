@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 use t5_model::optimizer::OptimizerState;
 use t5_model::text::{SpanLengths, Tokenizer};
 use t5_model::train::{Metrics, Outcome, Run, Settings, read_metrics, train};
-use t5_model::{Precision, T5Config, initialize, parameter_table, training_flops_per_token};
+use t5_model::{T5Config, initialize, parameter_table, training_flops_per_token};
 use toml::Spanned;
 
 use super::text::Data;
 use super::{
-    Curve, Dimensions, Finished, Forecast, Gives, Input, Keys, Kind, Known, Overview, Shown, Training, Work,
+    Arm, Dimensions, Finished, Forecast, Gives, Input, Keys, Kind, Known, Overview, Shown, Training, Work,
 };
 use crate::checkpoint::{lineage_to_continue, tokenizer_of};
 use crate::{Compute, Interrupted, Note, Stoppable, Watch};
@@ -72,7 +72,7 @@ pub const KIND: Kind = Kind {
     table: Some("pretraining"),
     read,
     show,
-    curve: Some(curve),
+    arm: Some(arm),
 };
 
 fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
@@ -110,25 +110,18 @@ fn show(finished: &Finished<'_>) -> Result<Shown> {
     Ok(Shown { overview, ..Shown::default() })
 }
 
-fn curve(finished: &Finished<'_>) -> Result<Curve> {
+fn arm(finished: &Finished<'_>) -> Result<Arm> {
     let trained: Trained = finished.result()?;
     let point = |metrics: Metrics| match metrics {
         Metrics::Evaluation(point) => Some(point),
         Metrics::Train { .. } => None,
     };
     let evaluations = read_metrics(finished.directory)?.into_iter().filter_map(point).collect();
-    Ok(Curve { parents_flops: trained.total_flops - trained.flops, evaluations })
+    let parents_flops = trained.total_flops - trained.flops;
+    Ok(Arm { name: finished.name.to_owned(), parents_flops, evaluations })
 }
 
 impl Work for Pretrain {
-    fn kind(&self) -> &'static Kind {
-        &KIND
-    }
-
-    fn settings(&self) -> serde_json::Result<Value> {
-        serde_json::to_value(self)
-    }
-
     fn neutral(&self) -> &'static [&'static str] {
         Settings::NEUTRAL
     }
@@ -238,19 +231,14 @@ impl Pretrain {
         (training, evaluation): &(Vec<String>, Vec<String>),
         compute: &Compute,
     ) -> BTreeMap<String, Value> {
-        let mut identity = BTreeMap::from([
+        let data = [
             ("text".to_owned(), json!(training)),
             ("held-out text".to_owned(), json!(evaluation)),
             ("held out".to_owned(), json!(self.data.held_out)),
             ("input_length".to_owned(), json!(self.data.input_length)),
             ("max_documents".to_owned(), json!(self.data.max_documents)),
-        ]);
-        // f32 goes without saying: there were runs before there was anything else.
-        let precision = compute.how().precision;
-        if precision != Precision::default() {
-            identity.insert("precision".to_owned(), json!(precision));
-        }
-        identity
+        ];
+        data.into_iter().chain(compute.identity()).collect()
     }
 
     fn beginning(&self, from: Option<&Path>, tokenizer: &Tokenizer) -> Result<Beginning> {

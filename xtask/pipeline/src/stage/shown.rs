@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use glue_eval::GlueReport;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use t5_model::train::EvaluationPoint;
@@ -51,8 +52,11 @@ pub struct Row {
     pub cells: Vec<String>,
 }
 
-/// How a model became better, and what that took.
-pub struct Curve {
+/// How a trained model became better, and what that took.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Arm {
+    /// The stage's.
+    pub name: String,
     /// Floating-point operations behind the model that the training started from.
     pub parents_flops: f64,
     /// In order of steps.

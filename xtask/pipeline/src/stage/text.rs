@@ -47,6 +47,13 @@ pub struct OpenText {
 }
 
 impl Data {
+    /// Text, as seen from the current directory, that is only evaluated on.
+    pub fn to_evaluate(text: &[String], tokenizer: Input, input_length: usize) -> Result<Self> {
+        let text = corpus::from_here(text)?;
+        let held_out = HeldOut::Text(text.clone());
+        Ok(Data { text, held_out, tokenizer, input_length, max_documents: None })
+    }
+
     pub fn open(&self, tokenizer: Tokenizer) -> Result<OpenText> {
         let training = corpus::open(&self.text)?;
         let (evaluation, every) = match &self.held_out {

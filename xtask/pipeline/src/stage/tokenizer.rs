@@ -33,7 +33,7 @@ pub const KIND: Kind = Kind {
     table: None,
     read,
     show: Shown::parameters,
-    curve: None,
+    arm: None,
 };
 
 #[derive(Deserialize)]
@@ -65,14 +65,6 @@ fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
 }
 
 impl Work for TrainTokenizer {
-    fn kind(&self) -> &'static Kind {
-        &KIND
-    }
-
-    fn settings(&self) -> serde_json::Result<Value> {
-        serde_json::to_value(self)
-    }
-
     fn inputs(&self) -> Vec<&Input> {
         Vec::new()
     }
@@ -83,7 +75,7 @@ impl Work for TrainTokenizer {
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Value> {
-        self.train(&context.output(&KIND))
+        self.train(context.output)
     }
 }
 

@@ -71,11 +71,9 @@ impl Arguments {
         }
         let bad_rows: usize = splits(&checks).map(|(_, split)| split.bad_rows).sum();
         if bad_rows > 0 && !self.skip_bad_rows {
+            let bad_rows = thousands(bad_rows as u64);
             let advice = "--skip-bad-rows skips them";
-            problems.keep(Err::<(), _>(anyhow!(
-                "rows that are not valid examples: {}; {advice}",
-                thousands(bad_rows as u64)
-            )));
+            problems.add(anyhow!("rows that are not valid examples: {bad_rows}; {advice}"));
         }
         let result = problems.result();
         if self.json {
@@ -126,7 +124,7 @@ impl Arguments {
                     let is_missing = matches!(error, GlueError::MissingFiles { .. });
                     checks.missing.extend(is_missing.then(|| split.to_string()));
                     if split.is_labelled() || !is_missing {
-                        problems.keep(Err::<(), _>(error.into()));
+                        problems.add(error.into());
                     }
                 }
             }
@@ -146,25 +144,24 @@ fn text(checks: &[TaskChecks], with_lengths: bool) -> String {
     let mut text = table(checks, with_lengths).text();
     let labelled = || splits(checks).filter(|(_, split)| !split.labels.is_empty());
     let width = labelled().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-    for (number, (name, split)) in labelled().enumerate() {
-        let heading = if number == 0 { "\nLabels\n" } else { "" };
-        text += &format!("{heading}{name:width$}  {}\n", balance(split));
-    }
+    let labels = labelled().map(|(name, split)| format!("{name:width$}  {}\n", balance(split)));
+    text += &section("Labels", labels);
     let missing = checks.iter().filter(|task| !task.missing.is_empty());
-    for (number, TaskChecks { task, missing, .. }) in missing.enumerate() {
-        let heading = if number == 0 { "\nMissing\n" } else { "" };
-        text += &format!("{heading}{task}: {}\n", missing.join(", "));
-    }
-    let bad = splits(checks).filter(|(_, split)| split.bad_rows > 0);
-    for (number, (_, split)) in bad.enumerate() {
-        text += if number == 0 { "\nBad rows\n" } else { "" };
-        for row in &split.bad {
-            text += &format!("{}{}: {}\n", row.path.display(), row.place, row.problem);
-        }
+    let missing = missing.map(|TaskChecks { task, missing, .. }| format!("{task}: {}\n", missing.join(", ")));
+    text += &section("Missing", missing);
+    let bad = splits(checks).flat_map(|(_, split)| {
+        let rows = split.bad.iter();
+        let rows = rows.map(|row| format!("{}{}: {}\n", row.path.display(), row.place, row.problem));
         let more = split.bad_rows.saturating_sub(LISTED_BAD_ROWS);
-        text += &if more > 0 { format!("… and {} more\n", thousands(more as u64)) } else { String::new() };
-    }
-    text
+        rows.chain((more > 0).then(|| format!("… and {} more\n", thousands(more as u64))))
+    });
+    text + &section("Bad rows", bad)
+}
+
+/// Lines under a heading, if there are any.
+fn section(heading: &str, lines: impl Iterator<Item = String>) -> String {
+    let lines: String = lines.collect();
+    if lines.is_empty() { lines } else { format!("\n{heading}\n{lines}") }
 }
 
 fn table(checks: &[TaskChecks], with_lengths: bool) -> Table {

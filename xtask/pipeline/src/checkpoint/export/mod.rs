@@ -17,7 +17,7 @@ use fusion_core::lineage::Lineage;
 use serde_json::{Map, Value, json};
 use t5_model::T5Config;
 
-use super::{copy_tokenizer, known_lineage, parameter_count, tokenizer_of, write_directory};
+use super::{copy_files, copy_tokenizer, known_lineage, parameter_count, tokenizer_of, write_directory};
 use crate::{Warning, Watch, write_json};
 
 pub use code::MODELING_FILE;
@@ -86,12 +86,7 @@ impl<'a> Export<'a> {
                 write_file_atomically(&directory.join(name), text.as_bytes())?;
             }
         }
-        for name in COPIED {
-            if from.join(name).is_file() {
-                fs::copy(from.join(name), directory.join(name))
-                    .with_context(|| format!("cannot copy {}", from.join(name).display()))?;
-            }
-        }
+        copy_files(&COPIED, from, directory)?;
         if let Some(lineage) = &self.lineage {
             Lineage { blake3: Some(blake3.clone()), ..lineage.clone() }.write(directory)?;
         }
@@ -124,20 +119,16 @@ impl<'a> Export<'a> {
 
     /// The checkpoint's own, or what its configuration says.
     fn write_generation_config(&self, directory: &Path, config: &T5Config) -> Result<()> {
-        let (own, path) = (
-            self.checkpoint.directory().join("generation_config.json"),
-            directory.join("generation_config.json"),
-        );
-        if own.is_file() {
-            fs::copy(&own, &path).with_context(|| format!("cannot copy {}", own.display()))?;
-            return Ok(());
+        const NAME: &str = "generation_config.json";
+        if self.checkpoint.directory().join(NAME).is_file() {
+            return copy_files(&[NAME], self.checkpoint.directory(), directory);
         }
         let ids = json!({
             "decoder_start_token_id": config.decoder_start_token_id,
             "eos_token_id": config.eos_token_id,
             "pad_token_id": config.pad_token_id,
         });
-        write_json(&path, &ids)
+        write_json(&directory.join(NAME), &ids)
     }
 }
 

@@ -44,7 +44,7 @@ pub const KIND: Kind = Kind {
     table: None,
     read,
     show: Shown::parameters,
-    curve: None,
+    arm: None,
 };
 
 fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
@@ -72,14 +72,6 @@ fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
 }
 
 impl Work for Fuse {
-    fn kind(&self) -> &'static Kind {
-        &KIND
-    }
-
-    fn settings(&self) -> serde_json::Result<Value> {
-        serde_json::to_value(self)
-    }
-
     fn inputs(&self) -> Vec<&Input> {
         let tokenizer = self.calibrate.as_ref().map(|calibrate| &calibrate.data.tokenizer);
         self.parents.iter().chain(tokenizer).collect()
@@ -126,7 +118,7 @@ impl Work for Fuse {
             }
         };
         fusion.warnings.iter().for_each(|warning| context.note(&Note::Warning(warning)));
-        fusion.write(&context.output(&KIND), name, None, watch)?;
+        fusion.write(context.output, name, None, watch)?;
         let plan = context.directory.join("plan.txt");
         write_file_atomically(&plan, fusion.plan.to_string().as_bytes())?;
         let (parameters, warnings) = (fusion.plan.parameter_count(), &fusion.warnings);
