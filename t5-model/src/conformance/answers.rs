@@ -25,10 +25,7 @@ impl Suite<'_> {
         let reference = references::file(&format!("{variant}/reference.safetensors"))?;
         let batch = batch(&reference)?;
         let name = |what: &str| format!("model: {variant}, {what}");
-        let allowed = match self.how.precision {
-            Precision::F32 => 2e-5,
-            Precision::Bf16 => 6e-2,
-        };
+        let allowed = self.allowed([2e-5, 6e-2]);
         let ranking = || ranked(open()?.as_mut(), &batch, &reference);
         let mut checks = vec![Check::run(name("ranking"), allowed, ranking)?];
         // Rounding to bf16 may decide another way.

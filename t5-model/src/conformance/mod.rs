@@ -21,7 +21,7 @@ use fusion_core::random::Philox;
 use fusion_core::{HostTensors, TensorSource};
 
 use crate::parameters::{initialize, parameters};
-use crate::{Backend, Computation, Result, Session, SessionError, T5Config};
+use crate::{Backend, Computation, Precision, Result, Session, SessionError, T5Config};
 
 /// Checks operations, whole models, fused models, training and the execution of plans (which is always f32).
 ///
@@ -45,6 +45,14 @@ struct Suite<'a> {
 }
 
 impl Suite<'_> {
+    /// What may deviate in f32 or in bf16, whichever this is.
+    fn allowed(&self, [f32, bf16]: [f64; 2]) -> f64 {
+        match self.how.precision {
+            Precision::F32 => f32,
+            Precision::Bf16 => bf16,
+        }
+    }
+
     fn open(&self, config: &T5Config, weights: &dyn TensorSource) -> Result<Box<dyn Session>, SessionError> {
         self.backend.open(self.how, config, weights)
     }

@@ -1,9 +1,9 @@
 //! Updates of whole models.
 
 use fusion_core::checkpoint::{Checkpoint, TensorFile};
-use fusion_core::{HostTensor, HostTensors, TensorSource};
+use fusion_core::{HostTensor, TensorSource};
 
-use super::references::{self, batch, deviation};
+use super::references::{self, batch, deviation, deviations};
 use super::{Check, Suite, random_weights};
 use crate::{
     Batch, Computation, Dropout, Error, Optimizer, Precision, Session, SessionError, T5Config, TrainStep,
@@ -26,14 +26,10 @@ impl Suite<'_> {
     fn check(
         &self,
         what: &str,
-        [f32, bf16]: [f64; 2],
+        allowed: [f64; 2],
         run: impl FnOnce() -> Result<f64, SessionError>,
     ) -> Result<Check, SessionError> {
-        let allowed = match self.how.precision {
-            Precision::F32 => f32,
-            Precision::Bf16 => bf16,
-        };
-        Check::run(format!("training: {what}"), allowed, run)
+        Check::run(format!("training: {what}"), self.allowed(allowed), run)
     }
 
     /// Ten updates with clipping, weight decay and z-loss: losses, norms of gradients and the weights in the
@@ -86,10 +82,7 @@ impl Suite<'_> {
         if (one.correct, one.tokens) != (many.correct, many.tokens) && self.how.precision == Precision::F32 {
             worst = f64::INFINITY;
         }
-        for (name, expected) in &expected {
-            worst = worst.max(deviation(found.get(name), expected));
-        }
-        Ok(worst)
+        Ok(worst.max(deviations(&found, &expected)))
     }
 
     /// Computing blocks again gives the same gradients, with dropout: by the optimiser's state after an
@@ -101,7 +94,7 @@ impl Suite<'_> {
             train(session.as_mut(), 1..=1)?;
             session.optimizer_state()
         };
-        Ok(worst(&train(true)?, &train(false)?))
+        Ok(deviations(&train(true)?, &train(false)?))
     }
 
     /// The same to the bit, with dropout.
@@ -111,7 +104,7 @@ impl Suite<'_> {
             train(session.as_mut(), 1..=4)?;
             session.export()
         };
-        Ok(worst(&train()?, &train()?))
+        Ok(deviations(&train()?, &train()?))
     }
 
     /// Two updates, and two more in a session opened from what the first one gave: as four, to the bit.
@@ -123,8 +116,8 @@ impl Suite<'_> {
         let mut second = self.open(first.config(), &first.export()?)?;
         second.load_optimizer_state(first.optimizer_state()?)?;
         train(second.as_mut(), 3..=4)?;
-        let weights = worst(&second.export()?, &straight.export()?);
-        let state = worst(&second.optimizer_state()?, &straight.optimizer_state()?);
+        let weights = deviations(&second.export()?, &straight.export()?);
+        let state = deviations(&second.optimizer_state()?, &straight.optimizer_state()?);
         Ok(weights.max(state))
     }
 
@@ -179,9 +172,4 @@ fn select(batch: &Batch, rows: impl IntoIterator<Item = usize>) -> Batch {
         labels: take(&batch.labels, batch.target_length, &rows),
         ..*batch
     }
-}
-
-fn worst(found: &HostTensors, expected: &HostTensors) -> f64 {
-    let each = expected.iter().map(|(name, tensor)| deviation(found.get(name), tensor));
-    each.fold(0.0, f64::max)
 }

@@ -101,7 +101,7 @@ impl MethodSettings {
         if let Some(option) = self.given().find(|option| !method.takes(option)) {
             return Err(SettingsError::NotAnOption { option, method });
         }
-        method.check(self)?;
+        (method.0.check)(self)?;
         let times = self.times.unwrap_or(1);
         if !(1..=MAX_TIMES).contains(&times) {
             return Err(SettingsError::Times { times });
@@ -135,18 +135,18 @@ impl MethodSettings {
 
     /// How often the plan names a parent that is named once.
     pub fn parent_copies(&self) -> usize {
-        self.method.copies(self)
+        (self.method.0.copies)(self)
     }
 
     /// Plans the child of parents that [`MethodSettings::check`] has counted, each as often as it is
     /// [taken](MethodSettings::parent_copies).
     pub fn plan(&self, parents: &[FusionParent]) -> Result<Grown> {
-        self.method.grow(self, parents)
+        (self.method.0.grow)(self, parents)
     }
 
     /// What a lineage records of the options that the plan does not tell.
     pub fn recorded(&self, plan: &FusionPlan) -> Map<String, Value> {
-        let mut options = self.method.recorded(self, plan);
+        let mut options = (self.method.0.recorded)(self, plan);
         options.push(("optimizer", self.carries().then(|| json!(self.optimizer))));
         options.push(("dtype", self.dtype.map(|dtype| json!(dtype))));
         options.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()

@@ -10,7 +10,7 @@ use super::error::{Result, TextError};
 pub(super) const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
 
 pub(super) struct Lines {
-    reader: Box<dyn BufRead + Send>,
+    reader: BufReader<Box<dyn Read + Send>>,
     path: PathBuf,
     number: u64,
     buffer: Vec<u8>,
@@ -20,18 +20,13 @@ impl Lines {
     pub fn open(path: &Path) -> Result<Self> {
         let failed = |source| TextError::Read { path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
-        let reader: Box<dyn BufRead + Send> = match path.extension().and_then(|extension| extension.to_str())
-        {
+        let decoded: Box<dyn Read + Send> = match path.extension().and_then(|extension| extension.to_str()) {
             // Concatenated members are one stream: that is how shards are often put together.
-            Some("gz") => {
-                Box::new(BufReader::with_capacity(1 << 16, flate2::read::MultiGzDecoder::new(file)))
-            }
-            Some("zst") => Box::new(BufReader::with_capacity(
-                1 << 16,
-                zstd::stream::read::Decoder::new(file).map_err(failed)?,
-            )),
-            _ => Box::new(BufReader::with_capacity(1 << 16, file)),
+            Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(file)),
+            Some("zst") => Box::new(zstd::stream::read::Decoder::new(file).map_err(failed)?),
+            _ => Box::new(file),
         };
+        let reader = BufReader::with_capacity(1 << 16, decoded);
         Ok(Self { reader, path: path.to_owned(), number: 0, buffer: Vec::new() })
     }
 
