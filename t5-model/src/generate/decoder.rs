@@ -66,7 +66,7 @@ impl<O: Ops> T5<'_, O> {
             let cross = Stack::Decoder.sublayer(block, SublayerKind::CrossAttention);
             let mut encoder = self.key_value(cross, &encoded);
             if let Some(packing) = &packing {
-                encoder.gather(self.ops, packing.padded());
+                encoder.gather(self.ops, &packing.padded);
             }
             BlockMemory { own: None, encoder }
         };

@@ -113,7 +113,7 @@ impl<'a, O: Ops> T5<'a, O> {
         let bias = self.encoder_bias(batch);
         let x = match packing {
             None => self.embed_inputs(batch),
-            Some(packing) => self.embed(&packing.tokens(batch), 1, packing.len(), Stack::Encoder),
+            Some(packing) => self.embed(&packing.tokens(batch), 1, packing.packed.length, Stack::Encoder),
         };
         let blocks = 0..self.config.num_layers;
         let x = blocks.fold(x, |x, block| self.encoder_block(block, x, &bias, batch, packing));

@@ -158,8 +158,8 @@ fn next_record(lines: &mut Lines) -> Result<Option<String>> {
         return match serde_json::from_str::<Record>(line) {
             Ok(record) => Ok(Some(record.text)),
             Err(error) => Err(TextError::Json {
-                path: lines.path().to_owned(),
-                line: lines.number(),
+                path: lines.path.clone(),
+                line: lines.number,
                 reason: json_reason(&error),
             }),
         };

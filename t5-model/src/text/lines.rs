@@ -11,8 +11,9 @@ pub(super) const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
 
 pub(super) struct Lines {
     reader: BufReader<Box<dyn Read + Send>>,
-    path: PathBuf,
-    number: u64,
+    pub path: PathBuf,
+    /// Of the line read last, from 1.
+    pub number: u64,
     buffer: Vec<u8>,
 }
 
@@ -54,14 +55,5 @@ impl Lines {
 
     pub fn too_long(&self) -> TextError {
         TextError::DocumentTooLong { path: self.path.clone(), line: self.number, limit: MAX_DOCUMENT_BYTES }
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Number of the line read last, from 1.
-    pub fn number(&self) -> u64 {
-        self.number
     }
 }

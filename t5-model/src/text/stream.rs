@@ -184,11 +184,6 @@ impl SpanCorruptionStream {
         Ok(Self { spans, options, position, current: None, worker: Some(Worker { blocks, stop, thread }) })
     }
 
-    /// Where the next batch begins.
-    pub fn position(&self) -> DataPosition {
-        self.position
-    }
-
     fn next_batch(&mut self) -> Result<Option<StreamedBatch>> {
         let lengths = self.spans.lengths();
         let mut input_ids = Vec::new();

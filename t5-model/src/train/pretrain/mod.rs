@@ -155,8 +155,8 @@ pub fn train<'a>(
         move |at: &mut Standing<Measured>| -> Result<Pretraining<'a>> {
             let Standing { progress, measured } = at;
             let metrics = MetricsFile::open(run.directory, measured.metrics_lines)?;
-            let missing_metrics = measured.metrics_lines - metrics.lines();
-            measured.metrics_lines = metrics.lines();
+            let missing_metrics = measured.metrics_lines - metrics.lines;
+            measured.metrics_lines = metrics.lines;
             let text = (run.open_training_text)(*progress.position.get_or_insert_default())?;
             let board = TensorBoard::open(run.directory, progress.step)?;
             Ok(Pretraining { settings, text, open_evaluation_text, metrics, missing_metrics, board, stop })
