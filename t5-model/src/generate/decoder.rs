@@ -12,7 +12,7 @@ pub(crate) struct Memory<O: Ops> {
     pub rows: usize,
     inputs: usize,
     /// `[rows, inputs]`, if anything is padded.
-    key_mask: Option<Vec<u8>>,
+    pub key_mask: Option<Vec<u8>>,
     /// Tokens decoded so far in each row.
     position: usize,
 }
@@ -23,11 +23,6 @@ pub(crate) struct BlockMemory<O: Ops> {
 }
 
 impl<O: Ops> Memory<O> {
-    /// Attention to the inputs.
-    pub fn view(&self) -> View<'_, O> {
-        View { bias: None, causal: false, key_mask: self.key_mask.as_deref(), layout: None }
-    }
-
     /// Drops all rows except these, which are in ascending order.
     pub fn keep(&mut self, ops: &O, rows: &[usize]) {
         let (inputs, own) = (whole_rows(rows, self.inputs), whole_rows(rows, self.position));
@@ -63,8 +58,7 @@ impl<O: Ops> T5<'_, O> {
         let packing = Packing::of(batch);
         let encoded = self.encode(batch, packing.as_ref());
         let block = |block| {
-            let cross = Stack::Decoder.sublayer(block, SublayerKind::CrossAttention);
-            let mut encoder = self.key_value(cross, &encoded);
+            let mut encoder = self.key_value(block, &encoded);
             if let Some(packing) = &packing {
                 encoder.gather(self.ops, &packing.padded);
             }
@@ -84,8 +78,7 @@ impl<O: Ops> T5<'_, O> {
         let mut x = self.embed(ids, memory.rows, 1, Stack::Decoder); // [rows, 1, d_model]
         let bias = self.position_bias(Stack::Decoder, memory.position, 1, memory.position + 1);
         for (block, cached) in memory.blocks.iter_mut().enumerate() {
-            let sublayer = |kind| Stack::Decoder.sublayer(block, kind);
-            let attention = sublayer(SublayerKind::SelfAttention);
+            let attention = Stack::Decoder.sublayer(block, SublayerKind::SelfAttention);
             let (q, new) = self.query_key_value(attention, &x);
             let own = match cached.own.take() {
                 None => new,
@@ -98,8 +91,7 @@ impl<O: Ops> T5<'_, O> {
             let y = self.attend(attention, q, &own, view);
             x = self.residual(x, y, attention);
             let view = View { bias: None, causal: false, key_mask: memory.key_mask.as_deref(), layout: None };
-            x = self.cross_attention(sublayer(SublayerKind::CrossAttention), x, &cached.encoder, view);
-            x = self.feed_forward(sublayer(SublayerKind::FeedForward), x);
+            x = self.after_self_attention(block, x, &cached.encoder, view);
             cached.own = Some(own);
         }
         memory.position += 1;

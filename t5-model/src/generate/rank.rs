@@ -102,13 +102,11 @@ fn decoded<O: Ops>(model: &T5<'_, O>, memory: &Memory<O>, candidates: &Candidate
     let bias = model.position_bias(Stack::Decoder, 0, length, length);
     let mut x = model.embed(&ids, rows * count, length, Stack::Decoder);
     for (block, memory_of) in memory.blocks.iter().enumerate() {
-        let sublayer = |kind| Stack::Decoder.sublayer(block, kind);
         let own = View { bias: Some(&bias), causal: true, key_mask: None, layout: None };
-        x = model.self_attention(sublayer(SublayerKind::SelfAttention), x, own);
+        x = model.self_attention(Stack::Decoder.sublayer(block, SublayerKind::SelfAttention), x, own);
         let layout = Some(Layout { queries: &together, keys: None, results: &apart });
-        let view = View { layout, ..memory.view() };
-        x = model.cross_attention(sublayer(SublayerKind::CrossAttention), x, &memory_of.encoder, view);
-        x = model.feed_forward(sublayer(SublayerKind::FeedForward), x);
+        let view = View { bias: None, causal: false, key_mask: memory.key_mask.as_deref(), layout };
+        x = model.after_self_attention(block, x, &memory_of.encoder, view);
     }
     model.finish(Stack::Decoder, x)
 }

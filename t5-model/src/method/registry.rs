@@ -24,7 +24,7 @@ pub(super) struct Definition {
     paper: Paper,
     summary: &'static str,
     joins: bool,
-    options: &'static [&'static str],
+    pub options: &'static [&'static str],
     pub check: fn(&MethodSettings) -> Result<(), SettingsError>,
     pub copies: fn(&MethodSettings) -> usize,
     pub recorded: fn(&MethodSettings, &FusionPlan) -> Recorded,

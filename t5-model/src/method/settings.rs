@@ -98,7 +98,11 @@ impl MethodSettings {
     /// Whether the options are those of the method, for so many parents.
     pub fn check(&self, parents: usize) -> Result<(), SettingsError> {
         let method = self.method;
-        if let Some(option) = self.given().find(|option| !method.takes(option)) {
+        // A value that is not the default was given.
+        let (own, default) = (json!(self), json!(MethodSettings::default()));
+        let mut options = Method::all().flat_map(|method| method.0.options).copied();
+        let refused = |option: &&str| own[*option] != default[*option] && !method.takes(option);
+        if let Some(option) = options.find(refused) {
             return Err(SettingsError::NotAnOption { option, method });
         }
         (method.0.check)(self)?;
@@ -112,25 +116,6 @@ impl MethodSettings {
             _ if times != 1 => Err(SettingsError::Repeated { parents }),
             _ => Ok(()),
         }
-    }
-
-    /// The options that are not at their defaults.
-    fn given(&self) -> impl Iterator<Item = &'static str> {
-        let options = [
-            ("norm", self.norm.is_some()),
-            ("cross", self.cross != Cross::Zero),
-            ("direction", self.direction != Direction::Both),
-            ("times", self.times.is_some()),
-            ("weights", self.weights.is_some()),
-            ("depth", self.depth.is_some()),
-            ("d_model", self.d_model.is_some()),
-            ("num_heads", self.num_heads.is_some()),
-            ("d_ff", self.d_ff.is_some()),
-            ("arrangement", self.arrangement.is_some()),
-            ("new_blocks", self.new_blocks.is_some()),
-            ("optimizer", self.carries()),
-        ];
-        options.into_iter().filter(|(_, given)| *given).map(|(option, _)| option)
     }
 
     /// How often the plan names a parent that is named once.

@@ -161,13 +161,9 @@ impl<'a, O: Ops> T5<'a, O> {
         batch: &Batch,
     ) -> O::Activation {
         let own = View { bias: Some(bias), causal: true, key_mask: None, layout: None };
-        let sublayer = |kind| Stack::Decoder.sublayer(block, kind);
-        let cross = sublayer(SublayerKind::CrossAttention);
-        let x = self.self_attention(sublayer(SublayerKind::SelfAttention), x, own);
-        let encoder = self.key_value(cross, memory);
+        let x = self.self_attention(Stack::Decoder.sublayer(block, SublayerKind::SelfAttention), x, own);
         let view = View { bias: None, causal: false, key_mask: batch.padding(), layout: None };
-        let x = self.cross_attention(cross, x, &encoder, view);
-        self.feed_forward(sublayer(SublayerKind::FeedForward), x)
+        self.after_self_attention(block, x, &self.key_value(block, memory), view)
     }
 
     pub fn self_attention(&self, sublayer: Sublayer, x: O::Activation, view: View<'_, O>) -> O::Activation {
@@ -176,22 +172,26 @@ impl<'a, O: Ops> T5<'a, O> {
         self.residual(x, y, sublayer)
     }
 
-    pub fn cross_attention(
+    /// The rest of a decoder's block: its attention to the encoder, and its MLP.
+    pub fn after_self_attention(
         &self,
-        sublayer: Sublayer,
+        block: usize,
         x: O::Activation,
         encoder: &KeyValue<O>,
         view: View<'_, O>,
     ) -> O::Activation {
-        let normed = self.norm(&x, Module::Norm(sublayer));
-        let q = self.linear(&normed, sublayer, Linear::Query);
-        let y = self.attend(sublayer, q, encoder, view);
-        self.residual(x, y, sublayer)
+        let cross = Stack::Decoder.sublayer(block, SublayerKind::CrossAttention);
+        let normed = self.norm(&x, Module::Norm(cross));
+        let q = self.linear(&normed, cross, Linear::Query);
+        let y = self.attend(cross, q, encoder, view);
+        let x = self.residual(x, y, cross);
+        self.feed_forward(Stack::Decoder.sublayer(block, SublayerKind::FeedForward), x)
     }
 
-    /// What an attention to the encoder sees of its output.
-    pub fn key_value(&self, sublayer: Sublayer, memory: &O::Activation) -> KeyValue<O> {
-        let [key, value] = self.linears(memory, sublayer, [Linear::Key, Linear::Value]);
+    /// What a decoder's block sees of the encoder's output.
+    pub fn key_value(&self, block: usize, memory: &O::Activation) -> KeyValue<O> {
+        let cross = Stack::Decoder.sublayer(block, SublayerKind::CrossAttention);
+        let [key, value] = self.linears(memory, cross, [Linear::Key, Linear::Value]);
         KeyValue { key, value }
     }
 

@@ -71,7 +71,7 @@ impl Corpus {
         let reader = match source {
             Source::File(path) => {
                 let lines = Lines::open(path)?;
-                if is_json(path) { Reader::Json(lines) } else { Reader::Text(lines) }
+                if kind(path) == Some("txt") { Reader::Text(lines) } else { Reader::Json(lines) }
             }
             Source::Memory { documents, .. } => Reader::Memory { documents: Arc::clone(documents), next: 0 },
         };
@@ -235,10 +235,6 @@ fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
 
 fn extension(path: &Path) -> TextError {
     TextError::Extension { path: path.to_owned() }
-}
-
-fn is_json(path: &Path) -> bool {
-    matches!(kind(path), Some("json" | "jsonl"))
 }
 
 /// `json`, `jsonl` or `txt`, whatever the compression.
