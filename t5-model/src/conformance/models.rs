@@ -24,10 +24,7 @@ impl Suite<'_> {
     }
 
     fn model(&self, variant: &str) -> Result<Vec<Check>, SessionError> {
-        let checkpoint = Checkpoint::open(&references::path(variant)).map_err(Error::from)?;
-        let config = T5Config::of_checkpoint(&checkpoint)?;
-        let open = || self.open(&config, &checkpoint);
-        let reference = references::file(&format!("{variant}/reference.safetensors"))?;
+        let (open, reference) = self.golden(variant)?;
         let load = |name: &str| reference.load_f32(name).map_err(Error::from);
         let batch = batch(&reference)?;
         let values = || {

@@ -1,6 +1,5 @@
 //! Updates of whole models.
 
-use fusion_core::checkpoint::{Checkpoint, TensorFile};
 use fusion_core::{HostTensor, TensorSource};
 
 use super::references::{self, batch, deviation, deviations};
@@ -35,7 +34,8 @@ impl Suite<'_> {
     /// Ten updates with clipping, weight decay and z-loss: losses, norms of gradients and the weights in the
     /// end. As in `trajectory_goldens.py`.
     fn trajectory(&self) -> Result<f64, SessionError> {
-        let (mut session, reference) = self.golden()?;
+        let (open, reference) = self.golden("v1_1")?;
+        let mut session = open()?;
         let expected = references::file("trajectory.safetensors")?;
         let load = |name: &str| expected.load_f32(name).map_err(Error::from);
         let whole = batch(&reference)?;
@@ -68,9 +68,10 @@ impl Suite<'_> {
 
     /// Rows one after the other add up to the batch.
     fn micro_batches(&self) -> Result<f64, SessionError> {
-        let whole = batch(&self.golden()?.1)?;
+        let (open, reference) = self.golden("v1_1")?;
+        let whole = batch(&reference)?;
         let train = |batches: &[Batch]| -> Result<_, SessionError> {
-            let mut session = self.golden()?.0;
+            let mut session = open()?;
             let update = Update { dropout: Dropout::default(), ..update(1) };
             Ok((session.train_step(batches, &update)?, session.optimizer_state()?))
         };
@@ -119,12 +120,6 @@ impl Suite<'_> {
         let weights = deviations(&second.export()?, &straight.export()?);
         let state = deviations(&second.optimizer_state()?, &straight.optimizer_state()?);
         Ok(weights.max(state))
-    }
-
-    fn golden(&self) -> Result<(Box<dyn Session>, TensorFile), SessionError> {
-        let checkpoint = Checkpoint::open(&references::path("v1_1")).map_err(Error::from)?;
-        let session = self.open(&T5Config::of_checkpoint(&checkpoint)?, &checkpoint)?;
-        Ok((session, references::file("v1_1/reference.safetensors")?))
     }
 
     /// In groups of unequal width, large enough for several threads.

@@ -61,13 +61,8 @@ impl StreamOptions {
 
     /// One pass in order; every call corrupts the same text in the same way.
     pub fn evaluation(batch_size: usize) -> Self {
-        Self {
-            batch_size,
-            seed: EVALUATION_SEED,
-            order: Order::Evaluation,
-            hold_out: None,
-            max_documents: None,
-        }
+        let order = Order::Evaluation;
+        Self { batch_size, seed: EVALUATION_SEED, order, hold_out: None, max_documents: None }
     }
 }
 

@@ -139,7 +139,7 @@ pub fn train<'a>(
         log_every: settings.log_every,
         optimizer: settings.optimizer,
         carried,
-        clip_norm: settings.clip_norm(),
+        clip_norm: settings.clip_norm.filter(|norm| *norm > 0.0),
         z_loss: settings.z_loss,
         dropout: Dropout { rate: settings.dropout, seed: settings.seed },
         checkpoints,
