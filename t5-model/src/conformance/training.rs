@@ -11,24 +11,17 @@ use crate::{
 
 impl Suite<'_> {
     pub(super) fn training(&self) -> Result<Vec<Check>, SessionError> {
+        let check = |what: &str, allowed, run: fn(&Self) -> Result<f64, SessionError>| {
+            Check::run(format!("training: {what}"), self.allowed(allowed), || run(self))
+        };
         let checks = [
-            self.check("ten updates", [1e-4, 5e-2], || self.trajectory()),
-            self.check("micro-batches", [1e-4, 1e-1], || self.micro_batches()),
-            self.check("activation checkpointing", [1e-5, 5e-2], || self.checkpointed()),
-            self.check("repeated", [0.0; 2], || self.repeated()),
-            self.check("save, load, continue", [0.0; 2], || self.continued()),
+            check("ten updates", [1e-4, 5e-2], Self::trajectory),
+            check("micro-batches", [1e-4, 1e-1], Self::micro_batches),
+            check("activation checkpointing", [1e-5, 5e-2], Self::checkpointed),
+            check("repeated", [0.0; 2], Self::repeated),
+            check("save, load, continue", [0.0; 2], Self::continued),
         ];
         checks.into_iter().collect()
-    }
-
-    /// What is allowed in f32 and in bf16.
-    fn check(
-        &self,
-        what: &str,
-        allowed: [f64; 2],
-        run: impl FnOnce() -> Result<f64, SessionError>,
-    ) -> Result<Check, SessionError> {
-        Check::run(format!("training: {what}"), self.allowed(allowed), run)
     }
 
     /// Ten updates with clipping, weight decay and z-loss: losses, norms of gradients and the weights in the
