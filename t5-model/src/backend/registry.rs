@@ -29,8 +29,7 @@ pub trait Backend: Sync {
     fn plan_device(&self, device: &str) -> Result<Box<dyn PlanDevice>>;
 
     /// The memory that training takes, where the backend can tell. The device need not be present.
-    fn training_memory(&self, how: &Computation, size: &TrainingSize<'_>) -> Option<TrainingMemory> {
-        let _ = (how, size);
+    fn training_memory(&self, _how: &Computation, _size: &TrainingSize<'_>) -> Option<TrainingMemory> {
         None
     }
 

@@ -180,10 +180,9 @@ pub trait Session {
     /// The session does not show its activations; that is the default.
     fn activations(
         &mut self,
-        batch: &Batch,
-        probes: &[Probe],
+        _batch: &Batch,
+        _probes: &[Probe],
     ) -> Result<BTreeMap<Probe, HostTensor>, SessionError> {
-        let _ = (batch, probes);
         Err(SessionError::Device("it does not show its activations".into()))
     }
 
@@ -200,10 +199,9 @@ pub trait Session {
     /// over its tokens, including the end-of-sequence token if the candidate has it.
     fn log_likelihoods(
         &mut self,
-        batch: &Batch,
-        candidates: &[Vec<i32>],
+        _batch: &Batch,
+        _candidates: &[Vec<i32>],
     ) -> Result<Vec<Vec<f64>>, SessionError> {
-        let _ = (batch, candidates);
         Err(SessionError::Device("it does not rank answers".into()))
     }
 

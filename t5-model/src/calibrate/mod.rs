@@ -32,7 +32,7 @@ pub struct Calibration<'a> {
 
 /// The sublayers of a stack, in the order in which they compute.
 fn sublayers(config: &T5Config, stack: Stack) -> Vec<Sublayer> {
-    let in_block = |block| stack.sublayers().iter().map(move |&kind| Sublayer { stack, block, kind });
+    let in_block = |block| stack.sublayers().iter().map(move |&kind| stack.sublayer(block, kind));
     (0..stack.depth(config)).flat_map(in_block).collect()
 }
 
@@ -45,52 +45,62 @@ impl Calibration<'_> {
         config: &T5Config,
         weights: &mut HostTensors,
     ) -> Result<bool, SessionError> {
-        let has_head = !config.tied_head();
         let stacks = Stack::BOTH.map(|stack| sublayers(config, stack));
-        let steps = stacks.iter().map(|sublayers| sublayers.len() + 1).sum::<usize>() + usize::from(has_head);
-        let mut done = 0;
+        let steps = stacks.iter().map(|sublayers| sublayers.len() + 1).sum::<usize>();
+        let steps = steps + usize::from(!config.tied_head());
+        let mut fit = Fit { calibration: self, ensemble, config, weights, done: 0, steps };
         for (stack, sublayers) in Stack::BOTH.into_iter().zip(&stacks) {
             let norms = sublayers.iter().skip(1).map(|sublayer| Module::Norm(*sublayer));
             for (sublayer, next) in sublayers.iter().zip(norms.chain([Module::FinalNorm(stack)])) {
-                self.fit_output(ensemble, config, weights, *sublayer, next)?;
-                done += 1;
-                if !(self.progress)(done, steps) {
+                fit.output(*sublayer, next)?;
+                if !fit.continues() {
                     return Ok(false);
                 }
             }
-            self.fit_gains(ensemble, config, weights, Module::FinalNorm(stack))?;
-            done += 1;
-            if !(self.progress)(done, steps) {
+            fit.gains(Module::FinalNorm(stack))?;
+            if !fit.continues() {
                 return Ok(false);
             }
         }
-        if has_head {
-            self.fit_head(ensemble, config, weights)?;
-            return Ok((self.progress)(steps, steps));
+        if config.tied_head() {
+            return Ok(true);
         }
-        Ok(true)
+        fit.head()?;
+        Ok(fit.continues())
+    }
+}
+
+/// A calibration under way.
+struct Fit<'a> {
+    calibration: &'a Calibration<'a>,
+    ensemble: &'a mut dyn Session,
+    config: &'a T5Config,
+    weights: &'a mut HostTensors,
+    done: usize,
+    steps: usize,
+}
+
+impl Fit<'_> {
+    /// Counts a step. False to stop.
+    fn continues(&mut self) -> bool {
+        self.done += 1;
+        (self.calibration.progress)(self.done, self.steps)
     }
 
     /// Each gain by itself, to the ensemble's feature behind the norm.
-    fn fit_gains(
-        &self,
-        ensemble: &mut dyn Session,
-        config: &T5Config,
-        weights: &mut HostTensors,
-        norm: Module,
-    ) -> Result<(), SessionError> {
-        let probes = [Probe::Output(norm)];
-        let mut sums = vec![(0f64, 0f64); config.d_model];
-        self.visit(ensemble, config, weights, [&probes, &probes], |expected, found| {
+    fn gains(&mut self, norm: Module) -> Result<(), SessionError> {
+        let (probes, width) = ([Probe::Output(norm)], self.config.d_model);
+        let mut sums = vec![(0f64, 0f64); width];
+        self.visit([&probes, &probes], |expected, found| {
             let (expected, found) = (&expected[0], &found[0]);
-            for (expected, found) in expected.chunks(config.d_model).zip(found.chunks(config.d_model)) {
+            for (expected, found) in expected.chunks(width).zip(found.chunks(width)) {
                 for (sums, (y, x)) in sums.iter_mut().zip(expected.iter().zip(found)) {
                     sums.0 += x * y;
                     sums.1 += x * x;
                 }
             }
         })?;
-        if let Some(gains) = weights.get_mut(&norm.weight()) {
+        if let Some(gains) = self.weights.get_mut(&norm.weight()) {
             for (gain, (xy, xx)) in gains.data.iter_mut().zip(sums) {
                 let factor = if xx > 0.0 { xy / xx } else { 1.0 };
                 *gain = (f64::from(*gain) * factor) as f32;
@@ -100,50 +110,32 @@ impl Calibration<'_> {
     }
 
     /// An output projection, so that the residual stream behind it is the ensemble's.
-    fn fit_output(
-        &self,
-        ensemble: &mut dyn Session,
-        config: &T5Config,
-        weights: &mut HostTensors,
-        sublayer: Sublayer,
-        next: Module,
-    ) -> Result<(), SessionError> {
+    fn output(&mut self, sublayer: Sublayer, next: Module) -> Result<(), SessionError> {
         let output = sublayer.output();
         let [before, inner] = [Module::Norm(sublayer), output].map(Probe::Input);
-        let Some(shape) = weights.get(&output.weight()).map(|weight| weight.shape.clone()) else {
+        let Some(shape) = self.weights.get(&output.weight()).map(|weight| weight.shape.clone()) else {
             return Ok(());
         };
         let mut squares = LeastSquares::new(shape[1], shape[0]);
-        self.visit(
-            ensemble,
-            config,
-            weights,
-            [&[Probe::Input(next)], &[before, inner]],
-            |expected, found| {
-                let wanted: Vec<f64> = expected[0].iter().zip(&found[0]).map(|(y, x)| y - x).collect();
-                squares.add(&found[1], &wanted);
-            },
-        )?;
-        if let Some(weight) = weights.get_mut(&output.weight()) {
+        self.visit([&[Probe::Input(next)], &[before, inner]], |expected, found| {
+            let wanted: Vec<f64> = expected[0].iter().zip(&found[0]).map(|(y, x)| y - x).collect();
+            squares.add(&found[1], &wanted);
+        })?;
+        if let Some(weight) = self.weights.get_mut(&output.weight()) {
             squares.refit(weight, RIDGE);
         }
         Ok(())
     }
 
     /// The head, as if behind the linear map that comes closest to the ensemble's features before it.
-    fn fit_head(
-        &self,
-        ensemble: &mut dyn Session,
-        config: &T5Config,
-        weights: &mut HostTensors,
-    ) -> Result<(), SessionError> {
+    fn head(&mut self) -> Result<(), SessionError> {
         let probes = [Probe::Output(Module::FinalNorm(Stack::Decoder))];
-        let width = config.d_model;
+        let width = self.config.d_model;
         let mut squares = LeastSquares::new(width, width);
-        self.visit(ensemble, config, weights, [&probes, &probes], |expected, found| {
+        self.visit([&probes, &probes], |expected, found| {
             squares.add(&found[0], &expected[0]);
         })?;
-        let Some(head) = weights.get_mut(&Module::Head.weight()) else { return Ok(()) };
+        let Some(head) = self.weights.get_mut(&Module::Head.weight()) else { return Ok(()) };
         let mut map = HostTensor::zeros([width, width]);
         map.data.iter_mut().step_by(width + 1).for_each(|diagonal| *diagonal = 1.0);
         squares.refit(&mut map, RIDGE);
@@ -163,16 +155,13 @@ impl Calibration<'_> {
     /// ensemble's at the first probes and the child's at the second, `[token, width]` each. Padding is
     /// excluded.
     fn visit(
-        &self,
-        ensemble: &mut dyn Session,
-        config: &T5Config,
-        weights: &HostTensors,
+        &mut self,
         [expected, found]: [&[Probe]; 2],
         mut see: impl FnMut(&[Vec<f64>], &[Vec<f64>]),
     ) -> Result<(), SessionError> {
-        let mut child = (self.open)(config, weights)?;
-        for batch in self.batches {
-            let expected = tokens(batch, expected, ensemble.activations(batch, expected)?)?;
+        let mut child = (self.calibration.open)(self.config, self.weights)?;
+        for batch in self.calibration.batches {
+            let expected = tokens(batch, expected, self.ensemble.activations(batch, expected)?)?;
             let found = tokens(batch, found, child.activations(batch, found)?)?;
             see(&expected, &found);
         }

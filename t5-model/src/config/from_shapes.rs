@@ -1,6 +1,6 @@
 //! A configuration from weights that come without one.
 
-use crate::parameters::{Linear, Module, Stack, Sublayer, SublayerKind};
+use crate::parameters::{Linear, Module, Stack, SublayerKind};
 use crate::{Error, FeedForward, Result, T5Config};
 
 impl T5Config {
@@ -17,9 +17,8 @@ impl T5Config {
             Some(shape) => Err(Error::NoConfiguration(format!("{} has shape {shape:?}", module.weight()))),
             None => Err(Error::NoConfiguration(format!("there is no {}", module.weight()))),
         };
-        let sublayer = |stack, block, kind| Sublayer { stack, block, kind };
-        let attention = sublayer(Stack::Encoder, 0, SublayerKind::SelfAttention);
-        let feed_forward = sublayer(Stack::Encoder, 0, SublayerKind::FeedForward);
+        let attention = Stack::Encoder.sublayer(0, SublayerKind::SelfAttention);
+        let feed_forward = Stack::Encoder.sublayer(0, SublayerKind::FeedForward);
         let (vocabulary, d_model) = matrix(Module::Embedding)?;
         let (buckets, heads) = matrix(Module::PositionBias(Stack::Encoder))?;
         let (inner, _) = matrix(Module::Linear(attention, Linear::Query))?;
@@ -29,8 +28,8 @@ impl T5Config {
         let is_gated = shape(Module::Linear(feed_forward, Linear::Input)).is_none();
         let input = if is_gated { Linear::Gate } else { Linear::Input };
         let (d_ff, _) = matrix(Module::Linear(feed_forward, input))?;
-        let depth = |stack| {
-            let norm = |block| Module::Norm(sublayer(stack, block, SublayerKind::SelfAttention));
+        let depth = |stack: Stack| {
+            let norm = |block| Module::Norm(stack.sublayer(block, SublayerKind::SelfAttention));
             (0..).take_while(|block| shape(norm(*block)).is_some()).count()
         };
 

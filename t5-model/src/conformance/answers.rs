@@ -1,12 +1,12 @@
 //! Greedy decoding and ranking against transformers: `t5_goldens.py`.
 
-use fusion_core::checkpoint::{Checkpoint, TensorFile};
+use fusion_core::checkpoint::TensorFile;
 use fusion_core::{HostTensor, TensorSource};
 use serde::Deserialize;
 
 use super::references::{self, batch, deviation};
 use super::{Check, Suite};
-use crate::{Batch, Error, IGNORED_LABEL, Precision, Session, SessionError, T5Config};
+use crate::{Batch, Error, IGNORED_LABEL, Precision, Session, SessionError};
 
 /// As in the script.
 const MAX_NEW_TOKENS: usize = 12;
@@ -19,16 +19,10 @@ struct Generation {
 impl Suite<'_> {
     /// What a model answers to inputs of three lengths, and how likely it finds other answers.
     pub(super) fn answers(&self, variant: &str) -> Result<Vec<Check>, SessionError> {
-        let checkpoint = Checkpoint::open(&references::path(variant)).map_err(Error::from)?;
-        let config = T5Config::of_checkpoint(&checkpoint)?;
-        let open = || self.open(&config, &checkpoint);
-        let reference = references::file(&format!("{variant}/reference.safetensors"))?;
+        let (open, reference) = self.golden(variant)?;
         let batch = batch(&reference)?;
         let name = |what: &str| format!("model: {variant}, {what}");
-        let allowed = match self.how.precision {
-            Precision::F32 => 2e-5,
-            Precision::Bf16 => 6e-2,
-        };
+        let allowed = self.allowed([2e-5, 6e-2]);
         let ranking = || ranked(open()?.as_mut(), &batch, &reference);
         let mut checks = vec![Check::run(name("ranking"), allowed, ranking)?];
         // Rounding to bf16 may decide another way.

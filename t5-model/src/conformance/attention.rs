@@ -24,29 +24,21 @@ const FEATURES: usize = 16;
 const WIDTH: usize = HEADS * FEATURES;
 const BUCKETS: usize = 7;
 
-/// Queries, keys, values, the table of biases, and the gradient of the output.
-struct Inputs {
-    q: HostTensor,
-    k: HostTensor,
-    v: HostTensor,
-    table: HostTensor,
-    dy: HostTensor,
-}
-
 impl Long {
-    fn inputs(self) -> Inputs {
+    /// Queries, keys, values, the table of biases, and the gradient of the output.
+    fn inputs(self) -> [HostTensor; 5] {
         let normal = |name: &str, rows: usize, columns: usize| {
             let mut tensor = HostTensor::zeros([rows, columns]);
             Philox::new(3, name).fill_normal(0, 0.5, &mut tensor.data);
             tensor
         };
-        Inputs {
-            q: normal("q", BATCH * self.queries, WIDTH),
-            k: normal("k", BATCH * self.keys, WIDTH),
-            v: normal("v", BATCH * self.keys, WIDTH),
-            table: normal("table", BUCKETS, HEADS),
-            dy: normal("dy", BATCH * self.queries, WIDTH),
-        }
+        [
+            normal("q", BATCH * self.queries, WIDTH),
+            normal("k", BATCH * self.keys, WIDTH),
+            normal("v", BATCH * self.keys, WIDTH),
+            normal("table", BUCKETS, HEADS),
+            normal("dy", BATCH * self.queries, WIDTH),
+        ]
     }
 
     /// A function of the distance, as T5's.
@@ -62,9 +54,7 @@ impl Long {
     /// The worst deviation of the result and of all gradients.
     pub fn deviation<O: Ops>(self, ops: &mut O) -> f64 {
         let inputs = self.inputs();
-        let [q, k, v, table] =
-            [&inputs.q, &inputs.k, &inputs.v, &inputs.table].map(|x| ops.parameter(x.clone()));
-        let dy = ops.parameter(inputs.dy.clone());
+        let [q, k, v, table, dy] = inputs.each_ref().map(|x| ops.parameter(x.clone()));
         let pairs =
             (0..self.queries).flat_map(|query| (0..self.keys).map(move |key| self.bucket(query, key) as u32));
         let buckets = Buckets { ids: pairs.collect(), query: self.queries, key: self.keys };
@@ -96,8 +86,7 @@ impl Long {
     }
 
     /// The result `[batch, query, width]`, and the gradients of queries, keys, values and the table.
-    fn by_loops(self, inputs: &Inputs) -> (HostTensor, [HostTensor; 4]) {
-        let Inputs { q, k, v, table, dy } = inputs;
+    fn by_loops(self, [q, k, v, table, dy]: &[HostTensor; 5]) -> (HostTensor, [HostTensor; 4]) {
         let zeros = |x: &HostTensor| vec![0f64; x.data.len()];
         let (mut y, mut dq, mut dk, mut dv, mut dtable) =
             (zeros(q), zeros(q), zeros(k), zeros(v), zeros(table));

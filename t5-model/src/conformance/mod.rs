@@ -17,11 +17,12 @@ pub use operations::operations;
 pub use plans::{fused_models, plan_execution};
 pub use references::{REFERENCES, set_references};
 
+use fusion_core::checkpoint::{Checkpoint, TensorFile};
 use fusion_core::random::Philox;
 use fusion_core::{HostTensors, TensorSource};
 
 use crate::parameters::{initialize, parameters};
-use crate::{Backend, Computation, Result, Session, SessionError, T5Config};
+use crate::{Backend, Computation, Precision, Result, Session, SessionError, T5Config};
 
 /// Checks operations, whole models, fused models, training and the execution of plans (which is always f32).
 ///
@@ -38,6 +39,8 @@ pub fn suite(backend: &dyn Backend, how: &Computation) -> Result<Vec<Check>, Ses
     Ok(checks)
 }
 
+type Opened = Result<Box<dyn Session>, SessionError>;
+
 /// The backend under test.
 struct Suite<'a> {
     backend: &'a dyn Backend,
@@ -45,7 +48,23 @@ struct Suite<'a> {
 }
 
 impl Suite<'_> {
-    fn open(&self, config: &T5Config, weights: &dyn TensorSource) -> Result<Box<dyn Session>, SessionError> {
+    /// Opens a model that transformers computed, and what it computed.
+    fn golden(&self, variant: &str) -> Result<(impl Fn() -> Opened, TensorFile)> {
+        let checkpoint = Checkpoint::open(&references::path(variant))?;
+        let config = T5Config::of_checkpoint(&checkpoint)?;
+        let reference = references::file(&format!("{variant}/reference.safetensors"))?;
+        Ok((move || self.open(&config, &checkpoint), reference))
+    }
+
+    /// What may deviate in f32 or in bf16, whichever this is.
+    fn allowed(&self, [f32, bf16]: [f64; 2]) -> f64 {
+        match self.how.precision {
+            Precision::F32 => f32,
+            Precision::Bf16 => bf16,
+        }
+    }
+
+    fn open(&self, config: &T5Config, weights: &dyn TensorSource) -> Opened {
         self.backend.open(self.how, config, weights)
     }
 }

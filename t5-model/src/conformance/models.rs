@@ -7,7 +7,7 @@ use fusion_core::{HostTensor, TensorSource};
 use super::references::{self, batch, deviation, number_deviation};
 use super::{Check, Suite};
 use crate::method::{DepthAlignment, Fuse, FusionParent, Grown, GrowthMethod};
-use crate::{Error, Forward, Precision, SessionError, T5Config};
+use crate::{Error, Forward, SessionError, T5Config};
 
 /// The published combinations of activation and head, and the two others.
 const VARIANTS: [&str; 4] = ["v1_1", "v1_0", "gated_tied", "relu_untied"];
@@ -24,10 +24,7 @@ impl Suite<'_> {
     }
 
     fn model(&self, variant: &str) -> Result<Vec<Check>, SessionError> {
-        let checkpoint = Checkpoint::open(&references::path(variant)).map_err(Error::from)?;
-        let config = T5Config::of_checkpoint(&checkpoint)?;
-        let open = || self.open(&config, &checkpoint);
-        let reference = references::file(&format!("{variant}/reference.safetensors"))?;
+        let (open, reference) = self.golden(variant)?;
         let load = |name: &str| reference.load_f32(name).map_err(Error::from);
         let batch = batch(&reference)?;
         let values = || {
@@ -49,12 +46,9 @@ impl Suite<'_> {
             Ok(worst)
         };
         let name = |what: &str| format!("model: {variant}, {what}");
-        let (value, gradient) = match self.how.precision {
-            Precision::F32 => (2e-5, 2e-4),
-            // PyTorch's own autocast is off by 0.035 and 0.22 here: the models are tiny, and a gradient's largest deviation is
-            // compared with its largest value.
-            Precision::Bf16 => (6e-2, 4e-1),
-        };
+        // PyTorch's own autocast is off by 0.035 and 0.22 here: the models are tiny, and a gradient's largest deviation is
+        // compared with its largest value.
+        let (value, gradient) = (self.allowed([2e-5, 6e-2]), self.allowed([2e-4, 4e-1]));
         Ok(vec![
             Check::run(name("values"), value, values)?,
             Check::run(name("gradients"), gradient, gradients)?,
@@ -99,10 +93,7 @@ impl Suite<'_> {
         distinct.dedup();
         let name = format!("logits.{}", distinct.join("+"));
         let expected = reference.load_f32(&name).map_err(Error::from)?;
-        let allowed = match self.how.precision {
-            Precision::F32 => 2e-5,
-            Precision::Bf16 => 6e-2,
-        };
+        let allowed = self.allowed([2e-5, 6e-2]);
         let name = format!("fusion: {family}, {}", names.join(" + "));
         Check::run(name, allowed, || {
             let logits = self.open(&config, &child)?.forward(&batch(&reference)?, false)?.logits;

@@ -5,7 +5,7 @@ use fusion_core::grow::DirectSum;
 use fusion_core::plan::{Direction, Fill, Normalisation, StandardDeviation};
 use fusion_core::{HostTensor, HostTensors, TensorSource};
 
-use super::references::deviation;
+use super::references::deviations;
 use super::{Check, random_weights};
 use crate::method::{
     Arrangement, DepthAlignment, Fuse, FusionParent, Grown, GrowthMethod, HyperClone, Lemon, Net2Net,
@@ -40,8 +40,7 @@ pub fn plan_execution(device: &dyn PlanDevice) -> Result<Vec<Check>, SessionErro
     let check = |case: FusionCase| {
         Check::run(format!("plan: {}", case.name), ALLOWED, || {
             let (expected, found) = (case.execute(None)?, case.execute(Some(device))?);
-            let worst = expected.iter().map(|(name, tensor)| deviation(found.get(name), tensor));
-            Ok(worst.fold(0.0, f64::max))
+            Ok(deviations(&found, &expected))
         })
     };
     fusion_cases()?.into_iter().map(check).collect()

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use fusion_core::checkpoint::TensorFile;
-use fusion_core::{HostTensor, TensorSource};
+use fusion_core::{HostTensor, HostTensors, TensorSource};
 
 use crate::{Batch, Error, Result};
 
@@ -79,6 +79,12 @@ pub(super) fn deviation(found: Option<&HostTensor>, expected: &HostTensor) -> f6
     }
     let difference = difference.fold(0f32, larger);
     if difference == 0.0 { 0.0 } else { f64::from(difference) / f64::from(largest) }
+}
+
+/// The largest [`deviation`] of several tensors.
+pub(super) fn deviations(found: &HostTensors, expected: &HostTensors) -> f64 {
+    let each = expected.iter().map(|(name, tensor)| deviation(found.get(name), tensor));
+    each.fold(0.0, f64::max)
 }
 
 /// The relative difference of one number.

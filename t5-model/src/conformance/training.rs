@@ -1,9 +1,8 @@
 //! Updates of whole models.
 
-use fusion_core::checkpoint::{Checkpoint, TensorFile};
-use fusion_core::{HostTensor, HostTensors, TensorSource};
+use fusion_core::{HostTensor, TensorSource};
 
-use super::references::{self, batch, deviation};
+use super::references::{self, batch, deviation, deviations};
 use super::{Check, Suite, random_weights};
 use crate::{
     Batch, Computation, Dropout, Error, Optimizer, Precision, Session, SessionError, T5Config, TrainStep,
@@ -12,34 +11,24 @@ use crate::{
 
 impl Suite<'_> {
     pub(super) fn training(&self) -> Result<Vec<Check>, SessionError> {
+        let check = |what: &str, allowed, run: fn(&Self) -> Result<f64, SessionError>| {
+            Check::run(format!("training: {what}"), self.allowed(allowed), || run(self))
+        };
         let checks = [
-            self.check("ten updates", [1e-4, 5e-2], || self.trajectory()),
-            self.check("micro-batches", [1e-4, 1e-1], || self.micro_batches()),
-            self.check("activation checkpointing", [1e-5, 5e-2], || self.checkpointed()),
-            self.check("repeated", [0.0; 2], || self.repeated()),
-            self.check("save, load, continue", [0.0; 2], || self.continued()),
+            check("ten updates", [1e-4, 5e-2], Self::trajectory),
+            check("micro-batches", [1e-4, 1e-1], Self::micro_batches),
+            check("activation checkpointing", [1e-5, 5e-2], Self::checkpointed),
+            check("repeated", [0.0; 2], Self::repeated),
+            check("save, load, continue", [0.0; 2], Self::continued),
         ];
         checks.into_iter().collect()
-    }
-
-    /// What is allowed in f32 and in bf16.
-    fn check(
-        &self,
-        what: &str,
-        [f32, bf16]: [f64; 2],
-        run: impl FnOnce() -> Result<f64, SessionError>,
-    ) -> Result<Check, SessionError> {
-        let allowed = match self.how.precision {
-            Precision::F32 => f32,
-            Precision::Bf16 => bf16,
-        };
-        Check::run(format!("training: {what}"), allowed, run)
     }
 
     /// Ten updates with clipping, weight decay and z-loss: losses, norms of gradients and the weights in the
     /// end. As in `trajectory_goldens.py`.
     fn trajectory(&self) -> Result<f64, SessionError> {
-        let (mut session, reference) = self.golden()?;
+        let (open, reference) = self.golden("v1_1")?;
+        let mut session = open()?;
         let expected = references::file("trajectory.safetensors")?;
         let load = |name: &str| expected.load_f32(name).map_err(Error::from);
         let whole = batch(&reference)?;
@@ -72,9 +61,10 @@ impl Suite<'_> {
 
     /// Rows one after the other add up to the batch.
     fn micro_batches(&self) -> Result<f64, SessionError> {
-        let whole = batch(&self.golden()?.1)?;
+        let (open, reference) = self.golden("v1_1")?;
+        let whole = batch(&reference)?;
         let train = |batches: &[Batch]| -> Result<_, SessionError> {
-            let mut session = self.golden()?.0;
+            let mut session = open()?;
             let update = Update { dropout: Dropout::default(), ..update(1) };
             Ok((session.train_step(batches, &update)?, session.optimizer_state()?))
         };
@@ -86,10 +76,7 @@ impl Suite<'_> {
         if (one.correct, one.tokens) != (many.correct, many.tokens) && self.how.precision == Precision::F32 {
             worst = f64::INFINITY;
         }
-        for (name, expected) in &expected {
-            worst = worst.max(deviation(found.get(name), expected));
-        }
-        Ok(worst)
+        Ok(worst.max(deviations(&found, &expected)))
     }
 
     /// Computing blocks again gives the same gradients, with dropout: by the optimiser's state after an
@@ -101,7 +88,7 @@ impl Suite<'_> {
             train(session.as_mut(), 1..=1)?;
             session.optimizer_state()
         };
-        Ok(worst(&train(true)?, &train(false)?))
+        Ok(deviations(&train(true)?, &train(false)?))
     }
 
     /// The same to the bit, with dropout.
@@ -111,7 +98,7 @@ impl Suite<'_> {
             train(session.as_mut(), 1..=4)?;
             session.export()
         };
-        Ok(worst(&train()?, &train()?))
+        Ok(deviations(&train()?, &train()?))
     }
 
     /// Two updates, and two more in a session opened from what the first one gave: as four, to the bit.
@@ -123,15 +110,9 @@ impl Suite<'_> {
         let mut second = self.open(first.config(), &first.export()?)?;
         second.load_optimizer_state(first.optimizer_state()?)?;
         train(second.as_mut(), 3..=4)?;
-        let weights = worst(&second.export()?, &straight.export()?);
-        let state = worst(&second.optimizer_state()?, &straight.optimizer_state()?);
+        let weights = deviations(&second.export()?, &straight.export()?);
+        let state = deviations(&second.optimizer_state()?, &straight.optimizer_state()?);
         Ok(weights.max(state))
-    }
-
-    fn golden(&self) -> Result<(Box<dyn Session>, TensorFile), SessionError> {
-        let checkpoint = Checkpoint::open(&references::path("v1_1")).map_err(Error::from)?;
-        let session = self.open(&T5Config::of_checkpoint(&checkpoint)?, &checkpoint)?;
-        Ok((session, references::file("v1_1/reference.safetensors")?))
     }
 
     /// In groups of unequal width, large enough for several threads.
@@ -179,9 +160,4 @@ fn select(batch: &Batch, rows: impl IntoIterator<Item = usize>) -> Batch {
         labels: take(&batch.labels, batch.target_length, &rows),
         ..*batch
     }
-}
-
-fn worst(found: &HostTensors, expected: &HostTensors) -> f64 {
-    let each = expected.iter().map(|(name, tensor)| deviation(found.get(name), tensor));
-    each.fold(0.0, f64::max)
 }

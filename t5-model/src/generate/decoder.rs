@@ -4,7 +4,7 @@ use super::Packing;
 use crate::Batch;
 use crate::backend::{Ops, Positions};
 use crate::model::{KeyValue, T5, View};
-use crate::parameters::{DecoderBlock, Stack};
+use crate::parameters::{Stack, SublayerKind};
 
 /// The keys and values of the rows so far.
 pub(crate) struct Memory<O: Ops> {
@@ -12,7 +12,7 @@ pub(crate) struct Memory<O: Ops> {
     pub rows: usize,
     inputs: usize,
     /// `[rows, inputs]`, if anything is padded.
-    key_mask: Option<Vec<u8>>,
+    pub key_mask: Option<Vec<u8>>,
     /// Tokens decoded so far in each row.
     position: usize,
 }
@@ -23,11 +23,6 @@ pub(crate) struct BlockMemory<O: Ops> {
 }
 
 impl<O: Ops> Memory<O> {
-    /// Attention to the inputs.
-    pub fn view(&self) -> View<'_, O> {
-        View { bias: None, causal: false, key_mask: self.key_mask.as_deref(), layout: None }
-    }
-
     /// Drops all rows except these, which are in ascending order.
     pub fn keep(&mut self, ops: &O, rows: &[usize]) {
         let (inputs, own) = (whole_rows(rows, self.inputs), whole_rows(rows, self.position));
@@ -62,15 +57,15 @@ impl<O: Ops> T5<'_, O> {
     pub(crate) fn start_decoder(&self, batch: &Batch) -> Memory<O> {
         let packing = Packing::of(batch);
         let encoded = self.encode(batch, packing.as_ref());
-        let block = |block: &DecoderBlock| {
-            let mut encoder = self.key_value(&block.cross_attention, &encoded);
+        let block = |block| {
+            let mut encoder = self.key_value(block, &encoded);
             if let Some(packing) = &packing {
-                encoder.gather(self.ops, packing.padded());
+                encoder.gather(self.ops, &packing.padded);
             }
             BlockMemory { own: None, encoder }
         };
         Memory {
-            blocks: self.weights.decoder.blocks.iter().map(block).collect(),
+            blocks: (0..self.config.num_decoder_layers()).map(block).collect(),
             rows: batch.size,
             inputs: batch.input_length,
             key_mask: batch.padding().map(<[u8]>::to_vec),
@@ -82,9 +77,10 @@ impl<O: Ops> T5<'_, O> {
     pub(crate) fn decode(&self, memory: &mut Memory<O>, ids: &[i32]) -> O::Activation {
         let mut x = self.embed(ids, memory.rows, 1, Stack::Decoder); // [rows, 1, d_model]
         let bias = self.position_bias(Stack::Decoder, memory.position, 1, memory.position + 1);
-        for (index, block) in self.weights.decoder.blocks.iter().enumerate() {
-            let (q, new) = self.query_key_value(&block.attention, &x);
-            let own = match memory.blocks[index].own.take() {
+        for (block, cached) in memory.blocks.iter_mut().enumerate() {
+            let attention = Stack::Decoder.sublayer(block, SublayerKind::SelfAttention);
+            let (q, new) = self.query_key_value(attention, &x);
+            let own = match cached.own.take() {
                 None => new,
                 Some(past) => KeyValue {
                     key: self.ops.append(&past.key, &new.key),
@@ -92,11 +88,11 @@ impl<O: Ops> T5<'_, O> {
                 },
             };
             let view = View { bias: Some(&bias), causal: false, key_mask: None, layout: None };
-            let y = self.attend(&block.attention, q, &own, view);
-            x = self.residual(x, y, block.attention.sublayer);
-            x = self.cross_attention(&block.cross_attention, x, &memory.blocks[index].encoder, memory.view());
-            x = self.feed_forward(&block.feed_forward, x);
-            memory.blocks[index].own = Some(own);
+            let y = self.attend(attention, q, &own, view);
+            x = self.residual(x, y, attention);
+            let view = View { bias: None, causal: false, key_mask: memory.key_mask.as_deref(), layout: None };
+            x = self.after_self_attention(block, x, &cached.encoder, view);
+            cached.own = Some(own);
         }
         memory.position += 1;
         self.finish(Stack::Decoder, x)

@@ -7,9 +7,9 @@ use crate::model::Layout;
 /// A batch's tokens as one row, one after the other.
 pub(crate) struct Packing {
     /// From the batch's places to tokens, `[1, tokens]`.
-    packed: Positions,
+    pub packed: Positions,
     /// And back, `[batch, input]`; padding repeats some token, which the mask hides.
-    padded: Positions,
+    pub padded: Positions,
 }
 
 impl Packing {
@@ -30,19 +30,9 @@ impl Packing {
         })
     }
 
-    /// The number of tokens.
-    pub fn len(&self) -> usize {
-        self.packed.length
-    }
-
     /// The ids of its tokens.
     pub fn tokens(&self, batch: &Batch) -> Vec<i32> {
         self.packed.ids.iter().map(|place| batch.input_ids[*place as usize]).collect()
-    }
-
-    /// How an activation of tokens is padded.
-    pub fn padded(&self) -> &Positions {
-        &self.padded
     }
 
     /// Attention of tokens to each other, example by example.

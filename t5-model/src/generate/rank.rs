@@ -8,7 +8,7 @@ use super::decoder::Memory;
 use crate::backend::kernels::logits::log_sum_exp;
 use crate::backend::{Ops, Positions};
 use crate::model::{Layout, T5, View};
-use crate::parameters::Stack;
+use crate::parameters::{Stack, SublayerKind};
 use crate::{Batch, Error, Result, T5Config};
 
 /// The most logits that exist at a time.
@@ -101,13 +101,12 @@ fn decoded<O: Ops>(model: &T5<'_, O>, memory: &Memory<O>, candidates: &Candidate
     let ids = candidates.decoder_input_ids(model.config).repeat(rows);
     let bias = model.position_bias(Stack::Decoder, 0, length, length);
     let mut x = model.embed(&ids, rows * count, length, Stack::Decoder);
-    for (block, memory_of) in model.weights.decoder.blocks.iter().zip(&memory.blocks) {
+    for (block, memory_of) in memory.blocks.iter().enumerate() {
         let own = View { bias: Some(&bias), causal: true, key_mask: None, layout: None };
-        x = model.self_attention(&block.attention, x, own);
+        x = model.self_attention(Stack::Decoder.sublayer(block, SublayerKind::SelfAttention), x, own);
         let layout = Some(Layout { queries: &together, keys: None, results: &apart });
-        let view = View { layout, ..memory.view() };
-        x = model.cross_attention(&block.cross_attention, x, &memory_of.encoder, view);
-        x = model.feed_forward(&block.feed_forward, x);
+        let view = View { bias: None, causal: false, key_mask: memory.key_mask.as_deref(), layout };
+        x = model.after_self_attention(block, x, &memory_of.encoder, view);
     }
     model.finish(Stack::Decoder, x)
 }

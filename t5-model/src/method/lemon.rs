@@ -1,8 +1,8 @@
 use fusion_core::grow::Shares;
 use fusion_core::plan::FusionPlan;
 
-use super::net2net::{recorded_widths, widened};
-use super::{FusionParent, Grown, GrowthMethod, MethodSettings, Paper, Promise, Recorded, Widths, first};
+use super::net2net::recorded_widths;
+use super::{FusionParent, Grown, GrowthMethod, MethodSettings, Net2Net, Paper, Promise, Recorded, Widths};
 use crate::Result;
 
 /// The method's options.
@@ -35,7 +35,7 @@ impl GrowthMethod for Lemon {
     }
 
     fn plan(&self, parents: &[FusionParent]) -> Result<Grown> {
-        let shares = Shares::Unequal { seed: self.seed };
-        widened(Self::NAME, first(parents)?, self.widths, self.seed, shares, None)
+        let Lemon { widths, seed } = *self;
+        Net2Net { widths, seed, noise: None }.widened(Self::NAME, parents, Shares::Unequal { seed })
     }
 }

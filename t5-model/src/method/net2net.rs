@@ -39,7 +39,7 @@ impl GrowthMethod for Net2Net {
     }
 
     fn plan(&self, parents: &[FusionParent]) -> Result<Grown> {
-        widened(Self::NAME, first(parents)?, self.widths, self.seed, Shares::Equal, self.noise)
+        self.widened(Self::NAME, parents, Shares::Equal)
     }
 }
 
@@ -53,20 +53,18 @@ pub(super) fn recorded_widths(settings: &MethodSettings) -> Recorded {
     ]
 }
 
-pub(super) fn widened(
-    method: &str,
-    parent: &FusionParent,
-    widths: Widths,
-    seed: u64,
-    shares: Shares,
-    noise: Option<(StandardDeviation, u64)>,
-) -> Result<Grown> {
-    let sizes = widths.resolve(method, parent)?;
-    let axes = [Axis::Embed, Axis::Heads, Axis::Mlp].into_iter().zip(sizes);
-    let axes = axes.map(|(axis, (own, wanted))| copies_up_to(axis, own, wanted, seed)).collect();
-    let [d_model, num_heads, d_ff] = sizes.map(|(_, wanted)| wanted);
-    let mut child = parent.config.clone();
-    (child.d_model, child.num_heads, child.d_ff) = (d_model, num_heads, d_ff);
-    let table = parameter_table(&parent.config)?;
-    Grown::new(widen(&parent.part(&table), &Widen { axes, shares, noise })?, child)
+impl Net2Net {
+    /// The child with these shares, for a method that grows as this one does.
+    pub(super) fn widened(&self, method: &str, parents: &[FusionParent], shares: Shares) -> Result<Grown> {
+        let parent = first(parents)?;
+        let sizes = self.widths.resolve(method, parent)?;
+        let axes = [Axis::Embed, Axis::Heads, Axis::Mlp].into_iter().zip(sizes);
+        let axes = axes.map(|(axis, (own, wanted))| copies_up_to(axis, own, wanted, self.seed)).collect();
+        let [d_model, num_heads, d_ff] = sizes.map(|(_, wanted)| wanted);
+        let mut child = parent.config.clone();
+        (child.d_model, child.num_heads, child.d_ff) = (d_model, num_heads, d_ff);
+        let table = parameter_table(&parent.config)?;
+        let options = Widen { axes, shares, noise: self.noise };
+        Grown::new(widen(&parent.part(&table), &options)?, child)
+    }
 }

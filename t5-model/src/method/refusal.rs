@@ -3,10 +3,10 @@
 use std::fmt;
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use super::FusionParent;
-use crate::{Error, Result, T5Config};
+use crate::{Error, Result};
 
 /// A key of `config.json` in which parents differ and a child has one value for all of them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -34,9 +34,6 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// A key, its value, the reason and the advice.
-type Check<'a> = (&'static str, fn(&T5Config) -> Value, &'static str, &'a str);
-
 /// Everything that keeps these parents from being fused, or nothing.
 pub(super) fn check_compatible(parents: &[FusionParent]) -> Result<()> {
     let refusals = refusals(parents);
@@ -52,51 +49,24 @@ fn refusals(parents: &[FusionParent]) -> Vec<Refusal> {
          `resize_token_embeddings({largest})`); otherwise pretrain both with one tokenizer"
     );
     let epsilon = "write the same into each config.json, and see with `verify` what that changes";
-    let checks: [Check<'_>; 8] = [
-        (
-            "feed_forward_proj",
-            |config| json!(config.feed_forward_proj),
-            "no weights make one kind of MLP compute what another does",
-            retrain,
-        ),
-        (
-            "vocab_size",
-            |config| json!(config.vocab_size),
-            "only logits of the same tokens average",
-            &vocabulary,
-        ),
-        (
-            "relative_attention_num_buckets",
-            |config| json!(config.relative_attention_num_buckets),
-            "all heads of a child sort distances into the same buckets",
-            retrain,
-        ),
-        (
-            "relative_attention_max_distance",
-            |config| json!(config.relative_attention_max_distance),
-            "all heads of a child sort distances into the same buckets",
-            retrain,
-        ),
-        ("layer_norm_epsilon", |config| json!(config.layer_norm_epsilon), "a child has one", epsilon),
-        (
-            "decoder_start_token_id",
-            |config| json!(config.decoder_start_token_id),
-            "a child's targets begin with one token",
-            one_is_wrong,
-        ),
-        ("pad_token_id", |config| json!(config.pad_token_id), "a child has one", one_is_wrong),
-        ("eos_token_id", |config| json!(config.eos_token_id), "a child has one", one_is_wrong),
+    let buckets = "all heads of a child sort distances into the same buckets";
+    let checks = [
+        ("feed_forward_proj", "no weights make one kind of MLP compute what another does", retrain),
+        ("vocab_size", "only logits of the same tokens average", vocabulary.as_str()),
+        ("relative_attention_num_buckets", buckets, retrain),
+        ("relative_attention_max_distance", buckets, retrain),
+        ("layer_norm_epsilon", "a child has one", epsilon),
+        ("decoder_start_token_id", "a child's targets begin with one token", one_is_wrong),
+        ("pad_token_id", "a child has one", one_is_wrong),
+        ("eos_token_id", "a child has one", one_is_wrong),
     ];
-    let differs = |value: fn(&T5Config) -> Value| {
-        let mut values = parents.iter().map(|parent| value(&parent.config));
-        let first = values.next();
-        values.any(|value| Some(value) != first)
+    let configs: Vec<_> = parents.iter().map(|parent| (&parent.label, parent.config.to_json())).collect();
+    let refusal = |(key, reason, advice): (&'static str, &'static str, &str)| {
+        let value = |config: &Map<String, Value>| config.get(key).cloned().unwrap_or_default();
+        let values: Vec<_> =
+            configs.iter().map(|(label, config)| (label.to_string(), value(config))).collect();
+        let differ = values.windows(2).any(|pair| pair[0].1 != pair[1].1);
+        differ.then(|| Refusal { key, values, reason, advice: advice.to_owned() })
     };
-    let refused = checks.into_iter().filter(|(_, value, ..)| differs(*value));
-    refused
-        .map(|(key, value, reason, advice)| {
-            let values = parents.iter().map(|parent| (parent.label.clone(), value(&parent.config)));
-            Refusal { key, values: values.collect(), reason, advice: advice.to_owned() }
-        })
-        .collect()
+    checks.into_iter().filter_map(refusal).collect()
 }

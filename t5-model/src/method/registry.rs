@@ -15,21 +15,21 @@ use crate::Result;
 
 /// A method, whichever it is. In files it is its name.
 #[derive(Clone, Copy)]
-pub struct Method(&'static Definition);
+pub struct Method(pub(super) &'static Definition);
 
 /// What a [`GrowthMethod`] says.
-struct Definition {
+pub(super) struct Definition {
     name: &'static str,
     aliases: &'static [&'static str],
     paper: Paper,
     summary: &'static str,
     joins: bool,
-    options: &'static [&'static str],
-    check: fn(&MethodSettings) -> Result<(), SettingsError>,
-    copies: fn(&MethodSettings) -> usize,
-    recorded: fn(&MethodSettings, &FusionPlan) -> Recorded,
+    pub options: &'static [&'static str],
+    pub check: fn(&MethodSettings) -> Result<(), SettingsError>,
+    pub copies: fn(&MethodSettings) -> usize,
+    pub recorded: fn(&MethodSettings, &FusionPlan) -> Recorded,
     promise: fn(&FusionPlan) -> Promise,
-    grow: fn(&MethodSettings, &[FusionParent]) -> Result<Grown>,
+    pub grow: fn(&MethodSettings, &[FusionParent]) -> Result<Grown>,
 }
 
 const fn method<M: GrowthMethod>() -> Method {
@@ -106,22 +106,6 @@ impl Method {
     /// See [`GrowthMethod::promise`].
     pub fn promise(self, plan: &FusionPlan) -> Promise {
         (self.0.promise)(plan)
-    }
-
-    pub(super) fn check(self, settings: &MethodSettings) -> Result<(), SettingsError> {
-        (self.0.check)(settings)
-    }
-
-    pub(super) fn copies(self, settings: &MethodSettings) -> usize {
-        (self.0.copies)(settings)
-    }
-
-    pub(super) fn recorded(self, settings: &MethodSettings, plan: &FusionPlan) -> Recorded {
-        (self.0.recorded)(settings, plan)
-    }
-
-    pub(super) fn grow(self, settings: &MethodSettings, parents: &[FusionParent]) -> Result<Grown> {
-        (self.0.grow)(settings, parents)
     }
 }
 

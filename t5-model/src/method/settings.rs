@@ -98,10 +98,14 @@ impl MethodSettings {
     /// Whether the options are those of the method, for so many parents.
     pub fn check(&self, parents: usize) -> Result<(), SettingsError> {
         let method = self.method;
-        if let Some(option) = self.given().find(|option| !method.takes(option)) {
+        // A value that is not the default was given.
+        let (own, default) = (json!(self), json!(MethodSettings::default()));
+        let mut options = Method::all().flat_map(|method| method.0.options).copied();
+        let refused = |option: &&str| own[*option] != default[*option] && !method.takes(option);
+        if let Some(option) = options.find(refused) {
             return Err(SettingsError::NotAnOption { option, method });
         }
-        method.check(self)?;
+        (method.0.check)(self)?;
         let times = self.times.unwrap_or(1);
         if !(1..=MAX_TIMES).contains(&times) {
             return Err(SettingsError::Times { times });
@@ -114,39 +118,20 @@ impl MethodSettings {
         }
     }
 
-    /// The options that are not at their defaults.
-    fn given(&self) -> impl Iterator<Item = &'static str> {
-        let options = [
-            ("norm", self.norm.is_some()),
-            ("cross", self.cross != Cross::Zero),
-            ("direction", self.direction != Direction::Both),
-            ("times", self.times.is_some()),
-            ("weights", self.weights.is_some()),
-            ("depth", self.depth.is_some()),
-            ("d_model", self.d_model.is_some()),
-            ("num_heads", self.num_heads.is_some()),
-            ("d_ff", self.d_ff.is_some()),
-            ("arrangement", self.arrangement.is_some()),
-            ("new_blocks", self.new_blocks.is_some()),
-            ("optimizer", self.carries()),
-        ];
-        options.into_iter().filter(|(_, given)| *given).map(|(option, _)| option)
-    }
-
     /// How often the plan names a parent that is named once.
     pub fn parent_copies(&self) -> usize {
-        self.method.copies(self)
+        (self.method.0.copies)(self)
     }
 
     /// Plans the child of parents that [`MethodSettings::check`] has counted, each as often as it is
     /// [taken](MethodSettings::parent_copies).
     pub fn plan(&self, parents: &[FusionParent]) -> Result<Grown> {
-        self.method.grow(self, parents)
+        (self.method.0.grow)(self, parents)
     }
 
     /// What a lineage records of the options that the plan does not tell.
     pub fn recorded(&self, plan: &FusionPlan) -> Map<String, Value> {
-        let mut options = self.method.recorded(self, plan);
+        let mut options = (self.method.0.recorded)(self, plan);
         options.push(("optimizer", self.carries().then(|| json!(self.optimizer))));
         options.push(("dtype", self.dtype.map(|dtype| json!(dtype))));
         options.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()

@@ -4,7 +4,7 @@
 
 use super::T5;
 use crate::backend::{CrossEntropy, Dropout, LossSums, Ops, Pending};
-use crate::parameters::{Stack, Weight, Weights};
+use crate::parameters::{Module, Stack, Weights};
 use crate::{Batch, T5Config};
 
 /// One batch's way through a model and back.
@@ -33,13 +33,13 @@ impl<O: Ops> Checkpointed<'_, O> {
         let (batch, weights) = (self.batch, self.weights);
         let model = self.model();
         let bias = model.encoder_bias(batch);
-        let encoder = kept(model.embed_inputs(batch), &weights.encoder.blocks, |block, x| {
+        let encoder = kept(model.embed_inputs(batch), self.config.num_layers, |block, x| {
             model.encoder_block(block, x, &bias, batch, None)
         });
         let last = encoder.last().expect("the embedding at least").clone();
         let memory = model.finish(Stack::Encoder, last.clone());
         let bias = model.decoder_bias(batch);
-        let decoder = kept(model.embed_targets(batch), &weights.decoder.blocks, |block, x| {
+        let decoder = kept(model.embed_targets(batch), self.config.num_decoder_layers(), |block, x| {
             model.decoder_block(block, x, &memory, &bias, batch)
         });
 
@@ -47,7 +47,7 @@ impl<O: Ops> Checkpointed<'_, O> {
         let mut decoder = decoder.into_iter().enumerate().rev();
         let (_, end) = decoder.next().expect("the embedding at least");
         let mut sums = Pending::from(LossSums::default());
-        let used = [weights.decoder.final_norm, weights.head];
+        let used = [Module::FinalNorm(Stack::Decoder), weights.head];
         let mut dx = self.segment(&mut gradients, &used, &[&end], |model, [x]| {
             let x = model.finish(Stack::Decoder, x.clone());
             let (loss, found) = model.ops.cross_entropy(&x, model.head(), &batch.labels, how);
@@ -55,8 +55,8 @@ impl<O: Ops> Checkpointed<'_, O> {
             loss
         });
         let mut dmemory: Option<O::Activation> = None;
-        for (index, x) in decoder {
-            let (used, block) = (weights.of_block(Stack::Decoder, index), &weights.decoder.blocks[index]);
+        for (block, x) in decoder {
+            let used = weights.of_block(Stack::Decoder, block);
             let [dy] = &dx;
             let [dinput, more] = self.segment(&mut gradients, &used, &[&x, &memory], |model, [x, memory]| {
                 let y = model.decoder_block(block, x.clone(), memory, &model.decoder_bias(batch), batch);
@@ -68,19 +68,19 @@ impl<O: Ops> Checkpointed<'_, O> {
                 None => more,
             });
         }
-        let embedding = [weights.embedding];
+        let embedding = [Module::Embedding];
         let [dy] = &dx;
         self.segment(&mut gradients, &embedding, &[], |model, []| {
             model.ops.product(&model.embed_targets(batch), dy)
         });
 
         if let Some(dmemory) = dmemory {
-            let used = [weights.encoder.final_norm];
+            let used = [Module::FinalNorm(Stack::Encoder)];
             let mut dx = self.segment(&mut gradients, &used, &[&last], |model, [x]| {
                 model.ops.product(&model.finish(Stack::Encoder, x.clone()), &dmemory)
             });
-            for (index, x) in encoder.into_iter().enumerate().rev().skip(1) {
-                let (used, block) = (weights.of_block(Stack::Encoder, index), &weights.encoder.blocks[index]);
+            for (block, x) in encoder.into_iter().enumerate().rev().skip(1) {
+                let used = weights.of_block(Stack::Encoder, block);
                 let [dy] = &dx;
                 dx = self.segment(&mut gradients, &used, &[&x], |model, [x]| {
                     let y = model.encoder_block(block, x.clone(), &model.encoder_bias(batch), batch, None);
@@ -100,20 +100,20 @@ impl<O: Ops> Checkpointed<'_, O> {
     fn segment<const N: usize>(
         &mut self,
         sums: &mut Sums<O>,
-        used: &[Weight],
+        used: &[Module],
         inputs: &[&O::Activation; N],
         run: impl FnOnce(&T5<'_, O>, &[O::Activation; N]) -> O::Loss,
     ) -> [O::Activation; N] {
         self.ops.record(true);
         let leaves = inputs.map(|input| self.ops.leaf(input));
         let loss = run(&self.model(), &leaves);
-        let parameters: Vec<&O::Parameter> =
-            used.iter().map(|weight| &self.parameters[weight.index]).collect();
+        let places: Vec<usize> = used.iter().map(|module| self.weights.place(*module)).collect();
+        let parameters: Vec<&O::Parameter> = places.iter().map(|place| &self.parameters[*place]).collect();
         let leaves: Vec<&O::Activation> = leaves.iter().collect();
         let (inputs, gradients) = self.ops.backward(loss, &leaves, &parameters);
         self.ops.record(false);
-        for (weight, gradient) in used.iter().zip(gradients) {
-            match &mut sums[weight.index] {
+        for (place, gradient) in places.into_iter().zip(gradients) {
+            match &mut sums[place] {
                 Some(total) => self.ops.accumulate(total, gradient),
                 none => *none = Some(gradient),
             }
@@ -125,8 +125,8 @@ impl<O: Ops> Checkpointed<'_, O> {
     /// The gradients of all parameters. Those of an encoder that no decoder block reads are zeros, which an
     /// empty segment gives.
     fn all(mut self, mut gradients: Sums<O>) -> Vec<O::Gradient> {
-        let missing: Vec<Weight> =
-            self.weights.all().filter(|weight| gradients[weight.index].is_none()).collect();
+        let missing = self.weights.modules().zip(&gradients).filter(|(_, gradient)| gradient.is_none());
+        let missing: Vec<Module> = missing.map(|(module, _)| module).collect();
         if !missing.is_empty() {
             let batch = self.batch;
             self.segment(&mut gradients, &missing, &[], |model, []| {
@@ -139,11 +139,10 @@ impl<O: Ops> Checkpointed<'_, O> {
 }
 
 /// The input of each block, and the output of the last one.
-fn kept<A: Clone, B>(first: A, blocks: &[B], mut run: impl FnMut(&B, A) -> A) -> Vec<A> {
+fn kept<A: Clone>(first: A, blocks: usize, mut run: impl FnMut(usize, A) -> A) -> Vec<A> {
     let mut all = vec![first];
-    for (index, block) in blocks.iter().enumerate() {
-        let next = run(block, all[index].clone());
-        all.push(next);
+    for block in 0..blocks {
+        all.push(run(block, all[block].clone()));
     }
     all
 }

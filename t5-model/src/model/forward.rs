@@ -4,11 +4,8 @@ use std::fmt;
 
 use crate::backend::{Attention, Buckets, Dropout, DropoutDraw, Ops, Positions, TokenIds};
 use crate::generate::Packing;
-use crate::parameters::{
-    AttentionWeights, DecoderBlock, EncoderBlock, FeedForwardInput, FeedForwardWeights, Module, Stack,
-    Sublayer, Weight, Weights,
-};
-use crate::{Batch, T5Config, position_bucket};
+use crate::parameters::{Linear, Module, Stack, Sublayer, SublayerKind, Weights};
+use crate::{Batch, FeedForward, T5Config, position_bucket};
 
 /// A T5 on a device: its configuration and parameters, and the operations to run them with.
 pub(crate) struct T5<'a, O: Ops> {
@@ -99,7 +96,7 @@ impl<'a, O: Ops> T5<'a, O> {
     pub fn forward(&self, batch: &Batch) -> O::Activation {
         let memory = self.encode(batch, None); // [batch, input, d_model]
         let bias = self.decoder_bias(batch);
-        let blocks = self.weights.decoder.blocks.iter();
+        let blocks = 0..self.config.num_decoder_layers();
         let x = blocks.fold(self.embed_targets(batch), |x, block| {
             self.decoder_block(block, x, &memory, &bias, batch) // [batch, target, d_model]
         });
@@ -116,9 +113,9 @@ impl<'a, O: Ops> T5<'a, O> {
         let bias = self.encoder_bias(batch);
         let x = match packing {
             None => self.embed_inputs(batch),
-            Some(packing) => self.embed(&packing.tokens(batch), 1, packing.len(), Stack::Encoder),
+            Some(packing) => self.embed(&packing.tokens(batch), 1, packing.packed.length, Stack::Encoder),
         };
-        let blocks = self.weights.encoder.blocks.iter();
+        let blocks = 0..self.config.num_layers;
         let x = blocks.fold(x, |x, block| self.encoder_block(block, x, &bias, batch, packing));
         self.finish(Stack::Encoder, x)
     }
@@ -142,7 +139,7 @@ impl<'a, O: Ops> T5<'a, O> {
 
     pub fn encoder_block(
         &self,
-        block: &EncoderBlock,
+        block: usize,
         x: O::Activation,
         bias: &O::Bias,
         batch: &Batch,
@@ -150,70 +147,64 @@ impl<'a, O: Ops> T5<'a, O> {
     ) -> O::Activation {
         let layout = packing.map(Packing::layout);
         let view = View { bias: Some(bias), causal: false, key_mask: batch.padding(), layout };
-        let x = self.self_attention(&block.attention, x, view);
-        self.feed_forward(&block.feed_forward, x)
+        let sublayer = |kind| Stack::Encoder.sublayer(block, kind);
+        let x = self.self_attention(sublayer(SublayerKind::SelfAttention), x, view);
+        self.feed_forward(sublayer(SublayerKind::FeedForward), x)
     }
 
     pub fn decoder_block(
         &self,
-        block: &DecoderBlock,
+        block: usize,
         x: O::Activation,
         memory: &O::Activation,
         bias: &O::Bias,
         batch: &Batch,
     ) -> O::Activation {
         let own = View { bias: Some(bias), causal: true, key_mask: None, layout: None };
-        let x = self.self_attention(&block.attention, x, own);
-        let encoder = self.key_value(&block.cross_attention, memory);
+        let x = self.self_attention(Stack::Decoder.sublayer(block, SublayerKind::SelfAttention), x, own);
         let view = View { bias: None, causal: false, key_mask: batch.padding(), layout: None };
-        let x = self.cross_attention(&block.cross_attention, x, &encoder, view);
-        self.feed_forward(&block.feed_forward, x)
+        self.after_self_attention(block, x, &self.key_value(block, memory), view)
     }
 
-    pub fn self_attention(
-        &self,
-        layer: &AttentionWeights,
-        x: O::Activation,
-        view: View<'_, O>,
-    ) -> O::Activation {
-        let (q, key_value) = self.query_key_value(layer, &x);
-        let y = self.attend(layer, q, &key_value, view);
-        self.residual(x, y, layer.sublayer)
+    pub fn self_attention(&self, sublayer: Sublayer, x: O::Activation, view: View<'_, O>) -> O::Activation {
+        let (q, key_value) = self.query_key_value(sublayer, &x);
+        let y = self.attend(sublayer, q, &key_value, view);
+        self.residual(x, y, sublayer)
     }
 
-    pub fn cross_attention(
+    /// The rest of a decoder's block: its attention to the encoder, and its MLP.
+    pub fn after_self_attention(
         &self,
-        layer: &AttentionWeights,
+        block: usize,
         x: O::Activation,
         encoder: &KeyValue<O>,
         view: View<'_, O>,
     ) -> O::Activation {
-        let normed = self.norm(&x, layer.norm);
-        let q = self.linear(&normed, layer.query);
-        let y = self.attend(layer, q, encoder, view);
-        self.residual(x, y, layer.sublayer)
+        let cross = Stack::Decoder.sublayer(block, SublayerKind::CrossAttention);
+        let normed = self.norm(&x, Module::Norm(cross));
+        let q = self.linear(&normed, cross, Linear::Query);
+        let y = self.attend(cross, q, encoder, view);
+        let x = self.residual(x, y, cross);
+        self.feed_forward(Stack::Decoder.sublayer(block, SublayerKind::FeedForward), x)
     }
 
-    /// What an attention to the encoder sees of its output.
-    pub fn key_value(&self, layer: &AttentionWeights, memory: &O::Activation) -> KeyValue<O> {
-        let [key, value] = self.linears(memory, [layer.key, layer.value]);
+    /// What a decoder's block sees of the encoder's output.
+    pub fn key_value(&self, block: usize, memory: &O::Activation) -> KeyValue<O> {
+        let cross = Stack::Decoder.sublayer(block, SublayerKind::CrossAttention);
+        let [key, value] = self.linears(memory, cross, [Linear::Key, Linear::Value]);
         KeyValue { key, value }
     }
 
     /// What an attention of a stack to itself sees of the residual stream.
-    pub fn query_key_value(
-        &self,
-        layer: &AttentionWeights,
-        x: &O::Activation,
-    ) -> (O::Activation, KeyValue<O>) {
-        let normed = self.norm(x, layer.norm);
-        let [q, key, value] = self.linears(&normed, [layer.query, layer.key, layer.value]);
+    pub fn query_key_value(&self, sublayer: Sublayer, x: &O::Activation) -> (O::Activation, KeyValue<O>) {
+        let normed = self.norm(x, Module::Norm(sublayer));
+        let [q, key, value] = self.linears(&normed, sublayer, [Linear::Query, Linear::Key, Linear::Value]);
         (q, KeyValue { key, value })
     }
 
     pub fn attend(
         &self,
-        layer: &AttentionWeights,
+        sublayer: Sublayer,
         q: O::Activation, // [batch, query, heads · d_kv]
         KeyValue { key, value }: &KeyValue<O>,
         view: View<'_, O>,
@@ -223,7 +214,7 @@ impl<'a, O: Ops> T5<'a, O> {
             bias: view.bias,
             causal: view.causal,
             key_mask: view.key_mask,
-            dropout: self.dropout.draw(format_args!("{}.probabilities", layer.sublayer)),
+            dropout: self.dropout.draw(format_args!("{}.probabilities", sublayer)),
         };
         let y = match view.layout {
             None => self.ops.attention(&q, key, value, how), // [batch, query, heads · d_kv]
@@ -236,21 +227,21 @@ impl<'a, O: Ops> T5<'a, O> {
                 self.ops.gather(&y, results)
             }
         };
-        self.linear(&y, layer.output)
+        self.linear(&y, sublayer, Linear::AttentionOutput)
     }
 
-    pub fn feed_forward(&self, layer: &FeedForwardWeights, x: O::Activation) -> O::Activation {
-        let normed = self.norm(&x, layer.norm);
-        let hidden = match layer.input {
-            FeedForwardInput::Relu(input) => self.ops.relu(&self.linear(&normed, input)),
-            FeedForwardInput::GatedGelu(inputs) => {
-                let [gate, value] = self.linears(&normed, inputs);
+    pub fn feed_forward(&self, sublayer: Sublayer, x: O::Activation) -> O::Activation {
+        let normed = self.norm(&x, Module::Norm(sublayer));
+        let hidden = match self.config.feed_forward_proj {
+            FeedForward::Relu => self.ops.relu(&self.linear(&normed, sublayer, Linear::Input)),
+            FeedForward::GatedGelu => {
+                let [gate, value] = self.linears(&normed, sublayer, [Linear::Gate, Linear::GatedInput]);
                 self.ops.gated_gelu(&gate, &value)
             }
         }; // [batch, length, d_ff]
-        let hidden = self.dropped(hidden, format_args!("{}.hidden", layer.sublayer));
-        let y = self.linear(&hidden, layer.output);
-        self.residual(x, y, layer.sublayer)
+        let hidden = self.dropped(hidden, format_args!("{}.hidden", sublayer));
+        let y = self.linear(&hidden, sublayer, Linear::Output);
+        self.residual(x, y, sublayer)
     }
 
     pub fn residual(&self, x: O::Activation, y: O::Activation, sublayer: Sublayer) -> O::Activation {
@@ -258,14 +249,14 @@ impl<'a, O: Ops> T5<'a, O> {
     }
 
     pub fn embed(&self, ids: &[i32], batch: usize, length: usize, stack: Stack) -> O::Activation {
-        let table = self.parameter(self.weights.embedding);
+        let table = self.parameter(Module::Embedding);
         let x = self.ops.embedding(table, TokenIds { ids, batch, length });
         self.dropped(x, format_args!("{stack}.embedding"))
     }
 
     /// A stack's last steps; the decoder's include the logits' scaling.
     pub fn finish(&self, stack: Stack, x: O::Activation) -> O::Activation {
-        let x = self.norm(&x, self.weights.final_norm(stack));
+        let x = self.norm(&x, Module::FinalNorm(stack));
         let x = self.dropped(x, format_args!("{stack}.final"));
         if stack == Stack::Decoder && self.config.scale_logits() {
             return self.ops.scale(&x, (self.config.d_model as f32).powf(-0.5));
@@ -280,30 +271,37 @@ impl<'a, O: Ops> T5<'a, O> {
         }
     }
 
-    fn norm(&self, x: &O::Activation, gain: Weight) -> O::Activation {
+    fn norm(&self, x: &O::Activation, gain: Module) -> O::Activation {
         let epsilon = self.config.layer_norm_epsilon as f32;
         let y = self.ops.rms_norm(x, self.parameter(gain), &self.norm_groups, epsilon);
         self.observe(gain, x, &y);
         y
     }
 
-    fn linear(&self, x: &O::Activation, weight: Weight) -> O::Activation {
-        let y = self.ops.linear(x, self.parameter(weight));
-        self.observe(weight, x, &y);
+    fn linear(&self, x: &O::Activation, sublayer: Sublayer, linear: Linear) -> O::Activation {
+        let module = Module::Linear(sublayer, linear);
+        let y = self.ops.linear(x, self.parameter(module));
+        self.observe(module, x, &y);
         y
     }
 
     /// Several linear maps of the same activation.
-    fn linears<const N: usize>(&self, x: &O::Activation, weights: [Weight; N]) -> [O::Activation; N] {
-        let all = self.ops.linears(x, weights.map(|weight| self.parameter(weight)));
-        weights.iter().zip(&all).for_each(|(weight, y)| self.observe(*weight, x, y));
+    fn linears<const N: usize>(
+        &self,
+        x: &O::Activation,
+        sublayer: Sublayer,
+        linears: [Linear; N],
+    ) -> [O::Activation; N] {
+        let modules = linears.map(|linear| Module::Linear(sublayer, linear));
+        let all = self.ops.linears(x, modules.map(|module| self.parameter(module)));
+        modules.iter().zip(&all).for_each(|(module, y)| self.observe(*module, x, y));
         all
     }
 
-    fn observe(&self, weight: Weight, x: &O::Activation, y: &O::Activation) {
+    fn observe(&self, module: Module, x: &O::Activation, y: &O::Activation) {
         if let Some(observer) = self.observer {
-            observer(Probe::Input(weight.module), x);
-            observer(Probe::Output(weight.module), y);
+            observer(Probe::Input(module), x);
+            observer(Probe::Output(module), y);
         }
     }
 
@@ -320,11 +318,11 @@ impl<'a, O: Ops> T5<'a, O> {
             .collect();
         let ids =
             (0..query).rev().flat_map(|start| of_distance[start..start + key].iter().copied()).collect();
-        let table = self.parameter(self.weights.position_bias(stack));
+        let table = self.parameter(Module::PositionBias(stack));
         self.ops.position_bias(table, &Buckets { ids, query, key })
     }
 
-    fn parameter(&self, weight: Weight) -> &'a O::Parameter {
-        &self.parameters[weight.index]
+    fn parameter(&self, module: Module) -> &'a O::Parameter {
+        &self.parameters[self.weights.place(module)]
     }
 }

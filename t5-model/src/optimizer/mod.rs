@@ -139,9 +139,7 @@ impl Optimizer {
             }
         }
     }
-}
 
-impl Optimizer {
     /// What it remembers of a parameter of that shape.
     fn moments(&self, shape: &[usize]) -> &'static [Moment] {
         match self {

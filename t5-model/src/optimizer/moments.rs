@@ -45,12 +45,7 @@ impl Moment {
 ///
 /// An average that is asked for starts as zeros, also if it had another shape. Those of other optimisers are dropped.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Moments<T> {
-    mean: Option<Kept<T>>,
-    squares: Option<Kept<T>>,
-    rows: Option<Kept<T>>,
-    columns: Option<Kept<T>>,
-}
+pub struct Moments<T>([Option<Kept<T>>; 4]); // in the order of `Moment::ALL`
 
 #[derive(Clone, Debug, PartialEq)]
 struct Kept<T> {
@@ -60,7 +55,7 @@ struct Kept<T> {
 
 impl<T> Default for Moments<T> {
     fn default() -> Self {
-        Moments { mean: None, squares: None, rows: None, columns: None }
+        Moments([const { None }; 4])
     }
 }
 
@@ -71,14 +66,16 @@ impl<T> Moments<T> {
         parameter: &[usize],
         zeros: impl Fn(&[usize]) -> T,
     ) -> (&mut T, &mut T) {
-        (self.rows, self.columns) = (None, None);
-        (keep(&mut self.mean, parameter, &zeros), keep(&mut self.squares, parameter, &zeros))
+        let [mean, squares, rows, columns] = &mut self.0;
+        (*rows, *columns) = (None, None);
+        (keep(mean, parameter, &zeros), keep(squares, parameter, &zeros))
     }
 
     /// Of the gradient's squares.
     pub fn squares(&mut self, parameter: &[usize], zeros: impl Fn(&[usize]) -> T) -> &mut T {
-        (self.mean, self.rows, self.columns) = (None, None, None);
-        keep(&mut self.squares, parameter, &zeros)
+        let [mean, squares, rows, columns] = &mut self.0;
+        (*mean, *rows, *columns) = (None, None, None);
+        keep(squares, parameter, &zeros)
     }
 
     /// Of the means of the gradient's squares over each row and over each column of a matrix.
@@ -87,41 +84,33 @@ impl<T> Moments<T> {
         parameter: &[usize],
         zeros: impl Fn(&[usize]) -> T,
     ) -> (&mut T, &mut T) {
-        (self.mean, self.squares) = (None, None);
-        let (rows, columns) = (Moment::Rows.shape(parameter), Moment::Columns.shape(parameter));
-        (keep(&mut self.rows, rows, &zeros), keep(&mut self.columns, columns, &zeros))
+        let [mean, squares, rows, columns] = &mut self.0;
+        (*mean, *squares) = (None, None);
+        let column = Moment::Columns.shape(parameter);
+        (keep(rows, Moment::Rows.shape(parameter), &zeros), keep(columns, column, &zeros))
     }
 
     /// What there is, under the names of files: `exp_avg` and `exp_avg_sq`; `exp_avg_sq_row` and
     /// `exp_avg_sq_col`.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &T)> {
-        let all = [&self.mean, &self.squares, &self.rows, &self.columns];
-        let named = Moment::ALL.into_iter().zip(all);
+        let named = Moment::ALL.into_iter().zip(&self.0);
         named.filter_map(|(moment, kept)| kept.as_ref().map(|kept| (moment.name(), &kept.tensor)))
     }
 
     /// Sets a moment that was read from a file.
     pub fn insert(&mut self, name: &str, shape: &[usize], tensor: T) -> Result<(), String> {
-        let moment = Moment::ALL.into_iter().find(|moment| moment.name() == name).ok_or_else(|| {
+        let place = Moment::ALL.iter().position(|moment| moment.name() == name).ok_or_else(|| {
             let names = Moment::ALL.map(Moment::name).join(", ");
             format!("no optimiser has a moment of that name; known: {names}")
         })?;
-        let kept = match moment {
-            Moment::Mean => &mut self.mean,
-            Moment::Squares => &mut self.squares,
-            Moment::Rows => &mut self.rows,
-            Moment::Columns => &mut self.columns,
-        };
-        *kept = Some(Kept { shape: shape.to_vec(), tensor });
+        self.0[place] = Some(Kept { shape: shape.to_vec(), tensor });
         Ok(())
     }
 
     /// The same averages as other tensors.
     pub fn map<U>(self, mut tensor: impl FnMut(T) -> U) -> Moments<U> {
-        let mut map =
-            |kept: Option<Kept<T>>| kept.map(|kept| Kept { shape: kept.shape, tensor: tensor(kept.tensor) });
-        let Moments { mean, squares, rows, columns } = self;
-        Moments { mean: map(mean), squares: map(squares), rows: map(rows), columns: map(columns) }
+        let mut map = |kept: Kept<T>| Kept { shape: kept.shape, tensor: tensor(kept.tensor) };
+        Moments(self.0.map(|kept| kept.map(&mut map)))
     }
 }
 

@@ -17,6 +17,4 @@ pub use table::{Parameter, parameter_table, parameters};
 
 pub(crate) use table::{Block, table_with_blocks, with_plain_head};
 #[cfg(feature = "compute")]
-pub(crate) use weights::{
-    AttentionWeights, DecoderBlock, EncoderBlock, FeedForwardInput, FeedForwardWeights, Weight, Weights,
-};
+pub(crate) use weights::Weights;

@@ -25,6 +25,11 @@ impl Stack {
         }
     }
 
+    /// A sublayer of one of its blocks.
+    pub fn sublayer(self, block: usize, kind: SublayerKind) -> Sublayer {
+        Sublayer { stack: self, block, kind }
+    }
+
     /// What each block consists of, in the order in which it computes.
     pub fn sublayers(self) -> &'static [SublayerKind] {
         use SublayerKind::{CrossAttention, FeedForward, SelfAttention};

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Linear, Module, Stack, Sublayer, SublayerKind};
+use super::{Linear, Module, Stack, SublayerKind};
 use crate::{Error, Result};
 
 /// The prefixes of parameters; other arrays hold the optimiser's moments and the step.
@@ -59,39 +59,37 @@ fn module(parts: &[&str]) -> Option<Module> {
 
 fn in_block(stack: Stack, block: usize, module: &[&str]) -> Option<Module> {
     use SublayerKind::{CrossAttention, FeedForward, SelfAttention};
-    let sublayer = |kind| Sublayer { stack, block, kind };
-    let projection = |kind, name: &str| {
-        let linear = match name {
-            "query" => Linear::Query,
-            "key" => Linear::Key,
-            "value" => Linear::Value,
-            "out" => Linear::AttentionOutput,
-            _ => return None,
-        };
-        Some(Module::Linear(sublayer(kind), linear))
-    };
-    match (stack, module) {
-        (Stack::Encoder, ["pre_attention_layer_norm", "scale"])
-        | (Stack::Decoder, ["pre_self_attention_layer_norm", "scale"]) => {
-            Some(Module::Norm(sublayer(SelfAttention)))
-        }
-        (Stack::Decoder, ["pre_cross_attention_layer_norm", "scale"]) => {
-            Some(Module::Norm(sublayer(CrossAttention)))
-        }
-        (_, ["pre_mlp_layer_norm", "scale"]) => Some(Module::Norm(sublayer(FeedForward))),
-        (Stack::Encoder, ["attention", name, "kernel"])
-        | (Stack::Decoder, ["self_attention", name, "kernel"]) => projection(SelfAttention, name),
-        (Stack::Decoder, ["encoder_decoder_attention", name, "kernel"]) => projection(CrossAttention, name),
-        (_, ["mlp", name, "kernel"]) => {
-            let linear = match *name {
-                "wi" => Linear::Input,
-                "wi_0" => Linear::Gate,
-                "wi_1" => Linear::GatedInput,
-                "wo" => Linear::Output,
+    Some(match module {
+        [norm, "scale"] => {
+            let kind = match (stack, *norm) {
+                (Stack::Encoder, "pre_attention_layer_norm") => SelfAttention,
+                (Stack::Decoder, "pre_self_attention_layer_norm") => SelfAttention,
+                (Stack::Decoder, "pre_cross_attention_layer_norm") => CrossAttention,
+                (_, "pre_mlp_layer_norm") => FeedForward,
                 _ => return None,
             };
-            Some(Module::Linear(sublayer(FeedForward), linear))
+            Module::Norm(stack.sublayer(block, kind))
         }
-        _ => None,
-    }
+        [layer, name, "kernel"] => {
+            let kind = match (stack, *layer) {
+                (Stack::Encoder, "attention") | (Stack::Decoder, "self_attention") => SelfAttention,
+                (Stack::Decoder, "encoder_decoder_attention") => CrossAttention,
+                (_, "mlp") => FeedForward,
+                _ => return None,
+            };
+            let linear = match (kind, *name) {
+                (SelfAttention | CrossAttention, "query") => Linear::Query,
+                (SelfAttention | CrossAttention, "key") => Linear::Key,
+                (SelfAttention | CrossAttention, "value") => Linear::Value,
+                (SelfAttention | CrossAttention, "out") => Linear::AttentionOutput,
+                (FeedForward, "wi") => Linear::Input,
+                (FeedForward, "wi_0") => Linear::Gate,
+                (FeedForward, "wi_1") => Linear::GatedInput,
+                (FeedForward, "wo") => Linear::Output,
+                _ => return None,
+            };
+            Module::Linear(stack.sublayer(block, kind), linear)
+        }
+        _ => return None,
+    })
 }

@@ -71,7 +71,7 @@ impl Corpus {
         let reader = match source {
             Source::File(path) => {
                 let lines = Lines::open(path)?;
-                if is_json(path) { Reader::Json(lines) } else { Reader::Text(lines) }
+                if kind(path) == Some("txt") { Reader::Text(lines) } else { Reader::Json(lines) }
             }
             Source::Memory { documents, .. } => Reader::Memory { documents: Arc::clone(documents), next: 0 },
         };
@@ -158,8 +158,8 @@ fn next_record(lines: &mut Lines) -> Result<Option<String>> {
         return match serde_json::from_str::<Record>(line) {
             Ok(record) => Ok(Some(record.text)),
             Err(error) => Err(TextError::Json {
-                path: lines.path().to_owned(),
-                line: lines.number(),
+                path: lines.path.clone(),
+                line: lines.number,
                 reason: json_reason(&error),
             }),
         };
@@ -189,21 +189,16 @@ fn next_paragraph(lines: &mut Lines) -> Result<Option<String>> {
 }
 
 fn resolve(input: &str) -> Result<Vec<PathBuf>> {
-    let path = Path::new(input);
-    if path.is_dir() {
-        return folder(path);
-    }
-    if path.exists() {
-        return if kind(path).is_some() { Ok(vec![path.to_owned()]) } else { Err(extension(path)) };
-    }
+    let path = PathBuf::from(input);
+    let paths = if path.exists() { vec![path] } else { matches(input)? };
     let mut found = Vec::new();
-    for path in matches(input)? {
+    for path in paths {
         if path.is_dir() {
             found.extend(folder(&path)?);
         } else if kind(&path).is_some() {
             found.push(path);
         } else {
-            return Err(extension(&path));
+            return Err(TextError::Extension { path });
         }
     }
     if found.is_empty() {
@@ -231,14 +226,6 @@ fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
         .map_err(|error| TextError::Read { path: error.path().to_owned(), source: error.into() })?;
     paths.sort();
     Ok(paths)
-}
-
-fn extension(path: &Path) -> TextError {
-    TextError::Extension { path: path.to_owned() }
-}
-
-fn is_json(path: &Path) -> bool {
-    matches!(kind(path), Some("json" | "jsonl"))
 }
 
 /// `json`, `jsonl` or `txt`, whatever the compression.

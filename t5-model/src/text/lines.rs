@@ -10,9 +10,10 @@ use super::error::{Result, TextError};
 pub(super) const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
 
 pub(super) struct Lines {
-    reader: Box<dyn BufRead + Send>,
-    path: PathBuf,
-    number: u64,
+    reader: BufReader<Box<dyn Read + Send>>,
+    pub path: PathBuf,
+    /// Of the line read last, from 1.
+    pub number: u64,
     buffer: Vec<u8>,
 }
 
@@ -20,18 +21,13 @@ impl Lines {
     pub fn open(path: &Path) -> Result<Self> {
         let failed = |source| TextError::Read { path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
-        let reader: Box<dyn BufRead + Send> = match path.extension().and_then(|extension| extension.to_str())
-        {
+        let decoded: Box<dyn Read + Send> = match path.extension().and_then(|extension| extension.to_str()) {
             // Concatenated members are one stream: that is how shards are often put together.
-            Some("gz") => {
-                Box::new(BufReader::with_capacity(1 << 16, flate2::read::MultiGzDecoder::new(file)))
-            }
-            Some("zst") => Box::new(BufReader::with_capacity(
-                1 << 16,
-                zstd::stream::read::Decoder::new(file).map_err(failed)?,
-            )),
-            _ => Box::new(BufReader::with_capacity(1 << 16, file)),
+            Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(file)),
+            Some("zst") => Box::new(zstd::stream::read::Decoder::new(file).map_err(failed)?),
+            _ => Box::new(file),
         };
+        let reader = BufReader::with_capacity(1 << 16, decoded);
         Ok(Self { reader, path: path.to_owned(), number: 0, buffer: Vec::new() })
     }
 
@@ -59,14 +55,5 @@ impl Lines {
 
     pub fn too_long(&self) -> TextError {
         TextError::DocumentTooLong { path: self.path.clone(), line: self.number, limit: MAX_DOCUMENT_BYTES }
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Number of the line read last, from 1.
-    pub fn number(&self) -> u64 {
-        self.number
     }
 }

@@ -61,13 +61,8 @@ impl StreamOptions {
 
     /// One pass in order; every call corrupts the same text in the same way.
     pub fn evaluation(batch_size: usize) -> Self {
-        Self {
-            batch_size,
-            seed: EVALUATION_SEED,
-            order: Order::Evaluation,
-            hold_out: None,
-            max_documents: None,
-        }
+        let order = Order::Evaluation;
+        Self { batch_size, seed: EVALUATION_SEED, order, hold_out: None, max_documents: None }
     }
 }
 
@@ -182,11 +177,6 @@ impl SpanCorruptionStream {
             move || reader.run(DataPosition { index: 0, ..position }, &sender, &stop)
         });
         Ok(Self { spans, options, position, current: None, worker: Some(Worker { blocks, stop, thread }) })
-    }
-
-    /// Where the next batch begins.
-    pub fn position(&self) -> DataPosition {
-        self.position
     }
 
     fn next_batch(&mut self) -> Result<Option<StreamedBatch>> {

@@ -33,11 +33,11 @@ impl Tokenizer {
     ///
     /// # Errors
     /// No text, more than 2^30 words, or a vocabulary too small for the text's characters.
-    pub fn train_unigram<I>(texts: I, vocab_size: usize, sentinels: usize) -> Result<Self>
-    where
-        I: IntoIterator,
-        I::Item: AsRef<str>,
-    {
+    pub fn train_unigram(
+        texts: impl IntoIterator<Item: AsRef<str>>,
+        vocab_size: usize,
+        sentinels: usize,
+    ) -> Result<Self> {
         let specials = [PAD, EOS, UNK].map(str::to_owned);
         let normalizers = || vec![Nmt.into(), NFKC.into()];
         let untrained = vec![(UNK.to_owned(), 0.0)];
@@ -66,11 +66,10 @@ impl Tokenizer {
     }
 }
 
-fn count_words<I>(tokenizer: &tokenizers::Tokenizer, texts: I) -> Result<BTreeMap<String, u32>>
-where
-    I: IntoIterator,
-    I::Item: AsRef<str>,
-{
+fn count_words(
+    tokenizer: &tokenizers::Tokenizer,
+    texts: impl IntoIterator<Item: AsRef<str>>,
+) -> Result<BTreeMap<String, u32>> {
     let failed = |error: tokenizers::Error| training(error.to_string());
     let mut words = BTreeMap::new();
     let mut count = 0;

@@ -54,14 +54,12 @@ pub trait Regime {
     ) -> Result<Option<Vec<Self::Evaluation>>, Self::Error>;
 
     /// Adds to an error of [`Regime::evaluate`] at which step it happened, and which checkpoint is intact.
-    fn evaluation_failed(&self, error: Self::Error, step: u64, intact: Intact) -> Self::Error {
-        let _ = (step, intact);
+    fn evaluation_failed(&self, error: Self::Error, _step: u64, _intact: Intact) -> Self::Error {
         error
     }
 
     /// Whether the training ends after this evaluation, before its last step.
-    fn ends_early(&self, at: &Standing<Self::Measured>) -> bool {
-        let _ = at;
+    fn ends_early(&self, _at: &Standing<Self::Measured>) -> bool {
         false
     }
 
@@ -69,8 +67,7 @@ pub trait Regime {
     ///
     /// # Errors
     /// Whatever keeps it from being done.
-    fn conclude(&mut self, session: &mut dyn Session) -> Result<bool, Self::Error> {
-        let _ = session;
+    fn conclude(&mut self, _session: &mut dyn Session) -> Result<bool, Self::Error> {
         Ok(true)
     }
 

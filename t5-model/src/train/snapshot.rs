@@ -21,17 +21,6 @@ const VERSION: u32 = 1;
 const STATE: &str = "training_state.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
 
-/// `training_state.json`.
-#[derive(Serialize, Deserialize)]
-struct File<S> {
-    version: u32,
-    #[serde(flatten)]
-    state: S,
-    identity: Identity,
-    weights_blake3: String,
-    optimizer_blake3: Option<String>,
-}
-
 /// What is saved with the session's own weights and moments.
 pub(super) struct Snapshot<'a, S> {
     /// Where the training stands; becomes part of `training_state.json`, as does `identity`.
@@ -61,21 +50,27 @@ impl<S: Serialize> Snapshot<'_, S> {
             let weights_blake3 = Checkpoint::open(directory)?.blake3()?;
             let optimizer_blake3 = match optimizer {
                 Some((optimizer, step)) => {
-                    Some(write_optimizer(session, directory, optimizer, step, &weights_blake3)?)
+                    let moments = session.optimizer_state()?;
+                    let (tensors, writer) = (LazyTensor::all(&moments)?, Writer::default());
+                    let hash = &weights_blake3;
+                    Some(write_optimizer_state(directory, optimizer, step, hash, tensors, &writer)?)
                 }
                 None => None,
             };
             lineage.blake3 = Some(weights_blake3.clone());
             lineage.write(directory)?;
             let identity = identity.clone();
-            let file = File { version: VERSION, state, identity, weights_blake3, optimizer_blake3 };
-            Ok(json::write(&directory.join(STATE), &file)?)
+            let saved = Saved { version: VERSION, state, identity, weights_blake3, optimizer_blake3 };
+            Ok(json::write(&directory.join(STATE), &saved)?)
         })
     }
 }
 
-/// What a checkpoint says about its training.
+/// What a checkpoint says about its training: `training_state.json`.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Saved<S> {
+    version: u32,
+    #[serde(flatten)]
     pub state: S,
     pub identity: Identity,
     weights_blake3: String,
@@ -94,9 +89,7 @@ impl<S: DeserializeOwned> Saved<S> {
         if let Some(version) = version.filter(|version| *version > VERSION.into()) {
             return Err(TrainError::Version { path, version, supported: VERSION });
         }
-        let File { state, identity, weights_blake3, optimizer_blake3, .. } =
-            serde_json::from_value(value).map_err(Error::json(path))?;
-        Ok(Saved { state, identity, weights_blake3, optimizer_blake3 })
+        Ok(serde_json::from_value(value).map_err(Error::json(path))?)
     }
 
     /// Reads all weights and the optimiser's moments, compares them with their hashes, and returns the moments.
@@ -120,18 +113,6 @@ fn expect_hash(what: &str, found: &str, expected: Option<&String>, directory: &P
     }
     let message = format!("the hash of {what} is not the one in {STATE}");
     Err(Error::Weights { path: directory.into(), message }.into())
-}
-
-fn write_optimizer(
-    session: &dyn Session,
-    directory: &Path,
-    optimizer: Optimizer,
-    step: u64,
-    weights_blake3: &str,
-) -> Result<String> {
-    let moments = session.optimizer_state()?;
-    let (tensors, writer) = (LazyTensor::all(&moments)?, Writer::default());
-    Ok(write_optimizer_state(directory, optimizer, step, weights_blake3, tensors, &writer)?)
 }
 
 /// A session checks weights only in the next update, and this may have been the last.

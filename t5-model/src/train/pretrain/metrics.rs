@@ -131,7 +131,8 @@ pub fn read_metrics(run_directory: &Path) -> Result<Vec<Metrics>, TrainError> {
 pub(super) struct MetricsFile {
     path: PathBuf,
     file: File,
-    lines: u64,
+    /// How many there were when the file was opened.
+    pub lines: u64,
 }
 
 impl MetricsFile {
@@ -156,11 +157,6 @@ impl MetricsFile {
         file.set_len(length).map_err(Error::io("truncate", &path))?;
         file.seek(SeekFrom::Start(length)).map_err(Error::io("read", &path))?;
         Ok(MetricsFile { path, file, lines: kept })
-    }
-
-    /// How many lines there were when the file was opened.
-    pub fn lines(&self) -> u64 {
-        self.lines
     }
 
     pub fn append(&mut self, metrics: &Metrics) -> Result<()> {

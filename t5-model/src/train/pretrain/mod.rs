@@ -139,7 +139,7 @@ pub fn train<'a>(
         log_every: settings.log_every,
         optimizer: settings.optimizer,
         carried,
-        clip_norm: settings.clip_norm(),
+        clip_norm: settings.clip_norm.filter(|norm| *norm > 0.0),
         z_loss: settings.z_loss,
         dropout: Dropout { rate: settings.dropout, seed: settings.seed },
         checkpoints,
@@ -155,8 +155,8 @@ pub fn train<'a>(
         move |at: &mut Standing<Measured>| -> Result<Pretraining<'a>> {
             let Standing { progress, measured } = at;
             let metrics = MetricsFile::open(run.directory, measured.metrics_lines)?;
-            let missing_metrics = measured.metrics_lines - metrics.lines();
-            measured.metrics_lines = metrics.lines();
+            let missing_metrics = measured.metrics_lines - metrics.lines;
+            measured.metrics_lines = metrics.lines;
             let text = (run.open_training_text)(*progress.position.get_or_insert_default())?;
             let board = TensorBoard::open(run.directory, progress.step)?;
             Ok(Pretraining { settings, text, open_evaluation_text, metrics, missing_metrics, board, stop })

@@ -52,7 +52,7 @@ impl Regime for Pretraining<'_> {
     fn batches(&mut self, at: &mut Standing<Measured>, step: u64) -> Result<Vec<Batch>> {
         let expected = self.settings.micro_batch_size();
         let mut batches = Vec::new();
-        for _ in 0..self.settings.accumulation() {
+        for _ in 0..self.settings.batch_size / expected {
             let next = self.text.next().transpose()?.ok_or(TrainError::EndOfText { step })?;
             if next.batch.size != expected {
                 return Err(TrainError::BatchSize { found: next.batch.size, expected });

@@ -123,16 +123,6 @@ impl Settings {
         self.micro_batch_size.unwrap_or(self.batch_size)
     }
 
-    /// Micro-batches in an update.
-    pub(super) fn accumulation(&self) -> usize {
-        self.batch_size / self.micro_batch_size().max(1)
-    }
-
-    /// The norm to clip to, if any.
-    pub(super) fn clip_norm(&self) -> Option<f64> {
-        self.clip_norm.filter(|norm| *norm > 0.0)
-    }
-
     /// Checks the settings, alone and together.
     ///
     /// # Errors
