@@ -1,13 +1,13 @@
-//! Head and loss on burn's devices, a few rows at a time, differentiated on the way.
+//! Head and loss on burn's devices, computed and differentiated a few rows at a time.
 
 use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
 use t5_model::backend::{CrossEntropy, LossSums};
 
-/// Logits that exist at once.
+/// The number of logits held in memory at a time.
 const LOGITS: usize = 1 << 24;
 
-/// The sums over rows of `x` `[rows, features]`, and the gradients of `x` and of `head` `[vocabulary,
-/// features]` if they are `wanted`. None of it is recorded.
+/// The sums over rows of `x` `[rows, features]`, and, if `wanted`, the gradients of `x` and of `head`
+/// `[vocabulary, features]`. Nothing is recorded.
 pub fn cross_entropy(
     x: Tensor<2>,
     head: Tensor<2>,
@@ -52,7 +52,7 @@ pub fn cross_entropy(
             None => part,
         });
     }
-    // Read last and at once, so that a GPU is not waited for in between.
+    // Read last and all at once, so that the host does not wait for a GPU in between.
     losses.append(&mut rights);
     let rows: Vec<f64> = Tensor::cat(losses, 0).into_data().iter::<f32>().map(f64::from).collect();
     let (losses, rights) = rows.split_at(labels.len());

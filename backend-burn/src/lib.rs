@@ -1,5 +1,5 @@
-//! The burn framework as a backend: flex on the CPU with T5's operations as fused kernels, and burn's own
-//! operations, in f32 or bf16, on every other device.
+//! The burn framework as a backend: flex on the CPU, with T5's operations as fused kernels, and burn's own
+//! operations, in f32 or bf16, on all other devices.
 
 #![warn(missing_docs)]
 
@@ -59,7 +59,7 @@ impl Backend for Burn {
     }
 }
 
-/// The burn device of a name.
+/// The burn device with this name.
 fn find(name: &str) -> t5_model::Result<Device> {
     if name == "cpu" || name == "cpu-plain" {
         return Ok(Device::flex());
@@ -68,13 +68,13 @@ fn find(name: &str) -> t5_model::Result<Device> {
     found.ok_or_else(|| Burn.no_device(name))
 }
 
-/// The GPUs of the compiled-in features. Looked for once: asking drivers takes time.
+/// The GPUs of the compiled-in features. They are enumerated once: querying drivers takes time.
 fn accelerators() -> &'static [(DeviceInfo, Device)] {
     static ACCELERATORS: OnceLock<Vec<(DeviceInfo, Device)>> = OnceLock::new();
     ACCELERATORS.get_or_init(|| {
         #[allow(unused_mut, reason = "without a GPU feature there is nothing to add")]
         let mut found: Vec<(DeviceInfo, Device)> = Vec::new();
-        // Asking a device opens it; CUDA's would each lose memory to that.
+        // Querying a device opens it; each CUDA device would lose memory to that.
         #[cfg(feature = "cuda")]
         found.extend(enumerate("cuda", DeviceType::Cuda, |_| ("burn's CUDA".into(), true)));
         #[cfg(feature = "wgpu")]
@@ -87,14 +87,14 @@ fn accelerators() -> &'static [(DeviceInfo, Device)] {
     })
 }
 
-/// The devices of a runtime, given what one is and whether it knows bf16.
+/// The devices of a runtime, given their description and whether each supports bf16.
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 fn enumerate(
     name: &str,
     kind: DeviceType,
     ask: impl Fn(&Device) -> (String, bool),
 ) -> impl Iterator<Item = (DeviceInfo, Device)> {
-    // Without a driver, the runtimes panic rather than find nothing.
+    // Without a driver, the runtimes panic instead of finding nothing.
     let devices = std::panic::catch_unwind(|| Device::enumerate(kind).into_vec()).unwrap_or_default();
     devices.into_iter().enumerate().map(move |(index, device)| {
         let (description, knows_bf16) = ask(&device);

@@ -1,6 +1,6 @@
-//! T5 in burn's own operations, on any of its devices. On the CPU the fused kernels are faster; there this is
-//! what they are checked against. The residual stream, norms, softmax and the loss are f32; between them
-//! activations have the type that is computed in.
+//! T5 in burn's own operations, on any of its devices. On the CPU the fused kernels are faster, and are
+//! checked against these. The residual stream, norms, softmax and the loss are f32; between them, activations
+//! have the computation's precision.
 
 use burn::tensor::activation::{relu, softmax};
 use burn::tensor::{Bool, DType, Device, FloatDType, Gradients, Int, Tensor, TensorData};
@@ -14,15 +14,15 @@ use t5_model::{Ops, Precision};
 use crate::cross_entropy::cross_entropy;
 use crate::update::{adafactor, adamw, factored_adafactor};
 
-/// The operations on a device; holds whether they are recorded.
+/// The operations on a device; knows whether they are recorded.
 pub struct PlainOps {
     device: Device,
-    /// What products are computed in.
+    /// The precision of matrix products.
     dtype: FloatDType,
     recording: bool,
 }
 
-/// A parameter, its gradient or a moment as a matrix; a vector is one row.
+/// A parameter, its gradient or a moment as a matrix; a vector becomes one row.
 pub struct PlainMatrix {
     tensor: Tensor<2>,
     shape: Vec<usize>,
@@ -37,7 +37,7 @@ impl PlainOps {
         PlainOps { device: device.autodiff(), dtype, recording: false }
     }
 
-    /// Where inputs from the host belong.
+    /// The device for inputs from the host.
     fn device(&self) -> Device {
         if self.recording { self.device.clone() } else { self.device.clone().inner() }
     }
@@ -73,7 +73,7 @@ fn cast<const D: usize>(x: Tensor<D>, to: impl Into<DType>) -> Tensor<D> {
     if x.dtype() == to { x } else { x.cast(FloatDType::from(to)) }
 }
 
-/// What is rounded no further.
+/// Converts to f32, for values that are rounded no further.
 fn exact<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     cast(x, FloatDType::F32)
 }
@@ -83,8 +83,8 @@ fn host<const D: usize>(tensor: &Tensor<D>, shape: Vec<usize>) -> HostTensor {
     HostTensor { shape, data }
 }
 
-/// The same matrix, row by row in memory. GPUs keep what follows from a transposed gradient transposed, up to
-/// the weights, whose products are then summed in another order than after a checkpoint.
+/// The same matrix stored row by row. GPUs keep results derived from a transposed gradient transposed, up to
+/// the weights, whose products would then be summed in another order than after loading a checkpoint.
 fn row_by_row(matrix: Tensor<2>) -> Tensor<2> {
     let shape = matrix.dims();
     matrix.reshape([shape[0] * shape[1]]).reshape(shape)
@@ -200,7 +200,7 @@ impl Ops for PlainOps {
     }
 
     fn add(&self, x: &Tensor<3>, y: &Tensor<3>) -> Tensor<3> {
-        // The residual stream stays as exact as it is.
+        // The residual stream keeps its precision.
         if x.dtype() == y.dtype() { x.clone() + y.clone() } else { exact(x.clone()) + exact(y.clone()) }
     }
 
@@ -241,7 +241,7 @@ impl Ops for PlainOps {
         let Some([dx, dhead]) = gradients else {
             return (Tensor::zeros([1], &self.device()), sums.into());
         };
-        // Something that has these gradients.
+        // A surrogate whose gradients are these.
         let dx = cast(dx.reshape(x.dims()), x.dtype());
         let by_x = self.product(x, &dx);
         (exact(by_x) + (self.input(head) * dhead.autodiff()).sum(), sums.into())
@@ -281,7 +281,7 @@ impl Ops for PlainOps {
     }
 
     fn squared_norm(&self, gradients: &[PlainMatrix]) -> f64 {
-        // All sums are on their way before the host waits for them.
+        // All transfers are started before the host waits for them.
         let sums: Vec<Tensor<1>> =
             gradients.iter().map(|gradient| gradient.tensor.clone().square().sum()).collect();
         if sums.is_empty() {

@@ -1,4 +1,4 @@
-//! Plans in burn's tensors.
+//! Executes plans on burn's tensors.
 
 use std::error::Error;
 

@@ -1,9 +1,9 @@
-//! Optimisers on burn's devices: nothing of a step passes through the host.
+//! Optimisers on burn's devices: no part of a step passes through the host.
 
 use burn::tensor::Tensor;
 use t5_model::optimizer::{AdafactorStep, AdamwStep};
 
-/// The new weights; renews the moments.
+/// Returns the new weights and updates the moments.
 pub fn adamw(
     step: AdamwStep,
     weights: Tensor<2>,
@@ -19,7 +19,7 @@ pub fn adamw(
     (weights * step.before - direction) * step.after
 }
 
-/// The new weights; renews the average of squares.
+/// Returns the new weights and updates the average of squares.
 pub fn adafactor(
     step: AdafactorStep,
     weights: Tensor<2>,
@@ -32,7 +32,7 @@ pub fn adafactor(
     descend(step, weights, gradient / squares.clone().sqrt())
 }
 
-/// The same with the average's factors, each kept as one row.
+/// The same with the average's factors, each stored as one row.
 pub fn factored_adafactor(
     step: AdafactorStep,
     weights: Tensor<2>,
@@ -53,7 +53,7 @@ pub fn factored_adafactor(
     descend(step, weights, gradient * by_row * by_column)
 }
 
-/// A step of Adafactor in a direction.
+/// Takes a step of Adafactor in a direction.
 fn descend(step: AdafactorStep, weights: Tensor<2>, direction: Tensor<2>) -> Tensor<2> {
     let clip = (rms(direction.clone()) / step.clip_threshold as f32).clamp_min(1.0);
     let rate = scale(weights.clone()) / clip * step.learning_rate as f32;

@@ -1,5 +1,5 @@
-//! The dfdx framework as a backend: its tensors, gradients and tape, with T5's operations as fused kernels,
-//! on the CPU.
+//! The dfdx framework as a backend on the CPU: its tensors, gradients and tape, with T5's operations as fused
+//! kernels.
 
 #![warn(missing_docs)]
 

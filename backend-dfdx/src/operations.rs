@@ -1,5 +1,5 @@
-//! T5's operations on dfdx's tensors and tape, computed by this workspace's kernels. Matrix products too:
-//! with dfdx's own, of an older `gemm`, a training step takes 1.8 times as long.
+//! T5's operations on dfdx's tensors and tape, computed by this workspace's kernels. That includes matrix
+//! products: with dfdx's own, based on an older `gemm`, a training step takes 1.8 times as long.
 
 use dfdx::prelude::*;
 use fusion_core::HostTensor;
@@ -17,7 +17,7 @@ use crate::tensor::{Matrix, Node, Slot, host, tensor, values, values_mut};
 /// `[batch, length, features]`, or `[heads, query, key]`.
 type Activation = Node<(usize, usize, usize)>;
 
-/// The operations; holds what was recorded.
+/// The operations, with the tape they record on.
 #[derive(Default)]
 pub struct DfdxOps {
     device: Cpu,
@@ -285,7 +285,7 @@ impl Ops for DfdxOps {
     }
 }
 
-/// What attention needs again for its gradients.
+/// What attention keeps for its gradients.
 struct Saved {
     qkv: [Tensor<(usize, usize, usize), f32, Cpu>; 3],
     bias: Option<Tensor<(usize, usize, usize), f32, Cpu>>,

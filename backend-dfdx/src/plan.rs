@@ -1,4 +1,4 @@
-//! Plans in dfdx's tensors.
+//! Executes plans on dfdx's tensors.
 
 use std::error::Error;
 
@@ -8,7 +8,7 @@ use fusion_core::execute::{PlacedBox, PlanDevice};
 
 use crate::tensor::{tensor, values, values_mut};
 
-/// Ranks are types in dfdx: axes of size 1 in front make every tensor one of four.
+/// Ranks are types in dfdx: leading axes of size 1 give every tensor four.
 const AXES: usize = 4;
 type FourAxes = Tensor<(usize, usize, usize, usize), f32, Cpu>;
 
@@ -25,7 +25,7 @@ impl DfdxPlans {
     }
 }
 
-/// Sizes or offsets with so many in front of them that there are four.
+/// Pads sizes or offsets to four axes, with `what` in front.
 fn in_front(what: usize, of: &[usize]) -> [usize; AXES] {
     let mut all = [what; AXES];
     all[AXES - of.len()..].copy_from_slice(of);

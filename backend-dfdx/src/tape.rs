@@ -1,9 +1,9 @@
 //! Records operations on dfdx's tape.
 //!
-//! In dfdx a tape belongs to one tensor and moves on with it, which suits a chain of layers. T5 branches
-//! everywhere: residuals, queries, keys and values of one input, an encoder that each block of the decoder
-//! sees. So tensors carry no tape, and every operation appends its backward to the one that is here: parents
-//! come before their children, whichever way the graph branches, and nothing needs to be merged.
+//! In dfdx a tape belongs to one tensor and moves along with it, which suits a chain of layers. T5 branches
+//! everywhere: residuals; queries, keys and values computed from one input; an encoder that every decoder
+//! block attends to. So tensors carry no tape, and every operation appends its backward pass to the one here:
+//! parents come before their children however the graph branches, and nothing needs to be merged.
 
 use std::cell::RefCell;
 use std::mem::take;
@@ -13,14 +13,14 @@ use t5_model::backend::kernels::elementwise;
 
 use crate::tensor::{Node, Slot};
 
-/// The tape of what was recorded so far, if operations are to be recorded.
+/// The tape of what has been recorded so far, if recording is on.
 #[derive(Default)]
 pub struct Recorder {
     tape: RefCell<Option<OwnedTape<f32, Cpu>>>,
 }
 
 impl Recorder {
-    /// Forgets what was recorded and starts again, or stops.
+    /// Discards the recording, and starts a new one or stops.
     pub fn record(&self, on: bool) {
         self.tape.replace(on.then(OwnedTape::default));
     }
@@ -29,8 +29,9 @@ impl Recorder {
         self.tape.borrow().is_some()
     }
 
-    /// Records that something was computed from `parents`, whose gradients `backward` makes of the result's.
-    /// They add up, also where two parents are the same tensor. Does nothing when not recording.
+    /// Records that something was computed from `parents`, whose gradients `backward` computes from the
+    /// result's. Gradients accumulate, even where two parents are the same tensor. Does nothing when not
+    /// recording.
     pub fn append<S: Shape, const N: usize>(
         &self,
         parents: [&Slot; N],
@@ -55,14 +56,14 @@ impl Recorder {
         });
     }
 
-    /// The gradients of all that was recorded. Forgets it.
+    /// The gradients of everything recorded. Discards the recording.
     pub fn backward(&self, loss: Tensor<Rank0, f32, Cpu>) -> Gradients<f32, Cpu> {
         let tape = self.tape.replace(Some(OwnedTape::default())).unwrap_or_default();
         loss.put_tape(tape).backward()
     }
 }
 
-/// Takes a tensor's gradient out of all gradients; zeros, if there is none.
+/// Takes a tensor's gradient out of all gradients; zeros if it has none.
 pub fn take_gradient<S: Shape>(
     gradients: &mut Gradients<f32, Cpu>,
     Node { tensor, gradient }: &Node<S>,

@@ -1,4 +1,5 @@
-//! dfdx's tensors, with dimensions known at run time. All that leave this crate's operations are contiguous.
+//! dfdx's tensors with dimensions known at run time. All tensors that this crate's operations return are
+//! contiguous.
 
 use dfdx::prelude::*;
 use fusion_core::HostTensor;
@@ -8,12 +9,12 @@ pub type Matrix = Tensor<(usize, usize), f32, Cpu>;
 /// A tensor without elements.
 pub type Slot = Tensor<(usize,), f32, Cpu>;
 
-/// A tensor of an operation.
+/// A tensor with its place for a gradient.
 #[derive(Clone)]
 pub struct Node<S: Shape> {
     pub tensor: Tensor<S, f32, Cpu>,
-    /// Whose gradient is this tensor's. Under `tensor` itself, dfdx would file zeros of its size to add
-    /// gradients to; where there are none, the first gradient that comes is filed as it is.
+    /// The key under which its gradient is stored. Under `tensor` itself, dfdx would store zeros of its size
+    /// to add gradients to; without them, the first gradient is stored as it is.
     pub gradient: Slot,
 }
 
@@ -27,32 +28,32 @@ impl<S: Shape> Node<S> {
 /// A tensor of these elements.
 ///
 /// # Panics
-/// If their number is not the shape's.
+/// If their number does not match the shape.
 pub fn tensor<S: Shape>(device: &Cpu, data: Vec<f32>, shape: S) -> Tensor<S, f32, Cpu> {
     device.tensor_from_vec(data, shape)
 }
 
-/// A tensor's elements in order, without a copy.
+/// A tensor's elements in order, without copying.
 ///
 /// # Panics
-/// For a view that has fewer elements in memory than its shape says.
+/// For a view with fewer elements in memory than its shape says.
 pub fn values<S: Shape>(tensor: &Tensor<S, f32, Cpu>) -> &[f32] {
     let len = checked_len(tensor);
     let first: *const f32 = &tensor[Default::default()];
-    // SAFETY: dfdx lends single elements of its buffer only. The buffer is one `Vec`, the last of `len` elements from the first
-    // on lies in it, and nothing changes it while the tensor is borrowed.
+    // SAFETY: dfdx only lends single elements of its buffer. The buffer is one `Vec`, which contains all
+    // `len` elements from the first one on, and nothing changes it while the tensor is borrowed.
     unsafe { std::slice::from_raw_parts(first, len) }
 }
 
-/// The same to write to. In place, if no other tensor shares the buffer.
+/// The same for writing; in place if no other tensor shares the buffer.
 pub fn values_mut<S: Shape>(tensor: &mut Tensor<S, f32, Cpu>) -> &mut [f32] {
     let len = checked_len(tensor);
     let first: *mut f32 = &mut tensor[Default::default()];
-    // SAFETY: as in `values`; dfdx has made the buffer this tensor's own, and it is borrowed exclusively.
+    // SAFETY: as in `values`; dfdx has made the buffer unique to this tensor, which is borrowed exclusively.
     unsafe { std::slice::from_raw_parts_mut(first, len) }
 }
 
-/// The number of elements, the last of which lies where it should.
+/// The number of elements, after checking that the last one is where it should be.
 fn checked_len<S: Shape>(tensor: &Tensor<S, f32, Cpu>) -> usize {
     let mut last = tensor.shape().concrete();
     (0..S::NUM_DIMS).for_each(|axis| last[axis] = last[axis].saturating_sub(1));

@@ -8,11 +8,11 @@ use crate::node::Node;
 use crate::operations::TchOps;
 use crate::tensor::matmul;
 
-/// How activations fall into heads.
+/// How activations are divided into heads.
 #[derive(Clone, Copy)]
 pub struct Heads {
     pub heads: i64,
-    /// What products are computed in.
+    /// The type of matrix products.
     pub kind: Kind,
 }
 
@@ -25,46 +25,46 @@ impl Heads {
         x.transpose(1, 2).reshape([batch * self.heads, length, inner / self.heads])
     }
 
-    /// And back.
+    /// The inverse of `split`.
     pub fn join(&self, x: &Tensor, batch: i64) -> Tensor {
         let size = x.size();
         let x = x.view([batch, self.heads, size[1], size[2]]);
         x.transpose(1, 2).reshape([batch, size[1], self.heads * size[2]])
     }
 
-    /// One row of heads for each example.
+    /// Separates the examples: `[batch, heads, …]`.
     fn examples(&self, scores: &Tensor) -> Tensor {
         let size = scores.size();
         scores.view([size[0] / self.heads, self.heads, size[1], size[2]])
     }
 }
 
-/// What is done to products of queries and keys, `[batch · heads, query, key]`.
+/// What turns products of queries and keys, `[batch · heads, query, key]`, into probabilities.
 pub struct Scores {
     pub heads: Heads,
     /// `[heads, query, key]`.
     pub bias: Option<Tensor>,
     /// Broadcast to `[batch, heads, query, key]`.
     pub hidden: Option<Tensor>,
-    /// Of the probabilities.
+    /// Dropout factors for the probabilities.
     pub factors: Option<Tensor>,
 }
 
 impl Scores {
-    /// In f32, whatever the product is in.
+    /// In f32, whatever the product's type.
     fn probabilities(&self, product: Tensor) -> Tensor {
         let mut scores = product.to_kind(Kind::Float);
         if let Some(bias) = &self.bias {
             scores = self.heads.examples(&scores).g_add_(bias).view_as(&scores);
         }
         if let Some(hidden) = &self.hidden {
-            // Some key of each example is visible, so the number need not be infinite.
+            // Every example has a visible key, so the value need not be infinite.
             scores = self.heads.examples(&scores).masked_fill_(hidden, -1e30).view_as(&scores);
         }
         scores.softmax(-1, Kind::Float)
     }
 
-    /// The factors, and the type of products.
+    /// Applies the dropout factors, and converts to the type of products.
     fn weights(&self, probabilities: &Tensor) -> Tensor {
         let kind = self.heads.kind;
         match &self.factors {
@@ -73,7 +73,7 @@ impl Scores {
         }
     }
 
-    /// The sum over examples.
+    /// Summed over the examples.
     pub fn bias_gradient(&self, dscores: &Tensor, batch: i64) -> Tensor {
         let size = dscores.size();
         let examples = dscores.view([batch, size[0] / batch, size[1], size[2]]);
@@ -112,7 +112,7 @@ impl Saved {
 }
 
 impl TchOps {
-    /// Attention by kernels of our own, where they can.
+    /// Attention by our own kernels, where they support it.
     pub fn flash(&self, q: &Node, k: &Node, v: &Node, how: &Attention<'_, Bias>) -> Option<Node> {
         let kernels = self.kernels.clone()?;
         let heads = how.heads as i64;
@@ -140,7 +140,7 @@ impl TchOps {
         }))
     }
 
-    /// Attention in libtorch's operations, which stores its probabilities.
+    /// Attention in libtorch operations, which stores its probabilities.
     pub fn stored_attention(&self, q: &Node, k: &Node, v: &Node, how: Attention<'_, Bias>) -> Node {
         let heads = Heads { heads: how.heads as i64, kind: self.kind };
         let [split_q, split_k, split_v] = [q, k, v].map(|x| heads.split(&x.value())); // [batch · heads, length, d_kv]

@@ -51,7 +51,7 @@ impl Bias {
         (alike && of_distances.len() + 1 == query + key).then_some(of_distances)
     }
 
-    /// Rows of the table, as `[heads, …shape]`.
+    /// Looks up rows of the table, as `[heads, …shape]`.
     fn look_up(&self, ops: &TchOps, ids: &[u32], shape: &[i64]) -> Node {
         let size = self.table.size();
         let (rows, heads) = (size[0], size[1]);
@@ -63,7 +63,7 @@ impl Bias {
             let dbias = dbias.view([heads, -1]).tr().contiguous(); // [ids, heads]
             [Some(match ids.device() {
                 Device::Cpu => Tensor::embedding_dense_backward(&dbias, &ids, rows, -1, false),
-                // There, that adds in another order in every run.
+                // On a GPU, that would sum in a different order on every run.
                 device => {
                     let buckets = Tensor::arange(rows, (Kind::Int, device)).unsqueeze(1);
                     buckets.eq_tensor(&ids).to_kind(Kind::Float).mm(&dbias) // [buckets, ids] · [ids, heads]

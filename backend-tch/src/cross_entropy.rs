@@ -1,4 +1,4 @@
-//! Head and loss, a few rows at a time, differentiated on the way.
+//! Head and loss, computed and differentiated a few rows at a time.
 
 use t5_model::backend::{CrossEntropy, LossSums};
 use tch::{Kind, Tensor};
@@ -7,10 +7,10 @@ use crate::operations::{TchOps, rows};
 use crate::parameter::Parameter;
 use crate::tensor::{matmul, numbers};
 
-/// Logits that exist at once.
+/// The number of logits held in memory at a time.
 const LOGITS: usize = 1 << 21;
 
-/// The sums over rows, and the gradients of `x` (in its shape) and of `head`; empty ones if they are not
+/// The sums over rows, and the gradients of `x` (in its shape) and of `head`; empty tensors unless they are
 /// `wanted`.
 pub fn cross_entropy(
     ops: &TchOps,
@@ -59,7 +59,7 @@ pub fn cross_entropy(
             None => part,
         });
     }
-    // Read last, so that a GPU is not waited for in between.
+    // Read last, so that the host does not wait for a GPU in between.
     let totals: Vec<Tensor> = totals.into_iter().flatten().collect();
     let totals = Tensor::stack(&totals, 0).view([-1, 2]).sum_dim_intlist([0].as_slice(), false, Kind::Double);
     let [loss, correct] = numbers(&totals);

@@ -44,10 +44,11 @@ fn gpus() -> usize {
     usize::try_from(Cuda::device_count()).unwrap_or(0)
 }
 
-/// The linker drops libtorch's CUDA half, to which nothing refers by name; loaded, it registers itself.
+/// Loads libtorch's CUDA half, which registers itself; the linker drops it because nothing refers to it by
+/// name.
 fn load_cuda() {
     #[cfg(target_os = "linux")]
-    // SAFETY: the name ends with a zero; where there is no such library, nothing happens.
+    // SAFETY: the name is null-terminated; if there is no such library, nothing happens.
     unsafe {
         libc::dlopen(c"libtorch_cuda.so".as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL);
     }

@@ -1,9 +1,10 @@
 //! libtorch as a backend, on CPUs and CUDA GPUs, in f32 and bf16.
 //!
-//! Products are libtorch's on every device. On GPUs, norms, attention, activations, loss and AdamW are
-//! kernels of our own (`cuda`); on CPUs, and on GPUs that cannot run those, they are libtorch's operations.
-//! Gradients are written out, on [`t5_model::backend::Tape`]: libtorch's own autograd has no operation for
-//! head and loss without all logits or for grouped norms, and keeps more than T5's operations need.
+//! Matrix products are libtorch's on every device. On GPUs, norms, attention, activations, loss and AdamW are
+//! our own kernels (`cuda`); on CPUs, and on GPUs that cannot run those, they are libtorch operations.
+//! Gradients are written by hand, on [`t5_model::backend::Tape`]: libtorch's autograd has no operation for
+//! grouped norms or for head and loss without storing all logits, and it keeps more than T5's operations
+//! need.
 
 #![warn(missing_docs)]
 
@@ -52,7 +53,7 @@ impl Backend for Tch {
     fn training_memory(&self, how: &Computation, size: &TrainingSize<'_>) -> Option<TrainingMemory> {
         how.device.starts_with("cuda:").then(|| {
             let total = device::find(&how.device).and_then(device::memory).map(|bytes| bytes as f64);
-            // Without the device, logits are cut as by one of 80 GB.
+            // Without the device, logits are divided as on a GPU with 80 GB.
             let peak = memory::training_peak(how, size, total.unwrap_or(80e9));
             let fitting = total.and_then(|total| memory::fitting(how, size, total));
             TrainingMemory { peak, total, fitting }

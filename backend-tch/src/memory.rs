@@ -1,4 +1,4 @@
-//! Estimates the GPU memory that a training needs.
+//! Estimates the GPU memory that training needs.
 
 use t5_model::{Computation, Optimizer, Precision, TrainingSize, parameter_table};
 
@@ -16,7 +16,7 @@ pub fn training_peak(how: &Computation, size: &TrainingSize<'_>, total: f64) -> 
     let TrainingSize { config, optimizer, .. } = size;
     let parameters = parameter_table(config).map_or(0, |table| table.parameter_count()) as f64;
     let element = element(how.precision);
-    // Weights and gradients are f32; products have copies of the weights in their own type.
+    // Weights and gradients are f32; matrix products use copies of the weights in their own type.
     let copies = if how.precision == Precision::F32 { 0.0 } else { element };
     let moments = match optimizer {
         Optimizer::Adamw { .. } | Optimizer::AdamwScale { .. } => 8.0,
@@ -28,7 +28,7 @@ pub fn training_peak(how: &Computation, size: &TrainingSize<'_>, total: f64) -> 
     let [inputs, targets] =
         [size.input_length, size.target_length].map(|length| (size.examples * length) as f64);
     let stream = 4.0 * config.d_model as f64;
-    // Head and loss, when all activations are there; no gradient of a layer is yet.
+    // Head and loss, when all activations exist but no gradient of a layer does yet.
     let logits = (targets * config.vocab_size as f64 * element).min(total / LOGITS as f64);
     let head = logits + 4.0 * (config.vocab_size * config.d_model) as f64 + 3.0 * targets * stream;
     let memory = inputs * stream * 1.5;
@@ -39,7 +39,7 @@ pub fn training_peak(how: &Computation, size: &TrainingSize<'_>, total: f64) -> 
         streams + memory + f64::max(head, largest + 4.0 * parameters)
     } else {
         let activations = encoder * layers.encoder + decoder * layers.decoder;
-        // The last layer of the encoder on the way back: all of the decoder is done.
+        // The last encoder layer during the backward pass, when the decoder is finished.
         let back = encoder * layers.encoder + layers.encoder_gradients + 4.0 * parameters;
         memory + f64::max(activations + head, back)
     };
@@ -68,14 +68,15 @@ impl Layers {
         let [model, inner, hidden] =
             [config.d_model, config.inner_dim(), config.d_ff].map(|width| width as f64);
         let [inputs, targets] = [input_length, target_length].map(|length| (examples * length) as f64);
-        // The residual stream in f32, and what its norm makes of it.
+        // The residual stream in f32, and its normalised copy.
         let normed = (4.0 + element) * model;
         // q, k, v and the result.
         let own = normed + 4.0 * element * inner;
-        // The gate, the value and their product; a dropout keeps its result beside what it dropped of.
+        // The gate, the value and their product; dropout keeps its result in addition to its input.
         let feed_forward = normed + element * hidden * if dropout { 4.0 } else { 3.0 };
         let crossing = targets * (normed + 2.0 * element * inner) + inputs * 2.0 * element * inner;
-        // Kernels of our own store no probabilities; where they cannot be used, those are kept, with copies of what they come from.
+        // Our own kernels store no probabilities; where they cannot be used, probabilities are stored, with
+        // copies of what they are computed from.
         let is_stored = dropout || precision == Precision::F32 || !fits_tiles(config.d_kv as i64);
         let stored = |queries: usize, keys: usize| {
             let pairs = (examples * config.num_heads * queries * keys) as f64;
@@ -96,7 +97,7 @@ impl Layers {
     }
 }
 
-/// The largest divisor of the batch whose estimated peak fits, if any does.
+/// The largest divisor of the batch whose estimated peak fits, if any.
 pub fn fitting(how: &Computation, size: &TrainingSize<'_>, total: f64) -> Option<usize> {
     let divisors = (1..=size.examples).rev().filter(|examples| size.examples.is_multiple_of(*examples));
     let mut fitting = divisors.filter(|examples| {
@@ -129,7 +130,7 @@ mod tests {
         training_peak(&how, &size, 85e9)
     }
 
-    /// What `nvidia-smi` said of `bench train` on an H100 with 80 GB, in GB.
+    /// What `nvidia-smi` reported during `bench train` on an H100 with 80 GB, in GB.
     #[test]
     fn measured_peaks() {
         let small = T5Config::v1_1(32_128, 512, 6, 64, 1024, 8);

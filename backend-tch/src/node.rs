@@ -1,4 +1,4 @@
-//! Activations, and gradients on their way back.
+//! Activations, and gradients during the backward pass.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -6,7 +6,7 @@ use std::rc::Rc;
 use t5_model::backend::Place;
 use tch::{Kind, Tensor};
 
-/// An activation, or a position bias, with its place on the tape.
+/// An activation or a position bias, with its place on the tape.
 #[derive(Clone)]
 pub struct Node {
     value: Rc<RefCell<Value>>,
@@ -15,8 +15,8 @@ pub struct Node {
 
 enum Value {
     Known(Tensor),
-    /// A sum that has not been computed: f32 plus the precision of matrix products. The next norm computes it
-    /// in the same pass.
+    /// A sum that has not been computed yet: an f32 term and one in the precision of matrix products. The
+    /// next norm computes it in the same pass.
     Sum(Tensor, Tensor),
 }
 
@@ -52,7 +52,7 @@ impl Node {
         Node { value: Rc::new(RefCell::new(Value::Known(value))), place }
     }
 
-    /// `x + y`, computed when it is first needed.
+    /// `x + y`, computed when first needed.
     pub fn later(x: Tensor, y: Tensor, place: Option<Place>) -> Self {
         Node { value: Rc::new(RefCell::new(Value::Sum(x, y))), place }
     }

@@ -1,4 +1,4 @@
-//! RMSNorm: our CUDA kernel on GPUs, the host kernel on CPUs, libtorch operations on GPUs that cannot run
+//! RMSNorm: our CUDA kernel on GPUs, the host kernel on CPUs, and libtorch operations on GPUs that cannot run
 //! ours.
 
 use std::rc::Rc;
@@ -60,7 +60,7 @@ fn by_kernels(
     }
     let saved_x = sum.unwrap_or(known);
     let place = ops.tape.adding_step([x.place, ops.place(gain)], move |dy, [before, gain_before], _| {
-        // The residual stream's gradient is added on the way.
+        // The residual stream's gradient is added in the same pass.
         let before = before.map(|before: Gradient| before.value.to_kind(Kind::Float).contiguous());
         let dy = dy.value.contiguous();
         let ([dx, dgain], low) =
@@ -100,7 +100,7 @@ fn gradients(dy: &Tensor, x: &Tensor, gain: &Tensor, groups: &[i64], scales: &[T
     [join(dx.into_iter()), dgain]
 }
 
-/// The groups of features.
+/// Splits the features into groups.
 fn split(x: &Tensor, groups: &[i64]) -> Vec<Tensor> {
     match groups {
         [_] => vec![x.shallow_clone()],

@@ -1,5 +1,5 @@
-//! T5's operations in libtorch's, and in kernels of our own on a GPU. The residual stream and all norms are
-//! f32; between them activations have the type that is computed in.
+//! T5's operations in libtorch's, and in our own kernels on a GPU. The residual stream and all norms are f32;
+//! between them, activations have the computation's precision.
 
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
@@ -25,21 +25,21 @@ use crate::tensor::{
 };
 use crate::update::{Moment, update_on_device};
 
-/// The operations on a device, and what they recorded.
+/// The operations on a device, with what they recorded.
 pub struct TchOps {
     pub device: Device,
-    /// What products are computed in.
+    /// The type of matrix products.
     pub kind: Kind,
     pub tape: Tape<Gradient>,
-    /// Of our own, on GPUs that can run them.
+    /// Our own kernels, on GPUs that can run them.
     pub kernels: Option<Rc<Kernels>>,
-    /// The padding mask that attention saw last: that of all blocks is the same.
+    /// The padding mask that attention saw last: it is the same for all blocks.
     pub mask: RefCell<Option<(Vec<u8>, Tensor)>>,
-    /// Whether all gradients' norms were finite, for updates on the device; an f64.
+    /// Whether all gradient norms so far were finite, for updates on the device; an f64.
     healthy: OnceCell<Tensor>,
 }
 
-/// Where to begin on the way back, and with which gradient.
+/// Where the backward pass begins, and with which gradient.
 pub struct Loss {
     place: Option<Place>,
     gradient: Tensor,
@@ -59,7 +59,7 @@ impl TchOps {
         self.tape.is_recording().then_some(parameter.place)
     }
 
-    /// The result of an operation. Gradients come back in the types of its inputs.
+    /// The result of an operation. Gradients are returned in the types of its inputs.
     pub fn node<const N: usize>(
         &self,
         value: Tensor,
@@ -137,7 +137,7 @@ impl Ops for TchOps {
         let y = value.index_select(0, &on_device).view([batch as i64, length as i64, features]);
         let inputs = [(self.place(table), Kind::Float)];
         if let Some(kernels) = self.kernels.clone().filter(|kernels| kernels.can_embed(features)) {
-            // libtorch's sums are not the same in every run.
+            // libtorch's sums vary from run to run.
             let ids = ids.to_vec();
             return self.node(y, inputs, move |dy, _| {
                 let dy = dy.to_kind(Kind::Float).contiguous();
@@ -162,7 +162,7 @@ impl Ops for TchOps {
         let weight = joined(weights, self.kind); // [features of all, in]
         let y = matmul(&rows(&saved_x), &weight.tr()).view([size[0], size[1], -1]);
         let widths = weights.map(|weight| weight.value().size()[0]);
-        // The places of the weights follow that of `x`, in a list of as many as there are.
+        // The weights' places follow that of `x`, in a list of variable length.
         let inputs: Vec<Option<Place>> =
             [x.place].into_iter().chain(weights.map(|weight| self.place(weight))).collect();
         let places = self.tape.step_with_outputs(inputs, move |dys: [Option<Gradient>; N], wanted| {
@@ -226,7 +226,7 @@ impl Ops for TchOps {
     fn add(&self, x: &Node, y: &Node) -> Node {
         let kinds = [x.kind(), y.kind()];
         let place = self.tape.step([x.place, y.place], move |dy: Gradient, _| {
-            // Where a kernel wrote both types, each input has the one of its own.
+            // Where a kernel wrote both types, each input gets its own.
             kinds.map(|kind| Some(dy.in_kind(kind)))
         });
         let (x, y) = (x.value(), y.value());
@@ -280,7 +280,7 @@ impl Ops for TchOps {
             Some(kernels) => {
                 let x_rows = rows(&value.to_kind(self.kind)).contiguous();
                 let operand = head.operand(self.kind);
-                // Logits take as much of the device's memory as a few layers' activations.
+                // Logits take as much of the device's memory as the activations of a few layers.
                 let row = operand.size()[0] * self.kind.elt_size_in_bytes() as i64;
                 let at_once = (kernels.memory() / memory::LOGITS / row).max(1);
                 let (sums, [dx, dhead]) =
@@ -298,7 +298,7 @@ impl Ops for TchOps {
                 (sums.into(), gradients)
             }
         };
-        // They are those of the scaled loss already.
+        // These are already gradients of the scaled loss.
         let place = self.tape.step([x.place, self.place(head)], |_, _| [Some(dx.into()), Some(dhead.into())]);
         (Loss { place, gradient: Tensor::from(1f32) }, sums)
     }
@@ -341,7 +341,7 @@ impl Ops for TchOps {
         match on_host {
             Some(gradients) => gradients.into_iter().map(sum_of_squares).sum(),
             None => {
-                // All sums are on their way before the host waits for them.
+                // All transfers are started before the host waits for them.
                 let sums: Vec<Tensor> =
                     gradients.iter().map(|gradient| gradient.square().sum(Kind::Double)).collect();
                 Tensor::stack(&sums, 0).sum(Kind::Double).double_value(&[])
@@ -373,7 +373,7 @@ impl Ops for TchOps {
         gradients: Vec<Tensor>,
         update: &Update,
     ) -> Pending<f64> {
-        // The norm, and with it clipping, is found on the device.
+        // The norm, and with it clipping, is computed on the device.
         let UpdateRule::Adamw(step) = update.of_parameter(0.0, true).rule(&[]) else {
             return update_each(self, trained, gradients, update).into();
         };
@@ -417,8 +417,8 @@ impl Ops for TchOps {
     }
 }
 
-/// The gradient of all features from those of their parts, which lie side by side if kernels of our own wrote
-/// them.
+/// The gradient of all features from those of their parts, which are adjacent in memory if our own kernels
+/// wrote them.
 fn whole_gradient(
     parts: impl IntoIterator<Item = Option<Tensor>>,
     size: &[i64],

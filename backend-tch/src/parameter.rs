@@ -53,8 +53,8 @@ impl Parameter {
     }
 }
 
-/// The matrices stacked along their rows, for one matrix product. The first call copies them into one buffer;
-/// after that the parameters are views of it.
+/// Stacks the matrices along their rows, for one matrix product. The first call copies them into one buffer;
+/// after that, the parameters are views of it.
 pub fn joined<const N: usize>(parameters: [&Parameter; N], kind: Kind) -> Tensor {
     let parts = parameters.map(|parameter| parameter.operand(kind));
     if let Some(whole) = beside(&parts, 0) {

@@ -1,4 +1,4 @@
-//! Plans in libtorch's tensors.
+//! Executes plans on libtorch's tensors.
 
 use std::error::Error;
 
@@ -23,7 +23,7 @@ impl TchPlans {
     }
 }
 
-/// A box of a tensor: a view.
+/// A view of a box of a tensor.
 fn view(tensor: &Tensor, start: &[usize], extent: &[usize]) -> Tensor {
     let axes = start.iter().zip(extent).enumerate();
     axes.fold(tensor.shallow_clone(), |tensor, (axis, (start, extent))| {

@@ -62,7 +62,7 @@ impl Operations {
     /// Counts the operations of `run`.
     pub fn of<T>(run: impl FnOnce() -> T) -> (T, Operations) {
         extern "C" fn add(context: *mut c_void, name: *const c_char, length: usize, times: u64) {
-            // SAFETY: the context is the one below, and the name a string that lives during this call.
+            // SAFETY: the context is the one below, and the name is a string that lives during this call.
             let (operations, name) = unsafe {
                 let name = std::slice::from_raw_parts(name.cast::<u8>(), length);
                 (&mut *context.cast::<Operations>(), name)
@@ -70,7 +70,7 @@ impl Operations {
             operations.0.insert(String::from_utf8_lossy(name).into_owned(), times);
         }
         let mut operations = Operations::default();
-        // SAFETY: `end` calls `add` with the pointer to `operations`, and keeps nothing.
+        // SAFETY: `end` calls `add` with the pointer to `operations`, and does not keep it.
         unsafe { deep_fusion_profile_begin() };
         let result = run();
         unsafe { deep_fusion_profile_end((&raw mut operations).cast(), add) };
@@ -83,7 +83,7 @@ impl Operations {
         self.0.iter().filter(|(name, _)| works(name)).map(|(_, times)| times).sum()
     }
 
-    /// How often the host read a number back, which synchronises with a GPU.
+    /// How often the host read a number, which synchronises with a GPU.
     pub fn reads(&self) -> u64 {
         self.0.get("aten::_local_scalar_dense").copied().unwrap_or(0)
     }

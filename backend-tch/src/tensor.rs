@@ -1,4 +1,4 @@
-//! Tensors between host and device.
+//! Transfers tensors between host and device.
 
 use fusion_core::HostTensor;
 use tch::{Device, Kind, Tensor};
@@ -11,12 +11,12 @@ pub fn upload(values: &[f32], shape: &[i64], device: Device) -> Tensor {
     Tensor::from_slice(values).view(shape).to_device(device)
 }
 
-/// In i32.
+/// An i32 tensor.
 pub fn integers(values: &[i32], device: Device) -> Tensor {
     Tensor::from_slice(values).to_device(device)
 }
 
-/// The tensor that these are adjacent slices of along `dim`, if they are.
+/// The tensor of which these are adjacent slices along `dim`, if they are.
 pub fn beside(parts: &[Tensor], dim: usize) -> Option<Tensor> {
     let first = parts.first()?;
     let mut size = first.size();
@@ -38,11 +38,11 @@ pub fn beside(parts: &[Tensor], dim: usize) -> Option<Tensor> {
         }
         next += (part.size()[dim] * strides[dim]) as usize * part.kind().elt_size_in_bytes();
     }
-    // Separate allocations may touch, too; libtorch refuses what goes beyond one.
+    // Separate allocations may be adjacent as well; libtorch refuses views that extend beyond one.
     first.f_as_strided(size, strides, None).ok()
 }
 
-/// In f32, whatever the tensor is.
+/// In f32, whatever the tensor's type.
 pub fn host(tensor: &Tensor) -> HostTensor {
     let shape: Vec<usize> = tensor.size().into_iter().map(|size| size as usize).collect();
     let tensor = tensor.to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
@@ -61,25 +61,26 @@ pub fn numbers<const N: usize>(tensor: &Tensor) -> [f64; N] {
     numbers.try_into().unwrap_or_else(|numbers: Vec<f64>| panic!("{} numbers, not {N}", numbers.len()))
 }
 
-/// The elements of a tensor that lies in the host's memory, in f32, without gaps.
+/// The elements of a contiguous f32 tensor in the host's memory; `None` for any other.
 pub fn elements(tensor: &Tensor) -> Option<&[f32]> {
     let here = tensor.device() == Device::Cpu && tensor.kind() == Kind::Float && tensor.is_contiguous();
-    // SAFETY: these are the tensor's elements, of that type, and they live as long as it does. Nothing here writes to a
-    // tensor that it has lent.
+    // SAFETY: these are the tensor's elements, of that type, and live as long as it does. Nothing here writes
+    // to a tensor while it is borrowed.
     here.then(|| unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<f32>(), tensor.numel()) })
 }
 
-/// The same to write to.
+/// The same for writing.
 pub fn elements_mut(tensor: &mut Tensor) -> Option<&mut [f32]> {
     let here = tensor.device() == Device::Cpu && tensor.kind() == Kind::Float && tensor.is_contiguous();
-    // SAFETY: as in `elements`; the caller's is the only handle of a parameter outside of a recording.
+    // SAFETY: as in `elements`; outside of a recording, the caller holds the only handle of a parameter.
     here.then(|| unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), tensor.numel()) })
 }
 
-/// The matrix product of the last two dimensions, in the type of both.
+/// The matrix product over the last two dimensions, in the type of both.
 ///
-/// libtorch multiplies bf16 by oneDNN on CPUs that have the instructions, and by naive loops, a hundred times
-/// slower, on others; there the same product, rounded once, comes from f32.
+/// libtorch multiplies bf16 with oneDNN on CPUs that have the instructions; on others it uses naive loops,
+/// which are a hundred times slower. There, the product is computed in f32 and rounded once, which gives the
+/// same result.
 pub fn matmul(a: &Tensor, b: &Tensor) -> Tensor {
     if a.kind() == Kind::BFloat16 && a.device() == Device::Cpu && !cpu_multiplies_bf16() {
         return a.to_kind(Kind::Float).matmul(&b.to_kind(Kind::Float)).to_kind(Kind::BFloat16);
@@ -95,7 +96,7 @@ pub fn product_in_f32(a: &Tensor, b: &Tensor) -> Tensor {
     }
 }
 
-/// What oneDNN asks for.
+/// The requirements of oneDNN.
 fn cpu_multiplies_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     return is_x86_feature_detected!("avx512bw")

@@ -1,4 +1,4 @@
-//! Optimisers in libtorch's operations, for devices whose memory the host does not see.
+//! Optimisers in libtorch operations, for devices whose memory the host cannot access.
 
 use fusion_core::HostTensor;
 use t5_model::optimizer::{AdafactorStep, AdamwStep, Moments, ParameterUpdate, UpdateRule};
@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::tensor::{host, sizes, upload};
 
-/// A running average, where its parameter is updated.
+/// A running average, stored where its parameter is updated.
 pub enum Moment {
     Host(HostTensor),
     Device(Tensor),
@@ -38,7 +38,7 @@ impl Moment {
     }
 }
 
-/// One step, in place. The host waits for nothing.
+/// Takes one step in place. The host waits for nothing.
 pub fn update_on_device(
     weights: &mut Tensor,
     gradient: Tensor,
@@ -86,7 +86,7 @@ fn renew(step: AdafactorStep, average: &mut Tensor, squares: Tensor) {
     let _ = average.g_mul_scalar_(f64::from(step.decay)).g_add_(&found);
 }
 
-/// A step of Adafactor in a direction.
+/// Takes a step of Adafactor in a direction.
 fn descend(step: AdafactorStep, weights: &mut Tensor, direction: Tensor) {
     let clip = (rms(&direction) / step.clip_threshold).clamp_min(1.0);
     let rate = scale(weights) / clip * step.learning_rate;
@@ -115,7 +115,7 @@ mod tests {
         tensor
     }
 
-    /// Here there is no device but the CPU; on it both ways are open.
+    /// There is no device but the CPU here; on it, both paths can be tested.
     #[test]
     fn updates_as_the_host_does() {
         let adafactor =

@@ -1,5 +1,5 @@
-//! Configurations and vocabularies that somebody damaged or made to do harm: an error that names the file, no
-//! panic, no large piece of memory.
+//! Damaged or malicious configurations and vocabularies give an error that names the file, without a panic or
+//! a large allocation.
 
 #[path = "../../fusion-core/tests/hostile/damage.rs"]
 mod damage;
@@ -22,7 +22,7 @@ static TOKENIZER: LazyLock<Vec<u8>> = LazyLock::new(|| {
     fs::read(directory.path().join("tokenizer.json")).unwrap()
 });
 
-/// Loads a vocabulary and, if it is one, uses it.
+/// Loads a vocabulary and, if that succeeds, uses it.
 fn use_tokenizer(name: &str, bytes: &[u8]) -> Result<(), TestCaseError> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(name);
@@ -39,7 +39,7 @@ fn use_tokenizer(name: &str, bytes: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// A SentencePiece model of some letters: repeated messages of a text, a score and a kind.
+/// A SentencePiece model of a few letters: repeated messages of a text, a score and a kind.
 fn pieces() -> Vec<u8> {
     let special =
         [("<pad>", 3), ("</s>", 3), ("<unk>", 2), ("▁", 1)].map(|(text, kind)| (text.to_owned(), kind));

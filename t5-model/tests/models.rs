@@ -55,7 +55,7 @@ fn fusing_two_t5_small_gives_t5_medium() {
     assert_eq!(child(&parents, Normalisation::Rule).unwrap(), medium);
     let grouped = child(&parents, Normalisation::Property).unwrap();
     assert_eq!(grouped.rms_norm_groups, [512, 512]);
-    // The child's table is the plan's.
+    // The child's table matches the plan's.
     let table = parameter_table(&grouped).unwrap();
     let planned: Vec<_> = plan.params.iter().map(|param| (param.name.clone(), param.shape())).collect();
     assert_eq!(table.iter().map(|spec| (spec.name.clone(), spec.shape())).collect::<Vec<_>>(), planned);
@@ -160,7 +160,8 @@ fn a_model_with_groups_has_its_own_type() -> Result<(), Error> {
     let parents = [parent("first", stock.clone()), parent("second", stock)];
     let mut grouped = child(&parents, Normalisation::Property)?;
     assert_eq!(names(&grouped), (json!("deep_fusion_t5"), json!("DeepFusionT5ForConditionalGeneration")));
-    // Read again, trained on, and fused under the rule: a stock T5, and not one that names files of another.
+    // Read back, trained on, and fused under the rule: a stock T5, which must not name files of another type
+    // of model.
     let mut written = grouped.to_json();
     written.insert(
         "auto_map".into(),
@@ -222,7 +223,7 @@ fn initial_weights_have_t5s_deviations() -> Result<(), Error> {
     Ok(())
 }
 
-/// Hand-computed from Mesh TensorFlow's definition: 16 buckets a direction, 8 of them exact.
+/// Computed by hand from Mesh TensorFlow's definition: 16 buckets per direction, 8 of them exact.
 #[test]
 fn position_buckets() {
     let bidirectional = |position| position_bucket(position, true, 32, 128);

@@ -1,5 +1,5 @@
-//! Optimisers and schedules against PyTorch, transformers and nanoT5; `goldens/optimizer_goldens.py` made the
-//! numbers.
+//! Optimisers and schedules compared with PyTorch, transformers and nanoT5; the numbers are from
+//! `goldens/optimizer_goldens.py`.
 
 use std::path::{Path, PathBuf};
 
@@ -72,7 +72,7 @@ fn trajectories_of_20_steps() {
                     decay: true,
                 };
                 update.apply(&initial.shape, &mut weights, gradient, &mut moments);
-                // The large one stores its first and last step only.
+                // The large parameter stores only its first and last steps.
                 let last = path.shape[0] - 1;
                 let index = if last == 1 { [Some(0), Some(1)][step.min(1)] } else { Some(step) };
                 if let Some(index) = index.filter(|_| last > 1 || step == 0 || step + 1 == rates.len()) {
@@ -117,7 +117,7 @@ fn schedules() {
             "linear_with_warmup" => once(Decay::Linear { minimum: 0.0 }),
             "cosine_with_warmup" | "cosine_with_min_lr" => cosine,
             "nano_t5_cosine" => Schedule { warm_up_from: 0.5, ..cosine },
-            // T5X multiplies by the root of the offset from the start.
+            // T5X multiplies by the square root of the offset from the start.
             "inverse_square_root" => {
                 Schedule { warm_up: 0, peak: base / (warm_up as f64).sqrt(), ..once(root) }
             }
@@ -144,8 +144,8 @@ fn cycles_repeat_warm_up_and_decay() {
     assert!(rates.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{rates:?}");
 }
 
-/// A training of 300 updates behind one of 100 has the rates of the last 300 of 400, but for a second
-/// warm-up.
+/// A training run of 300 updates that follows one of 100 has the rates of the last 300 of 400, except for a
+/// second warm-up.
 #[test]
 fn schedules_go_on() {
     for decay in [

@@ -1,4 +1,4 @@
-//! Reading documents from every kind of file.
+//! Reads documents from every kind of file.
 
 mod text_support;
 
@@ -107,7 +107,7 @@ fn errors_name_file_and_line() {
     assert_snapshot!(fails("c.json", b"[\n  {\"text\": \"one\"}\n]\n"), @"c.json:1: expected one JSON object a line with a string field `text`: EOF while parsing a list at column 1");
     assert_snapshot!(fails("d.txt", b"one\n\ntwo \xff\n"), @"d.txt:3: expected UTF-8 text");
     assert_snapshot!(fails("e.parquet", b"PAR1"), @"cannot read `e.parquet` as text: its name must end in .json, .jsonl, .txt, or one of these with .gz or .zst");
-    // What the decompressor says is its own matter.
+    // The decompressor's own message does not matter.
     let gzip_fails =
         |name, bytes: &[u8]| fails(name, bytes).rsplit_once(": ").map(|(ours, _)| ours.to_owned()).unwrap();
     assert_snapshot!(gzip_fails("f.json.gz", b"{\"text\": \"one\"}\n"), @"f.json.gz:1: cannot read on (is the file whole?)");
@@ -115,7 +115,7 @@ fn errors_name_file_and_line() {
     assert_snapshot!(gzip_fails("g.json.gz", &compressed[..compressed.len() - 9]), @"g.json.gz:3: cannot read on (is the file whole?)");
     let compressed = zstd::encode_all(LINES.as_bytes(), 1).unwrap();
     assert_snapshot!(fails("h.json.zst", &compressed[..compressed.len() - 3]), @"h.json.zst:3: cannot read on (is the file whole?): incomplete frame");
-    // 65 MiB of zeros in some kilobytes.
+    // 65 MiB of zeros in a few kilobytes.
     assert_snapshot!(fails("i.txt.gz", &gzip(&vec![0; 65 << 20])), @"i.txt.gz:1: a document of more than 67108864 bytes; blank lines separate documents in .txt files, line ends in JSON lines");
     let opens = |inputs: &[&str]| {
         let inputs: Vec<_> =

@@ -1,4 +1,4 @@
-//! Span corruption against the T5 library's numbers, and its invariants.
+//! Span corruption compared with the T5 library's numbers, and its invariants.
 
 mod text_support;
 
@@ -13,7 +13,7 @@ fn key(chunk: u64) -> ChunkKey {
     ChunkKey { seed: 11, epoch: 3, chunk }
 }
 
-/// Values of `random_spans_helper` (T5 0.9.4); the first two are in that library's own test.
+/// Values of `random_spans_helper` (T5 0.9.4); the first two are from that library's own test.
 #[test]
 fn lengths_of_the_t5_library() {
     let tokenizer = tokenizer();
@@ -30,7 +30,7 @@ fn lengths_of_the_t5_library() {
         (16, 0.15, 3.0, 17, 5),
         (512, 0.15, 8.0, 588, 100),
         (100, 0.3, 2.0, 116, 54),
-        // Half noise: targets are kept from being longer than inputs.
+        // Half noise: targets must not become longer than inputs.
         (64, 0.5, 3.0, 94, 64),
     ] {
         let spans = SpanCorruption::new(input, density, mean, &tokenizer).unwrap();
@@ -99,7 +99,7 @@ proptest! {
     ) {
         let tokenizer = tokenizer();
         let Ok(spans) = SpanCorruption::new(input_length, density, mean, &tokenizer) else {
-            // The only way to fail here is to run out of the 30 sentinels.
+            // The only possible failure here is to run out of the 30 sentinels.
             prop_assert!(input_length as f64 * density / mean > 15.0);
             return Ok(());
         };
@@ -122,7 +122,7 @@ proptest! {
         prop_assert!(inputs[0] >= 1000 && inputs[inputs.len() - 1] < 1000);
         prop_assert!(targets[0] < 1000 && targets[targets.len() - 1] >= 1000);
 
-        // Each sentinel stands for at least one token, and putting them back gives the chunk.
+        // Each sentinel stands for at least one token, and substituting them restores the chunk.
         let mut filled = Vec::new();
         for &id in &inputs {
             if id >= 1000 {

@@ -1,4 +1,4 @@
-//! Streams of batches: what they hold, in which order, and that they resume.
+//! Streams of batches: their contents, their order, and resuming them.
 
 mod text_support;
 
@@ -34,7 +34,7 @@ fn training(batch_size: usize, seed: u64, shuffle_buffer: usize) -> StreamOption
     StreamOptions { order: Order::Training { shuffle_buffer }, ..StreamOptions::training(batch_size, seed) }
 }
 
-/// The chunks of some batches, sentinels replaced by what they stand for.
+/// The chunks of some batches, with sentinels replaced by the tokens they stand for.
 fn chunks(batches: &[StreamedBatch]) -> Vec<Vec<i32>> {
     let tokenizer = tokenizer();
     let mut chunks = Vec::new();
@@ -59,7 +59,7 @@ fn chunks(batches: &[StreamedBatch]) -> Vec<Vec<i32>> {
     chunks
 }
 
-/// What the stream should cut: all tokens, joined, in pieces of the raw length.
+/// The expected chunks: all tokens, joined, in pieces of the raw length.
 fn joined(documents: impl IntoIterator<Item = String>) -> Vec<Vec<i32>> {
     let tokenizer = tokenizer();
     let tokens: Vec<i32> = documents.into_iter().flat_map(|text| tokenizer.encode(&text).unwrap()).collect();
@@ -132,7 +132,7 @@ fn files_are_permuted_in_each_epoch() {
         fs::write(folder.path().join(format!("{file}.txt")), document(file).repeat(3)).unwrap();
     }
     let corpus = Corpus::open(&[folder.path().display().to_string()]).unwrap();
-    // Blocks of one chunk are not shuffled: what changes is the order of the files.
+    // Blocks of one chunk are not shuffled: only the order of the files changes.
     let batches = take(&corpus, training(1, 3, 1), DataPosition::default(), 400);
     let epoch = |number| -> Vec<_> {
         let batches: Vec<_> =
@@ -211,7 +211,7 @@ proptest! {
 
 #[test]
 fn dropping_a_stream_ends_its_thread() {
-    // Joins the thread, which would otherwise tokenise without end.
+    // Joins the thread, which would otherwise tokenise forever.
     let mut stream = open(&corpus(40), training(1, 1, 2), DataPosition::default());
     assert!(stream.next().is_some());
     drop(stream);

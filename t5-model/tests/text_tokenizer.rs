@@ -1,4 +1,4 @@
-//! The vocabulary: against T5's own files, and the training of small ones.
+//! The vocabulary compared with T5's own files, and training of small ones.
 
 mod text_support;
 
@@ -55,7 +55,7 @@ fn both_files_agree_on_real_text() {
     assert_eq!(ids[3], json.encode(&texts[3]).unwrap());
 }
 
-/// A vocabulary of the T5 library's own tests: pieces without a normaliser of T5's size.
+/// A vocabulary from the T5 library's own tests: pieces without a normaliser of T5's size.
 #[test]
 fn small_sentencepiece_model() {
     let Some(file) = real_data("fixtures/seqio_test_sentencepiece.model") else { return };
@@ -85,7 +85,7 @@ fn trained_vocabulary_has_t5_layout() {
 #[test]
 fn training_depends_on_nothing_but_the_words() {
     let folder = tempfile::tempdir().unwrap();
-    // Rare characters inside of frequent words are the ones that training drops and puts back.
+    // Rare characters inside frequent words are the ones that training drops and restores.
     let mut texts: Vec<_> = documents(60);
     texts.extend((0..200).map(|_| "Zürich Québec Łódź Þórr naïve jalapeño".to_owned()));
     let mut files = Vec::new();

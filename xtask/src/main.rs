@@ -1,5 +1,5 @@
-//! `cargo xtask`: the command line. Parses, hands the pipeline a backend and a terminal, and reports; the only place that
-//! links backends.
+//! `cargo xtask`: the command line. Parses arguments, passes the pipeline a backend and a terminal, and
+//! prints results; the only place that links backends.
 
 mod cli;
 mod dev;
@@ -7,7 +7,7 @@ mod terminal;
 
 use std::process::ExitCode;
 
-// A dependency alone registers nothing: the linker must see a use of it.
+// A dependency alone registers nothing: the linker must see it used.
 #[cfg(feature = "burn")]
 use backend_burn as _;
 #[cfg(feature = "dfdx")]

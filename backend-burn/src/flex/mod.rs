@@ -15,7 +15,7 @@ use t5_model::optimizer::{Moments, ParameterUpdate, sum_of_squares};
 
 use tape::{Node, record};
 
-/// The operations; holds whether they are recorded.
+/// The operations; knows whether they are recorded.
 #[derive(Default)]
 pub struct FlexOps {
     recording: bool,
@@ -32,7 +32,7 @@ fn tensor(data: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(data, shape.into()))
 }
 
-/// A tensor's elements in order. Gradients that burn adds up may come as views.
+/// A tensor's elements in order. Gradients that burn has summed may come as views.
 fn values(tensor: &FlexTensor) -> std::borrow::Cow<'_, [f32]> {
     match tensor.as_slice::<f32>() {
         Some(values) => values.into(),
@@ -146,7 +146,8 @@ impl Ops for FlexOps {
             key_mask: how.key_mask.map(<[u8]>::to_vec),
             dropout: how.dropout,
         };
-        // A bias of its own where there is none keeps the number of parents fixed; it is neither read nor differentiated.
+        // A placeholder where there is no bias keeps the number of parents fixed; it is neither read nor
+        // differentiated.
         let no_bias = Node::new(FlexTensor::empty(Shape::from([0]), DType::F32));
         let bias = how.bias.unwrap_or(&no_bias);
         let has_bias = how.bias.is_some();
@@ -300,7 +301,7 @@ impl Ops for FlexOps {
         moments: &mut Moments<HostTensor>,
         update: &ParameterUpdate,
     ) {
-        // Takes the weights out of their node, so that they are updated in place.
+        // Takes the weights out of their node so that they can be updated in place.
         let empty = Node::new(FlexTensor::empty(Shape::from([0]), DType::F32));
         let mut weights = std::mem::replace(parameter, empty).into_primitive();
         let shape = weights.layout().shape().to_vec();

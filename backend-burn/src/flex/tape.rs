@@ -1,4 +1,4 @@
-//! Records operations on burn's autodiff tape, their backward as a closure.
+//! Records operations on burn's autodiff tape, with their backward pass as a closure.
 
 use std::fmt;
 
@@ -10,11 +10,11 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex};
 use burn_flex::FlexTensor;
 
-/// A tensor that remembers where it came from.
+/// A tensor that knows its place on the tape.
 pub type Node = FloatTensor<Autodiff<Flex>>;
 
-/// Records that `output` was computed from `parents`. `backward` gets the output's gradient and which parents
-/// want theirs. Without a parent that wants a gradient, nothing is kept.
+/// Records that `output` was computed from `parents`. `backward` receives the output's gradient and which
+/// parents need theirs. If no parent needs a gradient, nothing is kept.
 pub fn record<const N: usize, F>(parents: [&Node; N], output: FlexTensor, backward: F) -> Node
 where
     F: FnOnce(FlexTensor, [bool; N]) -> [Option<FlexTensor>; N] + Send + 'static,

@@ -1,4 +1,4 @@
-//! AdamW of all parameters at once.
+//! AdamW for all parameters at once.
 
 use t5_model::backend::Pending;
 use t5_model::optimizer::AdamwStep;
@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::{Argument, Kernel, Kernels, Source, at, at_option};
 
-/// Elements that a block takes, as in `adamw.cu`.
+/// The number of elements per block, as in `adamw.cu`.
 const CHUNK: i64 = 32_768;
 
 /// A parameter's tensors; all contiguous.
@@ -20,7 +20,7 @@ pub struct Updated<'a> {
     pub decays: bool,
 }
 
-/// As in `adamw.cu`.
+/// The same layout as in `adamw.cu`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 struct Step {

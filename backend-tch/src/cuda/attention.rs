@@ -5,14 +5,14 @@ use tch::{Kind, Tensor};
 use super::{Argument, Kernel, Kernels, Source, at, at_option};
 use crate::tensor::beside;
 
-/// Queries and keys that a block takes at a time, and the most features of a head.
+/// The number of queries and keys per tile, and the maximum number of features per head.
 const TILE: i64 = 64;
 /// Two stages of two tiles in bf16.
 const TILES: i64 = 4 * TILE * TILE * 2;
 /// A block's own tiles: keys and values, or queries and gradients.
 const OWN: i64 = 2 * TILE * TILE * 2;
 
-/// As in `attention.cu`.
+/// The same layout as in `attention.cu`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 struct Shape {
@@ -36,7 +36,7 @@ struct Shape {
 
 impl Argument for Shape {}
 
-/// The result of an attention, with what its backward pass needs.
+/// The result of attention, with what its backward pass needs.
 pub struct Flash {
     heads: i64,
     causal: bool,
@@ -123,13 +123,14 @@ impl Kernels {
         flash
     }
 
-    /// The gradients of queries, keys and values, packed like these, and of the relative bias.
+    /// The gradients of queries, keys and values, packed like the inputs, and of the relative bias.
     pub fn attention_gradients(&self, flash: &Flash, dy: &Tensor) -> ([Tensor; 3], Option<Tensor>) {
         let Flash { heads, q, k, v, relative, visible, output, lse, .. } = flash;
         let (batch, queries, keys) = (q.size()[0], q.size()[1], k.size()[1]);
         let [dq, dk, dv] = self.gradients_like(q, k, v);
         let deltas = self.empty(&[batch, *heads, queries], Kind::Float);
-        // Enough blocks to fill the GPU a few times; the more examples one takes, the fewer sums of the bias are left to add.
+        // Enough blocks to fill the GPU a few times; the more examples each takes, the fewer partial sums of
+        // the bias remain to be added.
         let blocks = batch * heads * tiles(queries);
         let group = (blocks / (8 * self.multiprocessors)).clamp(1, batch);
         let groups = (batch + group - 1) / group;

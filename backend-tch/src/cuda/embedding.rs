@@ -1,17 +1,17 @@
-//! The gradient of an embedding, deterministic.
+//! A deterministic gradient for embeddings.
 
 use tch::{Kind, Tensor};
 
 use super::{Kernel, Kernels, Source, at};
 
-/// Positions that a block adds up.
+/// The number of positions that a block sums.
 const PIECE: usize = 64;
 
-/// Positions in the order of their tokens, in pieces; see `embedding.cu`.
+/// Positions sorted by token and divided into pieces; see `embedding.cu`.
 #[derive(Debug, Default, PartialEq)]
 struct Pieces {
     order: Vec<i32>,
-    /// `[first, end, row, is_partial]` each.
+    /// `[first, end, row, is_partial]` for each.
     pieces: Vec<i32>,
     /// The same fields for tokens with several pieces; their partial sums are the rows `first..end`.
     tokens: Vec<i32>,
@@ -19,9 +19,9 @@ struct Pieces {
 }
 
 impl Pieces {
-    /// `ids` are within the table's `rows`.
+    /// `ids` are less than `rows`.
     fn of(ids: &[i32], rows: usize) -> Self {
-        // Counting sort, which keeps the order of equal ones.
+        // A counting sort, which is stable.
         let mut ends = vec![0usize; rows + 1];
         ids.iter().for_each(|id| ends[*id as usize + 1] += 1);
         for row in 0..rows {

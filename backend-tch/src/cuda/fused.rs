@@ -207,8 +207,8 @@ impl Kernels {
         );
     }
 
-    /// The sums `[loss, correct]`, f64, and the gradients of `x` `[rows, features]` and of `head`; empty ones
-    /// if they are not `wanted`. Logits of `at_once` rows exist at a time.
+    /// The sums `[loss, correct]`, f64, and the gradients of `x` `[rows, features]` and of `head`; empty
+    /// tensors unless they are `wanted`. Logits exist for `at_once` rows at a time.
     pub fn cross_entropy(
         &self,
         x: &Tensor,

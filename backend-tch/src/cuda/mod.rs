@@ -1,7 +1,7 @@
-//! Our CUDA kernels, for operations that take libtorch many launches and passes over memory.
+//! Our CUDA kernels, for operations that would take libtorch many launches and passes over memory.
 //!
-//! Their sources are part of the program; NVRTC, which comes with PyTorch, compiles them for the GPU at hand
-//! when they are first used. They run on libtorch's stream, in order with its own kernels, and on its memory.
+//! Their sources are part of the program; NVRTC, which comes with PyTorch, compiles them for the present GPU
+//! on first use. They run on libtorch's stream, in order with its own kernels, and use its memory.
 
 mod adamw;
 mod attention;
@@ -24,7 +24,7 @@ pub use adamw::Updated;
 pub use attention::fits_tiles;
 use staging::Staging;
 
-/// A file of kernels.
+/// A source file of kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Source {
     Activation,
@@ -68,7 +68,7 @@ pub struct Kernels {
     /// Such as `sm_90`.
     architecture: String,
     multiprocessors: i64,
-    /// The most shared memory that a block can have.
+    /// The maximum shared memory per block, in bytes.
     shared_memory: i64,
     /// Bytes on the device.
     memory: i64,
@@ -79,7 +79,7 @@ pub struct Kernels {
     lists: RefCell<HashMap<Vec<i32>, Tensor>>,
 }
 
-/// The first compute capability with bf16, `cp.async` and the matrix instructions used here.
+/// The lowest compute capability with bf16, `cp.async` and the matrix instructions used here.
 const OLDEST: (i32, i32) = (8, 0);
 /// Hopper, including its architecture-specific instructions (wgmma).
 const HOPPER: &str = "sm_90a";
@@ -89,7 +89,7 @@ impl Kernels {
     pub fn new(index: usize) -> Result<Self, String> {
         can_run(index)?;
         let failed = |error: result::DriverError| error.to_string();
-        // The context that libtorch uses as well, and its stream.
+        // The context and stream that libtorch also uses.
         let context = CudaContext::new(index).map_err(failed)?;
         let capability = context.compute_capability().map_err(failed)?;
         let attribute = |attribute| context.attribute(attribute).map(i64::from).map_err(failed);
@@ -153,8 +153,9 @@ impl Kernels {
         let function = self.function(kernel);
         let [x, y, z] = grid.map(|blocks| u32::try_from(blocks).expect("a grid within CUDA's limits"));
         let mut arguments: Vec<*mut c_void> = arguments.iter().map(|argument| argument.address()).collect();
-        // SAFETY: callers pass what the kernel declares, and tensors as large as it reads and writes. Their memory is given back
-        // to libtorch's allocator in the stream's order, so a kernel has ended before another use of it begins.
+        // SAFETY: callers pass the arguments that the kernel declares, and tensors as large as it reads and
+        // writes. Their memory returns to libtorch's allocator in stream order, so a kernel has ended before
+        // the memory is reused.
         let launched = unsafe {
             if shared > 48 << 10 {
                 let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
@@ -189,10 +190,10 @@ impl Kernels {
     }
 }
 
-/// Machine code, as a process has compiled it.
+/// Machine code compiled by this process.
 type Cubins = HashMap<(Source, bool, i64, String), Arc<Vec<u8>>>;
 
-/// The same as [`compile`], which takes seconds, once in a process: each session has its own [`Kernels`].
+/// Calls [`compile`], which takes seconds, only once per process: each session has its own [`Kernels`].
 fn compiled(source: Source, bf16: bool, vectors: i64, architecture: &str) -> Result<Arc<Vec<u8>>, String> {
     static CUBINS: Mutex<Option<Cubins>> = Mutex::new(None);
     let mut cubins = CUBINS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -214,7 +215,7 @@ fn compile(source: Source, bf16: bool, vectors: i64, architecture: &str) -> Resu
     options.push(format!("-DVECTORS={vectors}"));
     options.extend(bf16.then(|| "-DBF16".into()));
     options.extend((architecture == HOPPER).then(|| "-DHOPPER".into()));
-    // SAFETY: the program exists until the end of this function.
+    // SAFETY: the program lives until the end of this function.
     unsafe {
         let compiled = nvrtc::result::compile_program(program, &options).map_err(|error| {
             let log = nvrtc::result::get_program_log(program).unwrap_or_default();
@@ -263,7 +264,7 @@ impl Gpu {
                 CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
                 CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
             };
-            // SAFETY: the driver has just given the device.
+            // SAFETY: the driver has just returned this device.
             unsafe {
                 let capability = (
                     result::device::get_attribute(device, MAJOR)?,
@@ -272,7 +273,7 @@ impl Gpu {
                 Ok(Gpu { capability, memory: result::device::total_mem(device)? as u64 })
             }
         };
-        // Where the driver is missing, cudarc panics.
+        // cudarc panics if the driver is missing.
         let found = catch_unwind(ask).map_err(|_| "CUDA's driver cannot be loaded".to_owned())?;
         found.map_err(|error: result::DriverError| error.to_string())
     }
@@ -314,7 +315,7 @@ fn is_bf16(kind: Kind) -> bool {
 mod tests {
     use super::*;
 
-    /// Compiles every kernel for every architecture it is for, where there is an NVRTC; no GPU is needed.
+    /// Compiles every kernel for every architecture it supports, where NVRTC is available; no GPU is needed.
     #[test]
     fn all_kernels_compile() {
         // SAFETY: as in `can_run`.

@@ -39,7 +39,8 @@ impl Staging {
             // An event that was never recorded is complete.
             self.events[self.half].synchronize()?;
         }
-        // SAFETY: the bytes lie within this half, whose last copies are done; the device's memory is as large.
+        // SAFETY: the bytes fit into this half, whose last copies have completed; the device memory is as
+        // large.
         unsafe {
             let place = self.memory.add(self.half * HALF + self.used);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len());
@@ -53,7 +54,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new`; copies end before CUDA frees it.
+        // SAFETY: allocated in `new`; copies complete before CUDA frees it.
         let _ = unsafe { result::free_host(self.memory.cast::<c_void>()) };
     }
 }

@@ -1,4 +1,4 @@
-//! Confidence intervals against SciPy's percentile bootstrap.
+//! Confidence intervals compared with SciPy's percentile bootstrap.
 
 use glue_eval::data::Label;
 use glue_eval::prompt::possible_answers;
@@ -38,7 +38,7 @@ fn intervals_of_scipy() {
         for (metric, expected) in score.metrics.iter().zip(intervals) {
             let found = metric.interval.unwrap();
             for (found, expected) in found.iter().zip(expected) {
-                // Two draws of 5,000 resamples differ by a few tenths of a percent.
+                // Two sets of 5,000 resamples differ by a few tenths of a percent.
                 assert!((found - 100.0 * expected).abs() < 1.0, "{task} {metric:?}, expected {expected}");
             }
         }

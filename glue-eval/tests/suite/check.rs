@@ -1,4 +1,4 @@
-//! What is said of a task's files.
+//! What is reported about a task's files.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use glue_eval::{GlueError, Task};
 
 use crate::session::tokenizer;
 
-/// A folder of one task's files.
+/// A folder with the files of one task.
 fn folder(task: Task, files: &[(&str, &str)]) -> tempfile::TempDir {
     let glue = tempfile::tempdir().unwrap();
     let folder = glue.path().join(task.spec().title);
@@ -44,7 +44,7 @@ fn repetitions_contradictions_and_overlaps_are_counted() {
     assert_eq!(labels(train), [("negative", 4), ("positive", 2)]);
     assert_eq!(train.in_train, None);
     assert_eq!([dev.rows, dev.duplicates, dev.conflicts, dev.official_rows], [4, 1, 0, 872]);
-    // Whatever their label is.
+    // Regardless of their labels.
     assert_eq!(dev.in_train, Some(3));
     assert_eq!([test.rows, test.duplicates, test.conflicts, test.official_rows], [3, 1, 0, 1_821]);
     assert_eq!((test.in_train, labels(test)), (Some(1), vec![]));

@@ -1,5 +1,5 @@
-//! Fine-tuning with a session that learns by heart: it answers a prompt that it was trained on with its target, and any
-//! other with babble.
+//! Fine-tuning with a session that memorises: it answers a prompt that it was trained on with its target, and
+//! any other with babble.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -70,7 +70,7 @@ fn run_on(
 fn what_is_learned_is_scored() {
     let mut session = Memory::default();
     let report = run(&mut session, &settings()).unwrap();
-    // Three steps of four are two passes over the six examples; after one step, four of them are known.
+    // Three steps of four examples are two passes over the six; after one step, four of them are known.
     let scores: Vec<_> = report
         .evaluations
         .iter()
@@ -92,7 +92,7 @@ fn without_steps_the_model_is_evaluated_as_it_is() {
     assert!(session.updates.is_empty());
 }
 
-/// The decoded text does not show the sentinel, so that the answers read as if they were right.
+/// The decoded text does not show the sentinel, so the answers look correct.
 #[test]
 fn an_answer_with_a_sentinel_is_invalid() {
     let mut session = Memory { begins_with_sentinel: true, ..Memory::default() };
@@ -100,7 +100,7 @@ fn an_answer_with_a_sentinel_is_invalid() {
     assert_eq!((report.last.score.mean(), report.last.score.invalid), (0.0, 6));
 }
 
-/// Rows that nobody has learned babble, and are stopped at once.
+/// Rows that have not been learned give babble, and are stopped at once.
 #[test]
 fn babble_is_cut_short() {
     let mut session = Memory::default();
@@ -213,7 +213,7 @@ fn write_glue(folder: &Path) {
     }
 }
 
-/// All settings' tasks, as `cargo xtask glue` fine-tunes on them. `observe` may stop it.
+/// Fine-tunes on all of the settings' tasks, as `cargo xtask glue` does. `observe` may stop it.
 fn glue(
     folder: &Path,
     directory: Option<&Path>,
@@ -280,7 +280,7 @@ fn a_mixture_is_one_model_that_sees_every_example() {
     let mut open = |_: Option<&Path>| Ok(shared.opened());
     let report = glue(folder.path(), None, &settings, &mut open, &mut |_, _| {}).unwrap().unwrap();
     let memory = shared.take();
-    // Three examples of either task are one pass.
+    // Three examples of each task make one pass.
     for pass in memory.seen.chunks(6) {
         assert_eq!(pass.iter().collect::<HashSet<_>>().len(), 6);
     }
@@ -312,7 +312,7 @@ fn seeds_are_summed_up_as_mean_and_deviation() {
 fn ranking_never_gives_an_invalid_answer() {
     let settings = FineTuneSettings { steps: 1, score: Scoring::Rank, ..settings() };
     let report = run(&mut Memory::default(), &settings).unwrap();
-    // Four examples of six are known; of the others the first word is taken, which is right for one of two.
+    // Four of six examples are known; the others get the first answer, which is right for one of two.
     assert_eq!(report.last.score.invalid, 0);
     let confusion = &report.last.score.confusion[0].counts;
     assert_eq!(confusion.iter().map(|row| row.iter().sum::<usize>()).collect::<Vec<_>>(), [3, 3]);
@@ -328,7 +328,8 @@ fn early_stopping_ends_after_so_many_evaluations_without_a_better_one() {
     assert_eq!((report.best.step, report.last.step, session.updates.len()), (2, 5, 5));
 }
 
-/// A fine-tuning that is stopped again and again, at whatever point, does and reports what an uninterrupted one does.
+/// Fine-tuning that is stopped repeatedly, at whatever point, does and reports the same as an uninterrupted
+/// run.
 #[test]
 fn an_interrupted_fine_tuning_goes_on() {
     let folder = tempfile::tempdir().unwrap();
@@ -345,7 +346,7 @@ fn an_interrupted_fine_tuning_goes_on() {
         save_models: true,
         ..settings()
     };
-    // Each time it may do a little more than the last, for what is broken off is not always saved.
+    // Each attempt may do a little more than the last, because interrupted work is not always saved.
     let finish = |directory: &Path, mut patience: usize| {
         let shared = Shared::new(Memory::default());
         let mut resumed = Vec::new();
@@ -399,7 +400,7 @@ fn an_interrupted_fine_tuning_goes_on() {
     let text: String = files.iter().map(|(name, text)| format!("{name}\n{text}")).collect();
     insta::assert_snapshot!("kept_files", text);
 
-    // Finished, it opens no session any more, and is not taken for another.
+    // Once finished, it opens no session, and is not mistaken for another fine-tuning run.
     let mut open = |_: Option<&Path>| panic!("there is nothing to do");
     let again =
         glue(folder.path(), Some(whole.path()), &settings, &mut open, &mut |_, _| {}).unwrap().unwrap();
@@ -414,7 +415,8 @@ fn an_interrupted_fine_tuning_goes_on() {
     assert!(matches!(&error, GlueError::Damaged { .. }), "{error}");
 }
 
-/// A model that forgets everything in its last step: what is kept of the best step is not what is kept of the last.
+/// A model that forgets everything in its last step: the predictions kept of the best step differ from those
+/// of the last.
 #[test]
 fn best_and_last_predictions_and_submissions_are_those_of_their_steps() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Metrics against scikit-learn and SciPy, against values worked out by hand, and against properties that hold for
-//! any predictions.
+//! Metrics compared with scikit-learn and SciPy, with values computed by hand, and with properties that hold
+//! for any predictions.
 
 use glue_eval::metrics::{accuracy, f1, matthews, pearson, spearman};
 use proptest::prelude::*;
@@ -42,7 +42,7 @@ fn values_of_scikit_learn_and_scipy() {
     assert_eq!(metrics.len(), 5);
 }
 
-/// Repeats each (reference, prediction) pair as often as the count says.
+/// Repeats each (reference, prediction) pair as often as its count says.
 fn confusion(counts: &[((i32, i32), usize)]) -> Vec<(i32, i32)> {
     counts.iter().flat_map(|&(pair, count)| std::iter::repeat_n(pair, count)).collect()
 }
@@ -58,11 +58,12 @@ fn binary_metrics_by_hand() {
 
 #[test]
 fn invalid_outputs() {
-    // F1 takes -1 as the wrong class: a false positive and a false negative more than the single hit.
+    // F1 treats -1 as the wrong class: one false positive and one false negative in addition to the single
+    // hit.
     let pairs = [(1, 1), (0, -1), (1, -1), (0, 0)];
     close(f1(&pairs), 2.0 / 4.0);
     close(accuracy(&pairs), 0.5);
-    // Matthews takes it as a third class: s = 4, c = 2, Σ p t = 1·2 + 1·2 = 4, Σ p² = 1 + 1 + 4, Σ t² = 8.
+    // Matthews treats it as a third class: s = 4, c = 2, Σ p t = 1·2 + 1·2 = 4, Σ p² = 1 + 1 + 4, Σ t² = 8.
     close(matthews(&pairs), (2.0 * 4.0 - 4.0) / f64::sqrt((16.0 - 6.0) * (16.0 - 8.0)));
 
     let none_valid = [(1, -1), (0, -1), (1, -1)];
@@ -103,7 +104,7 @@ proptest! {
         prop_assert!((0.0..=1.0).contains(&accuracy(&pairs)));
         prop_assert!((0.0..=1.0).contains(&f1(&pairs)));
         prop_assert!((-1.0 - 1e-12..=1.0 + 1e-12).contains(&matthews(&pairs)));
-        // Of two classes Matthews is Pearson's correlation, where that is defined.
+        // For two classes, Matthews is Pearson's correlation, where that is defined.
         if pairs.iter().all(|pair| pair.1 >= 0) {
             let numbers: Vec<_> = pairs.iter().map(|&(x, y)| (f64::from(x), f64::from(y))).collect();
             let expected = Some(pearson(&numbers)).filter(|value| value.is_finite()).unwrap_or(0.0);

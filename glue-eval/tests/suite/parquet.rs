@@ -1,4 +1,4 @@
-//! The Hugging Face hub's layout, from files that pyarrow wrote (`goldens/parquet.py`).
+//! The Hugging Face Hub's layout, read from files written by pyarrow (`goldens/parquet.py`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ fn goldens(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
 }
 
-/// Copies a folder of folders of files.
+/// Copies a folder and its subfolders of files.
 fn copied(from: &Path) -> tempfile::TempDir {
     let to = tempfile::tempdir().unwrap();
     for folder in fs::read_dir(from).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_dir()) {
@@ -24,7 +24,7 @@ fn copied(from: &Path) -> tempfile::TempDir {
     to
 }
 
-/// What pyarrow says is in a split.
+/// The contents of a split according to pyarrow.
 fn expected(task: Task, rows: &serde_json::Value, labelled: bool) -> Vec<Example> {
     let example = |row: &serde_json::Value| {
         let text = |column| row["texts"][column].as_str().unwrap().to_owned();
@@ -101,7 +101,7 @@ fn errors_name_file_row_and_column() {
     fs::write(glue.join("cola/validation-00000-of-00001.parquet"), "<html>Not found</html>").unwrap();
     let mrpc = glue.join("mrpc/train-00000-of-00001.parquet");
     let mut bytes = fs::read(&mrpc).unwrap();
-    bytes[135] ^= 20; // how long a page's contents claim to be
+    bytes[135] ^= 20; // the claimed length of a page's contents
     fs::write(&mrpc, bytes).unwrap();
     fs::remove_file(glue.join("sst2/train-00001-of-00003.parquet")).unwrap();
     fs::remove_file(glue.join("rte/train-00001-of-00002.parquet")).unwrap();
@@ -126,7 +126,7 @@ fn bad_rows_can_be_skipped_and_are_counted() {
 }
 
 proptest! {
-    /// A damaged file is an error, or reads as something; it never ends the process.
+    /// A damaged file gives an error, or some rows; it never ends the process.
     #[test]
     fn damage_does_not_panic(
         name in prop::sample::select(vec!["cola/train", "cola/validation", "cola/test", "mrpc/train", "mrpc/validation"]),

@@ -1,5 +1,5 @@
-//! Prompts and targets of every task. The expected texts are the examples of T5's appendix D and of the doc comments
-//! of its preprocessors, where those have one.
+//! Prompts and targets of every task. The expected texts are the examples in T5's appendix D and in its
+//! preprocessors' doc comments, where available.
 
 use std::path::Path;
 
@@ -130,8 +130,8 @@ fn tasks_parse_from_both_of_their_names() {
     );
 }
 
-/// What T5 is taught must come back from its own vocabulary as the same text, or no answer could ever be right. The
-/// vocabulary is no part of the repository; the test does nothing where it is not at hand.
+/// T5's targets must survive a round trip through its vocabulary, or no answer could ever be right. The
+/// vocabulary is not in the repository; the test does nothing where it is absent.
 #[test]
 fn targets_survive_the_vocabulary_of_t5() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/tokenizer");

@@ -1,4 +1,4 @@
-//! From outputs to a task's score, GLUE's average, and its tables.
+//! From outputs to a task's score, the GLUE average, and tables.
 
 use glue_eval::Task;
 use glue_eval::data::Label;
@@ -56,7 +56,8 @@ fn outputs_become_percentages_in_the_tasks_order() {
 
 #[test]
 fn scores_are_compared_with_the_rounded_references() {
-    // The references round to 1.0, 2.0 and 3.0, which is exactly what is answered; unrounded, they miss by a little.
+    // The references round to 1.0, 2.0 and 3.0, which match the answers exactly; unrounded, they are slightly
+    // off.
     let predictions = [(1.05, "1.0"), (2.05, "2.0"), (2.95, "3.0")];
     let predictions = predictions.map(|(score, output)| prediction(Label::Score(score), output));
     let score = TaskScore::new(Task::Stsb, &[predictions.to_vec()]);

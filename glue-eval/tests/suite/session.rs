@@ -1,4 +1,4 @@
-//! A session that learns by heart, and a tokenizer of words.
+//! A session that memorises, and a tokenizer of words.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use t5_model::{Batch, Evaluation, Forward, Session, SessionError, T5Config, Trai
 const WORDS: &str = "<pad> </s> <unk> <extra_id_0> sst2 sentence: stsb sentence1: sentence2: a gripping film dull and \
     long never boring negative positive A. B. C. D. E. 1.0 2.0 5.0";
 
-/// `<extra_id_0>`, which a model fine-tuned for a few steps still likes to begin with.
+/// `<extra_id_0>`, which a model fine-tuned for only a few steps still tends to begin with.
 pub const SENTINEL: i32 = 3;
 
 pub fn tokenizer() -> Tokenizer {
@@ -37,7 +37,7 @@ pub fn tokenizer() -> Tokenizer {
     Tokenizer::load(folder.path()).unwrap()
 }
 
-/// Remembers the target of every prompt it was trained on. Clones share what they remember.
+/// Remembers the target of every prompt it was trained on. Clones share their memory.
 #[derive(Clone)]
 pub struct Shared {
     memory: Rc<RefCell<Memory>>,
@@ -63,7 +63,7 @@ impl Shared {
     }
 }
 
-/// What is remembered, and what is to go wrong.
+/// What is remembered, and what should go wrong.
 #[derive(Default)]
 pub struct Memory {
     pub targets: HashMap<Vec<i32>, Vec<i32>>,
@@ -71,17 +71,17 @@ pub struct Memory {
     pub seen: Vec<Vec<i32>>,
     pub micro_batch_sizes: Vec<Vec<usize>>,
     pub updates: Vec<Update>,
-    /// The step after which nothing is known.
+    /// The step after which everything is forgotten.
     pub forgets_at: Option<u64>,
     pub fails_at: Option<u64>,
     pub answers_too_few: bool,
-    /// Tokens of all answers.
+    /// The number of tokens in all answers.
     pub said: usize,
     /// Whether every answer begins with a sentinel.
     pub begins_with_sentinel: bool,
 }
 
-/// The rows of a batch without their padding. Panics on a batch that is not well formed.
+/// The rows of a batch without their padding. Panics on a malformed batch.
 fn rows(batch: &Batch) -> Vec<(Vec<i32>, Vec<i32>)> {
     assert_eq!(batch.input_ids.len(), batch.size * batch.input_length);
     assert_eq!(batch.attention_mask.len(), batch.size * batch.input_length);
@@ -134,7 +134,7 @@ impl Session for Shared {
         self.memory.borrow_mut().generate(batch, max_new_tokens, stop)
     }
 
-    /// Of what was learned, the logarithm of 1; of all else less, the less the later it comes.
+    /// For learned answers, the logarithm of 1; for all others less, decreasing with their position.
     fn log_likelihoods(
         &mut self,
         batch: &Batch,

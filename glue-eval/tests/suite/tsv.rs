@@ -98,7 +98,8 @@ fn columns_are_found_by_name_and_the_test_split_has_no_label() {
     assert_eq!(test, [Example { index: 7, texts, label: None }]);
 }
 
-/// Rows are counted whether they are examples or not; QQP's `id` is no number of a row in its labelled files.
+/// All rows are counted, whether they are valid examples or not; in QQP's labelled files, `id` is not a row
+/// number.
 #[test]
 fn examples_are_known_by_their_index() {
     let indices = |examples: Vec<Example>| examples.iter().map(|example| example.index).collect::<Vec<_>>();
@@ -164,7 +165,7 @@ fn bad_rows_can_be_skipped_and_are_counted() {
     assert_eq!((read.examples.len(), read.skipped), (1, 2));
 }
 
-/// The folder of real files is no part of the repository; where it is not at hand, the layouts above must do.
+/// The folder of real files is not in the repository; where it is absent, the layouts above must do.
 #[test]
 fn real_files_have_their_row_counts() {
     let glue = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/glue");

@@ -92,7 +92,7 @@ pub struct TrainStep {
     pub correct: u64,
     /// Target tokens.
     pub tokens: u64,
-    /// Of all gradients together, before clipping.
+    /// The norm of all gradients together, before clipping.
     pub gradient_norm: f64,
 }
 

@@ -35,7 +35,7 @@ pub struct T5Config {
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub d_model: usize,
-    /// Features of a head.
+    /// The number of features per head.
     pub d_kv: usize,
     /// Hidden features of the MLP.
     pub d_ff: usize,

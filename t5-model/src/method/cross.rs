@@ -1,4 +1,4 @@
-//! What is random in a child, as settings write it.
+//! The random part of a child, as written in settings.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Cross {
-    /// No connections: the child is exact.
+    /// No cross-connections: the child is exact.
     #[default]
     Zero,
     /// A standard deviation.
@@ -37,7 +37,7 @@ impl FromStr for Cross {
             None if text == "zero" => Ok(Cross::Zero),
             Some(("normal", std)) => Ok(Cross::Normal(positive(std)?)),
             Some(("relative", share)) => Ok(Cross::Relative(positive(share)?)),
-            // Up to noise ten thousand times the weights, and down to where f32 ends.
+            // From noise ten thousand times the weights down to the limits of f32.
             Some(("db", below)) => match number(below)? {
                 below if (-80.0..=700.0).contains(&below) => Ok(Cross::Decibels(below)),
                 below => Err(format!("{below} dB is not between -80 and 700")),
@@ -73,7 +73,7 @@ impl From<Cross> for String {
 }
 
 impl Cross {
-    /// The standard deviation of what is random, if anything is.
+    /// The standard deviation of the random part, if there is one.
     pub fn deviation(self) -> Option<StandardDeviation> {
         match self {
             Cross::Zero => None,

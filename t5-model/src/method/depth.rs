@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::parameters::{Block, table_with_blocks};
 use crate::{Result, T5Config};
 
-/// Which of the child's blocks a parent with fewer of them takes. It passes through the others: its slice of their
-/// output projections is zero, so that its slice of the residual stream stays as it is. The child's first predictions
-/// do not depend on the choice; what it learns later may.
+/// Which of the child's blocks a parent with fewer blocks occupies. It passes through the others: its slice
+/// of their output projections is zero, which leaves its slice of the residual stream unchanged. The child's
+/// first predictions do not depend on the choice; what it learns later may.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
@@ -27,14 +27,14 @@ pub enum DepthAlignment {
 }
 
 impl DepthAlignment {
-    /// For each of the child's blocks, the parent's block in its place.
+    /// For each of the child's blocks, the parent's block that occupies it.
     fn blocks(self, parent: usize, child: usize) -> Vec<Block> {
         let mut blocks = vec![Block::Absent; child];
         for own in 0..parent {
             let place = match self {
                 DepthAlignment::Bottom => own,
                 DepthAlignment::Top => child.saturating_sub(parent) + own,
-                // Rounded to the nearest; neighbours are at least 1 apart, so no two meet.
+                // Rounded to the nearest; consecutive blocks are at least 1 apart, so no two coincide.
                 DepthAlignment::Spread => {
                     let gaps = parent.saturating_sub(1).max(1);
                     (2 * own * child.saturating_sub(1) + gaps) / (2 * gaps)
@@ -47,7 +47,7 @@ impl DepthAlignment {
         blocks
     }
 
-    /// The parameters of a parent in a child of so many encoder and decoder blocks.
+    /// The parameters of a parent in a child with these numbers of encoder and decoder blocks.
     pub(crate) fn table(self, parent: &T5Config, [encoder, decoder]: [usize; 2]) -> Result<ParamTable> {
         parent.validate()?;
         let blocks =
@@ -56,7 +56,7 @@ impl DepthAlignment {
     }
 }
 
-/// The child's encoder and decoder blocks: as many as the deepest parent has, in each stack by itself.
+/// The child's numbers of encoder and decoder blocks: those of the deepest parent, for each stack separately.
 pub(crate) fn child_layers<'a>(parents: impl Iterator<Item = &'a T5Config>) -> [usize; 2] {
     parents.fold([0, 0], |[encoder, decoder], parent| {
         [encoder.max(parent.num_layers), decoder.max(parent.num_decoder_layers())]
@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(blocks(Spread, 6, 8), "01-23-45");
     }
 
-    /// No block is lost, and their order stays.
+    /// No block is lost, and their order is kept.
     #[test]
     fn every_block_has_its_place() {
         for child in 1..25 {

@@ -1,5 +1,6 @@
-//! `fuse`, the paper's method (arXiv 2306.11903): which T5s can be fused, and what the child is. Under the property, without
-//! noise in the cross-connections, the child is the ensemble of its parents; under the rule it is close to it.
+//! `fuse`, the paper's method (arXiv 2306.11903): which T5s can be fused, and what the child is. Under the
+//! property, without noise in the cross-connections, the child is the ensemble of its parents; under the rule
+//! it approximates it.
 
 use fusion_core::grow::{DirectSum, direct_sum};
 use fusion_core::plan::{FusionPlan, Normalisation};
@@ -67,7 +68,7 @@ impl Fuse {
         let mut plan = direct_sum(&parts, &self.sum)?;
         if mixed {
             let embedding = Module::Embedding.weight();
-            // A tied embedding's derivative is the sum of two of the child's.
+            // A tied embedding's gradient is the sum of those of two of the child's parameters.
             let places = plan.params.iter_mut().flat_map(|param| &mut param.placements);
             let tied = places.filter(|place| {
                 let parent = parents.get(place.parent);
@@ -78,8 +79,8 @@ impl Fuse {
         Ok(plan)
     }
 
-    /// The configuration of the fused model: the first parent's with the sums of the widths, and the largest numbers of
-    /// blocks.
+    /// The configuration of the fused model: the first parent's, with the widths summed and the maximum
+    /// numbers of blocks.
     fn child(&self, parents: &[FusionParent]) -> Result<T5Config> {
         let configs = || parents.iter().map(|parent| &parent.config);
         let mut child = first(parents)?.config.clone();
@@ -105,8 +106,9 @@ impl Fuse {
     }
 }
 
-/// Whether logits come about in more than one way: by the embedding or by a head of its own, from scaled outputs or not. The
-/// child then has a head of its own that sees the outputs as they are, which can compute what each of them does.
+/// Whether the parents compute logits in different ways: with the embedding or a separate head, from scaled
+/// outputs or not. The child then has a separate head that sees unscaled outputs, which can represent all of
+/// them.
 fn heads_differ(parents: &[FusionParent]) -> bool {
     let heads = || parents.iter().map(|parent| (parent.config.tied_head(), parent.config.scale_logits()));
     heads().zip(heads().skip(1)).any(|(a, b)| a != b)

@@ -9,9 +9,9 @@ use crate::{Result, parameter_table};
 /// The method's options.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HyperClone {
-    /// What every width is multiplied by.
+    /// The factor by which every width grows.
     pub times: usize,
-    /// With its seed.
+    /// The noise, and its seed.
     pub noise: Option<(StandardDeviation, u64)>,
 }
 

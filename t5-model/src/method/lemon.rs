@@ -10,7 +10,7 @@ use crate::Result;
 pub struct Lemon {
     /// The sizes to grow to.
     pub widths: Widths,
-    /// Of the choice of features, and of the shares.
+    /// Seed for the choice of features and the shares.
     pub seed: u64,
 }
 
@@ -19,7 +19,8 @@ impl GrowthMethod for Lemon {
     const PAPER: Paper = Paper { name: "LEMON", url: "https://arxiv.org/abs/2310.07999" };
     const SUMMARY: &'static str = "LEMON: like net2net, but with unequal shares, so that copies diverge without noise; \
                                    keeps the predictions (arXiv 2310.07999)";
-    /// No state of an optimiser: the shares differ from sum to sum, and a gradient is made of several.
+    /// Optimiser states cannot be carried over: the shares differ from sum to sum, and a gradient combines
+    /// several.
     const OPTIONS: &'static [&'static str] = &["d_model", "num_heads", "d_ff"];
 
     fn from_settings(settings: &MethodSettings) -> Self {

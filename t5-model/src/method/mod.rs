@@ -1,6 +1,6 @@
-//! The methods that make a larger model out of smaller ones. Each has a file, which holds all there is to say of it: its
-//! name and paper, its options, what its child promises, and its plan. A method is added by writing such a file and
-//! adding it to the list in `registry.rs`.
+//! The methods that make a larger model out of smaller ones. Each has a file with everything specific to it:
+//! its name and paper, its options, what its child promises, and its plan. To add a method, write such a file
+//! and add it to the list in `registry.rs`.
 
 mod cross;
 mod depth;
@@ -53,10 +53,10 @@ pub struct FusionParent {
     pub path: PathBuf,
 }
 
-/// What a method makes of its parents: the plan, and the child's configuration.
+/// The result of a method: the plan, and the child's configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grown {
-    /// What becomes of each parameter.
+    /// How each parameter is made.
     pub plan: FusionPlan,
     /// The configuration of the child.
     pub child: T5Config,
@@ -65,18 +65,18 @@ pub struct Grown {
 /// Where a method is described.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Paper {
-    /// What its authors call the method.
+    /// The authors' name for the method.
     pub name: &'static str,
     /// Where to read it.
     pub url: &'static str,
 }
 
-/// Keys of [`MethodSettings`] and, where there is anything to record, their values.
+/// Keys of [`MethodSettings`] and, where needed, the values to record.
 pub type Recorded = Vec<(&'static str, Option<Value>)>;
 
 /// A method. A type that implements this holds the method's options.
 pub trait GrowthMethod: Sized {
-    /// What commands, recipes, plans and lineages call it.
+    /// Its name in commands, recipes, plans and lineages.
     const NAME: &'static str;
     /// Other names that commands accept.
     const ALIASES: &'static [&'static str] = &[];
@@ -89,27 +89,27 @@ pub trait GrowthMethod: Sized {
     /// The keys of [`MethodSettings`] that it takes.
     const OPTIONS: &'static [&'static str];
 
-    /// Takes its options out of settings that hold those of any method.
+    /// Takes its options from settings that hold those of all methods.
     fn from_settings(settings: &MethodSettings) -> Self;
 
-    /// Refuses combinations of options that it cannot serve.
+    /// Refuses unsupported combinations of options.
     fn check(_: &MethodSettings) -> Result<(), SettingsError> {
         Ok(())
     }
 
-    /// How often its plan takes a parent that is named once.
+    /// How many times its plan uses a parent that is named once.
     fn copies(_: &MethodSettings) -> usize {
         1
     }
 
-    /// What a lineage records of its options that the plan does not tell.
+    /// The options that a lineage records because the plan does not contain them.
     fn recorded(settings: &MethodSettings, plan: &FusionPlan) -> Recorded;
 
-    /// What the child of such a plan predicts before it is trained.
+    /// What a plan's child predicts before it is trained.
     fn promise(plan: &FusionPlan) -> Promise;
 
-    /// Plans the child of these parents, each as often as it is [taken](GrowthMethod::copies); methods that grow one model
-    /// look at the first only.
+    /// Plans the child of these parents, each repeated [as often as it is used](GrowthMethod::copies);
+    /// methods that grow one model use only the first.
     fn plan(&self, parents: &[FusionParent]) -> Result<Grown>;
 
     /// The same, with the method's name in the plan.
@@ -121,7 +121,7 @@ pub trait GrowthMethod: Sized {
 }
 
 impl Grown {
-    /// The child with a plan's groups of the normalisation.
+    /// The child, with the plan's normalisation groups.
     fn new(plan: FusionPlan, mut child: T5Config) -> Result<Self> {
         let grouped = plan.embed_groups.len() > 1;
         child.rms_norm_groups = if grouped { plan.embed_groups.clone() } else { Vec::new() };
@@ -131,7 +131,7 @@ impl Grown {
 }
 
 impl FusionParent {
-    /// The parent as the algebra sees it.
+    /// The parent in the algebra's terms.
     fn part<'a>(&'a self, table: &'a ParamTable) -> Part<'a> {
         Part {
             label: &self.label,

@@ -11,9 +11,9 @@ use crate::{Result, parameter_table};
 pub struct Net2Net {
     /// The sizes to grow to.
     pub widths: Widths,
-    /// Of the choice of features.
+    /// Seed for the choice of features.
     pub seed: u64,
-    /// Noise that tells copies apart, and its seed.
+    /// Noise that makes copies differ, and its seed.
     pub noise: Option<(StandardDeviation, u64)>,
 }
 
@@ -43,7 +43,7 @@ impl GrowthMethod for Net2Net {
     }
 }
 
-/// The sizes that were given, and the seed of the choice of features.
+/// The given sizes, and the seed for the choice of features.
 pub(super) fn recorded_widths(settings: &MethodSettings) -> Recorded {
     vec![
         ("d_model", settings.d_model.map(Value::from)),

@@ -11,23 +11,24 @@ use super::Method;
 pub enum Promise {
     /// Logits are the weighted average of the parents'.
     Ensemble,
-    /// Logits are the only parent's.
+    /// Logits are those of the only parent.
     Parent,
-    /// They would be if there were no noise in the cross-connections.
+    /// Exact except for the noise in the cross-connections.
     Noisy,
-    /// RMSNorm takes the parents' slices together, so logits are only near the average of the parents'.
+    /// RMSNorm normalises the parents' slices together, so logits only approximate the average of the
+    /// parents'.
     Rule,
-    /// Other than the parent's: copies of blocks do again what was done.
+    /// Different from the parent's: copied blocks repeat what their originals do.
     Other,
 }
 
 impl Promise {
-    /// What the plan of a T5 promises. `None` for one of no known method.
+    /// What the plan of a T5 promises. `None` if the method is unknown.
     pub fn of(plan: &FusionPlan) -> Option<Promise> {
         Some(Method::named(&plan.method)?.promise(plan))
     }
 
-    /// What a direct sum promises that is `exact` under the property and without noise.
+    /// The promise of a direct sum that is `exact` under the property and without noise.
     pub(super) fn of_sum(plan: &FusionPlan, exact: Promise) -> Promise {
         if plan.warnings().contains(&Warning::InexactNormalisation) {
             Promise::Rule
@@ -38,7 +39,7 @@ impl Promise {
         }
     }
 
-    /// Whether they are what is promised to rounding.
+    /// Whether the predictions equal the promised ones up to rounding.
     pub fn is_exact(self) -> bool {
         matches!(self, Promise::Ensemble | Promise::Parent)
     }

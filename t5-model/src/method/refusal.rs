@@ -1,4 +1,4 @@
-//! What no child can be exact for, why, and the nearest thing that works.
+//! Cases in which no child can be exact: why, and the closest alternative.
 
 use std::fmt;
 
@@ -8,14 +8,14 @@ use serde_json::{Map, Value};
 use super::FusionParent;
 use crate::{Error, Result};
 
-/// A key of `config.json` in which parents differ and a child has one value for all of them.
+/// A key of `config.json` in which the parents differ, although the child has a single value for it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Refusal {
     /// The key.
     pub key: &'static str,
     /// Every parent's label and value.
     pub values: Vec<(String, Value)>,
-    /// Why a child cannot have several.
+    /// Why the child cannot have several values.
     pub reason: &'static str,
     /// What to do instead.
     pub advice: String,
@@ -34,7 +34,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Everything that keeps these parents from being fused, or nothing.
+/// Everything that prevents these parents from being fused, if anything.
 pub(super) fn check_compatible(parents: &[FusionParent]) -> Result<()> {
     let refusals = refusals(parents);
     if refusals.is_empty() { Ok(()) } else { Err(Error::Incompatible(refusals)) }

@@ -1,4 +1,4 @@
-//! The methods by name.
+//! Looks up methods by name.
 
 use std::fmt;
 
@@ -13,11 +13,11 @@ use super::{
 };
 use crate::Result;
 
-/// A method, whichever it is. In files it is its name.
+/// Any of the methods. In files, it is written as its name.
 #[derive(Clone, Copy)]
 pub struct Method(pub(super) &'static Definition);
 
-/// What a [`GrowthMethod`] says.
+/// The contents of a [`GrowthMethod`].
 pub(super) struct Definition {
     name: &'static str,
     aliases: &'static [&'static str],

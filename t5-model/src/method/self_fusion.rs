@@ -7,7 +7,7 @@ use crate::Result;
 /// The method's options.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SelfFusion {
-    /// How often the model is taken.
+    /// How many times the model is used.
     pub times: usize,
     /// Normalisation and cross-connections.
     pub sum: DirectSum,

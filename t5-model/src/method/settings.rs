@@ -1,4 +1,4 @@
-//! How models are fused or grown: what commands and recipes say besides the models' names.
+//! How models are fused or grown: what commands and recipes specify besides the models.
 
 use fusion_core::checkpoint::WeightType;
 use fusion_core::grow::DirectSum;
@@ -10,7 +10,7 @@ use super::{Arrangement, Cross, DepthAlignment, FusionParent, Grown, Method, New
 use crate::Result;
 use crate::optimizer::CarryOptimizer;
 
-/// A method with its options. Those of other methods are refused.
+/// A method with its options. Options of other methods are refused.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
@@ -67,10 +67,10 @@ pub struct MethodSettings {
     pub dtype: Option<WeightType>,
 }
 
-/// The most copies of a model that a child takes.
+/// The maximum number of copies of a model in a child.
 const MAX_TIMES: usize = 256;
 
-/// MethodSettings that ask for what no method does.
+/// Settings that no method supports.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SettingsError {
     #[error("`{option}` is not an option of method {method}, but of {}", methods_with(option))]
@@ -95,7 +95,7 @@ fn methods_with(option: &str) -> String {
 }
 
 impl MethodSettings {
-    /// Whether the options are those of the method, for so many parents.
+    /// Checks that the options belong to the method and suit this number of parents.
     pub fn check(&self, parents: usize) -> Result<(), SettingsError> {
         let method = self.method;
         // A value that is not the default was given.
@@ -118,18 +118,18 @@ impl MethodSettings {
         }
     }
 
-    /// How often the plan names a parent that is named once.
+    /// How many times the plan uses a parent that is named once.
     pub fn parent_copies(&self) -> usize {
         (self.method.0.copies)(self)
     }
 
-    /// Plans the child of parents that [`MethodSettings::check`] has counted, each as often as it is
-    /// [taken](MethodSettings::parent_copies).
+    /// Plans the child of parents whose number [`MethodSettings::check`] has accepted, each repeated [as
+    /// often as it is used](MethodSettings::parent_copies).
     pub fn plan(&self, parents: &[FusionParent]) -> Result<Grown> {
         (self.method.0.grow)(self, parents)
     }
 
-    /// What a lineage records of the options that the plan does not tell.
+    /// The options that a lineage records because the plan does not contain them.
     pub fn recorded(&self, plan: &FusionPlan) -> Map<String, Value> {
         let mut options = (self.method.0.recorded)(self, plan);
         options.push(("optimizer", self.carries().then(|| json!(self.optimizer))));
@@ -142,7 +142,7 @@ impl MethodSettings {
         self.optimizer != CarryOptimizer::Reset
     }
 
-    /// What a growing method multiplies by.
+    /// The factor by which a growing method multiplies.
     pub(super) fn times(&self) -> usize {
         self.times.unwrap_or(2)
     }
@@ -151,7 +151,7 @@ impl MethodSettings {
         Widths { d_model: self.d_model, num_heads: self.num_heads, d_ff: self.d_ff }
     }
 
-    /// The standard deviation and the seed of what is random.
+    /// The standard deviation and seed of the random part.
     pub(super) fn noise(&self) -> Option<(StandardDeviation, u64)> {
         self.cross.deviation().map(|std| (std, self.seed))
     }

@@ -1,7 +1,8 @@
-//! `stack`: more blocks of the same width. Copies of the blocks follow the model's own (Gong et al., *Efficient Training
-//! of BERT by Progressively Stacking*, ICML 2019) or each its original (Chang et al., arXiv 1710.10348). Copies at work do
-//! not preserve the function. Silent copies, whose output projections are zero, do (Shen et al., *Staged Training*, arXiv
-//! 2203.06211; LLaMA Pro, arXiv 2401.02415): they add nothing until training makes them.
+//! `stack`: more blocks of the same width. Copies of the blocks follow all of the model's own (Gong et al.,
+//! *Efficient Training of BERT by Progressively Stacking*, ICML 2019) or each follows its original (Chang et
+//! al., arXiv 1710.10348). Active copies do not preserve the function. Silent copies, whose output
+//! projections are zero, do (Shen et al., *Staged Training*, arXiv 2203.06211; LLaMA Pro, arXiv 2401.02415):
+//! they add nothing until they are trained.
 
 use fusion_core::grow::{DirectSum, direct_sum};
 use fusion_core::plan::{FusionPlan, Normalisation};
@@ -30,7 +31,7 @@ pub enum Arrangement {
     Interleave,
 }
 
-/// What copies of blocks do at first.
+/// What copies of blocks do initially.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
@@ -47,11 +48,11 @@ pub enum NewBlocks {
 /// The method's options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stack {
-    /// What the numbers of encoder and decoder blocks are multiplied by.
+    /// The factor for the numbers of encoder and decoder blocks.
     pub times: usize,
     /// Where the copies go.
     pub arrangement: Arrangement,
-    /// What the copies do at first.
+    /// What the copies do initially.
     pub new_blocks: NewBlocks,
 }
 
@@ -70,8 +71,8 @@ impl Stack {
             .collect()
     }
 
-    /// The gradient of a parameter's places, in units of the parent's: none behind a silent output, the parent's own
-    /// elsewhere; unknown where copies at work change what the model computes.
+    /// The gradient at a parameter's placements, in units of the parent's: zero behind a silent output, the
+    /// parent's own elsewhere; unknown where active copies change what the model computes.
     fn gradient(&self, name: &str, [encoder, decoder]: [usize; 2]) -> Option<f64> {
         if self.new_blocks == NewBlocks::Active && self.times > 1 {
             return None;

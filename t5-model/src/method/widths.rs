@@ -1,21 +1,21 @@
-//! The sizes that methods grow to by copying features.
+//! The sizes to which methods grow by copying features.
 
 use super::FusionParent;
 use crate::{Error, Result};
 
-/// Sizes to grow to; the parent's own where there is none.
+/// Sizes to grow to; `None` keeps the parent's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Widths {
     /// A multiple of the parent's.
     pub d_model: Option<usize>,
-    /// Any number from the parent's on.
+    /// At least the parent's.
     pub num_heads: Option<usize>,
-    /// Any number from the parent's on.
+    /// At least the parent's.
     pub d_ff: Option<usize>,
 }
 
 impl Widths {
-    /// The sizes of d_model, num_heads and d_ff, with the parent's before them.
+    /// The sizes of d_model, num_heads and d_ff, each preceded by the parent's.
     pub(super) fn resolve(self, method: &str, parent: &FusionParent) -> Result<[(usize, usize); 3]> {
         let (config, label) = (&parent.config, &parent.label);
         let sizes = [

@@ -8,7 +8,7 @@ pub const IGNORED_LABEL: i32 = -100;
 /// Token ids of `size` examples, padded to a common length, row by row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Examples.
+    /// The number of examples.
     pub size: usize,
     /// Tokens of an input, padding included.
     pub input_length: usize,

@@ -5,15 +5,15 @@ use rayon::prelude::*;
 
 use super::{CHUNK, Moments, ParameterUpdate, parameter_scale, zeros};
 
-/// A step of Adafactor with its constants worked out; `g` is the gradient times `gradient_scale`, and squares
-/// are those of `g` plus [`AdafactorStep::EPSILON`].
+/// A step of Adafactor with its constants precomputed; `g` is the gradient times `gradient_scale`, and
+/// squares are those of `g` plus [`AdafactorStep::EPSILON`].
 ///
 /// Averages of squares become `decay · average + (1 - decay) · squares`. The direction `u` is `g / √average`,
 /// or `g / √(row · column / mean(rows))` if factored, and
 /// `w ← w - learning_rate · max(1e-3, RMS(w)) / max(1, RMS(u) / clip_threshold) · u`.
 #[derive(Clone, Copy, Debug)]
 pub struct AdafactorStep {
-    /// Factor of the gradient, from clipping.
+    /// Factor for the gradient, from clipping.
     pub gradient_scale: f32,
     /// Decay of the averages of squares.
     pub decay: f32,
@@ -99,7 +99,7 @@ fn average_columns(
     decay: f32,
     column: &mut [f32],
 ) {
-    // A strip of columns to each thread, row after row.
+    // Each thread takes a strip of columns, row by row.
     let strip = 256;
     column.par_chunks_mut(strip).enumerate().for_each(|(index, column)| {
         let mut sums = vec![0f32; column.len()];

@@ -5,13 +5,13 @@ use rayon::prelude::*;
 
 use super::{CHUNK, Moments, ParameterUpdate, parameter_scale, zeros};
 
-/// A step of AdamW with its constants worked out; `g` is the gradient times `gradient_scale`:
+/// A step of AdamW with its constants precomputed; `g` is the gradient times `gradient_scale`:
 ///
 /// `m ← beta1 · m + rest1 · g`, `v ← beta2 · v + rest2 · g²`,
 /// `w ← (w · before - step · m / (√v + epsilon)) · after`
 #[derive(Clone, Copy, Debug)]
 pub struct AdamwStep {
-    /// Factor of the gradient, from clipping.
+    /// Factor for the gradient, from clipping.
     pub gradient_scale: f32,
     /// Decay of `m`.
     pub beta1: f32,
@@ -34,7 +34,7 @@ pub struct AdamwStep {
 }
 
 impl AdamwStep {
-    /// `betas` as they are in [`Optimizer`](super::Optimizer); `relative` for AdamWScale.
+    /// `betas` as in [`Optimizer`](super::Optimizer); `relative` for AdamWScale.
     pub(super) fn new(
         update: &ParameterUpdate,
         [beta1, beta2]: [f64; 2],

@@ -34,7 +34,7 @@ pub enum CarryOptimizer {
 /// A child's optimiser state, before it is written.
 pub struct CarriedState<'a> {
     plan: &'a FusionPlan,
-    /// Of each of the plan's parents.
+    /// One for each of the plan's parents.
     states: Vec<&'a OptimizerState>,
     cross: CrossSquares,
     optimizer: Optimizer,
@@ -42,13 +42,15 @@ pub struct CarriedState<'a> {
 }
 
 impl<'a> CarriedState<'a> {
-    /// The state of a plan's child from those of its parents, one for each; `None` for a reset.
+    /// The state of a plan's child from those of its parents, one each; `None` for a reset.
     ///
-    /// Its step is the parents' smallest. Averages of parents with more steps are scaled so that bias corrections for the smaller step leave their meaning unchanged. Adafactor has no bias corrections; for it, the smallest step forgets the parents soonest.
+    /// Its step is the smallest of the parents'. Averages of parents with more steps are rescaled so that
+    /// bias corrections for the smaller step leave their meaning unchanged. Adafactor has no bias
+    /// corrections; for it, the smallest step forgets the parents soonest.
     ///
     /// # Errors
     /// [`Error::OptimizerState`] if the parents' optimisers average in different ways; an error of the plan
-    /// if some gradient of the child does not follow from the parents'.
+    /// if a gradient of the child does not follow from the parents'.
     pub fn new(
         plan: &'a FusionPlan,
         states: Vec<&'a OptimizerState>,
@@ -83,7 +85,7 @@ impl<'a> CarriedState<'a> {
         Ok(Some(carried))
     }
 
-    /// The bytes of the moments.
+    /// The size of the moments in bytes.
     pub fn size(&self) -> u64 {
         let of = |shape: &[usize]| 4 * shape.iter().map(|size| *size as u64).product::<u64>();
         let sizes = self.plan.params.iter().flat_map(|param| {
@@ -93,7 +95,8 @@ impl<'a> CarriedState<'a> {
         sizes.sum()
     }
 
-    /// Writes the state next to the child's weights. Few moments are in memory at a time, each with those it comes from.
+    /// Writes the state next to the child's weights. Only a few moments are in memory at a time, along with
+    /// those they are computed from.
     pub fn write(&self, directory: &Path, weights_blake3: &str, writer: &Writer<'_>) -> Result<()> {
         let mut tensors = Vec::new();
         for param in &self.plan.params {
@@ -109,7 +112,7 @@ impl<'a> CarriedState<'a> {
         Ok(())
     }
 
-    /// A moment of the child's.
+    /// A moment of the child.
     fn moment(&self, param: &PlannedParam, moment: Moment) -> fusion_core::Result<HostTensor> {
         let carry = Carry::new(self.plan, param)?;
         if moment == Moment::Mean {
@@ -125,8 +128,8 @@ impl<'a> CarriedState<'a> {
         }
     }
 
-    /// What a place's parent knows of the squares. Where the child has factors, a smaller parent may have
-    /// them all.
+    /// The squares known for a placement's parent. Where the child has factors, a smaller parent may have
+    /// full squares.
     fn squares(&self, place: &Placement, param: &PlannedParam) -> fusion_core::Result<Squares> {
         let of_parent = self.optimizer.moments(&place.source_shape(&param.dims));
         if of_parent.contains(&Moment::Squares) {
@@ -136,7 +139,7 @@ impl<'a> CarriedState<'a> {
         Ok(Squares::factors(rows.data, self.load(place, Moment::Columns)?.data))
     }
 
-    /// A moment of a place's parent, as it would be with bias corrections for the child's step.
+    /// A moment of a placement's parent, rescaled to bias corrections for the child's step.
     fn load(&self, place: &Placement, moment: Moment) -> fusion_core::Result<HostTensor> {
         let state = self.state(place)?;
         let mut tensor = state.moments.load_f32(&moment.of(&place.source))?;
@@ -155,7 +158,7 @@ impl<'a> CarriedState<'a> {
     }
 }
 
-/// What the placements of a parameter read, each source once.
+/// The sources that a parameter's placements read, each once.
 struct Sources<'a, T>(BTreeMap<(usize, &'a str), T>);
 
 impl<'a, T> Sources<'a, T> {

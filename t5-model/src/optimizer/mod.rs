@@ -1,4 +1,5 @@
-//! Optimisers, each after its published definition: as rules for devices to follow, and as an implementation on the host.
+//! Optimisers, each following its published definition: as rules for devices, and as an implementation on the
+//! host.
 
 mod adafactor;
 mod adamw;
@@ -140,7 +141,7 @@ impl Optimizer {
         }
     }
 
-    /// What it remembers of a parameter of that shape.
+    /// The moments it keeps for a parameter of that shape.
     fn moments(&self, shape: &[usize]) -> &'static [Moment] {
         match self {
             Optimizer::Adamw { .. } | Optimizer::AdamwScale { .. } => &[Moment::Mean, Moment::Squares],
@@ -169,8 +170,8 @@ impl Optimizer {
         }
     }
 
-    /// How much of a moment that began at zero is made of gradients after so many steps; bias corrections
-    /// divide by it.
+    /// The share of a moment, started at zero, that consists of gradients after `step` steps; bias
+    /// corrections divide by it.
     fn fullness(&self, moment: Moment, step: u64) -> f64 {
         let steps = i32::try_from(step).unwrap_or(i32::MAX);
         match self {
@@ -200,7 +201,7 @@ impl clap::ValueEnum for Optimizer {
 }
 
 impl fmt::Display for Optimizer {
-    /// Its name, and what its averages depend on.
+    /// Its name, and the settings that its averages depend on.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Optimizer::Adamw { beta1, beta2, .. } => write!(f, "adamw (betas {beta1}, {beta2})"),
@@ -217,17 +218,17 @@ impl fmt::Display for Optimizer {
 pub struct ParameterUpdate {
     /// The rule.
     pub optimizer: Optimizer,
-    /// The factor of the change.
+    /// Factor for the change.
     pub learning_rate: f64,
-    /// The number of the update since the moments were empty, from 1.
+    /// The number of updates since the moments were empty, including this one.
     pub step: u64,
-    /// Factor of the gradient, from clipping.
+    /// Factor for the gradient, from clipping.
     pub gradient_scale: f32,
     /// Whether weight decay applies to this parameter. It does not apply to gains.
     pub decay: bool,
 }
 
-/// An update with its constants worked out.
+/// An update with its constants precomputed.
 #[derive(Clone, Copy, Debug)]
 pub enum UpdateRule {
     /// AdamW or AdamWScale.
@@ -237,7 +238,7 @@ pub enum UpdateRule {
 }
 
 impl ParameterUpdate {
-    /// The rule for a parameter of a shape.
+    /// The rule for a parameter of this shape.
     pub fn rule(&self, shape: &[usize]) -> UpdateRule {
         match self.optimizer {
             Optimizer::Adamw { beta1, beta2, epsilon, weight_decay } => {
@@ -253,7 +254,7 @@ impl ParameterUpdate {
         }
     }
 
-    /// Updates `weights` of a shape with one or two dimensions on the host. Missing moments start at zero.
+    /// Updates `weights`, whose shape has one or two dimensions, on the host. Missing moments start at zero.
     /// The result does not depend on the number of threads.
     pub fn apply(
         &self,
@@ -269,10 +270,10 @@ impl ParameterUpdate {
     }
 }
 
-/// Elements that a thread works on at a time. Fixed, so that sums do not depend on the number of threads.
+/// The number of elements per thread at a time. Fixed, so that sums do not depend on the number of threads.
 const CHUNK: usize = 1 << 14;
 
-/// The sum of squares, as f64.
+/// The sum of squares in f64.
 pub fn sum_of_squares(values: &[f32]) -> f64 {
     let partial: Vec<f64> = values.par_chunks(CHUNK).map(chunk_sum_of_squares).collect();
     partial.iter().sum()

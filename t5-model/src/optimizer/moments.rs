@@ -1,4 +1,4 @@
-//! The running averages that an optimiser keeps of a parameter.
+//! The running averages that an optimiser keeps for a parameter.
 
 /// A running average over updates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,12 +25,12 @@ impl Moment {
         }
     }
 
-    /// The name of its tensor.
+    /// The name of its tensor for a parameter.
     pub fn of(self, parameter: &str) -> String {
         format!("{parameter}.{}", self.name())
     }
 
-    /// The shape it has of a parameter.
+    /// Its shape for a parameter of the given shape.
     pub fn shape(self, parameter: &[usize]) -> &[usize] {
         match self {
             Moment::Mean | Moment::Squares => parameter,
@@ -40,10 +40,11 @@ impl Moment {
     }
 }
 
-/// The running averages that an optimiser keeps of one parameter: mean and squares of AdamW; of Adafactor the
-/// squares, or their factors, rows and columns. `T` is a tensor where the update is computed.
+/// The running averages that an optimiser keeps for one parameter: AdamW's mean and squares, or Adafactor's
+/// squares or their factors, rows and columns. `T` is a tensor where the update is computed.
 ///
-/// An average that is asked for starts as zeros, also if it had another shape. Those of other optimisers are dropped.
+/// A requested average that is missing or has another shape starts as zeros. Those of other optimisers are
+/// dropped.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moments<T>([Option<Kept<T>>; 4]); // in the order of `Moment::ALL`
 
@@ -60,7 +61,7 @@ impl<T> Default for Moments<T> {
 }
 
 impl<T> Moments<T> {
-    /// Of the gradient, and of its squares.
+    /// Averages of the gradient and of its squares.
     pub fn mean_and_squares(
         &mut self,
         parameter: &[usize],
@@ -71,14 +72,14 @@ impl<T> Moments<T> {
         (keep(mean, parameter, &zeros), keep(squares, parameter, &zeros))
     }
 
-    /// Of the gradient's squares.
+    /// The average of the gradient's squares.
     pub fn squares(&mut self, parameter: &[usize], zeros: impl Fn(&[usize]) -> T) -> &mut T {
         let [mean, squares, rows, columns] = &mut self.0;
         (*mean, *rows, *columns) = (None, None, None);
         keep(squares, parameter, &zeros)
     }
 
-    /// Of the means of the gradient's squares over each row and over each column of a matrix.
+    /// Averages of the means of the gradient's squares over each row and over each column of a matrix.
     pub fn rows_and_columns(
         &mut self,
         parameter: &[usize],
@@ -90,14 +91,14 @@ impl<T> Moments<T> {
         (keep(rows, Moment::Rows.shape(parameter), &zeros), keep(columns, column, &zeros))
     }
 
-    /// What there is, under the names of files: `exp_avg` and `exp_avg_sq`; `exp_avg_sq_row` and
+    /// The averages present, by their names in files: `exp_avg` and `exp_avg_sq`; `exp_avg_sq_row` and
     /// `exp_avg_sq_col`.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &T)> {
         let named = Moment::ALL.into_iter().zip(&self.0);
         named.filter_map(|(moment, kept)| kept.as_ref().map(|kept| (moment.name(), &kept.tensor)))
     }
 
-    /// Sets a moment that was read from a file.
+    /// Sets a moment read from a file.
     pub fn insert(&mut self, name: &str, shape: &[usize], tensor: T) -> Result<(), String> {
         let place = Moment::ALL.iter().position(|moment| moment.name() == name).ok_or_else(|| {
             let names = Moment::ALL.map(Moment::name).join(", ");

@@ -83,7 +83,7 @@ pub struct Schedule {
     pub cycles: u64,
     /// Updates that the schedule treats as already made.
     ///
-    /// It goes on from there: behind its warm-up, where the rate has fallen already.
+    /// The schedule continues from there: after its warm-up, with the decay that has already happened.
     #[serde(default)]
     #[cfg_attr(feature = "clap", arg(long = "schedule-offset", value_name = "N", default_value_t))]
     pub offset: u64,
@@ -113,7 +113,7 @@ impl Schedule {
         }
     }
 
-    /// The rate of the update that follows `updates` others, of `total`; transformers' `lr_lambda(updates)`.
+    /// The rate of the update after `updates` others, out of `total`; transformers' `lr_lambda(updates)`.
     pub fn rate(&self, updates: u64, total: u64) -> f64 {
         let share = match updates < self.re_warm_up {
             true => updates as f64 / self.re_warm_up as f64,
@@ -125,7 +125,7 @@ impl Schedule {
     /// The rate given by warm-up, decay and cycles alone.
     fn planned(&self, updates: u64, total: u64) -> f64 {
         let cycle = (total / self.cycles.max(1)).max(1);
-        // The last cycle takes the rest that does not divide.
+        // The last cycle includes the remainder of the division.
         let first = (updates / cycle).min(self.cycles.max(1) - 1) * cycle;
         let length = if first / cycle + 1 >= self.cycles { total.saturating_sub(first) } else { cycle };
         let at = updates - first;

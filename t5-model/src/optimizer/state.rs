@@ -1,4 +1,5 @@
-//! An optimiser's state next to a model's weights: the moments in `optimizer.safetensors`, and `optimizer.json`, which says what they belong to.
+//! An optimiser's state stored next to a model's weights: the moments in `optimizer.safetensors`, and
+//! `optimizer.json`, which identifies what they belong to.
 
 use std::path::{Path, PathBuf};
 
@@ -36,7 +37,7 @@ pub struct OptimizerState {
 }
 
 impl OptimizerState {
-    /// Opens the state next to weights with the given hash. Reads all of it to verify its own hash.
+    /// Opens the state next to the weights with the given hash. Reads all of it to verify its own hash.
     ///
     /// # Errors
     /// [`Error::OptimizerState`] if there is no state, or it belongs to other weights.
@@ -96,7 +97,7 @@ impl OptimizerState {
         table.iter().try_for_each(|spec| self.check_moments(optimizer, &spec.name, &spec.shape()))
     }
 
-    /// What an optimiser remembers of a parameter is there, in its shape.
+    /// Checks that an optimiser's moments for each parameter are present in the right shape.
     pub(super) fn check_moments(
         &self,
         optimizer: &Optimizer,
@@ -114,14 +115,15 @@ impl OptimizerState {
         Ok(())
     }
 
-    /// All moments, as [`Session::load_optimizer_state`](crate::Session::load_optimizer_state) takes them.
+    /// All moments, in the form that [`Session::load_optimizer_state`](crate::Session::load_optimizer_state)
+    /// takes.
     pub fn load(&self) -> Result<HostTensors> {
         let load = |name: String| Ok((name.clone(), self.moments.load_f32(&name)?));
         self.moments.names().into_iter().map(load).collect()
     }
 }
 
-/// Writes a state beside weights with that hash. Returns the moments' hash.
+/// Writes a state next to weights with the given hash. Returns the moments' hash.
 pub fn write_optimizer_state(
     directory: &Path,
     optimizer: Optimizer,
@@ -132,7 +134,7 @@ pub fn write_optimizer_state(
 ) -> Result<String> {
     let path = directory.join(MOMENTS);
     writer.file(&path, moments)?;
-    // Of what arrived in the file, not of what was sent there.
+    // The hash of what arrived in the file, not of what was written to it.
     let blake3 = TensorFile::open(&path)?.blake3()?;
     let weights_blake3 = weights_blake3.to_owned();
     let header = Header { version: VERSION, optimizer, step, blake3: blake3.clone(), weights_blake3 };

@@ -1,4 +1,4 @@
-//! The background half of a stream: documents are tokenised, joined and cut into blocks of chunks.
+//! The background half of a stream: tokenises documents, joins them and cuts them into blocks of chunks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +11,8 @@ use super::error::{Result, TextError};
 use super::stream::{DataPosition, Order, StreamOptions};
 use super::tokenizer::Tokenizer;
 
-/// Documents are tokenised in groups of about this much text: enough for every core, little enough to stop
-/// soon.
+/// Documents are tokenised in groups of about this much text: enough to occupy every core, little enough to
+/// stop quickly.
 const GROUP_BYTES: usize = 1 << 19;
 
 /// Consecutive chunks of one epoch.
@@ -34,11 +34,11 @@ pub(super) struct BlockReader {
     pub block_length: usize,
 }
 
-/// The receiver is gone or asked to stop.
+/// The receiver is gone or has asked to stop.
 struct Stopped;
 
 impl BlockReader {
-    /// Sends blocks from `start` on until the text ends, the receiver is dropped, or after an error.
+    /// Sends blocks from `start` on until the text ends, the receiver is dropped, or an error occurs.
     pub fn run(&self, mut start: DataPosition, blocks: &SyncSender<Result<Block>>, stop: &AtomicBool) {
         // The position after the last block of a single pass.
         if start.epoch > 0 && !self.options.order.repeats() {
@@ -51,7 +51,7 @@ impl BlockReader {
                 }
                 Ok(Ok(()) | Err(Stopped)) => return,
                 Err(error) => {
-                    // Nobody is left to tell when this fails.
+                    // If this fails, there is no receiver left to tell.
                     let _ = blocks.send(Err(error));
                     return;
                 }
@@ -115,7 +115,7 @@ impl BlockReader {
                 return Ok(Err(Stopped));
             }
         }
-        // What does not fill a chunk is dropped: less than one chunk an epoch.
+        // Tokens that do not fill a chunk are dropped: less than one chunk per epoch.
         let read = tokens.len();
         tokens.truncate(read - read % self.chunk_length);
         if !tokens.is_empty() {
@@ -132,7 +132,7 @@ impl BlockReader {
     fn file_order(&self, epoch: u64) -> Vec<usize> {
         let files = self.corpus.file_count();
         match self.options.order {
-            // A limit takes the same documents in every epoch.
+            // A limit selects the same documents in every epoch.
             Order::Training { .. } if self.options.max_documents.is_none() => {
                 permutation(files, Draw::Files, self.options.seed, epoch, 0)
             }
@@ -144,7 +144,7 @@ impl BlockReader {
         let (places, texts): (Vec<_>, Vec<_>) = group.into_iter().unzip();
         let mut documents = self.tokenizer.encode_batch(&texts)?;
         for tokens in &mut documents {
-            // Text may spell `</s>` or a sentinel. In a target, those mean something else.
+            // Text may contain `</s>` or a sentinel verbatim. In a target, those mean something else.
             tokens.retain(|&token| !self.tokenizer.is_control(token));
         }
         Ok(places.into_iter().zip(documents).collect())

@@ -1,4 +1,4 @@
-//! Documents from files in C4's layout, from plain text, or from memory.
+//! Reads documents from files in C4's layout, from plain text, or from memory.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,11 @@ use serde::Deserialize;
 use super::error::{Result, TextError};
 use super::lines::{Lines, MAX_DOCUMENT_BYTES};
 
-/// An ordered list of files with documents.
+/// An ordered list of files containing documents.
 ///
-/// `.json` and `.jsonl` hold one JSON object a line, whose string field `text` is the document (C4's layout);
-/// other fields are ignored, and so are blank lines. In `.txt`, blank lines separate documents. Each may be
-/// compressed: `.gz` (also of several members) or `.zst`.
+/// `.json` and `.jsonl` contain one JSON object per line, whose string field `text` is the document (C4's
+/// layout); other fields and blank lines are ignored. In `.txt`, blank lines separate documents. All may be
+/// compressed as `.gz` (also with several members) or `.zst`.
 #[derive(Clone, Debug)]
 pub struct Corpus {
     sources: Vec<Source>,
@@ -26,11 +26,11 @@ enum Source {
 }
 
 impl Corpus {
-    /// Resolves files, folders (all readable files below, sorted by path) and glob patterns, in the order
-    /// given. A file that several inputs name is read once.
+    /// Resolves files, folders (all readable files below, sorted by path) and glob patterns, in the given
+    /// order. A file named by several inputs is read once.
     ///
     /// # Errors
-    /// An input matches nothing, a folder holds no readable file, or a file is of another kind.
+    /// If an input matches nothing, a folder contains no readable file, or a file is of another kind.
     pub fn open<S: AsRef<str>>(inputs: &[S]) -> Result<Self> {
         let mut paths: Vec<PathBuf> = Vec::new();
         let mut seen = HashSet::new();
@@ -47,7 +47,7 @@ impl Corpus {
         Ok(Self { sources: paths.into_iter().map(Source::File).collect() })
     }
 
-    /// Text that is already in memory, as one file called `name`.
+    /// Text already in memory, as a single file called `name`.
     pub fn from_documents(name: impl Into<String>, documents: Vec<String>) -> Self {
         Self { sources: vec![Source::Memory { name: name.into(), documents: documents.into() }] }
     }
@@ -57,15 +57,15 @@ impl Corpus {
         self.sources.len()
     }
 
-    /// What to call the files in messages.
+    /// The files' names in messages.
     pub fn names(&self) -> Vec<String> {
         self.sources.iter().map(Source::name).collect()
     }
 
-    /// The documents of file `file` from document `first` on; none if there is no such file.
+    /// The documents of file `file`, starting at document `first`; none if there is no such file.
     ///
     /// # Errors
-    /// The file cannot be opened or read, or has fewer than `first` documents.
+    /// If the file cannot be opened or read, or has fewer than `first` documents.
     pub fn documents(&self, file: usize, first: u64) -> Result<Option<Documents>> {
         let Some(source) = self.sources.get(file) else { return Ok(None) };
         let reader = match source {
@@ -97,7 +97,7 @@ impl Source {
     }
 }
 
-/// Iterator over the documents of one file. Stop at the first error: what follows it is undefined.
+/// Iterator over the documents of one file. Stop at the first error: what follows is undefined.
 pub struct Documents {
     reader: Reader,
 }
@@ -126,7 +126,7 @@ impl Documents {
         }
     }
 
-    /// Passes over a document without parsing it; false at the end of the file.
+    /// Skips a document without parsing it; returns false at the end of the file.
     fn skip_document(&mut self) -> Result<bool> {
         match &mut self.reader {
             Reader::Json(lines) => loop {
@@ -166,7 +166,7 @@ fn next_record(lines: &mut Lines) -> Result<Option<String>> {
     }
 }
 
-/// serde_json says `… at line 1 column 7`: of a single line, where only the column means anything.
+/// Shortens serde_json's `… at line 1 column 7`: a single line is parsed, so only the column is meaningful.
 fn json_reason(error: &serde_json::Error) -> String {
     error.to_string().replace(&format!(" at line {} column ", error.line()), " at column ")
 }
@@ -228,7 +228,7 @@ fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// `json`, `jsonl` or `txt`, whatever the compression.
+/// `json`, `jsonl` or `txt`, ignoring the compression.
 fn kind(path: &Path) -> Option<&str> {
     let name = path.file_name()?.to_str()?;
     let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name);

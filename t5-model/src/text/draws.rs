@@ -1,8 +1,8 @@
-//! Random permutations that are functions of a seed and of what they are for.
+//! Random permutations determined by a seed and a purpose.
 
 use fusion_core::random::philox4x32;
 
-/// What a permutation is for. Different uses of a seed are independent.
+/// A permutation's purpose. Different uses of a seed are independent.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Draw {
     NoiseSpans = 0,

@@ -1,4 +1,4 @@
-//! One pass over a corpus: the order of its files, the documents that take part, and where each of them is.
+//! One pass over a corpus: the order of its files, the documents that it includes, and their positions.
 
 use std::num::NonZeroU64;
 
@@ -7,14 +7,15 @@ use serde::{Deserialize, Serialize};
 use super::documents::{Corpus, Documents};
 use super::error::{Result, TextError};
 
-/// Sets every k-th document aside, for a corpus without a validation file of its own.
+/// Sets every k-th document aside, for a corpus without its own validation file.
 ///
-/// A document belongs to the held-out part when the sum of its own index and its file's index (in the
-/// corpus's order) is a multiple of `every`: a pure function of its place, which works even if each file holds a single document.
+/// A document is held out if the sum of its own index and its file's index (in the corpus's order) is a
+/// multiple of `every`. This depends only on the document's place, and works even if each file contains a
+/// single document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HoldOut {
-    /// One document of so many is held out.
+    /// One in this many documents is held out.
     pub every: NonZeroU64,
     /// The part to read.
     pub split: Split,
@@ -31,21 +32,21 @@ pub enum Split {
 }
 
 impl HoldOut {
-    /// Whether a document belongs to the part, by its place in the corpus.
+    /// Whether the part includes a document, given its place in the corpus.
     pub fn contains(&self, file: usize, document: u64) -> bool {
         let held_out = document.wrapping_add(file as u64).is_multiple_of(self.every.get());
         held_out == (self.split == Split::HeldOut)
     }
 }
 
-/// Where a document is in an epoch.
+/// A document's position in an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// Index into the epoch's order of files.
     pub file: usize,
     /// Index in the file, counting all documents.
     pub document: u64,
-    /// How many documents of this epoch took part before this one.
+    /// The number of documents that this epoch used before this one.
     pub used: u64,
 }
 

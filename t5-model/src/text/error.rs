@@ -1,11 +1,11 @@
-//! What can go wrong between a text file and a batch.
+//! Errors between a text file and a batch.
 
 use std::path::PathBuf;
 
-/// What the functions of this module return.
+/// The result of this module's functions.
 pub type Result<T, E = TextError> = std::result::Result<T, E>;
 
-/// Why a text gives no batches.
+/// Why a text yields no batches.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the messages say what each variant means")]
@@ -86,5 +86,5 @@ pub enum TextError {
     ThreadEnded,
 }
 
-/// Suffixes of the files that can be read.
+/// Suffixes of readable files.
 pub(super) const EXTENSIONS: &str = ".json, .jsonl, .txt, or one of these with .gz or .zst";

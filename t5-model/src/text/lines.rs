@@ -1,4 +1,4 @@
-//! Lines of a plain or compressed text file, with their numbers, in bounded memory.
+//! Reads numbered lines from a plain or compressed text file, in bounded memory.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Result, TextError};
 
-/// The longest line or document; anything longer is taken for a mistake (a binary file, a decompression bomb).
+/// The maximum length of a line or document; anything longer is assumed to be a mistake (a binary file, a
+/// decompression bomb).
 pub(super) const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
 
 pub(super) struct Lines {
@@ -22,7 +23,7 @@ impl Lines {
         let failed = |source| TextError::Read { path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
         let decoded: Box<dyn Read + Send> = match path.extension().and_then(|extension| extension.to_str()) {
-            // Concatenated members are one stream: that is how shards are often put together.
+            // Concatenated members form one stream: shards are often assembled that way.
             Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(file)),
             Some("zst") => Box::new(zstd::stream::read::Decoder::new(file).map_err(failed)?),
             _ => Box::new(file),

@@ -1,10 +1,9 @@
-//! Text to batches, as T5 was pretrained: documents are tokenised, joined, cut into chunks of equal length,
-//! shuffled within blocks and corrupted span by span.
+//! Turns text into batches as in T5's pretraining: documents are tokenised, joined, cut into chunks of equal
+//! length, shuffled within blocks, and corrupted span by span.
 //!
 //! [`Corpus`] reads documents, [`Tokenizer`] turns them into tokens, [`SpanCorruption`] turns a chunk of
-//! tokens into an input and a target, and [`SpanCorruptionStream`] puts the three together on a background
-//! thread. Everything random is a pure function of a seed and a position, so a stream resumes exactly where
-//! it stopped.
+//! tokens into an input and a target, and [`SpanCorruptionStream`] combines the three on a background thread.
+//! All randomness is a pure function of a seed and a position, so a stream resumes exactly where it stopped.
 
 mod blocks;
 mod documents;

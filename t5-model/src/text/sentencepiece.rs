@@ -1,5 +1,6 @@
-//! SentencePiece models (`spiece.model`) as tokenizers of the `tokenizers` crate, in the way of transformers'
-//! T5 converter: the same normaliser, the same handling of spaces, and T5's sentinels behind the pieces.
+//! Reads SentencePiece models (`spiece.model`) as tokenizers of the `tokenizers` crate, in the same way as
+//! transformers' T5 converter: the same normaliser, the same handling of spaces, and T5's sentinels after the
+//! pieces.
 
 use prost::Message;
 use tokenizers::models::unigram::Unigram;
@@ -15,7 +16,7 @@ const SENTINELS: usize = 100;
 /// U+2581, which stands for a space.
 const SPACE: char = '▁';
 
-/// The parts of `sentencepiece_model.proto` that matter here.
+/// The relevant parts of `sentencepiece_model.proto`.
 #[derive(Clone, PartialEq, Message)]
 struct ModelProto {
     #[prost(message, repeated, tag = "1")]
@@ -89,7 +90,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Tokenizer, String> {
 }
 
 fn precompiled(charsmap: &[u8]) -> Result<NormalizerWrapper, String> {
-    // The map begins with the size of its trie: nothing is allocated for a size that cannot be true.
+    // The map begins with its trie's size: an impossible size must not cause an allocation.
     let size = charsmap.first_chunk().map_or(u32::MAX, |size| u32::from_le_bytes(*size));
     if size as usize > charsmap.len() {
         return Err("the SentencePiece model's normaliser is cut short".to_owned());
@@ -98,9 +99,9 @@ fn precompiled(charsmap: &[u8]) -> Result<NormalizerWrapper, String> {
     Ok(precompiled.map_err(|error| format!("the SentencePiece model's normaliser: {error}"))?.into())
 }
 
-/// A tokenizer as T5's: `pieces` with their log probabilities, `sentinels` behind them in descending order,
-/// EOS after each text. `normalizers` come before the handling of spaces; `special` tokens are found in the
-/// text as they are.
+/// A tokenizer like T5's: `pieces` with their log probabilities, followed by `sentinels` in descending order,
+/// and EOS after each text. `normalizers` run before spaces are handled; `special` tokens are matched
+/// verbatim in the text.
 pub(super) fn assemble(
     mut pieces: Vec<(String, f64)>,
     unk: usize,

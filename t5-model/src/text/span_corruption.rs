@@ -9,17 +9,17 @@ use super::tokenizer::Tokenizer;
 const NOISE_DENSITY: f64 = 0.15;
 /// Mean length of T5's replaced spans, in tokens.
 const MEAN_SPAN_LENGTH: f64 = 3.0;
-/// The longest chunk, in tokens; anything longer is taken for a mistake.
+/// The maximum chunk length in tokens; anything longer is assumed to be a mistake.
 const MAX_CHUNK: usize = 1 << 20;
 
-/// Numbers of tokens, the same for every chunk.
+/// Token counts, the same for every chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpanLengths {
     /// Raw tokens in a chunk.
     pub tokens: usize,
     /// Tokens of the chunk that are replaced.
     pub noise: usize,
-    /// Noise spans, and as many spans between them: one sentinel each.
+    /// The number of noise spans, which equals that of the spans between them: one sentinel each.
     pub spans: usize,
     /// Kept tokens, sentinels and EOS.
     pub inputs: usize,
@@ -28,14 +28,15 @@ pub struct SpanLengths {
 }
 
 impl SpanLengths {
-    /// Of T5's own corruption, see [`SpanCorruption::t5`], with a tokenizer that has so many sentinels.
+    /// Lengths for T5's own corruption, see [`SpanCorruption::t5`], with a tokenizer that has this many
+    /// sentinels.
     pub fn t5(input_length: usize, sentinels: usize) -> Result<Self> {
         Self::for_inputs(input_length, NOISE_DENSITY, MEAN_SPAN_LENGTH, sentinels)
     }
 
-    /// Of a chunk of `tokens` ≥ 2 tokens. Halves round to even, as in Python and numpy. (seqio's mask rounds
-    /// in f32, its helper for the lengths in f64; they disagree on a few lengths, such as 190. This is f64
-    /// for both.)
+    /// Lengths for a chunk of `tokens` ≥ 2 tokens. Halves round to even, as in Python and numpy. (seqio's
+    /// mask rounds in f32, its helper for the lengths in f64; they disagree for a few lengths, such as 190.
+    /// Both use f64 here.)
     fn of_chunk(tokens: usize, noise_density: f64, mean_span_length: f64) -> Self {
         let noise = (tokens as f64 * noise_density).round_ties_even() as usize;
         let noise = noise.clamp(1, tokens.saturating_sub(1).max(1));
@@ -70,7 +71,7 @@ impl SpanLengths {
             }
             lengths = longer;
         }
-        // T5's exception, so that targets are not longer than inputs when half of the tokens are noise.
+        // T5's special case, so that targets are no longer than inputs when half of the tokens are noise.
         if noise_density == 0.5 && lengths.targets > lengths.inputs {
             lengths = of_chunk(lengths.tokens - 1);
         }
@@ -82,21 +83,21 @@ impl SpanLengths {
     }
 }
 
-/// Names a chunk: what its corruption is drawn from, besides the seed.
+/// Identifies a chunk: together with the seed, it determines the corruption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkKey {
     /// The seed of the run.
     pub seed: u64,
     /// Passes over the corpus before the current one.
     pub epoch: u64,
-    /// Number of the chunk in its epoch, before shuffling.
+    /// The chunk's number in its epoch, before shuffling.
     pub chunk: u64,
 }
 
 /// Turns chunks of [`SpanLengths::tokens`] tokens into inputs and targets.
 ///
 /// Each noise span is replaced by a sentinel; the target lists each sentinel with the tokens it stands for.
-/// Sentinels descend from `<extra_id_0>`, none closes the target, EOS ends both.
+/// Sentinels descend from `<extra_id_0>`, the target does not end with one, and EOS ends both.
 #[derive(Clone, Debug)]
 pub struct SpanCorruption {
     lengths: SpanLengths,
@@ -106,14 +107,14 @@ pub struct SpanCorruption {
 }
 
 impl SpanCorruption {
-    /// T5's own: 15 % noise in spans of 3 tokens on average. An input length of 512 takes chunks of 568
-    /// tokens and gives targets of 114.
+    /// T5's own parameters: 15 % noise in spans of 3 tokens on average. An input length of 512 takes chunks
+    /// of 568 tokens and gives targets of 114.
     pub fn t5(input_length: usize, tokenizer: &Tokenizer) -> Result<Self> {
         Self::new(input_length, NOISE_DENSITY, MEAN_SPAN_LENGTH, tokenizer)
     }
 
     /// # Errors
-    /// Parameters are out of range, or the spans do not fit into the input or outnumber the sentinels.
+    /// If parameters are out of range, or the spans do not fit into the input or outnumber the sentinels.
     pub fn new(
         input_length: usize,
         noise_density: f64,
@@ -138,10 +139,10 @@ impl SpanCorruption {
         self.lengths
     }
 
-    /// Appends the chunk's input to `inputs` and its target to `targets`, EOS included.
+    /// Appends the chunk's input to `inputs` and its target to `targets`, including EOS.
     ///
     /// # Errors
-    /// The chunk does not have [`SpanLengths::tokens`] tokens.
+    /// If the chunk does not have [`SpanLengths::tokens`] tokens.
     pub fn corrupt(
         &self,
         chunk: &[i32],
@@ -170,9 +171,10 @@ impl SpanCorruption {
     }
 }
 
-/// Which of `length` tokens are noise: `spans` noise spans with `noise` tokens in all, alternating with as
-/// many kept spans. A kept span comes first, a noise span last; otherwise all such masks are equally likely
-/// (`random_spans_noise_mask`). Requires 1 ≤ `spans` ≤ `noise` and `spans` ≤ `length - noise`; otherwise the mask has fewer spans.
+/// Which of `length` tokens are noise: `spans` noise spans with `noise` tokens in total, alternating with as
+/// many kept spans. A kept span comes first and a noise span last; otherwise all such masks are equally
+/// likely (`random_spans_noise_mask`). Requires 1 ≤ `spans` ≤ `noise` and `spans` ≤ `length - noise`;
+/// otherwise the mask has fewer spans.
 pub fn random_spans_noise_mask(length: usize, noise: usize, spans: usize, key: ChunkKey) -> Vec<bool> {
     let kept = length.saturating_sub(noise);
     let noise_lengths = random_segmentation(noise.min(length), spans, key, Draw::NoiseSpans);
@@ -187,7 +189,7 @@ pub fn random_spans_noise_mask(length: usize, noise: usize, spans: usize, key: C
 
 /// Lengths of `segments` non-empty segments that add up to `items`; all such partitions are equally likely.
 fn random_segmentation(items: usize, segments: usize, key: ChunkKey, draw: Draw) -> Vec<usize> {
-    // The items after which a segment ends are the first `segments - 1` of a permutation of all but the last item.
+    // The first `segments - 1` entries of a permutation of all items but the last mark where segments end.
     let mut ends = permutation(items.saturating_sub(1), draw, key.seed, key.epoch, key.chunk);
     ends.truncate(segments.saturating_sub(1));
     ends.sort_unstable();

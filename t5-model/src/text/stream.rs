@@ -17,9 +17,9 @@ use super::span_corruption::{ChunkKey, SpanCorruption};
 use super::tokenizer::Tokenizer;
 use crate::Batch;
 
-/// Chunks that are shuffled together by default.
+/// The default number of chunks shuffled together.
 const SHUFFLE_BUFFER: usize = 4096;
-/// Chunks that an evaluation holds in memory at a time.
+/// The number of chunks that an evaluation holds in memory at a time.
 const EVALUATION_BLOCK: usize = 256;
 /// All models are evaluated on the same corruption of the text.
 const EVALUATION_SEED: u64 = 0;
@@ -29,21 +29,21 @@ const EVALUATION_SEED: u64 = 0;
 pub struct StreamOptions {
     /// Examples in a batch.
     pub batch_size: usize,
-    /// Decides the order of files and chunks, and the corruption.
+    /// Determines the order of files and chunks, and the corruption.
     pub seed: u64,
     /// How often and in which order the text is read.
     pub order: Order,
     /// The part of the documents to read; all of them if `None`.
     pub hold_out: Option<HoldOut>,
-    /// Reads only the first so many documents, in the corpus's order.
+    /// The number of documents to read, from the start of the corpus; all of them if `None`.
     pub max_documents: Option<u64>,
 }
 
 /// How often and in which order text is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Epoch after epoch without end, all batches full. Files are permuted anew in each epoch (unless
-    /// `max_documents` is set), chunks within blocks of `shuffle_buffer`.
+    /// Endless epochs of full batches. In each epoch, files are permuted anew (unless `max_documents` is
+    /// set), and chunks are shuffled within blocks of `shuffle_buffer`.
     Training {
         /// Chunks that are shuffled together.
         shuffle_buffer: usize,
@@ -53,7 +53,7 @@ pub enum Order {
 }
 
 impl StreamOptions {
-    /// Epoch after epoch of all documents, shuffled.
+    /// Endless shuffled epochs of all documents.
     pub fn training(batch_size: usize, seed: u64) -> Self {
         let order = Order::Training { shuffle_buffer: SHUFFLE_BUFFER };
         Self { batch_size, seed, order, hold_out: None, max_documents: None }
@@ -79,7 +79,8 @@ impl Order {
     }
 }
 
-/// The position of a stream: the start of the current block of chunks, and how many of its examples were handed out. It is valid only for the same corpus, tokenizer, lengths and options.
+/// The position of a stream: the start of the current block of chunks, and how many of its examples have been
+/// returned. It is valid only for the same corpus, tokenizer, lengths and options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataPosition {
@@ -87,15 +88,15 @@ pub struct DataPosition {
     pub epoch: u64,
     /// Number of the block in its epoch.
     pub block: u64,
-    /// Examples of the block that were handed out.
+    /// Examples of the block returned so far.
     pub index: usize,
-    /// Index into the epoch's order of files, of the block's first token.
+    /// Index, in the epoch's order of files, of the file with the block's first token.
     pub file: usize,
-    /// Index of its document in the file.
+    /// Index in the file of the document with that token.
     pub document: u64,
-    /// Its index in the document.
+    /// Index of that token in the document.
     pub token: usize,
-    /// Documents of the epoch before its document.
+    /// Documents of the epoch before that document.
     pub documents: u64,
 }
 
@@ -116,17 +117,17 @@ impl fmt::Display for DataPosition {
     }
 }
 
-/// A batch, and where the stream goes on after it.
+/// A batch, and the stream's position after it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StreamedBatch {
     /// The batch.
     pub batch: Batch,
-    /// Where the stream goes on.
+    /// The stream's position after the batch.
     pub position: DataPosition,
 }
 
 /// Iterator over batches. Text is tokenised on a background thread, one block ahead; dropping the stream ends
-/// it. The first error ends the stream.
+/// that thread. The first error ends the stream.
 pub struct SpanCorruptionStream {
     spans: SpanCorruption,
     options: StreamOptions,
@@ -138,7 +139,7 @@ pub struct SpanCorruptionStream {
 
 struct ShuffledBlock {
     block: Block,
-    /// Chunks in the order in which they are given out.
+    /// Chunks in the order in which they are returned.
     order: Vec<usize>,
 }
 
@@ -149,11 +150,11 @@ struct Worker {
 }
 
 impl SpanCorruptionStream {
-    /// Opens a stream at `position`: [`DataPosition::default`] is the beginning, a batch's position gives
+    /// Opens a stream at `position`: [`DataPosition::default`] is the beginning, and a batch's position gives
     /// exactly the batches that followed it.
     ///
     /// # Errors
-    /// Options of zero. What is wrong with the text or the position is reported by the first batch.
+    /// If an option is zero. Errors in the text or the position are reported by the first batch.
     pub fn new(
         corpus: Corpus,
         tokenizer: Arc<Tokenizer>,
@@ -216,7 +217,7 @@ impl SpanCorruptionStream {
         Ok(Some(StreamedBatch { batch, position: self.position }))
     }
 
-    /// Sees to it that the block at the position is there; false when the text has ended.
+    /// Makes sure that the block at the position is loaded; returns false at the end of the text.
     fn fill_block(&mut self) -> Result<bool> {
         let here = DataPosition { index: 0, ..self.position };
         if self.current.as_ref().is_some_and(|current| current.block.start == here) {
@@ -225,13 +226,13 @@ impl SpanCorruptionStream {
         self.current = None;
         let Some(worker) = &self.worker else { return Ok(false) };
         let Ok(block) = worker.blocks.recv() else {
-            // The sender is gone: at the end of the text, or by a panic.
+            // The sender is gone, because the text has ended or because of a panic.
             let ended = self.worker.take().map(|worker| worker.thread.join());
             return if let Some(Err(_)) = ended { Err(TextError::ThreadEnded) } else { Ok(false) };
         };
         let block = block?;
         let chunks = block.tokens.len() / self.spans.lengths().tokens;
-        // Only the position at the very end of an epoch goes on with another block: the next epoch's first.
+        // Only the position at the very end of an epoch continues with another block: the next epoch's first.
         let elsewhere = block.start != here && self.position.index > 0;
         if elsewhere || self.position.index >= chunks {
             let reason = format!("the block has {} examples", if elsewhere { 0 } else { chunks });

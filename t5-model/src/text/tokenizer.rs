@@ -35,12 +35,12 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Loads `tokenizer.json`, a SentencePiece unigram model (`spiece.model`), or a folder that holds one of
-    /// them. A SentencePiece model gets T5's 100 sentinels, `<extra_id_0>` with the highest id, and gives the
-    /// same ids as transformers' conversion to `tokenizer.json`.
+    /// Loads `tokenizer.json`, a SentencePiece unigram model (`spiece.model`), or a folder that contains one
+    /// of them. A SentencePiece model gets T5's 100 sentinels, with `<extra_id_0>` at the highest id, and
+    /// gives the same ids as transformers' conversion to `tokenizer.json`.
     ///
     /// # Errors
-    /// No such file, a file of another kind, or a vocabulary without T5's special tokens.
+    /// If there is no such file, or it is of another kind, or the vocabulary lacks T5's special tokens.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let folder = ["tokenizer.json", "spiece.model"].map(|name| path.join(name));
@@ -55,7 +55,7 @@ impl Tokenizer {
         let inner = if file.extension().is_some_and(|extension| extension == "model") {
             sentencepiece::parse(&bytes).map_err(failed)?
         } else {
-            // The crate panics where what it parses is no JSON at all.
+            // The crate panics on input that is not JSON at all.
             serde_json::from_slice::<IgnoredAny>(&bytes).map_err(|error| failed(error.to_string()))?;
             tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| failed(error.to_string()))?
         };
@@ -84,26 +84,26 @@ impl Tokenizer {
         Ok(Self { inner, pad, eos, unk, sentinels, control, vocab_size, fingerprint })
     }
 
-    /// Ids of a text, without EOS.
+    /// The ids of a text, without EOS.
     pub fn encode(&self, text: &str) -> Result<Vec<i32>> {
         Ok(ids(self.inner.encode_fast(text, false).map_err(encoding)?.get_ids()))
     }
 
-    /// Ids of each text, without EOS; all cores take part.
+    /// The ids of each text, without EOS, computed on all cores.
     pub fn encode_batch<S: AsRef<str>>(&self, texts: &[S]) -> Result<Vec<Vec<i32>>> {
         let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
         let encodings = self.inner.encode_batch_fast(texts, false).map_err(encoding)?;
         Ok(encodings.iter().map(|encoding| ids(encoding.get_ids())).collect())
     }
 
-    /// The text of some ids, without special tokens and without ids that are not in the vocabulary (a model
-    /// has some more rows than the vocabulary has tokens; labels are padded with -100).
+    /// The text for some ids, without special tokens or ids outside the vocabulary (a model has more rows
+    /// than its vocabulary has tokens; labels are padded with -100).
     pub fn decode(&self, ids: &[i32]) -> Result<String> {
         let ids: Vec<u32> = ids.iter().filter_map(|&id| u32::try_from(id).ok()).collect();
         self.inner.decode(&ids, true).map_err(encoding)
     }
 
-    /// The token that pads.
+    /// The padding token.
     pub fn pad_id(&self) -> i32 {
         self.pad
     }
@@ -113,7 +113,7 @@ impl Tokenizer {
         self.eos
     }
 
-    /// The token for what the vocabulary lacks.
+    /// The token for text that is not in the vocabulary.
     pub fn unk_id(&self) -> i32 {
         self.unk
     }
@@ -128,7 +128,7 @@ impl Tokenizer {
         &self.sentinels
     }
 
-    /// Whether an id stands for padding, EOS or a sentinel: what a model's targets reserve for themselves.
+    /// Whether an id stands for padding, EOS or a sentinel, which have special meanings in a model's targets.
     pub fn is_control(&self, id: i32) -> bool {
         self.control.binary_search(&id).is_ok()
     }
@@ -144,14 +144,14 @@ impl Tokenizer {
         self.vocab_size.next_multiple_of(128)
     }
 
-    /// SHA-256 of the tokens in the order of their ids, in hexadecimal. Models can be fused or continued only
-    /// when their vocabularies agree in it.
+    /// SHA-256 of the tokens in order of their ids, in hexadecimal. Models can be fused or trained further
+    /// only with the same fingerprint.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// Writes `tokenizer.json`, and beside it what transformers' `AutoTokenizer` asks for, into `folder`,
-    /// which is created if need be.
+    /// Writes `tokenizer.json`, and the other files that transformers' `AutoTokenizer` requires, into
+    /// `folder`, creating it if necessary.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         std::fs::create_dir_all(folder)
@@ -185,7 +185,7 @@ fn fingerprint(vocabulary: &BTreeMap<u32, String>) -> String {
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Ids were checked to fit when the vocabulary was loaded.
+/// Loading the vocabulary has checked that the ids fit.
 fn ids(ids: &[u32]) -> Vec<i32> {
     ids.iter().map(|&id| id as i32).collect()
 }

@@ -1,4 +1,4 @@
-//! Training a small vocabulary of T5's kind.
+//! Trains a small vocabulary in the style of T5's.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,27 +12,29 @@ use super::error::{Result, TextError};
 use super::sentencepiece::assemble;
 use super::tokenizer::{EOS, PAD, Tokenizer, UNK};
 
-/// Longer words are no words. (The trainer's time is quadratic in it, and its likelihood overflows at some
-/// length.)
+/// Longer words are ignored. (The trainer's time is quadratic in the length, and its likelihood overflows for
+/// very long words.)
 const MAX_WORD_CHARS: usize = 128;
 /// The trainer counts in u32.
 const MAX_WORDS: u64 = 1 << 30;
 const MAX_PIECES: usize = 1 << 20;
-/// The step between the scores that the trainer gives to characters that it had dropped.
+/// The difference between consecutive scores that the trainer gives to characters it had dropped.
 const SCORE_STEP: f64 = 0.0001;
-/// Scores are kept to six decimals: every JSON parser reads those back to the last bit, and segmentations
-/// that score alike are then told apart alike, here and elsewhere.
+/// Scores are kept to six decimals: every JSON parser reads those back to the last bit, so ties between
+/// segmentations are broken the same way here and elsewhere.
 const SCORE_SCALE: f64 = 1e6;
 
 impl Tokenizer {
-    /// Trains a unigram vocabulary of at most `vocab_size` tokens (fewer when the text has no more pieces to
-    /// give): `<pad>` 0, `</s>` 1, `<unk>` 2, the pieces, and `sentinels` sentinels with `<extra_id_0>` last.
-    /// Text is normalised by NFKC and SentencePiece's rules for spaces and control characters, as T5's is.
+    /// Trains a unigram vocabulary of at most `vocab_size` tokens (fewer if the text does not yield enough
+    /// pieces): `<pad>` 0, `</s>` 1, `<unk>` 2, the pieces, and `sentinels` sentinels with `<extra_id_0>`
+    /// last. Text is normalised by NFKC and SentencePiece's rules for spaces and control characters, as in
+    /// T5.
     ///
-    /// The result depends on nothing but the words and how often each occurs.
+    /// The result depends only on the words and how often each occurs.
     ///
     /// # Errors
-    /// No text, more than 2^30 words, or a vocabulary too small for the text's characters.
+    /// If there is no text, or more than 2^30 words, or the vocabulary is too small for the text's
+    /// characters.
     pub fn train_unigram(
         texts: impl IntoIterator<Item: AsRef<str>>,
         vocab_size: usize,
@@ -83,7 +85,7 @@ fn count_words(
             splitter.pre_tokenize(&mut text).map_err(failed)?;
         }
         for (word, _, _) in text.get_splits(OffsetReferential::Normalized, OffsetType::Byte) {
-            // The trainer uses the zero character and `<UNK>` for itself.
+            // The trainer reserves the null character and `<UNK>`.
             let usable = !word.is_empty() && !word.contains('\0') && !word.contains("<UNK>");
             if usable && word.chars().count() <= MAX_WORD_CHARS {
                 count += 1;
@@ -100,7 +102,7 @@ fn count_words(
     Ok(words)
 }
 
-/// Pieces with their log probabilities, `size` of them if there are as many.
+/// Pieces with their log probabilities, `size` of them if there are enough.
 fn train(words: BTreeMap<String, u32>, size: usize) -> Result<Vec<(String, f64)>> {
     if size > MAX_PIECES {
         return Err(training(format!("{size} pieces, more than {MAX_PIECES}")));
@@ -111,7 +113,7 @@ fn train(words: BTreeMap<String, u32>, size: usize) -> Result<Vec<(String, f64)>
         .build()
         .map_err(|error| training(error.to_string()))?;
     let mut model = Unigram::default();
-    // The trainer adds up floats thread by thread: one thread gives one result.
+    // The trainer adds floats thread by thread, so only a single thread gives a reproducible result.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
     let pool = pool.map_err(|error| training(error.to_string()))?;
     let trained = pool.install(|| trainer.do_train(words.into_iter().collect(), &mut model).map(|_| ()));
@@ -119,8 +121,8 @@ fn train(words: BTreeMap<String, u32>, size: usize) -> Result<Vec<(String, f64)>
     Ok(model.iter().cloned().collect())
 }
 
-/// The trainer gives characters that it had dropped scores from the lowest up, in an order that varies from
-/// run to run. Here they get the same scores in the order of their codes.
+/// The trainer gives characters it had dropped scores from the lowest up, in an order that varies from run to
+/// run. This assigns the same scores in the order of the characters' codes.
 fn settle_dropped_characters(pieces: &mut [(String, f64)]) {
     let lowest = pieces.iter().map(|(_, score)| *score).fold(f64::INFINITY, f64::min);
     let mut characters: Vec<_> =
@@ -130,7 +132,7 @@ fn settle_dropped_characters(pieces: &mut [(String, f64)]) {
     while let Some((_, score)) = characters.get(dropped)
         && *score <= lowest + penalty
     {
-        // Summed up as the trainer does, for equality to the last bit.
+        // Summed as the trainer does, for equality to the last bit.
         if *score == lowest + penalty {
             penalty += SCORE_STEP;
         }

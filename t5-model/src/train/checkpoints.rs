@@ -1,4 +1,4 @@
-//! Where a training keeps its checkpoints, and the lock on its directory.
+//! Where a training run keeps its checkpoints, and the lock on its directory.
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
@@ -9,7 +9,7 @@ use fusion_core::Error;
 
 use super::error::{Result, TrainError};
 
-/// Where a training keeps its checkpoints.
+/// Where a training run keeps its checkpoints.
 pub enum Checkpoints {
     /// Nowhere.
     None,
@@ -17,9 +17,9 @@ pub enum Checkpoints {
     Newest(PathBuf),
     /// In a directory per step, such as `step-00000500`.
     Steps {
-        /// The folder of these directories.
+        /// The parent of these directories.
         folder: PathBuf,
-        /// How many stay, the newest ones.
+        /// How many of the newest are kept.
         keep: usize,
     },
 }
@@ -55,7 +55,7 @@ impl Checkpoints {
         }
     }
 
-    /// The steps that have a checkpoint of their own, in order.
+    /// The steps that have their own checkpoint, in order.
     fn steps(&self) -> Result<Vec<u64>> {
         let Checkpoints::Steps { folder, .. } = self else { return Ok(Vec::new()) };
         let step = |(name, path): (String, PathBuf)| {
@@ -67,7 +67,8 @@ impl Checkpoints {
         Ok(steps)
     }
 
-    /// Removes checkpoints beyond the number to keep, oldest first. Each disappears at once: it is renamed first.
+    /// Removes checkpoints beyond the number to keep, oldest first. Each disappears atomically because it is
+    /// renamed first.
     pub(super) fn prune(&self) -> Result<()> {
         let Checkpoints::Steps { folder, keep } = self else { return Ok(()) };
         let steps = self.steps()?;
@@ -80,7 +81,7 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Turns an error from reading a checkpoint, or a finished model, into advice.
+    /// Turns an error from reading a checkpoint or a finished model into advice.
     pub(super) fn damaged(&self, checkpoint: &Path, error: TrainError) -> TrainError {
         if matches!(error, TrainError::Version { .. }) {
             return error;
@@ -92,7 +93,7 @@ impl Checkpoints {
     }
 }
 
-/// Creates a directory and locks it as long as the file lives.
+/// Creates a directory and locks it until the file is dropped.
 pub(super) fn lock(directory: &Path) -> Result<File> {
     fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
     let path = directory.join("lock");
@@ -111,7 +112,7 @@ pub(super) fn lock(directory: &Path) -> Result<File> {
     match locked {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(TrainError::Locked { directory: directory.into() }),
-        // Some network file systems have no locks. That should not keep anyone from training there.
+        // Some network file systems do not support locks. That should not prevent training there.
         Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(file),
         Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error).into()),
     }
@@ -123,7 +124,7 @@ fn entries(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        // Names that are not UTF-8 are not this program's.
+        // Names that are not valid UTF-8 were not made by this program.
         found.extend(entry.file_name().into_string().ok().map(|name| (name, entry.path())));
     }
     Ok(found)

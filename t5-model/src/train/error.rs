@@ -1,4 +1,4 @@
-//! What can go wrong in a training.
+//! What can go wrong in training.
 
 use std::error::Error;
 use std::fmt;
@@ -10,7 +10,7 @@ use crate::text::TextError;
 
 pub(super) type Result<T, E = TrainError> = std::result::Result<T, E>;
 
-/// What can go wrong in a training.
+/// What can go wrong in training.
 #[allow(missing_docs, reason = "the messages say what the fields are")]
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -1,4 +1,4 @@
-//! What decides a result, so that nothing is continued or reused that was made from something else.
+//! What determines a result, so that nothing made from something else is continued or reused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Everything that decides a result, by name. Whole values rather than a hash, so that a difference can be named.
-/// Stored as the JSON object it is; objects inside it are compared value by value.
+/// Everything that determines a result, by name. Contains whole values rather than a hash, so that a
+/// difference can be named. Stored as a JSON object; nested objects are compared value by value.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Identity(Map<String, Value>);
@@ -16,7 +16,7 @@ pub struct Identity(Map<String, Value>);
 /// A value that differs between two identities.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
-    /// Dotted, where the value is inside an object: `schedule.peak`.
+    /// Dotted if the value is inside an object: `schedule.peak`.
     pub key: String,
     /// The value before as JSON, or `absent`.
     pub was: String,
@@ -24,7 +24,7 @@ pub struct Difference {
     pub now: String,
 }
 
-/// Something that was made with another identity.
+/// Something made with another identity.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error(
     "{} was trained with another `{}` ({}, now {}), so it cannot be continued; restore the setting or choose another directory",
@@ -33,7 +33,7 @@ pub struct Difference {
 pub struct Changed {
     /// The checkpoint, or the result.
     pub path: PathBuf,
-    /// The first of them.
+    /// The first difference.
     pub difference: Difference,
 }
 
@@ -47,7 +47,7 @@ impl Identity {
         identity
     }
 
-    /// Inserts a value, in place of an earlier one of the same name.
+    /// Inserts a value, replacing an earlier one of the same name.
     pub fn insert(&mut self, key: &str, value: impl Into<Value>) {
         self.0.insert(key.into(), value.into());
     }
@@ -57,23 +57,23 @@ impl Identity {
         self.0.extend(values.iter().map(|(key, value)| (key.clone(), value.clone())));
     }
 
-    /// Removes a value that decides nothing.
+    /// Removes a value that does not affect the result.
     pub fn remove(&mut self, key: &str) {
         self.0.remove(key);
     }
 
-    /// The same, stored in the order of the keys.
+    /// The same, stored in order of the keys.
     pub fn sorted(mut self) -> Self {
         self.0.sort_keys();
         self
     }
 
-    /// The same, stored without objects inside, by dotted keys in their order.
+    /// The same without nested objects, stored by dotted keys in their order.
     pub(super) fn flattened(&self) -> Self {
         Identity(self.values().into_iter().map(|(key, value)| (key, value.clone())).collect())
     }
 
-    /// Where this differs from an earlier identity, in the order of the keys.
+    /// The differences from an earlier identity, in order of the keys.
     pub fn differences(&self, earlier: &Identity) -> Vec<Difference> {
         let (was, now) = (earlier.values(), self.values());
         let keys: BTreeSet<_> = was.keys().chain(now.keys()).collect();
@@ -86,7 +86,7 @@ impl Identity {
             .collect()
     }
 
-    /// Whether `path`, made with an earlier identity, may be continued.
+    /// Checks whether `path`, made with an earlier identity, may be continued.
     ///
     /// # Errors
     /// The first difference.

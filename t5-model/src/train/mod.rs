@@ -4,16 +4,17 @@
 //! stop. A [`Regime`] supplies what distinguishes one kind of training from another: batches, learning rate, evaluation,
 //! and what a checkpoint must restore ([`Standing`]). Pretraining ([`train`]) is one regime; `glue-eval` has another.
 //!
-//! A pretraining owns a directory:
-//! - `checkpoints/step-00000500/`: a Hugging Face checkpoint with `lineage.json`, and with it the optimiser's state
-//!   (`optimizer.safetensors`, `optimizer.json`) and where the run stood (`training_state.json`). Only the newest are kept.
-//! - `model/`: the same at the end, without the optimiser's state unless the settings ask for it.
+//! A pretraining run owns a directory:
+//! - `checkpoints/step-00000500/`: a Hugging Face checkpoint with `lineage.json`, the optimiser's state
+//!   (`optimizer.safetensors`, `optimizer.json`) and the state of the run (`training_state.json`). Only the
+//!   newest are kept.
+//! - `model/`: the same at the end, without the optimiser's state unless the settings request it.
 //! - `metrics.jsonl`: one [`Metrics`] per line. `tensorboard/`: the same as curves.
 //! - `lock`: held while a process works here.
 //!
-//! An interrupted run continues from its newest checkpoint. It ends with the same weights, to the last bit if the
-//! session computes deterministically, and with the same metrics except for times: batches and dropout depend only on
-//! seeds and the step. What must be the same for that is an [`Identity`], stored in every checkpoint.
+//! An interrupted run continues from its newest checkpoint. It ends with the same weights, to the last bit if
+//! the session is deterministic, and with the same metrics except for times: batches and dropout depend only
+//! on seeds and the step. What must stay the same for that is an [`Identity`], stored in every checkpoint.
 
 mod checkpoints;
 mod error;

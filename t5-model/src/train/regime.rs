@@ -1,4 +1,4 @@
-//! What one kind of training supplies to the loop that all of them share, and what the loop tells its caller.
+//! What a particular kind of training supplies to the shared loop, and what the loop reports to its caller.
 
 use std::path::Path;
 
@@ -11,41 +11,41 @@ use super::error::{Intact, TrainError};
 use crate::text::DataPosition;
 use crate::{Batch, Session, TrainStep};
 
-/// One kind of training: which batches it trains on, at which learning rate, and how it measures the model.
+/// One kind of training: which batches it trains on, at which learning rate, and how it evaluates the model.
 pub trait Regime {
-    /// What such a training measures and must remember.
+    /// What such training measures and must remember.
     type Measured: Clone + Default + PartialEq + Serialize + DeserializeOwned;
-    /// What an evaluation finds.
+    /// The result of an evaluation.
     type Evaluation;
-    /// What can go wrong, including what can go wrong in the loop.
+    /// Possible errors, including those of the loop.
     type Error: From<TrainError>;
 
     /// The micro-batches of an update, counted from 1.
     ///
     /// # Errors
-    /// Data that cannot be read or does not suffice.
+    /// If the data cannot be read or does not suffice.
     fn batches(&mut self, at: &mut Standing<Self::Measured>, step: u64) -> Result<Vec<Batch>, Self::Error>;
 
     /// The learning rate of an update, counted from 1.
     fn learning_rate(&self, step: u64) -> f64;
 
-    /// Takes in what an update saw. `tokens` counts inputs and targets; `seconds` is how long it took.
+    /// Records the outcome of an update. `tokens` counts inputs and targets; `seconds` is how long it took.
     fn updated(&mut self, at: &mut Standing<Self::Measured>, result: &TrainStep, tokens: u64, seconds: f64);
 
-    /// Logs the updates since the last call, all of which it has taken in.
+    /// Logs the updates recorded since the last call.
     ///
     /// # Errors
-    /// A log that cannot be written.
+    /// If the log cannot be written.
     fn log(&mut self, at: &mut Standing<Self::Measured>) -> Result<(), Self::Error>;
 
-    /// Whether the model of this step has been evaluated.
+    /// Whether the model at this step has been evaluated.
     fn is_evaluated(&self, at: &Standing<Self::Measured>) -> bool;
 
-    /// Evaluates the model, records the results and returns them; `None` if it was stopped. `progress` is
-    /// told how much is done, and of how much.
+    /// Evaluates the model, records the results and returns them; `None` if it was stopped. `progress`
+    /// receives how much is done, and out of how much.
     ///
     /// # Errors
-    /// Whatever keeps the model from being evaluated.
+    /// Whatever prevents the model from being evaluated.
     fn evaluate(
         &mut self,
         at: &mut Standing<Self::Measured>,
@@ -53,50 +53,52 @@ pub trait Regime {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Option<Vec<Self::Evaluation>>, Self::Error>;
 
-    /// Adds to an error of [`Regime::evaluate`] at which step it happened, and which checkpoint is intact.
+    /// Adds to an error of [`Regime::evaluate`] the step at which it happened, and which checkpoint is
+    /// intact.
     fn evaluation_failed(&self, error: Self::Error, _step: u64, _intact: Intact) -> Self::Error {
         error
     }
 
-    /// Whether the training ends after this evaluation, before its last step.
+    /// Whether training ends after this evaluation, before its last step.
     fn ends_early(&self, _at: &Standing<Self::Measured>) -> bool {
         false
     }
 
-    /// What remains to be done with the model of the last step. False if it was stopped.
+    /// Does what remains to be done with the model of the last step. Returns false if it was stopped.
     ///
     /// # Errors
-    /// Whatever keeps it from being done.
+    /// Whatever prevents it from being done.
     fn conclude(&mut self, _session: &mut dyn Session) -> Result<bool, Self::Error> {
         Ok(true)
     }
 
-    /// Lines of metrics that the checkpoint counts and the log has lost.
+    /// The number of metrics lines that the checkpoint counts but the log has lost.
     fn missing_metrics(&self) -> u64 {
         0
     }
 
-    /// Waits until everything logged so far is on disk; a checkpoint that relies on it follows.
+    /// Waits until everything logged so far is on disk; called before a checkpoint that relies on it.
     ///
     /// # Errors
-    /// A disk that fails.
+    /// If the disk fails.
     fn sync(&mut self) -> Result<(), Self::Error> {
         Ok(())
     }
 }
 
-/// Where a training stands after an update: what a checkpoint holds besides the model and the optimiser's moments.
+/// The state of a training run after an update: what a checkpoint holds besides the model and the optimiser's
+/// moments.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Standing<M> {
-    /// How far it has come.
+    /// How far it has progressed.
     #[serde(flatten)]
     pub progress: Progress,
-    /// What it has measured on the way.
+    /// What it has measured so far.
     #[serde(flatten)]
     pub measured: M,
 }
 
-/// How far a training has come.
+/// How far a training run has progressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Updates of the weights.
@@ -111,8 +113,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// The model's lineage after this training, given the lineage it started with. `other` is recorded with
-    /// the training's length.
+    /// The model's lineage after this training run, given the lineage it started with. `other` is recorded
+    /// along with the run's length.
     pub(super) fn lineage(self, start: &Lineage, other: &Map<String, Value>) -> Lineage {
         let Progress { step: steps, tokens, flops, .. } = self;
         let mut lineage = start.clone();
@@ -123,7 +125,7 @@ impl Progress {
     }
 }
 
-/// What a caller is told while it waits. `E` is an evaluation of this kind of training.
+/// What a waiting caller is told. `E` is an evaluation of this kind of training.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event<'a, E> {
@@ -131,51 +133,51 @@ pub enum Event<'a, E> {
     Resumed {
         /// Its directory.
         checkpoint: &'a Path,
-        /// Updates behind it.
+        /// The number of updates it includes.
         step: u64,
-        /// Lines of metrics that were written before the checkpoint and are gone.
+        /// The number of metrics lines written before the checkpoint that are missing.
         missing_metrics: u64,
     },
-    /// One update is done.
+    /// One update is complete.
     Step {
         /// Counted from 1.
         step: u64,
         /// Mean cross-entropy of the target tokens in nats, without z-loss.
         loss: f64,
-        /// Share of the target tokens predicted right.
+        /// Share of target tokens predicted correctly.
         accuracy: f64,
-        /// Of all gradients together, before clipping.
+        /// The norm of all gradients together, before clipping.
         gradient_norm: f64,
-        /// Of this update.
+        /// The learning rate of this update.
         learning_rate: f64,
         /// Input and target tokens of this update.
         tokens: u64,
-        /// How long it took; a mean, if the device is asynchronous.
+        /// How long it took; a mean if the device is asynchronous.
         seconds: f64,
     },
-    /// An evaluation is under way.
+    /// An evaluation is in progress.
     Evaluating {
         /// Updates so far.
         step: u64,
         /// Examples evaluated so far.
         done: usize,
-        /// All examples to evaluate.
+        /// The total number of examples to evaluate.
         of: usize,
     },
     /// An evaluation is complete.
     Evaluated {
         /// Updates so far.
         step: u64,
-        /// What it found.
+        /// Its result.
         evaluation: &'a E,
-        /// How long all evaluations of this step took together.
+        /// How long all evaluations at this step took together.
         seconds: f64,
     },
     /// A checkpoint is on disk.
     CheckpointWritten {
         /// Its directory.
         path: &'a Path,
-        /// Updates behind it.
+        /// The number of updates it includes.
         step: u64,
         /// How long it took.
         seconds: f64,

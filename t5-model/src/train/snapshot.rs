@@ -1,4 +1,4 @@
-//! A checkpoint of a training: a model, and what it takes to continue training it.
+//! A checkpoint of a training run: a model, and what is needed to continue training it.
 
 use std::path::Path;
 
@@ -23,21 +23,22 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 
 /// What is saved with the session's own weights and moments.
 pub(super) struct Snapshot<'a, S> {
-    /// Where the training stands; becomes part of `training_state.json`, as does `identity`.
+    /// The state of the run; stored in `training_state.json`, as is `identity`.
     pub state: &'a S,
     pub identity: &'a Identity,
-    /// Of the model as it is now, without the hash of its weights.
+    /// The lineage of the model as it is now, without the hash of its weights.
     pub lineage: Lineage,
     pub tokenizer: &'a Tokenizer,
-    /// The optimiser whose moments the session has, and the updates behind them; `None` to leave them out.
+    /// The optimiser whose moments the session has, and the number of updates behind them; `None` to leave
+    /// them out.
     pub optimizer: Option<(Optimizer, u64)>,
 }
 
 impl<S: Serialize> Snapshot<'_, S> {
-    /// Writes the checkpoint, or nothing.
+    /// Writes the whole checkpoint or nothing.
     ///
     /// # Errors
-    /// [`TrainError::NonFiniteWeights`], or whatever the session or the files fail with.
+    /// [`TrainError::NonFiniteWeights`], or any error of the session or the files.
     pub fn write(self, session: &dyn Session, directory: &Path) -> Result<()> {
         let Snapshot { state, identity, mut lineage, tokenizer, optimizer } = self;
         let weights = session.export()?;
@@ -46,7 +47,7 @@ impl<S: Serialize> Snapshot<'_, S> {
             json::write(&directory.join("config.json"), &session.config().to_json())?;
             Writer::default().weights(directory, LazyTensor::all(&weights)?)?;
             tokenizer.save(directory)?;
-            // The hash of what arrived in the file, not of what was sent there.
+            // The hash of what arrived in the file, not of what was written to it.
             let weights_blake3 = Checkpoint::open(directory)?.blake3()?;
             let optimizer_blake3 = match optimizer {
                 Some((optimizer, step)) => {
@@ -81,7 +82,7 @@ impl<S: DeserializeOwned> Saved<S> {
     /// Reads `training_state.json`.
     ///
     /// # Errors
-    /// [`TrainError::Version`], or what is wrong with the file.
+    /// [`TrainError::Version`], or an error in the file.
     pub fn read(directory: &Path) -> Result<Self> {
         let path = directory.join(STATE);
         let value: Value = json::read(&path)?;
@@ -92,10 +93,10 @@ impl<S: DeserializeOwned> Saved<S> {
         Ok(serde_json::from_value(value).map_err(Error::json(path))?)
     }
 
-    /// Reads all weights and the optimiser's moments, compares them with their hashes, and returns the moments.
+    /// Reads all weights and the optimiser's moments, verifies their hashes, and returns the moments.
     ///
     /// # Errors
-    /// A hash that differs, or a file that cannot be read.
+    /// If a hash differs or a file cannot be read.
     pub fn verify(&self, directory: &Path) -> Result<HostTensors> {
         let weights = Checkpoint::open(directory)?.blake3()?;
         expect_hash("the weights", &weights, Some(&self.weights_blake3), directory)?;
@@ -115,7 +116,7 @@ fn expect_hash(what: &str, found: &str, expected: Option<&String>, directory: &P
     Err(Error::Weights { path: directory.into(), message }.into())
 }
 
-/// A session checks weights only in the next update, and this may have been the last.
+/// A session only checks weights in the next update, and this may have been the last.
 fn check_finite(weights: &HostTensors) -> Result<()> {
     for (parameter, tensor) in weights {
         if !tensor.data.par_iter().all(|value| value.is_finite()) {

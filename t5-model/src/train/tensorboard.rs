@@ -1,5 +1,5 @@
-//! TensorBoard's event files. (The crates that write them bring protoc, an outdated image library or an HTTP client
-//! along; a scalar needs twenty lines.)
+//! Writes TensorBoard's event files. (Existing crates for them depend on protoc, an outdated image library or
+//! an HTTP client; a scalar takes twenty lines.)
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -11,18 +11,19 @@ use prost::Message;
 
 use crate::Result;
 
-/// Appends scalars to a file of its own in `tensorboard/`.
+/// Appends scalars to a new file in `tensorboard/`.
 pub struct TensorBoard {
     path: PathBuf,
     file: File,
 }
 
 impl TensorBoard {
-    /// Begins a file in a training's directory. Of what earlier files say about steps after `step`, TensorBoard shows nothing.
+    /// Starts a file in a run's directory. TensorBoard then ignores what earlier files say about steps after
+    /// `step`.
     pub fn open(run_directory: &Path, step: u64) -> Result<Self> {
         let directory = run_directory.join("tensorboard");
         fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
-        // TensorBoard reads files in the order of their names.
+        // TensorBoard reads files in order of their names.
         let mut seconds = wall_time() as u64;
         let (path, file) = loop {
             let path = directory.join(format!("events.out.tfevents.{seconds:010}.t5-model"));
@@ -60,10 +61,10 @@ fn masked_checksum(data: &[u8]) -> u32 {
     crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// `SessionLog.SessionStatus.START`: the program began (again) at the event's step.
+/// `SessionLog.SessionStatus.START`: the program started (again) at the event's step.
 const SESSION_START: i32 = 1;
 
-/// `tensorboard.Event`, as far as it is written here.
+/// The parts of `tensorboard.Event` that are written here.
 #[derive(Clone, PartialEq, Message)]
 struct EventProto {
     #[prost(double, tag = "1")]
@@ -122,7 +123,7 @@ struct SessionLog {
 mod tests {
     use super::*;
 
-    /// What TensorBoard's own writer makes of the same events:
+    /// The output of TensorBoard's own writer for the same events:
     ///
     /// ```python
     /// from tensorboard.compat.proto.event_pb2 import Event, SessionLog

@@ -1,4 +1,5 @@
-//! The loop of every training. What is due at a step depends on the state alone, which is what a checkpoint restores.
+//! The loop shared by all kinds of training. What is due at a step depends only on the state, which is what a
+//! checkpoint restores.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -19,53 +20,53 @@ use crate::optimizer::OptimizerState;
 use crate::text::Tokenizer;
 use crate::{Dropout, Optimizer, Session, SessionError, Update, training_flops_per_token};
 
-/// How long an asynchronous device computes before it is asked how far it is.
+/// How long an asynchronous device computes before its progress is queried.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Opens the model: the one to start from, or the checkpoint in a directory from which an interrupted training
-/// continues. Called at most once per training, and not at all for one that has finished.
+/// Opens the model: the one to start from, or the checkpoint in a directory from which an interrupted run
+/// continues. Called at most once per run, and never for one that has finished.
 pub type OpenSession<'a> =
     dyn FnMut(Option<&Path>) -> Result<Box<dyn Session>, Box<dyn Error + Send + Sync>> + 'a;
 
-/// Receives the events of a training whose evaluations are `E`s.
+/// Receives the events of a training run whose evaluations have type `E`.
 pub type Observer<'a, E> = dyn FnMut(Event<'_, E>) + 'a;
 
-/// What the loop must know of a training.
+/// What the loop needs to know about a training run.
 pub struct Job<'a> {
     /// Updates of the weights; with 0, the model is evaluated as it is.
     pub steps: u64,
     /// Updates between evaluations; the last step is always evaluated.
     pub evaluate_every: u64,
-    /// Whether the model is evaluated before the first update, too.
+    /// Whether the model is also evaluated before the first update.
     pub evaluate_first: bool,
     /// Updates between two checkpoints.
     pub checkpoint_every: u64,
     /// Updates between two entries of the log.
     pub log_every: u64,
-    /// How gradients become updates.
+    /// The rule that turns gradients into updates.
     pub optimizer: Optimizer,
-    /// The optimiser's state to start with, if not an empty one.
+    /// The optimiser's state to start with; `None` for an empty one.
     pub carried: Option<&'a OptimizerState>,
-    /// The norm that all gradients together are scaled down to.
+    /// The global gradient norm to clip to.
     pub clip_norm: Option<f64>,
     /// Factor of `log(Z)²` in the loss.
     pub z_loss: f64,
-    /// Its rate and its seed.
+    /// The dropout's rate and seed.
     pub dropout: Dropout,
     /// Where to keep checkpoints.
     pub checkpoints: Checkpoints,
-    /// What decides the result; checkpoints of another identity are not continued.
+    /// What determines the result; checkpoints of another identity are not continued.
     pub identity: Identity,
     /// The lineage of the model to start from.
     pub lineage: &'a Lineage,
-    /// What the trained model's lineage says of this training besides its length.
+    /// What the trained model's lineage records about this run besides its length.
     pub record: Map<String, Value>,
     /// Saved with the weights.
     pub tokenizer: &'a Tokenizer,
 }
 
 impl Job<'_> {
-    /// A session, and the state of the checkpoint that it continues from.
+    /// A session, and the state in the checkpoint from which it continues.
     fn resume<S: DeserializeOwned>(
         &self,
         open: &mut OpenSession<'_>,
@@ -79,7 +80,7 @@ impl Job<'_> {
         };
         let damaged = |error| self.checkpoints.damaged(&path, error);
         let saved = Saved::read(&path).map_err(damaged)?;
-        // Before the weights are read: the answer should come at once.
+        // Checked before the weights are read, so that the answer comes at once.
         self.identity.check(&saved.identity, &path)?;
         let moments = saved.verify(&path).map_err(damaged)?;
         let mut session = open(Some(&path)).map_err(TrainError::Open)?;
@@ -87,32 +88,32 @@ impl Job<'_> {
         Ok((session, Some(saved.state)))
     }
 
-    /// Updates behind the optimiser's state after `step` of this training.
+    /// The number of updates behind the optimiser's state after `step` steps of this run.
     fn optimizer_step(&self, step: u64) -> u64 {
         self.carried.map_or(0, OptimizerState::step).saturating_add(step)
     }
 }
 
-/// A training under way.
+/// A training run in progress.
 pub struct Training<'a, R: Regime> {
     job: Job<'a>,
     session: Box<dyn Session>,
-    /// Where it stands.
+    /// Its current state.
     pub at: Standing<R::Measured>,
-    /// What the newest checkpoint holds.
+    /// The state in the newest checkpoint.
     saved: Option<Standing<R::Measured>>,
     begun: Begun,
-    /// What is special about this kind of training.
+    /// What is specific to this kind of training.
     pub regime: R,
     observer: &'a mut Observer<'a, R::Evaluation>,
     stop: &'a AtomicBool,
 }
 
-/// Updates that the device was given and whose results have not been read.
+/// Updates given to the device whose results have not been read.
 #[derive(Default)]
 struct Begun {
     updates: Vec<BegunUpdate>,
-    /// When the first of them began.
+    /// When the first of them started.
     since: Option<Instant>,
 }
 
@@ -127,7 +128,7 @@ impl<'a, R: Regime> Training<'a, R> {
     /// training stops early once `stop` is set.
     ///
     /// # Errors
-    /// A checkpoint that is damaged or of another identity; a model that cannot be opened; an error of `begin`.
+    /// If a checkpoint is damaged or has another identity, a model cannot be opened, or `begin` fails.
     pub fn open(
         job: Job<'a>,
         open_session: &mut OpenSession<'_>,
@@ -145,11 +146,11 @@ impl<'a, R: Regime> Training<'a, R> {
         Ok(Training { job, session, at, saved, begun: Begun::default(), regime, observer, stop })
     }
 
-    /// Trains to the end, or until it is stopped; then the update under way is finished and a checkpoint written. False
-    /// if it was stopped.
+    /// Trains to the end, or until it is stopped; then it finishes the current update and writes a
+    /// checkpoint. Returns false if it was stopped.
     ///
     /// # Errors
-    /// Whatever goes wrong; checkpoints written before stay whole.
+    /// Whatever goes wrong; checkpoints written earlier stay intact.
     pub fn run(&mut self) -> Result<bool, R::Error> {
         let Job { steps, evaluate_every, evaluate_first, checkpoint_every, .. } = self.job;
         loop {
@@ -172,10 +173,10 @@ impl<'a, R: Regime> Training<'a, R> {
         }
     }
 
-    /// Saves the model as it is now, with the training's state, and with the optimiser's moments if so wished.
+    /// Saves the model as it is now, with the run's state and, if requested, the optimiser's moments.
     ///
     /// # Errors
-    /// Weights that are not finite; whatever keeps the files from being written.
+    /// If weights are not finite, or the files cannot be written.
     pub fn save(&mut self, path: &Path, with_optimizer: bool) -> Result<(), R::Error> {
         let start = Instant::now();
         self.regime.sync()?;
@@ -185,10 +186,10 @@ impl<'a, R: Regime> Training<'a, R> {
         Ok(())
     }
 
-    /// Saves the model as it is now, with `state` in place of the training's.
+    /// Saves the model as it is now, with `state` in place of the run's.
     ///
     /// # Errors
-    /// As [`Training::save`].
+    /// The same as [`Training::save`].
     pub fn save_with(&self, state: &impl Serialize, path: &Path, optimizer: bool) -> Result<(), TrainError> {
         let (job, progress) = (&self.job, self.at.progress);
         let snapshot = Snapshot {
@@ -205,7 +206,7 @@ impl<'a, R: Regime> Training<'a, R> {
         })
     }
 
-    /// The directory of the checkpoint of this step.
+    /// The directory for this step's checkpoint.
     pub(super) fn checkpoint_of_step(&self) -> Option<PathBuf> {
         self.job.checkpoints.path(self.at.progress.step)
     }
@@ -251,12 +252,12 @@ impl<'a, R: Regime> Training<'a, R> {
         if log { self.regime.log(&mut self.at) } else { Ok(()) }
     }
 
-    /// Waits for the updates that were begun, and passes on what they saw.
+    /// Waits for the updates that have started, and passes on their results.
     fn collect(&mut self) -> Result<(), R::Error> {
         let Begun { updates, since } = std::mem::take(&mut self.begun);
         let Some(first) = updates.first() else { return Ok(()) };
         let results = self.session.finish_steps().map_err(|source| self.failed(first.step, source))?;
-        // An asynchronous device does not say how long each update took.
+        // An asynchronous device does not report how long each update took.
         let elapsed = since.map_or(0.0, |since| since.elapsed().as_secs_f64());
         let seconds = elapsed / updates.len() as f64;
         for (BegunUpdate { step, tokens, learning_rate }, result) in updates.into_iter().zip(results) {
@@ -282,7 +283,7 @@ impl<'a, R: Regime> Training<'a, R> {
         TrainError::Update { step, source: source.into(), intact: self.intact() }
     }
 
-    /// Evaluates, unless that was done at this step already. False if it was stopped meanwhile.
+    /// Evaluates, unless that has already been done at this step. Returns false if it was stopped.
     fn evaluate(&mut self) -> Result<bool, R::Error> {
         self.collect()?;
         if self.regime.is_evaluated(&self.at) {
@@ -301,7 +302,7 @@ impl<'a, R: Regime> Training<'a, R> {
         Ok(true)
     }
 
-    /// Writes a checkpoint, unless the newest holds just this.
+    /// Writes a checkpoint, unless the newest already holds this state.
     fn checkpoint(&mut self) -> Result<(), R::Error> {
         self.collect()?;
         let Some(path) = self.checkpoint_of_step().filter(|_| self.saved.as_ref() != Some(&self.at)) else {

@@ -1,5 +1,5 @@
 //! The algebra of every method, in f64: a fused model is the weighted ensemble of its parents, and methods
-//! that grow one model and say that they preserve its function do, whatever the sizes, to 1e-12.
+//! that claim to preserve the function of the model they grow do so, whatever the sizes, to 1e-12.
 
 mod reference;
 
@@ -115,7 +115,7 @@ proptest! {
         prop_assert!(difference < 1e-12, "off by {:e}", difference);
     }
 
-    /// Logits by the embedding or by a head of its own, from scaled outputs or not.
+    /// Logits from the embedding or a separate head, from scaled outputs or not.
     #[test]
     fn parents_with_different_heads_fuse(
         gated: bool,
@@ -191,7 +191,7 @@ proptest! {
     }
 }
 
-/// Models that were fused under the property keep their groups when they grow.
+/// Models fused under the property keep their groups when they grow.
 #[test]
 fn grouped_models_grow() {
     let mut parent = parent("p", (true, true), [7, 2, 3, 5, 2, 2]);
@@ -212,7 +212,7 @@ fn grouped_models_grow() {
     assert!(change(&parent, 3, &grown) < 1e-12);
 }
 
-/// Noise is really there, and differs between copies.
+/// The noise is really present, and differs between copies.
 #[test]
 fn noise_tells_copies_apart() {
     let parent = parent("p", (true, false), [4, 2, 3, 5, 1, 1]);

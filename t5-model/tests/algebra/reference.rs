@@ -1,5 +1,4 @@
-//! T5 in f64 with plain loops, for one example: what the algebra of fusion is checked against to rounding in
-//! f64.
+//! T5 in f64 with plain loops, for one example: the reference for the algebra of fusion, up to f64 rounding.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +16,7 @@ impl Weights {
         Weights(tensors.iter().map(|(name, t)| (name.clone(), (t.shape.clone(), bytes(&t.data)))).collect())
     }
 
-    /// What a plan makes of parents in f64.
+    /// The result of executing a plan in f64.
     pub fn fused(plan: &FusionPlan, parents: &[&Weights]) -> Self {
         let sources: Vec<&dyn TensorSource> = parents.iter().map(|parent| *parent as _).collect();
         let executor = Executor::new(plan, &sources).unwrap();
@@ -129,7 +128,7 @@ impl Model<'_> {
         })
     }
 
-    /// `bias` is the table of position biases, and whether attention is causal.
+    /// `bias` is the table of position biases and whether attention is causal.
     fn attention(&self, path: &str, x: &Matrix, memory: &Matrix, bias: Option<(&Matrix, bool)>) -> Matrix {
         let project =
             |x: &Matrix, name: &str| x.linear(&self.weights.matrix(&format!("{path}.{name}.weight")));

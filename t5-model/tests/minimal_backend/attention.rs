@@ -1,4 +1,4 @@
-//! Attention, a query of a head at a time; its gradients compute the probabilities again.
+//! Attention, one query of one head at a time; the gradients recompute the probabilities.
 
 use std::rc::Rc;
 
@@ -7,7 +7,7 @@ use t5_model::backend::{Attention, DropoutDraw};
 
 use super::operations::Node;
 
-/// What attention is computed from.
+/// The inputs of attention.
 pub struct Heads {
     heads: usize,
     d_kv: usize,
@@ -58,7 +58,7 @@ impl Heads {
         y
     }
 
-    /// Of queries, keys, values and bias; without a bias, nothing is where its gradient would be.
+    /// The gradients of queries, keys, values and bias; the last is empty if there is no bias.
     pub fn gradients(&self, dy: &[f32]) -> [Vec<f32>; 4] {
         let zeros = |tensor: &HostTensor| vec![0.0; tensor.data.len()];
         let (mut dq, mut dk, mut dv) = (zeros(&self.q), zeros(&self.k), zeros(&self.v));
@@ -91,7 +91,7 @@ impl Heads {
         })
     }
 
-    /// What a query sees of each key, before dropout.
+    /// The probability of each key for a query, before dropout.
     fn probabilities(&self, at: Query) -> Vec<f64> {
         let keys = self.k.shape[1];
         let score = |key: usize| {
@@ -107,7 +107,7 @@ impl Heads {
         scores.iter().map(|score| (score - largest).exp() / total).collect()
     }
 
-    /// The dropout's, of each key.
+    /// The dropout factor of each key.
     fn factors(&self, at: Query) -> Vec<f64> {
         let mut factors = vec![1.0; self.k.shape[1]];
         if let Some(draw) = self.dropout {

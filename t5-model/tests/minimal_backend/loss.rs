@@ -1,8 +1,8 @@
-//! The loss of all rows, differentiated on the way.
+//! The loss of all rows, differentiated at the same time.
 
 use t5_model::backend::{CrossEntropy, LossSums};
 
-/// What `logits` `[rows, vocabulary]` add up to; puts the gradient of the scaled loss in their place.
+/// Sums the loss of `logits` `[rows, vocabulary]`, and replaces them with the gradient of the scaled loss.
 pub fn differentiate(logits: &mut [f32], vocabulary: usize, labels: &[i32], how: CrossEntropy) -> LossSums {
     let mut sums = LossSums::default();
     for (logits, label) in logits.chunks_mut(vocabulary).zip(labels) {

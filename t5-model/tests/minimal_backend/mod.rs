@@ -1,5 +1,5 @@
-//! A backend as plain as can be, in loops over `Vec<f32>`: what an author reads beside `docs/backends.md`.
-//! Nothing here is fast.
+//! A backend as plain as possible, in loops over `Vec<f32>`, to read alongside `docs/backends.md`. Nothing
+//! here is fast.
 
 mod attention;
 mod loss;

@@ -1,4 +1,5 @@
-//! T5's operations. Each computes its result and says how a gradient of the result goes back to its inputs.
+//! T5's operations. Each computes its result and defines how a gradient of the result flows back to its
+//! inputs.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -13,7 +14,7 @@ use t5_model::backend::{
 use super::attention::Heads;
 use super::loss;
 
-/// The operations, and what they recorded. Gradients lie on the tape without their shapes.
+/// The operations, with what they recorded. Gradients are on the tape without their shapes.
 #[derive(Default)]
 pub struct MinimalOps {
     tape: Tape<Vec<f32>>,
@@ -24,7 +25,7 @@ pub struct MinimalOps {
 pub struct Node {
     /// Shared with the operations that need it again for their gradients.
     pub value: Rc<HostTensor>,
-    /// Where its gradient arrives; none for what no parameter went into.
+    /// Where its gradient is accumulated; `None` if it does not depend on any parameter.
     pub place: Option<Place>,
 }
 
@@ -56,7 +57,7 @@ impl Ops for MinimalOps {
     type Parameter = Node;
     type Activation = Node;
     type Bias = Node;
-    /// Where to begin on the way back, and with which gradient.
+    /// Where the backward pass begins, and with which gradient.
     type Loss = (Option<Place>, Vec<f32>);
     type Gradient = HostTensor;
     type Moment = HostTensor;
@@ -125,7 +126,7 @@ impl Ops for MinimalOps {
             let (mut dx, mut dgain) = (vec![0.0; dy.len()], vec![0f64; features]);
             for range in ranges {
                 let scale = scale(&x.data[range.clone()]);
-                // Before the gain: the normed values and their gradients.
+                // Before the gain: the normalised values and their gradients.
                 let normed = |at: usize| f64::from(x.data[at]) * scale;
                 let dnormed = |at: usize| f64::from(dy[at]) * f64::from(gain.data[at % features]);
                 let along =
@@ -217,7 +218,7 @@ impl Ops for MinimalOps {
         let mut logits = product([rows, features, vocabulary], x.data(), &transposed(head.data(), features));
         let sums = loss::differentiate(&mut logits, vocabulary, labels, how);
         let (saved_x, saved_head) = (x.value.clone(), head.value.clone());
-        // The logits' gradients are those of the scaled loss already, whose own is 1.
+        // The logits' gradients are already those of the scaled loss, whose own gradient is 1.
         let place = self.tape.step([x.place, head.place], move |_, _| {
             let dx = product([rows, vocabulary, features], &logits, &saved_head.data);
             let dhead =
@@ -301,7 +302,7 @@ fn transposed(x: &[f32], columns: usize) -> Vec<f32> {
     (0..columns).flat_map(|column| x.iter().skip(column).step_by(columns)).copied().collect()
 }
 
-/// Where the groups of features of each row lie.
+/// The ranges of each row's groups of features.
 fn ranges(rows: usize, groups: &[usize]) -> Vec<Range<usize>> {
     let mut end = 0;
     let next = |group: &usize| {

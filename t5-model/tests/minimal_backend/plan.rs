@@ -1,4 +1,4 @@
-//! Executing plans: boxes of tensors are scaled and added, an element at a time.
+//! Executes plans: boxes of tensors are scaled and added one element at a time.
 
 use std::error::Error;
 
@@ -26,7 +26,7 @@ impl PlanDevice for MinimalPlans {
     }
 }
 
-/// The position of an element in a box, which lies row by row.
+/// The position of an element in a box stored row by row.
 fn position(mut index: usize, extent: &[usize]) -> Vec<usize> {
     let mut position = vec![0; extent.len()];
     for (position, size) in position.iter_mut().zip(extent).rev() {

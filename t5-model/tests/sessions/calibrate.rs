@@ -1,4 +1,4 @@
-//! Children under the fusion rule, fitted to the ensembles of their parents.
+//! Children under the fusion rule, fitted to their parents' ensembles.
 
 use fusion_core::execute::Executor;
 use fusion_core::grow::DirectSum;
@@ -15,7 +15,7 @@ fn open(config: &T5Config, weights: &HostTensors) -> Result<Box<dyn Session>, Se
     t5_model::backend("minimal").unwrap().open(&t5_model::Computation::on("cpu"), config, weights)
 }
 
-/// Random weights, the first parent's residual stream twice as large as the others'.
+/// Random weights, with the first parent's residual stream twice as large as the others'.
 fn weights(config: &T5Config, seed: u64) -> HostTensors {
     let mut weights = random_weights(config, seed).unwrap();
     let louder = if seed == 1 { 2.0 } else { 1.0 };
@@ -36,7 +36,7 @@ fn batches(seed: u64, count: u64) -> Vec<Batch> {
     (0..count).map(batch).collect()
 }
 
-/// The relative deviation of a child's logits from its ensemble's, before it was fitted and after.
+/// The relative deviation of a child's logits from its ensemble's, before and after fitting.
 fn fit(configs: &[T5Config], models: &[HostTensors]) -> (f64, f64) {
     let parent = |config: &T5Config| FusionParent {
         label: "parent".into(),
@@ -93,7 +93,7 @@ fn different_parents_come_closer() {
     }
 }
 
-/// Self fusion is exact under the rule; fitting leaves it so.
+/// Self fusion is exact under the rule, and fitting keeps it so.
 #[test]
 fn what_is_exact_stays_exact() {
     let config = T5Config::v1_1(VOCABULARY, 8, 2, 4, 16, 1);

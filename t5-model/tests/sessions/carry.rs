@@ -1,5 +1,5 @@
-//! An optimiser's state through a fusion: gradients of children beside their parents', and moments that were
-//! carried beside those that the child gathers itself.
+//! An optimiser's state in a fusion: children's gradients compared with their parents', and carried moments
+//! compared with those that the child accumulates itself.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -52,8 +52,8 @@ fn child(plan: &FusionPlan, parents: &[&HostTensors]) -> HostTensors {
     Executor::new(plan, &sources).unwrap().in_memory().unwrap()
 }
 
-/// For each of the child's parameters, what its gradients would be in the parents' places, and 1 there and 0
-/// elsewhere.
+/// For each of the child's parameters, the expected gradients at the parents' placements, and a mask that is
+/// 1 there and 0 elsewhere.
 fn expected(plan: &FusionPlan, parents: &[&Gradients]) -> Vec<(String, Vec<f32>, Vec<bool>)> {
     let expected = plan.params.iter().map(|param| {
         let mut all = plan.clone();
@@ -119,7 +119,7 @@ fn reversed(config: &T5Config, weights: &HostTensors) -> HostTensors {
     reversed
 }
 
-/// The plan says how the child's gradients follow from its parents', for each kind of output head.
+/// The plan predicts the child's gradients from its parents', for each kind of output head.
 #[test]
 fn gradients_are_the_parents() {
     for tied in [false, true] {
@@ -149,7 +149,7 @@ fn gradients_are_the_parents() {
             let parents = vec![(&config, &model); grown.plan.parents.len()];
             compare_gradients(what, grown, &parents);
         }
-        // Different weights, the same predictions; the third is deeper too.
+        // Different weights with the same predictions; the third model is deeper as well.
         let (turned, deep) = (reversed(&config, &model), child(&deeper.plan, &[&model]));
         assert_ne!(turned, model);
         let grown = fused(&[&config, &config, &deeper.child], Some(vec![0.5, 0.3, 0.2]));
@@ -158,7 +158,7 @@ fn gradients_are_the_parents() {
     }
 }
 
-/// What a training left: the weights before each update, the batches, and the optimiser's state.
+/// What a training run leaves: the weights before each update, the batches, and the optimiser's state.
 struct Trained {
     path: Vec<HostTensors>,
     batches: Vec<Batch>,
@@ -188,7 +188,7 @@ fn trained(config: &T5Config, optimizer: Optimizer, seed: u64, steps: u64) -> Tr
     Trained { path, batches, state, last }
 }
 
-/// Writes a state as a training does.
+/// Writes a state as a training run does.
 fn written(directory: &Path, optimizer: Optimizer, step: u64, state: &HostTensors) -> OptimizerState {
     std::fs::create_dir_all(directory).unwrap();
     let tensors = LazyTensor::all(state).unwrap();
@@ -216,7 +216,7 @@ fn carried(plan: &FusionPlan, parents: &[&Trained], optimizer: Optimizer, mode: 
     file.names().into_iter().map(|name| (name.clone(), file.load_f32(&name).unwrap())).collect()
 }
 
-/// The child's own gradients along its parents' way.
+/// The child's own gradients along its parents' trajectory.
 fn gradients_on_the_way(grown: &Grown, parents: &[&Trained]) -> Vec<Gradients> {
     let steps = 0..parents[0].path.len();
     let at = |step: usize| {
@@ -227,8 +227,8 @@ fn gradients_on_the_way(grown: &Grown, parents: &[&Trained]) -> Vec<Gradients> {
     steps.map(at).collect()
 }
 
-/// A running average from zero, `average = decay · average + (1 - decay) · value`, with a decay for each step
-/// from 1 on.
+/// A running average from zero, `average = decay · average + (1 - decay) · value`, with one decay for each
+/// step from 1.
 fn average(
     steps: &[Gradients],
     name: &str,
@@ -249,7 +249,7 @@ fn single(values: &[f64]) -> Vec<f32> {
     values.iter().map(|value| *value as f32).collect()
 }
 
-/// AdamW's moments in the parents' places, and the estimate between them.
+/// AdamW's moments at the parents' placements, and the estimate between them.
 #[test]
 fn adamw_moments_are_the_childs_own() {
     let config = T5Config::v1_1(40, 16, 2, 8, 24, 1);
@@ -277,8 +277,8 @@ fn adamw_moments_are_the_childs_own() {
             if cross.is_empty() {
                 continue;
             }
-            // The gradient of a connection is that of the same one within a half, whose squares the estimate knows by their
-            // rows and columns only.
+            // The gradient of a connection equals that of the corresponding one within a half, whose squares
+            // the estimate knows only by their rows and columns.
             let found = &carry[&format!("{name}.exp_avg_sq")].data;
             let sum = |values: &[f32]| cross.iter().map(|index| f64::from(values[*index])).sum::<f64>();
             let total = sum(found) / sum(&squares);
@@ -292,7 +292,7 @@ fn adamw_moments_are_the_childs_own() {
     }
 }
 
-/// Adafactor's moments, of parents with factors and of some that are too small for them.
+/// Adafactor's moments, for parents with factors and for some too small to have them.
 #[test]
 fn adafactor_moments_are_the_childs_own() {
     let optimizer = Optimizer::adafactor();
@@ -343,8 +343,8 @@ fn adafactor_moments_are_the_childs_own() {
     }
 }
 
-/// Of two parents, the child's gradients are those of their ensemble, which are near their own as far as they
-/// predict alike. Prints the ratios that docs/optimizer-state.md states.
+/// The child's gradients are those of its two parents' ensemble, which are close to their own to the extent
+/// that they predict alike. Prints the ratios stated in docs/optimizer-state.md.
 #[test]
 fn moments_of_two_parents_are_near_the_childs_own() {
     let config = T5Config::v1_1(40, 16, 2, 8, 24, 1);

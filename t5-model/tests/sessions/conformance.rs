@@ -1,4 +1,4 @@
-//! The minimal backend against what every backend must agree in.
+//! The minimal backend checked against what every backend must satisfy.
 
 use t5_model::conformance::suite;
 use t5_model::{Computation, Precision, T5Config, backend};

@@ -55,8 +55,8 @@ fn parent((label, config): (&str, &T5Config)) -> FusionParent {
     FusionParent { label: label.into(), config: config.clone(), blake3: None, path: "memory".into() }
 }
 
-/// How far the child's logits are from the weighted mean of the parents': root mean square, relative to the
-/// mean's.
+/// The distance of the child's logits from the weighted mean of the parents': root mean square, relative to
+/// the mean's.
 fn deviation(configs: &[T5Config], models: &[HostTensors], sum: DirectSum, depth: DepthAlignment) -> f64 {
     let parents: Vec<_> =
         configs.iter().enumerate().map(|(index, config)| parent((&index.to_string(), config))).collect();
@@ -115,7 +115,7 @@ proptest! {
     }
 }
 
-/// A fused model is fused again: its groups stay what they were.
+/// A fused model can be fused again, and its groups are kept.
 #[test]
 fn fused_models_fuse() {
     let family = Family { gated: true, tied: false };
@@ -127,7 +127,7 @@ fn fused_models_fuse() {
     assert!(deviation < 1e-5, "off by {deviation:e}");
 }
 
-/// Zero features of a block that is passed through get no gradient; what the warning recommends gives them
+/// Zero features of a block that is passed through get no gradient; the warning's recommendation gives them
 /// one.
 #[test]
 fn absent_features_learn_with_cross_connections() {

@@ -1,4 +1,5 @@
-//! Fusions against transformers, beyond the conformance suite: wherever blocks go, and under the rule.
+//! Fusions compared with transformers beyond the conformance suite: with blocks in all alignments, and under
+//! the rule.
 
 use std::path::Path;
 
@@ -40,7 +41,8 @@ fn relative_error(found: &HostTensor, expected: &HostTensor) -> f64 {
     f64::from(difference / largest(&mut expected.data.iter().copied()))
 }
 
-/// Fuses goldens and returns the child's relative error against transformers' mean of the parents' logits.
+/// Fuses goldens and returns the child's relative error compared with transformers' mean of the parents'
+/// logits.
 fn fusion_error(family: &str, names: &[&str], normalisation: Normalisation) -> f64 {
     aligned_fusion_error(family, names, normalisation, DepthAlignment::Bottom)
 }
@@ -77,7 +79,7 @@ fn aligned_fusion_error(
     relative_error(&logits, &reference.load_f32(&format!("logits.{}", distinct.join("+"))).unwrap())
 }
 
-/// The unequal parent has other widths, fewer encoder layers and another number of decoder layers.
+/// The unequal parent has other widths, fewer encoder layers and a different number of decoder layers.
 #[test]
 fn fusion_of_unequal_models_is_the_ensemble_wherever_their_blocks_go() {
     for family in ["untied", "tied"] {
@@ -99,7 +101,8 @@ fn self_fusion_changes_nothing_under_either_normalisation() {
     }
 }
 
-/// The rule normalises the concatenation as one vector, which two different parents do not survive.
+/// The rule normalises the concatenation as one vector, so two different parents do not keep their
+/// predictions.
 #[test]
 fn fusion_under_the_rule_is_inexact() {
     assert!(fusion_error("untied", &["parent_0", "parent_1"], Normalisation::Rule) > 1e-3);

@@ -1,5 +1,5 @@
-//! What sessions compute, on a backend of plain loops: the conformance suite, fused models, calibration, and
-//! optimiser state that a child takes over.
+//! Sessions on a backend of plain loops: the conformance suite, fused models, calibration, and optimiser
+//! state carried to a child.
 
 mod calibrate;
 mod carry;

@@ -1,4 +1,5 @@
-//! The suite on a backend that is being written: what is there is checked, what is missing fails and says so.
+//! The suite on an unfinished backend: what exists is checked, and what is missing fails with a message
+//! saying so.
 
 use fusion_core::execute::{PlacedBox, PlanDevice};
 use fusion_core::{HostTensor, TensorSource};
@@ -8,7 +9,7 @@ use t5_model::{Backend, Computation, DeviceInfo, Session, SessionError, T5Config
 
 use crate::minimal_backend::Minimal;
 
-/// Has operations, but no sessions and no plans.
+/// Has operations, but neither sessions nor plans.
 struct Unfinished;
 
 struct UnfinishedPlans;

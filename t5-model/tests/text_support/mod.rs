@@ -1,4 +1,4 @@
-//! Text and a vocabulary of the tests' own, and the way to the optional real data.
+//! Text and a vocabulary for tests, and access to the optional real data.
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ const WORDS: [&str; 40] = [
     "comes", "over", "green", "hills",
 ];
 
-/// Document `number`: some sentences, the same ones for the same number.
+/// Document `number`: some sentences, which depend only on the number.
 pub fn document(number: usize) -> String {
     let length = 5 + number * 7 % 60;
     let words: Vec<_> =
@@ -32,7 +32,7 @@ pub fn tokenizer() -> Arc<Tokenizer> {
     Arc::clone(&TOKENIZER)
 }
 
-/// The folder of real data, which is not part of the repository; tests of it pass where it is absent.
+/// The folder of real data, which is not in the repository; tests that use it pass where it is absent.
 pub fn real_data(path: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("T5_TEST_DATA").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data")),
@@ -41,7 +41,7 @@ pub fn real_data(path: &str) -> Option<PathBuf> {
     folder.is_dir().then(|| folder.join(path))
 }
 
-/// An error's message without the folder of the test.
+/// An error's message without the test's folder.
 pub fn message(error: impl ToString, folder: &std::path::Path) -> String {
     error
         .to_string()

@@ -1,4 +1,4 @@
-//! What a run leaves behind.
+//! What a run leaves on disk.
 
 use std::fs;
 
@@ -72,7 +72,7 @@ fn a_checkpoint_is_a_model_and_a_state() {
         assert_eq!(lineage.training[0], earlier);
         let training = &lineage.training[1];
         assert_eq!(training.steps, steps);
-        // Four inputs of 20 tokens an update, and their targets.
+        // Four inputs of 20 tokens per update, and their targets.
         let targets = SpanCorruption::t5(20, &tokenizer()).unwrap().lengths().targets as u64;
         let tokens = steps * 4 * (20 + targets);
         assert_eq!(training.tokens, tokens);
@@ -141,7 +141,7 @@ fn metrics_are_means() {
 
 #[test]
 fn batches_are_the_texts() {
-    // The toy checks the number of micro-batches; this, that five updates read five batches and nothing else.
+    // The toy checks the number of micro-batches; this checks that five updates read exactly five batches.
     let mut trial = Trial::default();
     trial.settings.checkpoint_every = 5;
     trial.train().unwrap();

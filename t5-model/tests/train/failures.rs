@@ -1,4 +1,4 @@
-//! Whatever goes wrong, checkpoints stay whole and the message says what to do.
+//! Whatever goes wrong, checkpoints stay intact and the message says what to do.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +23,7 @@ fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// A run that got as far as its checkpoints of steps 3 and 6.
+/// A run that was interrupted after its checkpoints at steps 3 and 6.
 fn interrupted() -> Trial {
     let mut trial = Trial { fault: Some(Fault::Update(8)), ..Trial::default() };
     trial.train().unwrap_err();
@@ -49,7 +49,7 @@ fn failed_updates() {
     ");
 }
 
-/// Though the device was given more to do before anybody knew.
+/// Even though the device was given more work before the error was known.
 #[test]
 fn failed_updates_of_a_device_that_goes_on_by_itself() {
     let mut trial = Trial { fault: Some(Fault::NonFinite(8)), asynchronous: true, ..Trial::default() };

@@ -1,4 +1,4 @@
-//! Pretraining with a toy model: what a run leaves behind, and that interruptions change nothing.
+//! Pretraining with a toy model: what a run leaves on disk, and that interruptions change nothing.
 
 mod checkpoints;
 mod failures;

@@ -10,7 +10,7 @@ use t5_model::train::{Metrics, Outcome, PretrainingEvent as Event, read_metrics}
 
 use crate::toy::{Fault, Trial, settings};
 
-/// Everything a run leaves that does not depend on the time: the model's files, the metrics, what the run came to.
+/// Everything time-independent that a run leaves: the model's files, the metrics, the outcome.
 #[derive(Debug, PartialEq)]
 struct Result {
     model: BTreeMap<String, Vec<u8>>,
@@ -51,7 +51,7 @@ fn finish_and_compare(mut trial: Trial) {
     assert_eq!(result(&trial, outcome), *UNINTERRUPTED, "{:#?}", trial.events);
 }
 
-/// Results of several updates come at once, and the run that follows them is the same.
+/// Results of several updates arrive together, and the run that follows is the same.
 #[test]
 fn on_a_device_that_goes_on_by_itself() {
     for stop in 1..=settings().steps {
@@ -120,7 +120,7 @@ fn killed_in_any_update() {
             let mut trial = Trial { asynchronous, fault: Some(Fault::Panic(step)), ..trial() };
             catch_unwind(AssertUnwindSafe(|| trial.train())).unwrap_err();
             trial.fault = None;
-            // What a process writes when it is killed in the middle of a line.
+            // What a process leaves when it is killed in the middle of a line.
             let mut metrics = fs::read(trial.path("metrics.jsonl")).unwrap();
             metrics.extend(b"{\"kind\":\"train\",\"st");
             fs::write(trial.path("metrics.jsonl"), metrics).unwrap();
@@ -171,7 +171,7 @@ fn says_when_metrics_are_gone() {
     assert_eq!(result(&trial, outcome).metrics, UNINTERRUPTED.metrics[2..]);
 }
 
-/// A run that starts with another's optimiser state loads it once, however often it is interrupted.
+/// A run that starts with another's optimiser state loads it only once, however often it is interrupted.
 #[test]
 fn stopped_after_any_update_with_a_carried_state() {
     let mut earlier = trial();

@@ -1,4 +1,4 @@
-//! Settings: defaults, and what is wrong with others.
+//! Settings: the defaults, and errors in others.
 
 use insta::assert_snapshot;
 use t5_model::Schedule;

@@ -1,4 +1,4 @@
-//! A model of eight weights, and runs of it.
+//! A model with eight weights, and runs of it.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -19,7 +19,7 @@ use crate::text_support::{documents, tokenizer};
 
 const SIZE: usize = 8;
 
-/// What the toy does wrong, and when.
+/// How and when the toy misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
     /// The device fails in this update.
@@ -28,22 +28,22 @@ pub enum Fault {
     Panic(u64),
     /// The loss of this update is not a number.
     NonFinite(u64),
-    /// This update, done without complaint, leaves a weight that is not a number.
+    /// This update succeeds, but leaves a weight that is not a number.
     Weights(u64),
-    /// Of this update on, exported weights do not fit their shape.
+    /// From this update on, exported weights do not fit their shape.
     Export(u64),
     /// The loss of an evaluation after this update is not a number.
     Evaluation(u64),
 }
 
-/// Weights with momentum. What an update does to them depends on all it is given: tokens in their order, the step,
-/// the learning rate, the dropout's seed.
+/// Weights with momentum. An update depends on everything it is given: the tokens in order, the step, the
+/// learning rate, the dropout seed.
 struct Toy {
     config: T5Config,
     weights: Vec<f32>,
     momentum: Option<Vec<f32>>,
     step: u64,
-    /// Updates behind the optimiser's state before the first.
+    /// The number of updates behind the optimiser's state before the first.
     carried_steps: u64,
     micro_batches: usize,
     fault: Option<Fault>,
@@ -99,7 +99,7 @@ impl Session for Toy {
     }
 
     fn begin_step(&mut self, micro_batches: &[Batch], update: &Update) -> Result<(), SessionError> {
-        // What fails on a device is known when its results are asked for; no later update happens.
+        // A failure on a device becomes known when its results are requested; no later update happens.
         let failed = self.begun.last().is_some_and(Result::is_err);
         match self.step(micro_batches, update) {
             Err(error) if !self.asynchronous => return Err(error),
@@ -159,7 +159,7 @@ impl Session for Toy {
     }
 }
 
-/// Ten updates; nothing else falls on the same steps all the time.
+/// Ten updates; nothing else always falls on the same steps.
 pub fn settings() -> Settings {
     Settings {
         steps: 10,
@@ -181,7 +181,7 @@ pub fn config() -> T5Config {
     T5Config::v1_1(256, 8, 2, 4, 16, 1)
 }
 
-/// Blocks end within updates.
+/// Blocks end in the middle of updates.
 pub fn text_options(batch_size: usize, seed: u64) -> StreamOptions {
     StreamOptions {
         order: Order::Training { shuffle_buffer: 7 },
@@ -200,9 +200,9 @@ pub struct Trial {
     pub fault: Option<Fault>,
     /// Whether the device is asynchronous.
     pub asynchronous: bool,
-    /// Events so far, of all calls, without times and places.
+    /// Events of all calls so far, without times and paths.
     pub events: Vec<String>,
-    /// How many sessions were opened.
+    /// The number of sessions opened.
     pub opened: usize,
 }
 
@@ -287,7 +287,7 @@ impl Trial {
         train(run, &mut observer, &flag)
     }
 
-    /// Goes on from the optimiser's state of another run's finished model.
+    /// Starts from the optimiser state of another run's finished model.
     pub fn carry(&mut self, other: &Trial) {
         let model = other.path("model");
         let weights = Checkpoint::open(&model).unwrap().blake3().unwrap();

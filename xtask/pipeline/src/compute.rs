@@ -1,4 +1,4 @@
-//! What a stage computes with.
+//! What a stage computes on.
 
 use anyhow::{Context, Result};
 use fusion_core::TensorSource;
@@ -6,7 +6,7 @@ use fusion_core::checkpoint::Checkpoint;
 use serde_json::{Value, json};
 use t5_model::{Backend, Computation, Precision, Session, SessionError, T5Config};
 
-/// A backend, and how it computes.
+/// A backend and how it computes.
 #[derive(Clone)]
 pub struct Compute {
     backend: &'static dyn Backend,
@@ -14,7 +14,7 @@ pub struct Compute {
 }
 
 impl Compute {
-    /// Fails where the backend has no such device, or the device not that precision.
+    /// Fails if the backend has no such device, or the device does not support that precision.
     pub fn new(backend: &'static dyn Backend, how: Computation) -> t5_model::Result<Self> {
         backend.device(&how)?;
         Ok(Compute { backend, how })
@@ -34,7 +34,7 @@ impl Compute {
         (precision != Precision::default()).then(|| ("precision".to_owned(), json!(precision)))
     }
 
-    /// Puts a model on the device. `weights` holds every parameter of the configuration.
+    /// Loads a model onto the device. `weights` holds every parameter of the configuration.
     pub fn open(
         &self,
         config: &T5Config,
@@ -43,7 +43,7 @@ impl Compute {
         self.backend.open(&self.how, config, weights)
     }
 
-    /// Puts a checkpoint on the device.
+    /// Loads a checkpoint onto the device.
     pub fn open_checkpoint(&self, checkpoint: &Checkpoint) -> Result<Box<dyn Session>> {
         let config = T5Config::of_checkpoint(checkpoint)?;
         let place = checkpoint.directory().display();

@@ -1,6 +1,7 @@
-//! What the product does: stages and the recipes that join them, runs and their reports, conversion and export of
-//! checkpoints, and where models and data come from. Whoever calls it hands in a backend ([`Compute`]) and hears of progress
-//! and warnings, or asks the work to stop, through a [`Watch`]; this crate knows no terminal, no flags and no backend.
+//! What the product does: stages and the recipes that connect them, runs and their reports, conversion and
+//! export of checkpoints, and the sources of models and data. The caller passes in a backend ([`Compute`]),
+//! and follows progress, receives warnings and can stop the work through a [`Watch`]; this crate knows
+//! nothing of terminals, flags or particular backends.
 
 pub mod checkpoint;
 mod compute;

@@ -1,9 +1,9 @@
-//! Parts of this crate that are compiled in only with the feature of their name.
+//! Parts of this crate that are compiled only with the feature they are named after.
 
 use glue_eval::GlueError;
 
-/// What was asked for needs features that this crate was built without. A program that can build itself again may do so and
-/// start over.
+/// What was asked for needs features this crate was built without. A program that can rebuild itself may do
+/// so and start over.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("this program was built without {}", features.join(" and "))]
 pub struct NotBuilt {
@@ -11,7 +11,7 @@ pub struct NotBuilt {
 }
 
 impl NotBuilt {
-    /// The reason for an error, if that is it.
+    /// Finds this reason in an error's causes.
     pub fn cause_of(error: &anyhow::Error) -> Option<NotBuilt> {
         error.chain().find_map(|cause| match cause.downcast_ref() {
             Some(not_built) => Some(NotBuilt::clone(not_built)),

@@ -1,10 +1,10 @@
-//! Errors for people: several at once, each with its causes, and what would mend it.
+//! Errors for people: several at once, each with its causes and what would fix it.
 
 use std::fmt::Write as _;
 
 use anyhow::Result;
 
-/// What has gone wrong so far. Whoever mends an input wants to hear of everything that is wrong with it.
+/// What has gone wrong so far: a user fixing an input wants to hear of everything that is wrong with it.
 #[derive(Debug, Default)]
 pub struct Problems(Vec<anyhow::Error>);
 
@@ -14,7 +14,7 @@ pub struct Problems(Vec<anyhow::Error>);
 struct Several(Vec<anyhow::Error>);
 
 impl Problems {
-    /// The value, or else the error is noted.
+    /// Returns the value, or notes the error.
     pub fn keep<T>(&mut self, result: Result<T>) -> Option<T> {
         result.map_err(|error| self.add(error)).ok()
     }
@@ -24,7 +24,7 @@ impl Problems {
         self.0.push(error);
     }
 
-    /// Fails if anything was noted.
+    /// Fails if any error was noted.
     pub fn result(mut self) -> Result<()> {
         match (self.0.pop(), self.0.is_empty()) {
             (None, _) => Ok(()),
@@ -37,18 +37,18 @@ impl Problems {
     }
 }
 
-/// What would mend an error. Which flag or key that is, the caller knows.
+/// What would fix an error. The caller knows which flag or key that is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Remedy {
-    /// A tokenizer that lies elsewhere.
+    /// Give a tokenizer from elsewhere.
     Tokenizer,
-    /// A configuration, where the weights' shapes call for none.
+    /// Give a configuration, because none can be inferred from the weights' shapes.
     Configuration,
-    /// Another configuration than the one that the weights' shapes call for.
+    /// Give another configuration than the one inferred from the weights' shapes.
     OtherConfiguration,
-    /// That the checkpoint may be replaced.
+    /// Allow the checkpoint to be replaced.
     Overwrite,
-    /// That results may be replaced, or another directory.
+    /// Allow results to be replaced, or choose another directory.
     Redo,
 }
 
@@ -60,12 +60,12 @@ struct Mendable {
     remedy: Remedy,
 }
 
-/// An error that a remedy is known for.
+/// An error with a known remedy.
 pub fn mendable(problem: impl Into<String>, remedy: Remedy) -> anyhow::Error {
     Mendable { problem: problem.into(), remedy }.into()
 }
 
-/// A caller's words for a remedy.
+/// The caller's wording of a remedy.
 pub type Advice<'a> = &'a dyn Fn(Remedy) -> Option<&'static str>;
 
 /// An error with its causes, without those that its message already spells out.
@@ -73,7 +73,7 @@ pub fn causes(error: &anyhow::Error) -> String {
     causes_with(error, &|_| None)
 }
 
-/// The same with advice on how to mend it.
+/// The same, with advice on how to fix it.
 pub fn causes_with(error: &anyhow::Error, advice: Advice<'_>) -> String {
     let mut all = error.chain().map(|cause| said(cause, advice));
     let mut text = all.next().unwrap_or_default();

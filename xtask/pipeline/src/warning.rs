@@ -4,18 +4,19 @@ use serde::{Serialize, Serializer};
 
 use crate::numbers::bytes;
 
-/// What the author of a model should know. It says what is so; which flag or key would change it is the caller's to say.
+/// What the user should know about a model. It states the fact; which flag or key would change it is up to
+/// the caller.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Warning {
     #[error(transparent)]
     Fusion(fusion_core::plan::Warning),
-    /// The lineage.json of this model, or else of the only one, was written for other weights.
+    /// This model's lineage.json (or that of the only one) was written for other weights.
     #[error("{} was written for other weights and is left out", lineage_of(model.as_deref()))]
     OtherWeights { model: Option<String> },
     /// A parent of a fusion has no tokenizer.
     #[error("{model} comes without a tokenizer: whether its tokens are the other parents' was not checked")]
     NoTokenizer { model: String },
-    /// A training that will hardly fit.
+    /// Training will hardly fit in memory.
     #[error(
         "it needs about {} on {device}, which has {}; {}", bytes(*needed), bytes(*total), remedy(*fitting)
     )]
@@ -23,18 +24,18 @@ pub enum Warning {
         device: String,
         /// Bytes.
         needed: f64,
-        /// Bytes of the device.
+        /// The device's memory in bytes.
         total: f64,
-        /// The most examples at a time that would fit, if any do.
+        /// The largest number of examples at a time that would fit, if any.
         fitting: Option<usize>,
     },
-    /// There was no configuration but in the weights' shapes.
+    /// The configuration was inferred from the weights' shapes.
     #[error("the configuration is made up from the weights' shapes")]
     MadeUpConfiguration,
     /// Tensors that a conversion leaves out.
     #[error("left out, since no T5 of this configuration has it: {}", tensors.join(", "))]
     LeftOut { tensors: Vec<String> },
-    /// A child's lineage.json knows other parents.
+    /// A child's lineage.json names other parents.
     #[error("{child} was not made from the weights of {parent}, says its lineage.json")]
     NotMadeFrom { child: String, parent: String },
 }
@@ -50,7 +51,7 @@ fn remedy(fitting: Option<usize>) -> String {
     }
 }
 
-/// As text.
+/// Serialised as text.
 impl Serialize for Warning {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)

@@ -1,4 +1,4 @@
-//! What a caller learns of work in progress, and how it stops it.
+//! How a caller follows work in progress, and stops it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,37 +9,36 @@ use t5_model::train::PretrainingEvent;
 use crate::Warning;
 use crate::numbers::duration;
 
-/// Follows work in progress. What an implementation does not care for, it leaves out: by default nothing is shown, and
-/// nothing stops.
+/// Follows work in progress. Every method is optional: by default nothing is shown, and nothing stops.
 ///
-/// The observers that some methods return are told how the work goes on, and are dropped when it ends.
+/// The observers that some methods return are told of the work's progress, and are dropped when it ends.
 #[expect(unused_variables, reason = "by default, nothing is shown")]
 pub trait Watch: Sync {
     /// Something worth telling happened to `subject`: a stage, a model or a file.
     fn note(&self, subject: &str, note: &Note<'_>) {}
 
-    /// A pretraining of so many steps begins.
+    /// Pretraining for `steps` steps begins.
     fn training(&self, name: &str, steps: u64) -> Box<dyn FnMut(&PretrainingEvent<'_>) + '_> {
         Box::new(|_| ())
     }
 
-    /// Fine-tunings begin.
+    /// Fine-tuning begins.
     fn fine_tuning(&self) -> Box<dyn FnMut(&glue_eval::Progress<'_>) + '_> {
         Box::new(|_| ())
     }
 
-    /// Work begins that goes step by step. The observer hears how many steps are done, and of how many.
+    /// Work that proceeds in steps begins. The observer is told how many steps are done, out of how many.
     fn steps(&self, name: &str, doing: &'static str) -> Box<dyn Fn(usize, usize) + '_> {
         Box::new(|_, _| ())
     }
 
-    /// A file or directory of so many bytes is written or fetched. The observer hears how many more of them are there, from
-    /// any thread.
+    /// Writing or fetching `total` bytes begins. The observer is told how many more have arrived, from any
+    /// thread.
     fn bytes(&self, name: &str, total: u64) -> Box<dyn Fn(u64) + Sync + '_> {
         Box::new(|_| ())
     }
 
-    /// Set once work should stop at its next good point.
+    /// Set when work should stop at the next suitable point.
     fn stop(&self) -> &AtomicBool {
         static NEVER: AtomicBool = AtomicBool::new(false);
         &NEVER
@@ -50,8 +49,8 @@ pub trait Watch: Sync {
         self.stop().load(Ordering::Relaxed)
     }
 
-    /// Called with `true` before, and with `false` after, work that looks at [`stop`](Watch::stop) and then saves where it
-    /// stands or leaves nothing behind. Outside of it, only the end of the process stops anything.
+    /// Called with `true` before, and with `false` after, work that checks [`stop`](Watch::stop) and then
+    /// saves its state or leaves nothing behind. At other times, only ending the process stops anything.
     fn stoppable(&self, whether: bool) {}
 }
 
@@ -61,7 +60,7 @@ pub struct Silent;
 
 impl Watch for Silent {}
 
-/// While this lives, work is [`stoppable`](Watch::stoppable).
+/// Work is [`stoppable`](Watch::stoppable) until this is dropped.
 pub struct Stoppable<'a>(&'a dyn Watch);
 
 impl<'a> Stoppable<'a> {
@@ -77,29 +76,29 @@ impl Drop for Stoppable<'_> {
     }
 }
 
-/// What is worth telling besides progress.
+/// What is worth reporting besides progress.
 #[derive(Clone, Copy, Debug)]
 pub enum Note<'a> {
     /// A stage of this kind begins.
     Begins(&'static str),
     /// An earlier run finished the stage.
     FinishedBefore,
-    /// The stage is left out.
+    /// The stage is skipped.
     WithoutGlue,
     Finished {
         seconds: f64,
     },
-    /// A fused child was fitted to its ensemble: its distance on held-out text before and after.
+    /// A fused child was fitted to its ensemble: the distance on held-out text before and after.
     Calibrated {
         before: &'a Deviation,
         after: &'a Deviation,
     },
     Warning(&'a Warning),
-    /// The model could not be looked for again on the hub.
+    /// The hub could not be queried again, so the cached model is used.
     FromCache {
         because: &'a anyhow::Error,
     },
-    /// A file is not what this list of checksums says.
+    /// A file does not match this list of checksums.
     FetchedAgain {
         checksums: &'static str,
     },
@@ -134,12 +133,12 @@ impl fmt::Display for Note<'_> {
     }
 }
 
-/// The error of work that was asked to stop.
+/// The error of work that was stopped on request.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted{}", left.iter().map(|left| format!(": {left}")).collect::<String>())]
 pub struct Interrupted {
-    /// What there is now, if there is more to say than that the work stopped.
+    /// What was left, if there is more to say than that the work stopped.
     pub left: Option<String>,
-    /// Whether calling for the same work again goes on with it.
+    /// Whether running the same work again resumes it.
     pub resumes: bool,
 }

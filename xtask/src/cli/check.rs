@@ -47,20 +47,20 @@ pub struct Arguments {
     json: bool,
 }
 
-/// What can be said of a fusion before it runs.
+/// What is known of a fusion before it runs.
 #[derive(Serialize)]
 struct Outlook {
     method: Method,
     parents: Vec<Model>,
     child: Model,
     promise: Option<Promise>,
-    /// Bytes of the child's weights and, if it is carried over, optimiser's state.
+    /// Size in bytes of the child's weights and, if carried over, its optimiser's state.
     weights: u64,
-    /// Bytes that the output's file system has room for.
+    /// Free bytes on the output's file system.
     free: Option<u64>,
-    /// Bytes of memory that the fusion takes, mapped pages of its parents not counted.
+    /// Bytes of memory that the fusion needs, excluding mapped pages of its parents.
     memory: u64,
-    /// Bytes of the child's weights, gradients and AdamW's moments in f32.
+    /// Size in bytes of the child's weights, its gradients and AdamW's moments in f32.
     training_memory: u64,
     warnings: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! Which backend, device and threads a command computes with.
+//! Selects the backend, device and threads that a command computes with.
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -21,7 +21,7 @@ pub struct ComputeArguments {
 }
 
 impl ComputeArguments {
-    /// Finds the backend and the device, and sets the threads. Comes before any parallel work.
+    /// Finds the backend and the device, and sets the number of threads. Must come before any parallel work.
     pub fn start(&self) -> Result<Compute> {
         start_threads(self.threads)?;
         let backend = build::backend(&self.backend, Some(&self.how.device))?;
@@ -29,7 +29,7 @@ impl ComputeArguments {
     }
 }
 
-/// Sets the threads of this process. Comes before any parallel work.
+/// Sets this process's number of threads. Must come before any parallel work.
 pub fn start_threads(threads: Option<u16>) -> Result<()> {
     let Some(threads) = threads else { return Ok(()) };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());

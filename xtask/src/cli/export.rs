@@ -76,7 +76,7 @@ impl Arguments {
     }
 }
 
-/// The last part of a directory's path.
+/// The last component of a directory's path.
 fn name_of(directory: &Path) -> Result<String> {
     let name =
         directory.file_name().context("the output directory has no name to give the model: use --name")?;

@@ -96,7 +96,7 @@ fn element(name: &str, at: usize, columns: usize) -> String {
     format!("`{name}`[{}, {}]", at / columns.max(1), at % columns.max(1))
 }
 
-/// A matrix of i64 that fit into i32, with its shape.
+/// A matrix of i64 values that fit into i32, with its shape.
 fn integers(file: &TensorFile, name: &str) -> Result<([usize; 2], Vec<i32>), String> {
     if !file.contains(name) {
         return Err(format!("there is no tensor `{name}`"));

@@ -27,7 +27,7 @@ const EXAMPLES: &str = concat!(
     "  cargo xtask fuse small-a --method stack --new-blocks silent --output deeper",
 );
 
-/// Documents of a calibration's text of which one is measured with and not fitted.
+/// One in this many documents of the calibration text is held out for measuring.
 const HELD_OUT_EVERY: NonZeroU64 = NonZeroU64::new(10).unwrap();
 
 /// Fuse checkpoints into one larger model, or grow a single one
@@ -105,7 +105,7 @@ impl Arguments {
         output.map_or(Ok(()), |output| print(&format!("\nwritten to {}\n", output.display())))
     }
 
-    /// Fits the child, if that is asked for.
+    /// Fits the child, if requested.
     fn calibrated(&self, fusion: PlannedFusion, calibrate: Option<Calibrate>) -> Result<PlannedFusion> {
         let Some(calibrate) = calibrate else { return Ok(fusion) };
         let backend = build::backend(self.backend.as_deref().unwrap_or("burn"), self.device.as_deref())?;
@@ -139,14 +139,15 @@ impl Arguments {
         Ok(Some(backend.plan_device(&self.device_of(backend))?))
     }
 
-    /// The wanted device, or a backend's first.
+    /// The requested device, or else the backend's first.
     fn device_of(&self, backend: &dyn Backend) -> String {
         let first = || backend.devices().into_iter().next().map(|device| device.name);
         self.device.clone().or_else(first).unwrap_or_default()
     }
 }
 
-/// Fetches the parents, and names them by their directories, or by their paths where two directories have the same name.
+/// Fetches the parents and names them after their directories, or by their paths where two directories have
+/// the same name.
 pub fn named(parents: &[ModelPlace]) -> Result<Vec<NamedModel>> {
     let unique =
         |place: &ModelPlace| !parents.iter().any(|other| other != place && other.name() == place.name());

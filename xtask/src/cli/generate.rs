@@ -13,7 +13,7 @@ use crate::cli::compute::ComputeArguments;
 use crate::terminal::Terminal;
 use crate::terminal::output::{print, print_json};
 
-/// Rows that are continued at a time.
+/// The number of rows generated at a time.
 const BATCH: usize = 16;
 
 const EXAMPLES: &str = concat!(

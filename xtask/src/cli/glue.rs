@@ -21,7 +21,7 @@ const EXAMPLES: &str = concat!(
     "  cargo xtask glue --model fused --glue GLUE --steps 20000 --seeds 3 --submission best --output fused-glue",
 );
 
-/// The settings in the order of the help.
+/// The settings in the order in which the help lists them.
 const FINE_TUNING: &str = "steps batch_size micro_batch_size optimizer learning_rate dropout mixture input_length \
      max_train_examples skip_bad_rows seed seeds checkpoint_every save_models";
 const SCORING: &str = "score evaluate_every evaluation_batch_size max_eval_examples early_stopping bootstrap submission \

@@ -94,7 +94,7 @@ fn dimensions(path: &Path, config: &T5Config, parameters: u64, types: &Map<Strin
     format!("{}\n{rows}", path.display())
 }
 
-/// How the checkpoint is loaded there.
+/// How to load the checkpoint in transformers.
 fn transformers(path: &Path, config: &T5Config) -> &'static str {
     match (config.is_stock(), path.join(MODELING_FILE).is_file()) {
         (true, _) => "as any T5",

@@ -56,7 +56,7 @@ macro_rules! commands {
     };
 }
 
-// In the order of the help.
+// In the order in which the help lists them.
 commands! {
     Run: run,
     Pretrain: pretrain,

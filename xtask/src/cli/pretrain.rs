@@ -22,7 +22,7 @@ const EXAMPLES: &str = concat!(
     "  cargo xtask pretrain --from fused --text texts --held-out-every 100 --steps 10000 --output large",
 );
 
-/// The settings in the order of the help.
+/// The settings in the order in which the help lists them.
 const TRAINING: &str = "steps batch_size micro_batch_size optimizer carry_optimizer keep_optimizer peak decay warm_up \
      offset re_warm_up clip_norm z_loss dropout seed evaluate_every evaluation_batches checkpoint_every";
 const CARRY_OPTIMIZER: &str =
@@ -124,7 +124,7 @@ impl Arguments {
         ))
     }
 
-    /// The stage that a recipe with these settings would have.
+    /// The stage that these settings would make in a recipe.
     fn stage(&self) -> Result<Pretrain> {
         let start = match (&self.from, &self.new) {
             (Some(from), _) => Start::Model(from.clone().into()),

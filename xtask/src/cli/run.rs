@@ -76,7 +76,7 @@ impl Arguments {
     }
 }
 
-/// What would run, and what it would make and take.
+/// What would run, and what it would produce and need.
 fn dry_run<'a>(
     run: &Run<'_>,
     selected: impl Iterator<Item = (&'a Stage, Forecast)>,
@@ -88,7 +88,7 @@ fn dry_run<'a>(
     let known = |number: Option<f64>| number.map_or(String::new(), count);
     for (stage, forecast) in selected {
         let state = run.state(stage)?;
-        // A backend that is not compiled in is not built for this.
+        // A missing backend is not built just for this.
         let memory = backend(name).ok().zip(forecast.training.as_ref());
         let memory = memory.and_then(|(backend, training)| Some((training, training.memory(backend, how)?)));
         let inputs: Vec<String> = stage.work.inputs().iter().map(ToString::to_string).collect();

@@ -1,4 +1,4 @@
-//! This program, built again: with features that it was built without, or by its checks.
+//! Rebuilds this program with features that it lacks, or for its checks.
 
 use std::process::Command;
 
@@ -7,13 +7,14 @@ use pipeline::NotBuilt;
 
 use crate::dev::{feature, libtorch, resources};
 
-/// Cargo, in the workspace: from there it reads the flags of the workspace's builds.
+/// Cargo, run in the workspace so that it uses the flags configured there.
 pub fn cargo(command: &str) -> Result<Command> {
     let workspace = resources::sources(&format!("`cargo {command}`"))?;
-    // `cargo run` tells which cargo runs it; built by hand, the one on the path will do.
+    // `cargo run` says which cargo runs it; otherwise, the one on the path will do.
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.arg(command).current_dir(workspace);
-    // What `cargo run` says about this package. Build scripts watch it, and would run again whenever cargo is started from here.
+    // What `cargo run` says about this package. Build scripts watch these variables, and would rerun whenever
+    // cargo is started from here.
     let about = ["CARGO_PKG_", "CARGO_MANIFEST_"];
     for (name, _) in std::env::vars_os() {
         if about.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
@@ -23,7 +24,7 @@ pub fn cargo(command: &str) -> Result<Command> {
     Ok(cargo)
 }
 
-/// The same, for what builds all crates; it finds libtorch where that was fetched.
+/// The same, for building all crates; it finds libtorch where it was fetched.
 pub fn cargo_with_libtorch(command: &str) -> Result<Command> {
     let mut cargo = cargo(command)?;
     if let Some(libtorch) = libtorch::find()? {
@@ -32,7 +33,7 @@ pub fn cargo_with_libtorch(command: &str) -> Result<Command> {
     Ok(cargo)
 }
 
-/// Says how to get libtorch where there is none.
+/// Fails with instructions for getting libtorch if there is none.
 pub fn require_libtorch() -> Result<()> {
     let found = libtorch::find()?.with_context(|| {
         "the backend tch needs libtorch 2.11.0, and there is none: `cargo xtask setup tch` fetches it; where one is \
@@ -41,7 +42,7 @@ pub fn require_libtorch() -> Result<()> {
     found.map(drop)
 }
 
-/// The backend of that name, with the means for a device.
+/// The backend of that name, with support for a device.
 pub fn backend(name: &str, device: Option<&str>) -> Result<&'static dyn t5_model::Backend> {
     match feature::missing_for(name, device) {
         Some(feature) => Err(NotBuilt { features: vec![feature.name] }.into()),
@@ -49,7 +50,8 @@ pub fn backend(name: &str, device: Option<&str>) -> Result<&'static dyn t5_model
     }
 }
 
-/// Builds this program with what it lacks, and does what this process was asked to do, in its place. Returns why it cannot.
+/// Rebuilds this program with what it lacks, and replaces this process with it, running the same command.
+/// Returns why that failed.
 pub fn again_with(missing: &NotBuilt) -> anyhow::Error {
     match rebuild(&missing.features) {
         Ok(program) => replace(program),
@@ -59,7 +61,7 @@ pub fn again_with(missing: &NotBuilt) -> anyhow::Error {
 
 fn rebuild(missing: &[&'static str]) -> Result<Command> {
     let names = missing.join(",");
-    // Set for the process that takes this one's place: if it has not got them either, something is wrong.
+    // Set for the replacing process: if that lacks them as well, something is wrong.
     const BUILT_FOR: &str = "DEEP_FUSION_BUILT_FOR";
     let again = std::env::var_os(BUILT_FOR).is_some_and(|built| *built == *names);
     ensure!(!again, "the program was built with {names} and does not have it");
@@ -70,7 +72,7 @@ fn rebuild(missing: &[&'static str]) -> Result<Command> {
     if missing.contains(&"tch") {
         require_libtorch()?;
     }
-    // Cargo puts the new program in the place of this one, whose path is lost by then.
+    // Cargo replaces this program's file, so its path must be read first.
     let program = std::env::current_exe().context("this program's file is not known")?;
     for feature in feature::missing().filter(|feature| missing.contains(&feature.name)) {
         eprintln!("building {} (the first time takes about {})", feature.is, feature.takes);
@@ -86,7 +88,7 @@ fn rebuild(missing: &[&'static str]) -> Result<Command> {
     Ok(program)
 }
 
-/// Ends this process in favour of another; returns if that cannot be started.
+/// Replaces this process with another; returns only if that cannot be started.
 #[cfg(unix)]
 fn replace(mut command: Command) -> anyhow::Error {
     use std::os::unix::process::CommandExt;

@@ -57,16 +57,16 @@ impl Step {
         match self {
             Step::Format => succeed(cargo("fmt")?.args(["--all", "--check"])),
             Step::Libtorch => libtorch::install().map(drop),
-            // The profile of the product and of the tests, so that nothing is built twice.
+            // The profile used for the product and the tests, so that nothing is built twice.
             Step::Clippy => {
                 let mut clippy = cargo("clippy")?;
                 clippy.args(EVERYTHING).args(["--features", &features(&[])]);
                 succeed(clippy.args(["--all-targets", "--", "--deny", "warnings"]))?;
-                // The program without what is optional.
+                // The program without optional parts.
                 let mut clippy = cargo("clippy")?;
                 clippy.args(PROGRAM).args(["--no-default-features", "--features", "burn"]);
                 succeed(clippy.args(["--", "--deny", "warnings"]))?;
-                // What fusing alone needs of T5.
+                // The part of T5 that fusing needs.
                 let mut clippy = cargo("clippy")?;
                 clippy.args(["--release", "--locked", "--package", "t5-model", "--no-default-features"]);
                 succeed(clippy.args(["--lib", "--example", "fuse", "--", "--deny", "warnings"]))
@@ -75,7 +75,7 @@ impl Step {
                 let mut test = cargo("test")?;
                 test.args(EVERYTHING).args(["--features", &features(&[])]);
                 succeed(test.env("INSTA_UPDATE", "no"))?;
-                // Once more with tch in the program, what compares backends.
+                // The comparison of backends again, with tch in the program.
                 let mut test = cargo("test")?;
                 test.args(PROGRAM).args(["--features", &features(&["tch"])]);
                 succeed(test.args(["--test", "it", "backends"]))
@@ -87,24 +87,24 @@ impl Step {
             Step::Smoke => {
                 smoke("burn", None)?;
                 smoke("dfdx", Some(&features(&[])))?;
-                // Builds tch by itself.
+                // Builds tch on its own.
                 smoke("tch", Some(&features(&[])))
             }
         }
     }
 }
 
-/// All crates, tch's too, which is not among the default ones.
+/// All crates, including tch's, which is not a default member.
 const EVERYTHING: [&str; 3] = ["--release", "--workspace", "--locked"];
 const PROGRAM: [&str; 4] = ["--release", "--locked", "--package", "xtask"];
 
-/// The features of the program that is tested, and these.
+/// The features of the tested program, and these.
 fn features(more: &[&'static str]) -> String {
     feature::self_contained().chain(more.iter().copied()).collect::<Vec<_>>().join(",")
 }
 
-/// Runs the small quickstart as a user would, with the default features or these. Not this program's own file: building the
-/// tests has replaced it.
+/// Runs the small quickstart as a user would, with the default features or these. Does not run this program's
+/// own file, which building the tests has replaced.
 fn smoke(backend: &str, features: Option<&str>) -> Result<()> {
     let output = tempfile::tempdir().context("cannot create a temporary directory")?;
     let mut run = build::cargo("run")?;

@@ -1,19 +1,19 @@
-//! The features of this package: what can be compiled in, and what asks for it.
+//! This package's features: what can be compiled in, and what requires it.
 
 /// A feature, by its name in `Cargo.toml`.
 #[derive(Debug)]
 pub struct Feature {
     pub name: &'static str,
     pub is_built: bool,
-    /// What it is, in a sentence that begins "building".
+    /// What it is, in a sentence that begins with "building".
     pub is: &'static str,
-    /// The backend that it is, or that has its devices.
+    /// The backend that it adds, or whose devices it adds.
     pub backend: Option<&'static str>,
-    /// What the names of its devices begin with, if it is the devices of a backend.
+    /// The prefix of its devices' names, if it adds a backend's devices.
     pub devices: Option<&'static str>,
-    /// What has to be installed besides.
+    /// What else must be installed.
     pub needs: Option<&'static str>,
-    /// How long it takes to build where everything else has been built, on two cores.
+    /// How long it takes to build on two cores once everything else has been built.
     pub takes: &'static str,
 }
 
@@ -45,18 +45,18 @@ pub const FEATURES: [Feature; 8] = [
     feature!("webster", "the text builtin:webster", "two minutes"),
 ];
 
-/// What the workspace has and this program has not.
+/// Features of the workspace that this program lacks.
 pub fn missing() -> impl Iterator<Item = &'static Feature> {
     FEATURES.iter().filter(|feature| !feature.is_built)
 }
 
-/// What this program lacks of a backend and a device.
+/// Features that this program lacks for a backend and a device.
 pub fn missing_for(backend: &str, device: Option<&str>) -> Option<&'static Feature> {
     let begins = |devices: &str| device.is_some_and(|device| device.split(':').next() == Some(devices));
     missing().find(|feature| feature.backend == Some(backend) && feature.devices.is_none_or(begins))
 }
 
-/// What needs nothing but a compiler: the program with all of this is the one that is tested and packed.
+/// Features that need nothing but a compiler: the program with all of them is the one tested and packed.
 pub fn self_contained() -> impl Iterator<Item = &'static str> {
     FEATURES.iter().filter(|feature| feature.needs.is_none()).map(|feature| feature.name)
 }

@@ -1,4 +1,5 @@
-//! libtorch for the backend tch: found, or fetched through pip, whose builds for Linux are the ones that need no GPU.
+//! Finds libtorch for the backend tch, or fetches it through pip, whose Linux builds are the ones that need
+//! no GPU.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,14 +15,14 @@ const VERSION: &str = "2.11.0";
 
 /// Where libtorch is.
 pub enum Libtorch {
-    /// The user said so, in the environment.
+    /// Set by the user in the environment.
     Environment,
-    /// [`install`]ed here.
+    /// [`install`]ed in this directory.
     Installed(PathBuf),
 }
 
 impl Libtorch {
-    /// What the build needs to know.
+    /// Environment variables for the build.
     pub fn variables(&self) -> Vec<(&'static str, PathBuf)> {
         match self {
             Libtorch::Environment => vec![],
@@ -30,9 +31,9 @@ impl Libtorch {
     }
 }
 
-/// The user's libtorch, or that which was fetched.
+/// The user's libtorch, or the one that was fetched.
 pub fn find() -> Result<Option<Libtorch>> {
-    // `.cargo/config.toml` names the default place to what cargo runs.
+    // `.cargo/config.toml` sets the default location for whatever cargo runs.
     let (named, default) = (std::env::var_os("LIBTORCH").map(PathBuf::from), directory()?);
     if let Some(directory) = named.filter(|named| *named != default.join("torch")) {
         let place = directory.display();
@@ -45,7 +46,7 @@ pub fn find() -> Result<Option<Libtorch>> {
     Ok(default.join("torch/lib").is_dir().then_some(Libtorch::Installed(default)))
 }
 
-/// What `.cargo/config.toml` says as well, wherever builds go.
+/// The same location as in `.cargo/config.toml`, regardless of where builds go.
 fn directory() -> Result<PathBuf> {
     Ok(resources::sources("a libtorch to build with")?.join("target/libtorch"))
 }
@@ -58,11 +59,12 @@ pub fn install() -> Result<Libtorch> {
     let directory = directory()?;
     let parent = directory.parent().context("a directory in the workspace has a parent")?;
     fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
-    // Beside its place and renamed, so that a broken download is never taken for libtorch.
+    // Installed next to its final location and renamed, so that a broken download is never taken for
+    // libtorch.
     let partial = tempfile::Builder::new().prefix("libtorch-").tempdir_in(parent);
     let partial = partial.with_context(|| format!("cannot create a directory in {}", parent.display()))?;
     eprintln!("fetching libtorch {VERSION} into {} (half a gigabyte; 1.5 on disk)", directory.display());
-    // Ctrl-C reaches pip as well; this process stays to remove what pip has left.
+    // Ctrl-C reaches pip as well; this process stays to clean up after it.
     interrupt::listen()?;
     let graceful = Stoppable::new(&Terminal);
     let fetched = pip(partial.path());
@@ -82,7 +84,7 @@ fn pip(target: &Path) -> Result<()> {
     pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]);
     pip.arg("--target").arg(target).arg(format!("torch=={VERSION}"));
     if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        // libtorch links these two even where there is no GPU; what it loads only for one is left out.
+        // libtorch links these two even where there is no GPU; what it loads only for a GPU is left out.
         pip.args(["nvidia-cuda-cupti==13.0.85", "nvidia-cuda-runtime==13.0.96"]);
     }
     let python = python.to_string_lossy();

@@ -1,4 +1,4 @@
-//! What the project is built, checked, measured and packed with.
+//! Commands for building, checking, benchmarking and packing the project.
 
 pub mod bench;
 pub mod build;

@@ -1,27 +1,27 @@
-//! Where this program's own files lie: references, recipes, Python scripts. A bundle holds a part of the source tree, so
-//! paths are the same in both.
+//! Locates this program's own files: references, recipes, Python scripts. A bundle contains a part of the
+//! source tree, so paths are the same in both.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use anyhow::{Result, bail};
 
-/// The file beside which everything in a bundle lies, and which says how its program was built.
+/// The file that marks a bundle's root and records how its program was built.
 pub const BUNDLE: &str = "bundle.toml";
 
-/// What the conformance suite compares with.
+/// The references for the conformance suite.
 pub const REFERENCES: &str = "t5-model/src/conformance/goldens";
-/// How transformers takes part in benches.
+/// The scripts that let transformers take part in benches.
 pub const SCRIPTS: &str = "xtask/src/dev/bench/scripts";
 
 enum Root {
-    /// What this program was built from, on the same machine.
+    /// The sources this program was built from, on the same machine.
     Sources(PathBuf),
     Bundle(PathBuf),
 }
 
 static ROOT: LazyLock<Root> = LazyLock::new(|| {
-    // In a bundle the program lies in a folder of its own, out of the user's way.
+    // In a bundle, the program has its own folder, out of the user's way.
     let program = std::env::current_exe().ok();
     let folder = program.as_deref().and_then(Path::parent).and_then(Path::parent);
     match folder.filter(|folder| folder.join(BUNDLE).is_file()) {
@@ -43,7 +43,7 @@ pub fn is_bundle() -> bool {
     matches!(*ROOT, Root::Bundle(_))
 }
 
-/// The source tree, for what a bundle cannot do.
+/// The source tree, for tasks that a bundle cannot perform.
 pub fn sources(purpose: &str) -> Result<&'static Path> {
     match &*ROOT {
         Root::Sources(root) => Ok(root),

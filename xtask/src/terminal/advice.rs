@@ -1,10 +1,11 @@
-//! What to do about warnings and errors: they say what is so, this names the flag or the recipe's key that would change it.
+//! Advice on warnings and errors: they state the problem, this names the flag or recipe key that would fix
+//! it.
 
 use fusion_core::plan::Warning::{AbsentStaysZero, CopiesStayEqual, HalvesStayEqual, InexactNormalisation};
 use pipeline::Warning;
 use pipeline::problems::{Remedy, causes_with};
 
-/// How the work was asked for.
+/// How the work was requested.
 #[derive(Clone, Copy)]
 pub enum Asked {
     ByFlags,
@@ -12,7 +13,7 @@ pub enum Asked {
 }
 
 impl Asked {
-    /// A setting as it would be written.
+    /// A setting as the user would write it.
     fn setting(self, key: &str, value: &str) -> String {
         match self {
             Asked::ByFlags => format!("`--{key} {value}`"),
@@ -21,7 +22,7 @@ impl Asked {
     }
 }
 
-/// A warning with what to do about it.
+/// A warning with advice.
 pub fn with_advice(warning: &Warning, asked: Asked) -> String {
     let setting = |key, value| asked.setting(key, value);
     let noise = || setting("cross", "relative:0.01");
@@ -43,7 +44,7 @@ pub fn with_advice(warning: &Warning, asked: Asked) -> String {
     format!("{warning}. {advice}")
 }
 
-/// An error with its causes, and which flag would mend it.
+/// An error with its causes and the flag that would fix it.
 pub fn causes(error: &anyhow::Error) -> String {
     causes_with(error, &|remedy| {
         Some(match remedy {

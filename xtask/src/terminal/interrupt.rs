@@ -1,4 +1,4 @@
-//! Ctrl-C: asks the work in progress to stop at its next good point.
+//! Ctrl-C: asks the work in progress to stop at the next suitable point.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,14 +9,14 @@ static STOP: AtomicBool = AtomicBool::new(false);
 /// Whether the work in progress stops by itself once [`STOP`] is set.
 static FINISHING: AtomicBool = AtomicBool::new(false);
 
-/// The exit code of what Ctrl-C ended: 128 + SIGINT.
+/// The exit code after Ctrl-C: 128 + SIGINT.
 pub const EXIT_CODE: u8 = 130;
 
-/// How to go on after an interruption.
+/// How to continue after an interruption.
 const RESUME: &str = "run the same command again to resume";
 
-/// From now on, Ctrl-C ends the process with [`EXIT_CODE`], or while the work in progress is stoppable only sets
-/// [`flag`] the first time.
+/// From now on, Ctrl-C ends the process with [`EXIT_CODE`]; while the work in progress is stoppable, the
+/// first one only sets [`flag`].
 pub fn listen() -> Result<()> {
     let handler = || {
         if !FINISHING.load(Ordering::Relaxed) || STOP.swap(true, Ordering::Relaxed) {
@@ -28,7 +28,8 @@ pub fn listen() -> Result<()> {
     ctrlc::set_handler(handler).context("cannot listen for Ctrl-C")
 }
 
-/// Whether work is under way that saves where it stands, or leaves nothing behind. See [`pipeline::Watch::stoppable`].
+/// Sets whether the work in progress saves its state or leaves nothing behind. See
+/// [`pipeline::Watch::stoppable`].
 pub fn set_finishing(whether: bool) {
     FINISHING.store(whether, Ordering::Relaxed);
 }
@@ -38,7 +39,7 @@ pub fn flag() -> &'static AtomicBool {
     &STOP
 }
 
-/// The error that ends the command if the user wants to stop; `left` says what there is then.
+/// Fails if the user wants to stop; `left` says what exists by then.
 pub fn check(left: &str) -> Result<()> {
     match STOP.load(Ordering::Relaxed) {
         true => Err(Interrupted { left: Some(left.to_owned()), resumes: false }.into()),
@@ -46,7 +47,7 @@ pub fn check(left: &str) -> Result<()> {
     }
 }
 
-/// What an interruption says, and how to go on.
+/// Describes an interruption and how to continue.
 pub fn said(interrupted: &Interrupted) -> String {
     match (interrupted.resumes, &interrupted.left) {
         (false, _) => interrupted.to_string(),

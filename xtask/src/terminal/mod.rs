@@ -12,7 +12,8 @@ use t5_model::train::PretrainingEvent;
 
 pub use self::advice::{Asked, causes, with_advice};
 
-/// Shows work in progress on standard error, and stops it on Ctrl-C once [`interrupt::listen`] was called.
+/// Shows work in progress on standard error, and stops it on Ctrl-C once [`interrupt::listen`] has been
+/// called.
 pub struct Terminal;
 
 impl Watch for Terminal {
@@ -51,7 +52,7 @@ impl Watch for Terminal {
     }
 }
 
-/// Warns of what a command is about.
+/// Prints a warning about the command's subject.
 pub fn warn(warning: &Warning) {
     eprintln!("warning: {}", with_advice(warning, Asked::ByFlags));
 }

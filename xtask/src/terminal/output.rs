@@ -1,4 +1,4 @@
-//! Results to standard output, messages to standard error.
+//! Prints results to standard output and messages to standard error.
 
 use std::io::{self, Write as _};
 
@@ -15,7 +15,7 @@ pub enum Format {
     Json,
 }
 
-/// Prints a result. A reader that has gone away (`| head`) is no error.
+/// Prints a result. A closed pipe (`| head`) is not an error.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -26,7 +26,7 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Prints a result for programs.
+/// Prints a result as JSON.
 pub fn print_json(value: &impl Serialize) -> Result<()> {
     print(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }

@@ -1,4 +1,4 @@
-//! What people see while they wait: a bar on a terminal, lines elsewhere.
+//! Progress for waiting users: a bar on a terminal, lines elsewhere.
 
 use std::collections::VecDeque;
 use std::io::IsTerminal;
@@ -11,9 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use pipeline::numbers::{bytes, count, duration};
 use t5_model::train::{Event, PretrainingEvent};
 
-/// How far apart plain lines are.
+/// The interval between plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(15);
-/// Updates that rates are taken over.
+/// The number of updates that rates are averaged over.
 const RECENT: usize = 50;
 
 /// A bar or lines, on standard error.
@@ -21,7 +21,7 @@ struct Display {
     bar: Option<ProgressBar>,
     name: String,
     total: u64,
-    /// How positions are written.
+    /// How positions are formatted.
     number: fn(u64) -> String,
     last_line: Option<Instant>,
 }
@@ -63,7 +63,7 @@ impl Display {
         }
     }
 
-    /// Something that should stay to be seen.
+    /// Prints a message that stays visible.
     fn note(&self, message: &str) {
         let line = format!("{}: {message}", self.name);
         match &self.bar {
@@ -157,7 +157,7 @@ pub fn writing(name: &str, total: u64) -> impl Fn(u64) + Sync + use<> {
     let start = Instant::now();
     move |count| {
         let written = written.fetch_add(count, Ordering::Relaxed) + count;
-        // Who finds the display in use has something better to do than to wait for it.
+        // If another thread is updating the display, this one has better things to do than wait.
         if let Ok(mut display) = display.try_lock() {
             let rate = written as f64 / start.elapsed().as_secs_f64().max(1e-9);
             display.at(written, &format!("{}/s", bytes(rate)));

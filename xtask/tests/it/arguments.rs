@@ -62,7 +62,7 @@ fn backends_are_listed() {
     assert_eq!(names.flatten().any(|name| name == "burn"), cfg!(feature = "burn"));
 }
 
-/// `tag` is the key of the name in files, for values that are tables there.
+/// `tag` is the key that holds the name in files, for values that are tables there.
 fn takes_names_of_files<T: ValueEnum + Serialize + PartialEq + Debug>(tag: &str) {
     for value in T::value_variants() {
         let written = serde_json::to_value(value).expect("JSON");

@@ -1,4 +1,4 @@
-//! The compiled-in backends side by side.
+//! The compiled-in backends compared.
 
 use serde_json::Value;
 
@@ -36,7 +36,7 @@ evaluation_batches = 1
 log_every = 1
 "#;
 
-/// What `cargo xtask backends` lists, as `--backend` and `--device` take it.
+/// The backends and devices that `cargo xtask backends` lists, as `--backend` and `--device` accept them.
 fn devices() -> Vec<[String; 2]> {
     let listed = call(&["backends", "--json"]).success();
     let listed: Vec<Value> = serde_json::from_str(&listed).expect("JSON");
@@ -56,7 +56,8 @@ fn all_pass_the_suite_on_one_thread() {
     }
 }
 
-/// Batches, dropout and initial weights come from the host, so the losses of a training differ by rounding only.
+/// Batches, dropout and initial weights come from the host, so the losses of two training runs differ only by
+/// rounding.
 #[test]
 fn all_train_alike() {
     let folder = directory(&[("recipe.toml", RECIPE)]);
@@ -83,7 +84,8 @@ fn all_train_alike() {
     }
 }
 
-/// Weights trained in one precision are not trained on in another by mistake. Says nothing where no backend has two.
+/// Weights trained in one precision cannot be trained further in another by mistake. Tests nothing where no
+/// backend has two.
 #[test]
 fn a_training_goes_on_in_its_own_precision() {
     let folder = directory(&[("recipe.toml", RECIPE)]);
@@ -111,7 +113,7 @@ fn a_training_goes_on_in_its_own_precision() {
     }
 }
 
-/// The GPU need not be there, only the backend.
+/// Needs only the backend, not a GPU.
 #[test]
 fn a_dry_run_tells_the_memory_of_trainings_on_a_gpu() {
     let folder = directory(&[("recipe.toml", RECIPE)]);

@@ -1,4 +1,4 @@
-//! `bench glue`, with scripts in the place of a Python with transformers and CTranslate2.
+//! `bench glue`, with scripts in place of a Python with transformers and CTranslate2.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use crate::scripts::{backends, python};
 const WORDS: [&str; 9] =
     ["<pad>", "</s>", "<unk>", "sst2", "sentence:", "negative", "positive", "dull", "so"];
 
-/// A worker that answers one prompt well and the other with no answer.
+/// A worker that gives a valid answer to one prompt and an invalid one to the other.
 const SOUND: &str = r#"
 echo '{"ready": true, "parameters": 10480}'
 while read -r word set; do
@@ -27,7 +27,7 @@ echo '{"ready": true, "parameters": 10480}'
 read -r request
 "#;
 
-/// GLUE's files of one task, all of whose examples are negative, and a tokenizer of their words.
+/// GLUE's files for one task whose examples are all negative, and a tokenizer for their words.
 fn files() -> TempDir {
     let vocabulary: Value = WORDS.iter().zip(0..).map(|(word, id)| (word.to_string(), json!(id))).collect();
     let special = |(id, word): (usize, &&str)| {

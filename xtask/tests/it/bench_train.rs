@@ -1,4 +1,4 @@
-//! `bench train`, with scripts in the place of a Python with transformers.
+//! `bench train`, with scripts in place of a Python with transformers.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::program::{Called, call, text};
 use crate::scripts::{backends, python};
 
-/// A worker that answers, for 2 steps a turn.
+/// A worker that answers, with 2 steps per turn.
 const SOUND: &str = r#"
 echo '{"ready": true, "parameters": 8432}'
 while read -r word steps; do
@@ -159,7 +159,7 @@ fn an_interrupted_bench_leaves_no_worker() {
     assert!(!signal("0", &worker), "the worker has ended");
 }
 
-/// Waits for a file that somebody is writing a line to.
+/// Waits for another process to write a line to a file.
 fn first_line(path: &Path) -> String {
     let start = Instant::now();
     loop {
@@ -171,7 +171,7 @@ fn first_line(path: &Path) -> String {
     }
 }
 
-/// Whether there was a process to send it to.
+/// Sends a signal; returns whether the process existed.
 fn signal(name: &str, process: &str) -> bool {
     let status = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\" 2>/dev/null", name, process]).status();
     status.expect("a shell").success()

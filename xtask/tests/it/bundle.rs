@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::program::{Called, call, directory, text};
 
 const LAUNCHER: &str = include_str!("../../src/dev/bundle/deep-fusion");
-/// In the program's place; says with which libraries it was started.
+/// Stands in for the program; prints the libraries that it was started with.
 const PROGRAM: &str = r#"#!/bin/sh
 echo "$LD_LIBRARY_PATH, once ${DEEP_FUSION_CALLERS_LD_LIBRARY_PATH-unset}, with $*"
 exit 7
@@ -18,7 +18,7 @@ exit 7
 /// A Python with PyTorch.
 const PYTHON: &str = "#!/bin/sh\necho \"${0%/*}/site-packages/torch\"\n";
 
-/// Runs a file in an environment of these variables alone.
+/// Runs a file with these environment variables only.
 fn start(file: &Path, arguments: &[&str], environment: &[(&str, &Path)]) -> Called {
     let mut command = Command::new(file);
     command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin").envs(environment.iter().copied());
@@ -27,7 +27,7 @@ fn start(file: &Path, arguments: &[&str], environment: &[(&str, &Path)]) -> Call
     Called { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
 }
 
-/// A folder with these files, scripts among them executable.
+/// A folder with these files; scripts are executable.
 fn folder(files: &[(&str, &str)]) -> TempDir {
     let folder = directory(files);
     for (name, _) in files.iter().filter(|(_, text)| text.starts_with("#!")) {
@@ -43,13 +43,13 @@ fn bundle(files: &[(&str, &str)]) -> TempDir {
         ("deep-fusion", LAUNCHER),
         ("bundle.toml", "version = \"0.1.0\"\ncpu = \"generic\"\n"),
         ("bin/deep-fusion", PROGRAM),
-        // Before the machine's own on the path.
+        // Comes before the machine's own on the path.
         ("tools/python3", "#!/bin/sh\nexit 1\n"),
     ];
     folder(&[&own[..], files].concat())
 }
 
-/// Where a bundle finds libtorch, relative to it, or what it says instead.
+/// Where a bundle finds libtorch, relative to the bundle, or its message if it does not.
 fn libraries(bundle: &TempDir, environment: &[(&str, &Path)]) -> String {
     let tools = format!("{}:/usr/bin:/bin", bundle.path().join("tools").display());
     let environment = [&[("PATH", Path::new(&tools))], environment].concat();
@@ -88,7 +88,7 @@ fn libtorch_is_what_the_environment_names_or_lies_beside_it_or_is_pythons() {
         "HERE/libtorch/lib:/other:/libraries, once /other:/libraries, with a word --flag\n"
     );
 
-    // As pip puts PyTorch into a folder.
+    // The layout in which pip installs PyTorch into a folder.
     let installed =
         bundle(&[(&format!("libtorch/torch/{TORCH}"), ""), ("libtorch/nvidia/cu13/lib/libnvrtc.so.13", "")]);
     assert_eq!(
@@ -148,7 +148,7 @@ fn an_old_processor_is_told_so() {
     assert!(refused.contains("for processors of the level x86-64-v9, and this one is not"), "{refused}");
 }
 
-/// The real one, but for libtorch where the program is built without.
+/// The real program, but without libtorch where it is built without.
 #[test]
 #[cfg(feature = "burn")]
 fn a_bundle_needs_nothing_outside() {

@@ -1,4 +1,4 @@
-//! Calibrating fusions under the rule.
+//! Calibrates fusions under the rule.
 
 use std::fs;
 use std::path::Path;
@@ -42,7 +42,7 @@ kind = "pretrain"
 seed = 2
 "#;
 
-/// One word of each letter's in every document.
+/// Every document contains one word for each letter.
 fn documents() -> String {
     letters().lines().map(|line| format!("{{\"text\": \"{}\"}}\n", line.repeat(4))).collect()
 }

@@ -1,4 +1,4 @@
-//! What is said of a fusion before it runs.
+//! What is reported about a fusion before it runs.
 
 use std::fs;
 

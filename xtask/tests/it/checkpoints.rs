@@ -1,4 +1,4 @@
-//! Fusing and inspecting small models that transformers made.
+//! Fuses and inspects small models made by transformers.
 
 use std::fs;
 
@@ -39,13 +39,13 @@ fn a_device_makes_the_same_child() {
         let lineage: serde_json::Value = serde_json::from_str(&lineage).expect("JSON");
         lineage["blake3"].as_str().expect("a hash").to_owned()
     };
-    // Scales of 1/2 and drawn numbers are the same to the bit.
+    // Scaling by 1/2 and drawn numbers are exact to the bit.
     for more in [&["--dtype", "bf16"][..], &["--cross", "db:40"]] {
         let host = hash(&[], more);
         assert_eq!(hash(&["--backend", "burn"], more), host);
         assert_eq!(hash(&["--backend", "burn", "--device", "cpu-plain"], more), host);
     }
-    // Others are rounded more often, which shows that the device did it.
+    // Other weights are rounded more often, which shows that the device did it.
     let weights = ["--weights", "0.3,0.7"];
     assert_ne!(hash(&["--backend", "burn"], &weights), hash(&[], &weights));
     let refused = |device: &[&str]| {
@@ -140,7 +140,8 @@ fn weights_unlike_their_configuration_are_named() {
     insta::assert_snapshot!("inspect_misfits", misfits.collect::<Vec<_>>().join("\n"));
 }
 
-/// Each method through the command: what it predicts beside its parent, what its lineage says, and the plan it prints.
+/// Every method through the command line: what the model predicts compared with its parent, its lineage, and
+/// the printed plan.
 #[test]
 fn methods_that_grow_one_model() {
     let (parent, input) = (golden("fusion/untied/parent_0"), golden("fusion/untied/reference.safetensors"));

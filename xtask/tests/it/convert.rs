@@ -1,4 +1,4 @@
-//! Weights in other forms, against those that transformers wrote.
+//! Converts weights from other formats, and compares them with those written by transformers.
 
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,8 @@ fn t5x_checkpoints_become_what_transformers_wrote() {
         assert_eq!(inspected(&converted)["blake3"], original["blake3"], "{name}");
         assert_eq!(inspected(&converted)["config"], original["config"], "{name}");
 
-        // T5X's directories hold a file of this name. No shape tells the largest distance.
+        // T5X's directories contain a file of this name. The maximum distance cannot be inferred from the
+        // shapes.
         fs::create_dir(folder.path().join("t5x")).expect("a directory");
         fs::copy(&input, folder.path().join("t5x/checkpoint")).expect("copied");
         let called = convert(&folder.path().join("t5x"), &converted, &["--overwrite"]);
@@ -43,7 +44,7 @@ fn t5x_checkpoints_become_what_transformers_wrote() {
     }
 }
 
-/// The fixture is no part of the repository. The hash is what `t5x_goldens.py` prints for it.
+/// The fixture is not in the repository. The hash is the one that `t5x_goldens.py` prints for it.
 #[test]
 fn a_checkpoint_that_t5x_wrote() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
@@ -75,7 +76,7 @@ fn state_dicts_and_checkpoints() {
     let types = inspected(&half)["tensors_by_type"].clone();
     assert!(types["BF16"].is_number() && types["F32"].is_null(), "{types}");
 
-    // A child keeps its lineage, for the weights as they are now.
+    // A child keeps its lineage, updated for its present weights.
     let (child, again) = (folder.path().join("child"), folder.path().join("again"));
     call(&["fuse", text(&original), text(&whole), "--output", text(&child)]).success();
     convert(&child, &again, &["--dtype", "f16"]).success();
@@ -91,7 +92,7 @@ fn what_is_no_model_says_why() {
     let output = folder.path().join("output");
     let input = golden("t5x/v1_1.checkpoint");
     let (config, bytes) = (golden("v1_0").join("config.json"), fs::read(&input).expect("readable"));
-    // An array by another name of the same length.
+    // Another array name of the same length.
     let renamed = |from: &[u8], to: &[u8]| {
         let path = folder.path().join("renamed");
         let at = bytes.windows(from.len()).rposition(|window| window == from).expect("there");

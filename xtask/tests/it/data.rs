@@ -1,16 +1,16 @@
-//! What `data check` says of GLUE's files.
+//! What `data check` reports about GLUE's files.
 
 use std::fs;
 
 use crate::program::{call, call_in, directory, sha256, text};
 
-/// The Parquet files that pyarrow wrote.
+/// Parquet files written by pyarrow.
 #[cfg(feature = "parquet")]
 fn parquet() -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../glue-eval/tests/goldens/parquet")
 }
 
-/// CoLA and RTE as TSV files; a row of CoLA's breaks off.
+/// CoLA and RTE as TSV files; one of CoLA's rows is cut short.
 fn tsv() -> tempfile::TempDir {
     let rte =
         "index\tsentence1\tsentence2\tlabel\n0\tA cat sat.\tIt sat.\tentailment\n1\tA.\tB.\tnot_entailment\n";
@@ -26,7 +26,7 @@ fn tsv() -> tempfile::TempDir {
     ])
 }
 
-/// A tokenizer to which every word is a token.
+/// A tokenizer in which every word is a token.
 fn tokenizer(words: &str) -> tempfile::TempDir {
     let special = ["<pad>", "</s>", "<unk>", "<extra_id_0>"];
     let words = special.into_iter().chain(words.split(' ')).enumerate();

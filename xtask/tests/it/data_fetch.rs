@@ -1,4 +1,4 @@
-//! GLUE's files from the hub and from the web, or rather from a server on this machine.
+//! Fetches GLUE's files from the hub and the web, both played by a server on this machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ fn dataset(commit: &str) -> Model {
     Model::of_folders(&parquet(), commit)
 }
 
-/// TSV files of RTE and Parquet files of CoLA, at an address.
+/// A web folder with RTE as TSV files and CoLA as Parquet files.
 fn site(tag: &str) -> Model {
     let header = "index\tsentence1\tsentence2\tlabel\n";
     let row = format!("0\tA cat sat {tag}.\tIt sat.\tentailment\n");
@@ -41,7 +41,7 @@ fn sums(site: &Model) -> Vec<u8> {
         .into_bytes()
 }
 
-/// A hub with a folder on the web, and who fetches RTE from it.
+/// A hub with a web folder, and a user who fetches RTE from it.
 struct Web {
     hub: Hub,
     user: User,
@@ -78,7 +78,7 @@ impl Web {
         paths.filter(|path| path.extension().is_some_and(|extension| extension == "part")).collect()
     }
 
-    /// The requests for a file, as far as there are some.
+    /// The requests for a file, if any.
     fn requests(&self, name: &str) -> Vec<String> {
         self.hub.requests().into_iter().filter(|request| request.contains(name)).collect()
     }
@@ -165,7 +165,7 @@ fn a_folder_on_the_web_is_fetched_once() {
     let checked = web.user.call(&["data", "check", "GLUE"]).success();
     assert!(checked.ends_with("Files that agree with SHA256SUMS: 5\n"), "{checked}");
 
-    // What is not what it was is noticed, and comes again.
+    // A file that has changed is noticed and fetched again.
     fs::write(web.folder().join("RTE/dev.tsv"), "damaged").expect("written");
     assert!(web.fetch("rte").success().starts_with("2 files in GLUE, 1 of them fetched"));
     assert_eq!(web.file("RTE/dev.tsv"), site("b").files["RTE/dev.tsv"]);
@@ -232,7 +232,7 @@ fn half_a_file_is_never_taken_for_whole() {
     assert_eq!(web.file("RTE/train.tsv"), site("a").files["RTE/train.tsv"]);
 }
 
-/// A part of one version is not gone on with in another.
+/// A partial download of one version is not continued with another.
 #[test]
 fn a_file_that_has_changed_is_fetched_anew() {
     let web = Web::with(site("a"));

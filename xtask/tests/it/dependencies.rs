@@ -1,4 +1,4 @@
-//! The direction of the workspace's dependencies.
+//! The direction of dependencies in the workspace.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
-/// Every crate's normal and build dependencies, by name. Tests may use what they like.
+/// Every crate's normal and build dependencies, by name. Tests may use anything.
 fn dependencies(metadata: &Metadata) -> BTreeMap<String, BTreeSet<String>> {
     let of = |package: &cargo_metadata::Package| {
         let normal =
@@ -69,7 +69,7 @@ fn dependencies_point_one_way() {
     }
 }
 
-/// The libraries' options are a command line's arguments only for a program that asks for it.
+/// The libraries' options become command-line arguments only in a program that asks for it.
 #[test]
 fn only_the_program_needs_clap() {
     let metadata = MetadataCommand::new().no_deps().exec().expect("cargo metadata");
@@ -82,7 +82,7 @@ fn only_the_program_needs_clap() {
         for (feature, enables) in package.features.iter().filter(|(feature, _)| *feature != "clap") {
             assert!(!enables.iter().any(|enabled| enabled.contains("clap")), "{name}'s {feature} needs clap");
         }
-        // All of the workspace's builds have the feature: no compiler would notice.
+        // All builds in the workspace have the feature, so no compiler would notice.
         for file in sources(&package.manifest_path.with_file_name("src").into_std_path_buf()) {
             let text = fs::read_to_string(&file).expect("a source");
             let lines: Vec<&str> = text.lines().collect();
@@ -96,7 +96,7 @@ fn only_the_program_needs_clap() {
 
 const GUARD: &str = "feature = \"clap\"";
 
-/// What runs recipes is a library: whoever calls it shows what happens, chooses the backend and ends the process.
+/// Recipes are run by a library: its caller shows progress, chooses the backend and ends the process.
 #[test]
 fn the_pipeline_knows_no_terminal_and_no_backend() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipeline/src");

@@ -1,4 +1,4 @@
-//! A checkpoint that is to be replaced is whole at every moment, whatever happens to those who replace it.
+//! A checkpoint being replaced is whole at every moment, whatever happens to the processes replacing it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use fusion_core::lineage::Lineage;
 
 use crate::program::{call, directory, golden, text};
 
-/// Begins to replace a checkpoint in `output`.
+/// Starts replacing a checkpoint in `output`.
 fn fuse(output: &Path, options: &[&str]) -> Child {
     let parents = ["fusion/untied/parent_0", "fusion/untied/parent_1"].map(golden);
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
@@ -19,7 +19,7 @@ fn fuse(output: &Path, options: &[&str]) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts")
 }
 
-/// The hash of a checkpoint's weights, which are those that its lineage tells of.
+/// The hash of a checkpoint's weights, after checking that its lineage describes them.
 fn whole(checkpoint: &Path) -> String {
     let hash =
         Checkpoint::open(checkpoint).and_then(|checkpoint| checkpoint.blake3()).expect("whole weights");
@@ -80,7 +80,7 @@ fn two_at_once() {
     assert_eq!(entries(folder.path()), ["child"]);
 }
 
-/// A limit on the size of files fails a reservation of space as a full disk does.
+/// A limit on file sizes makes a reservation of space fail as a full disk does.
 #[cfg(unix)]
 #[test]
 fn without_space() {

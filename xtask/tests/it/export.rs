@@ -1,4 +1,5 @@
-//! Exporting small models that transformers made. What transformers makes of the exports, `.ci/check-transformers` checks.
+//! Exports small models made by transformers. `.ci/check-transformers` checks what transformers makes of the
+//! exports.
 
 use std::fs;
 use std::path::Path;
@@ -70,7 +71,7 @@ fn a_stock_model_needs_no_code() {
     }
 }
 
-/// transformers 5 can untie what its configuration calls tied, and the other way round; transformers 4 cannot.
+/// transformers 5 can untie what its configuration calls tied, and vice versa; transformers 4 cannot.
 #[test]
 fn heads_that_transformers_4_does_not_know() {
     let folder = directory(&[]);

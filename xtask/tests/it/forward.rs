@@ -59,7 +59,7 @@ fn errors_name_tensor_type_and_shape() {
     assert!(!output.exists());
 }
 
-/// Against transformers' logits, loss and gradients.
+/// Compared with transformers' logits, loss and gradients.
 #[cfg(feature = "burn")]
 #[test]
 fn the_references_are_met() {

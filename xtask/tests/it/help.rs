@@ -3,7 +3,7 @@ use crate::program::call;
 /// The commands that a help text lists.
 fn commands(help: &str) -> Vec<String> {
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
-    // What goes on in another line is indented further.
+    // Continuation lines are indented further.
     let names = listed.take_while(|line| !line.is_empty()).filter_map(|line| line.strip_prefix("  "));
     names
         .filter(|line| !line.starts_with(' '))
@@ -12,7 +12,7 @@ fn commands(help: &str) -> Vec<String> {
         .collect()
 }
 
-/// The help of a command, and of those below it.
+/// Snapshots the help of a command and its subcommands.
 fn snapshot(command: &[String]) {
     let words: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
     let help = call(&words).success();

@@ -1,4 +1,4 @@
-//! Models from the Hugging Face Hub, or rather from one on this machine.
+//! Models from the Hugging Face Hub, played by a server on this machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::hub_server::{Fault, Hub, Model};
 use crate::program::{Called, call_with, directory, golden, text};
 
-/// Calls the program with a cache of its own.
+/// Runs the program with its own cache.
 pub struct User {
     pub home: tempfile::TempDir,
     address: String,
@@ -51,7 +51,7 @@ fn hash_of(model: &Path) -> String {
     hash(&crate::program::call(&["inspect", text(model), "--json"]).success())
 }
 
-/// Transformers' small T5 at a commit, with a file that tokenizers have.
+/// Transformers' small T5 at a commit, with an extra tokenizer file.
 fn small(commit: &str) -> Model {
     let mut model = Model::of(&golden("v1_1"), commit);
     model.files.insert("tokenizer_config.json".into(), b"{}".into());
@@ -67,7 +67,7 @@ fn a_model_is_fetched_once() {
     assert_eq!(user.hash("hf:org/small"), expected);
     assert!(hub.requests().iter().any(|request| request.contains("model.safetensors")));
 
-    // Neither the newer model nor the hub is looked for.
+    // Neither the newer model nor the hub is queried.
     hub.put("org/small", Model { refused: Some(500), ..small("b") });
     assert_eq!(user.hash("hf:org/small"), expected);
     assert_eq!(user.hash(&format!("hf:org/small@{}", "a".repeat(40))), expected);
@@ -166,7 +166,7 @@ fn what_cannot_be_fetched_says_why() {
     assert!(misspelt.stderr.contains("hf:ORG/NAME[@REVISION]"), "{}", misspelt.stderr);
 }
 
-/// A stage is finished for the weights that were fetched, not for their name.
+/// A stage counts as finished for the weights that were fetched, not for their name.
 #[test]
 fn recipes_take_them() {
     let hub = Hub::start();

@@ -1,4 +1,4 @@
-//! A Hugging Face Hub on this machine, as far as fetching models and datasets needs one, and folders on the web.
+//! A local Hugging Face Hub, as far as fetching models and datasets needs one, and web folders.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,21 +10,21 @@ use std::thread;
 
 use crate::program::sha256;
 
-/// What the hub does with a request for bytes of weights or data.
+/// How the hub handles requests for the bytes of weights or data.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Fault {
     None,
-    /// Breaks the next so many connections after a part of the bytes.
+    /// Breaks this many connections after part of the bytes.
     Break(usize),
-    /// Sends as many bytes as there should be, but others.
+    /// Sends the right number of bytes with the wrong contents.
     Garble,
-    /// Ends every answer early as if that were all.
+    /// Ends every answer early as if it were complete.
     Truncate,
-    /// Sends half of every answer, and then nothing more.
+    /// Sends half of every answer, then nothing more.
     Stall,
 }
 
-/// A model or a dataset: its commit, its files, and the status with which it is refused.
+/// A model or a dataset: its commit, its files, and the status it is refused with.
 #[derive(Clone, Default)]
 pub struct Model {
     pub commit: String,
@@ -40,7 +40,7 @@ impl Model {
         model
     }
 
-    /// The same with the files of the directories in it.
+    /// The same, including the files in subdirectories.
     pub fn of_folders(directory: &Path, commit: &str) -> Self {
         let mut model = Model::of(directory, commit);
         for entry in fs::read_dir(directory).expect("a directory") {
@@ -66,7 +66,7 @@ impl Model {
 
 struct State {
     address: String,
-    /// By what they are called in addresses: `org/small`, `datasets/org/glue`.
+    /// Keyed by their names in URLs: `org/small`, `datasets/org/glue`.
     models: BTreeMap<String, Model>,
     fault: Fault,
     requests: Vec<String>,
@@ -89,10 +89,10 @@ impl Hub {
         };
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
-        // Ends with the tests' process.
+        // Ends with the test process.
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                // A client that goes away is none of the hub's business.
+                // A client that disconnects does not concern the hub.
                 let _ = answer(&shared, stream);
             }
         });
@@ -113,7 +113,7 @@ impl Hub {
     }
 }
 
-/// Reads a request and answers it; every connection serves one.
+/// Reads a request and answers it; every connection serves one request.
 fn answer(state: &Mutex<State>, mut stream: TcpStream) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let request = lines.next().transpose()?.unwrap_or_default();
@@ -165,7 +165,7 @@ impl State {
 
     fn with_model(&mut self, name: &str, answer: impl FnOnce(&mut Fault, &Model) -> Vec<u8>) -> Vec<u8> {
         match self.models.get(name) {
-            // Nobody is told which models do not exist.
+            // The hub does not disclose which models do not exist.
             None => status(401),
             Some(Model { refused: Some(refusal), .. }) => status(*refusal),
             Some(model) => answer(&mut self.fault, model),
@@ -173,7 +173,7 @@ impl State {
     }
 }
 
-/// A file of a folder on the web; its tag is the folder's commit, as far as there is one.
+/// A file in a web folder; its tag is the folder's commit, if it has one.
 fn web(model: &Model, name: &str, range: &str, fault: &mut Fault) -> Vec<u8> {
     let Some(file) = model.files.get(name) else { return status(404) };
     let tag: Vec<String> = model.commit.get(..1).map(|tag| format!("ETag: \"{tag}\"")).into_iter().collect();
@@ -192,7 +192,7 @@ fn info(model: &Model, revision: &str) -> Vec<u8> {
     response("200 OK", &[], body.as_bytes())
 }
 
-/// Small files are sent at once, weights lie elsewhere.
+/// Small files are sent directly, weights from another place.
 fn resolve(model: &Model, commit: &str, name: &str, place: &str, range: &str) -> Vec<u8> {
     let Some(file) = model.files.get(name).filter(|_| commit == model.commit) else { return status(404) };
     let commit = format!("X-Repo-Commit: {commit}");
@@ -207,7 +207,7 @@ fn resolve(model: &Model, commit: &str, name: &str, place: &str, range: &str) ->
 
 fn weights(file: &[u8], range: &str, fault: &mut Fault) -> Vec<u8> {
     let answer = part(file, range, &[]);
-    // What the client asks first is only the size.
+    // The client's first request only asks for the size.
     if range.ends_with("-0") { answer } else { faulty(answer, file, fault) }
 }
 

@@ -1,4 +1,4 @@
-//! A run that is killed, at whatever point, and called again comes to what an uninterrupted one comes to.
+//! A run that is killed, at whatever point, and started again gives the same result as an uninterrupted one.
 
 use std::fs;
 use std::path::Path;
@@ -80,7 +80,7 @@ const STSB: &str = "\
 
 const MODELS: [&str; 4] = ["small", "grown", "large", "carried"];
 
-/// What is there when a process is killed: a path of the run, and how many lines it has at least.
+/// Points at which to kill a process: a path in the run, and the minimum number of lines in it.
 const POINTS: [(&str, usize); 17] = [
     ("words/begun.json", 0),
     ("words/stage.json", 0),
@@ -109,7 +109,8 @@ fn reached(run: &Path, (path, lines): (&str, usize)) -> bool {
     }
 }
 
-/// Runs the recipe and kills the process as soon as the point is reached. Whether it was: a process may end before.
+/// Runs the recipe and kills the process once the point is reached. Returns whether it was: the process may
+/// end first.
 fn killed_at(folder: &Path, run: &Path, point: (&str, usize)) -> bool {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
     command.args(["run", "recipe.toml", "--glue", "glue", "--output", text(run)]).current_dir(folder);
@@ -128,7 +129,7 @@ fn killed_at(folder: &Path, run: &Path, point: (&str, usize)) -> bool {
     }
 }
 
-/// The lines of metrics without what the clock decides.
+/// The lines of metrics without those values that depend on the clock.
 fn metrics(run: &Path, stage: &str) -> Vec<serde_json::Value> {
     let lines = fs::read_to_string(run.join(stage).join("metrics.jsonl")).expect("metrics");
     let line = |line: &str| {
@@ -139,7 +140,7 @@ fn metrics(run: &Path, stage: &str) -> Vec<serde_json::Value> {
     lines.lines().map(line).collect()
 }
 
-/// Names that the run left beside its results.
+/// Names of temporary files left next to the run's results.
 fn leftovers(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).expect("a directory") {
@@ -170,7 +171,7 @@ fn a_run_killed_again_and_again_comes_to_the_same() {
         |output: &Path| call_in(folder, &["run", "recipe.toml", "--glue", "glue", "--output", text(output)]);
     run(&whole).success();
 
-    // How many kills hit depends on the machine; what comes out must not.
+    // The number of kills that hit depends on the machine; the result must not.
     let kills = POINTS.iter().filter(|point| killed_at(folder, &broken, **point)).count();
     assert!(kills > 0, "no process was killed before it had finished");
     run(&broken).success();

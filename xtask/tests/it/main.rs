@@ -1,4 +1,4 @@
-//! The program from the outside.
+//! The program tested from outside.
 
 mod arguments;
 #[cfg(feature = "webster")]

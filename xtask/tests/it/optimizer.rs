@@ -1,4 +1,4 @@
-//! Optimisers' states beside weights, and what becomes of them in a fusion.
+//! Optimisers' states stored with weights, and what a fusion does with them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use t5_model::optimizer::write_optimizer_state;
 
 use crate::program::{call, directory, golden, text};
 
-/// A golden with a state whose means are its weights and whose squares are theirs.
+/// A golden with an optimiser state whose means are the weights and whose squares are the weights' squares.
 fn with_state(folder: &Path, name: &str, optimizer: Optimizer, step: u64) -> PathBuf {
     let parent = folder.join(name);
     fs::create_dir(&parent).expect("a directory");
@@ -73,7 +73,7 @@ fn a_fusion_carries_states() {
         let [means, squares] = ["exp_avg", "exp_avg_sq"]
             .map(|moment| file.load_f32(&format!("{name}.{moment}")).expect("a moment"));
         let (columns, first) = (means.shape[1], own[0].shape[1]);
-        // The first parent's bias corrections are those of 30 steps, the child's those of 20.
+        // The first parent's bias corrections are for 30 steps, the child's for 20.
         let fuller = |beta: f64| (1.0 - beta.powi(20)) / (1.0 - beta.powi(30));
         let weight = f64::from(own[0].data[first + 2]);
         let expected = [weight / 2.0 * fuller(0.9), (weight / 2.0).powi(2) * fuller(0.999)];

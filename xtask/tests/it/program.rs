@@ -6,14 +6,14 @@ use std::process::{Command, Output};
 
 use sha2::{Digest, Sha256};
 
-/// What a call of the program left.
+/// The outcome of running the program.
 pub struct Called {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
-/// Calls `cargo xtask` in a directory.
+/// Runs `cargo xtask` in a directory.
 pub fn call_in(directory: &Path, arguments: &[&str]) -> Called {
     call_with(directory, arguments, &[])
 }
@@ -32,13 +32,13 @@ pub fn call(arguments: &[&str]) -> Called {
 }
 
 impl Called {
-    /// Standard output of a call that succeeded.
+    /// The standard output of a successful run.
     pub fn success(self) -> String {
         assert_eq!(self.code, Some(0), "{}", self.stderr);
         self.stdout
     }
 
-    /// The message of a call that failed.
+    /// The message of a failed run.
     pub fn failure(self) -> String {
         assert_eq!(self.code, Some(1), "{}\n{}", self.stdout, self.stderr);
         self.stderr
@@ -56,7 +56,7 @@ pub fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
     directory
 }
 
-/// The small T5s that transformers made.
+/// The small T5s made by transformers.
 pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../t5-model/src/conformance/goldens").join(name)
 }

@@ -8,7 +8,7 @@ const WORDS: &str = "[stages.words]\nkind = \"tokenizer\"\nvocabulary = 300\n\n"
 const TRAINING: &str =
     "[pretraining]\nsteps = 4\nschedule = { peak = 0.01, decay = { kind = \"constant\" } }\n\n";
 
-/// What is said about a recipe, and about one that it may include.
+/// The error for a recipe, and for one that it may include.
 fn error(recipe: &str, base: &str, arguments: &[&str]) -> String {
     let files = [("recipe.toml", recipe), ("base/base.toml", base), ("a.txt", "text\n")];
     let directory = directory(&files);
@@ -121,7 +121,7 @@ fn the_recipes_of_the_project_are_sound() {
     assert_eq!(stages(&english).len(), stages(&quickstart).len() - 1);
 }
 
-/// A text of many words.
+/// A text with many different words.
 pub fn letters() -> String {
     let word = |a: char, b: char| format!("{a} {b}{a}x {a}{b}{b}{a}\n");
     ('a'..='z').flat_map(|a| ('a'..='z').map(move |b| word(a, b))).collect()
@@ -141,7 +141,7 @@ fn what_a_later_stage_will_refuse_is_said_before_the_first_one_runs() {
     assert!(!folder.path().join("out").exists());
 }
 
-/// As are states of optimisers that nobody leaves or that nobody can go on from.
+/// So are optimiser states that no stage leaves, or from which training cannot continue.
 #[test]
 fn states_that_will_be_missing_are_said_before_the_first_stage_runs() {
     let stage = |name: &str, keys: &str| format!("[stages.{name}]\n{}\n", keys.replace("; ", "\n"));
@@ -182,7 +182,7 @@ fn a_changed_recipe_says_what_is_out_of_date() {
         |vocabulary| std::fs::write(folder.path().join("recipe.toml"), recipe(vocabulary)).expect("written");
 
     assert!(run(&[]).failure().contains("a vocabulary of 3 tokens is too small"));
-    rewrite(150); // nothing came of the first attempt that would have to be given up
+    rewrite(150); // the first attempt left nothing that would be lost
     run(&[]).success();
     rewrite(152);
     insta::assert_snapshot!("out_of_date", run(&["--dry-run"]).success());

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::program::{call, directory, text};
 
-/// A pretraining's files: losses fall by `drop` a step from `first`; 10 GFLOP a step.
+/// The files of a pretraining run: the loss falls by `drop` per step from `first`; each step takes 10 GFLOP.
 fn pretraining(first: f64, drop: f64, parents: f64) -> (String, String) {
     let point = |step: u64| {
         json!({
@@ -21,7 +21,7 @@ fn pretraining(first: f64, drop: f64, parents: f64) -> (String, String) {
     (metrics, record.to_string())
 }
 
-/// RTE fine-tuned with as many seeds, and these accuracies.
+/// RTE fine-tuned with one seed for each of these accuracies.
 fn glue(accuracies: &[f64]) -> serde_json::Value {
     let seed = |(seed, accuracy): (usize, &f64)| {
         let step = json!({
@@ -105,7 +105,7 @@ fn damaged_directories() {
     assert!(damaged.contains("fused/stage.json is damaged"), "{damaged}");
 }
 
-/// Several results side by side; what is within a standard deviation of the baseline is marked.
+/// Several results side by side; those within a standard deviation of the baseline are marked.
 #[test]
 fn side_by_side() {
     let glue = |accuracies: &[f64]| glue(accuracies).to_string();

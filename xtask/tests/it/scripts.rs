@@ -1,4 +1,4 @@
-//! Who takes part in a bench.
+//! The contestants in a bench.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::program::{call, directory};
 
-/// A script that passes for a Python with everything.
+/// A script that poses as a Python with everything.
 pub fn python(worker: &str) -> TempDir {
     let script = format!("#!/bin/sh\ncase $1 in -c) exit 0 ;; esac\n{worker}");
     let folder = directory(&[("python", &script)]);

@@ -1,5 +1,5 @@
-//! Attention without stored probabilities: forward keeps each query's log-sum-exp, backward computes the
-//! probabilities again from it (as FlashAttention does; Dao et al., arXiv 2205.14135).
+//! Attention without stored probabilities: the forward pass keeps each query's log-sum-exp, from which the
+//! backward pass recomputes the probabilities (as FlashAttention does; Dao et al., arXiv 2205.14135).
 
 use crate::backend::DropoutDraw;
 use rayon::prelude::*;
@@ -12,17 +12,17 @@ use super::vector::{add_to, dot, exp, max, sum};
 /// Sizes and masks of one attention.
 #[derive(Clone)]
 pub struct Shape {
-    /// Examples.
+    /// The number of examples.
     pub batch: usize,
-    /// Heads.
+    /// The number of heads.
     pub heads: usize,
-    /// Queries of an example.
+    /// The number of queries per example.
     pub query: usize,
-    /// Keys of an example.
+    /// The number of keys per example.
     pub key: usize,
-    /// Features of a head.
+    /// The number of features per head.
     pub d_kv: usize,
-    /// Whether query `i` sees keys `0..=i + key - query` only.
+    /// Whether query `i` only sees keys `0..=i + key - query`.
     pub causal: bool,
     /// `[batch, key]`, 0 where a key is hidden.
     pub key_mask: Option<Vec<u8>>,
@@ -51,11 +51,11 @@ pub struct Gradients {
     pub k: Vec<f32>,
     /// Of the values.
     pub v: Vec<f32>,
-    /// If there is a bias.
+    /// `None` if there is no bias.
     pub bias: Option<Vec<f32>>,
 }
 
-/// Groups of examples that backward adds up the bias's gradient in.
+/// The number of groups of examples over which the backward pass accumulates the bias's gradient separately.
 const GROUPS: usize = 8;
 
 impl Shape {
@@ -93,8 +93,8 @@ impl Shape {
         }
     }
 
-    /// The output of one example that has one query, and its heads' log-sum-exps: keys and values pass once,
-    /// for all heads.
+    /// The output for an example with a single query, and its heads' log-sum-exps: keys and values are read
+    /// once for all heads.
     fn one_query(&self, inputs: Inputs<'_>, example: usize, out: &mut [f32], log_sums: &mut [f32]) {
         let (key, d_kv, inner) = (self.key, self.d_kv, self.inner());
         let q = &inputs.q[example * inner..][..inner];
@@ -117,7 +117,7 @@ impl Shape {
         }
     }
 
-    /// The dropout's factors of one head of one example.
+    /// The dropout factors for one head of one example.
     fn dropout_factors(&self, draw: &DropoutDraw, example: usize, head: usize, factors: &mut Vec<f32>) {
         let len = self.query * self.key;
         factors.resize(len, 0.0);
@@ -163,7 +163,7 @@ fn softmax(scores: &mut [f32]) -> f32 {
     largest + total.ln()
 }
 
-/// The gradients, given the log-sum-exps of [`attention`] and its output's gradient.
+/// The gradients, given the log-sum-exps from [`attention`] and the gradient of its output.
 pub fn attention_gradient(shape: &Shape, inputs: Inputs<'_>, log_sums: &[f32], dy: &[f32]) -> Gradients {
     let (query, key, inner) = (shape.query, shape.key, shape.inner());
     let mut dq = buffer(inputs.q.len());
@@ -211,7 +211,7 @@ pub fn attention_gradient(shape: &Shape, inputs: Inputs<'_>, log_sums: &[f32], d
     Gradients { q: dq, k: dk, v: dv, bias }
 }
 
-/// What backward computes of one head of one example, `[query, key]` each.
+/// Buffers of the backward pass for one head of one example, `[query, key]` each.
 struct Scratch {
     /// After dropout.
     probabilities: Vec<f32>,

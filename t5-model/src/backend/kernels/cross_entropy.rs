@@ -1,4 +1,4 @@
-//! The output head and the loss in one operation: logits exist for a few rows at a time only.
+//! The output head and the loss in one operation: logits exist only for a few rows at a time.
 
 use crate::backend::{CrossEntropy, LossSums};
 use rayon::prelude::*;
@@ -7,7 +7,7 @@ use super::matmul::{Into, Matrix, Threads, matmul};
 use super::vector::{exp, max, sum};
 use super::{buffer, elementwise};
 
-/// Logits that exist at a time.
+/// The number of logits held in memory at a time.
 const LOGITS: usize = 1 << 22;
 
 /// The gradients of the scaled loss.
@@ -19,7 +19,7 @@ pub struct HeadGradients {
 }
 
 /// The loss of `labels` `[rows]` given `x` `[rows, features]` and `head` `[vocabulary, features]`: its scaled
-/// value, what it adds up to, and its gradients if wanted.
+/// value, its totals, and its gradients if wanted.
 pub fn cross_entropy(
     x: &[f32],
     head: &[f32],
@@ -72,7 +72,7 @@ struct RowLoss {
     counts: bool,
 }
 
-/// A row's loss; replaces the logits by their gradient if wanted.
+/// A row's loss; replaces the logits with their gradient if wanted.
 fn row(logits: &mut [f32], label: i32, how: CrossEntropy, with_gradient: bool) -> RowLoss {
     let Ok(label) = usize::try_from(label) else {
         logits.fill(0.0);

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::{PIECE, buffer};
 
-/// `f` of each element.
+/// Applies `f` to each element.
 pub fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
     let mut y = buffer(x.len());
     y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).for_each(|(y, x)| {
@@ -14,7 +14,7 @@ pub fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
     y
 }
 
-/// `f` of each pair of elements.
+/// Applies `f` to each pair of elements.
 pub fn zip(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
     let mut out = buffer(x.len());
     out.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).zip(y.par_chunks(PIECE)).for_each(|((out, x), y)| {
@@ -23,13 +23,13 @@ pub fn zip(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32>
     out
 }
 
-/// Adds to each element.
+/// Adds `x` to `total`, element by element.
 pub fn add_to(total: &mut [f32], x: &[f32]) {
     let pieces = total.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE));
     pieces.for_each(|(total, x)| super::vector::add_to(total, x));
 }
 
-/// Multiplies with the dropout's factors; also its own gradient.
+/// Multiplies by the dropout factors; this is also its own gradient.
 pub fn dropout(x: &[f32], draw: &DropoutDraw) -> Vec<f32> {
     let mut y = buffer(x.len());
     y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).enumerate().for_each(|(piece, (y, x))| {

@@ -1,11 +1,11 @@
-//! Rows of tables: token embeddings and relative position biases.
+//! Lookups in tables: token embeddings and relative position biases.
 
 use rayon::prelude::*;
 
 use super::vector::add_to;
 use super::{buffer, rows_per_piece};
 
-/// The rows of `table` `[rows, features]` with those ids, which are within the table.
+/// The rows of `table` `[rows, features]` at `ids`, which are less than `rows`.
 pub fn embedding(table: &[f32], features: usize, ids: &[i32]) -> Vec<f32> {
     let mut y = buffer(ids.len() * features);
     let rows = rows_per_piece(features);
@@ -18,10 +18,10 @@ pub fn embedding(table: &[f32], features: usize, ids: &[i32]) -> Vec<f32> {
     y
 }
 
-/// The gradient of a table of `rows` rows.
+/// The gradient of a table with `rows` rows.
 pub fn embedding_gradient(dy: &[f32], rows: usize, features: usize, ids: &[i32]) -> Vec<f32> {
     let mut dtable = vec![0f32; rows * features];
-    // Each thread owns some of the table's rows and looks for their ids in order.
+    // Each thread owns some of the table's rows and searches for their ids in order.
     let owned = rows.div_ceil(64);
     dtable.par_chunks_mut(owned * features).enumerate().for_each(|(index, dtable)| {
         let first = index * owned;
@@ -35,7 +35,7 @@ pub fn embedding_gradient(dy: &[f32], rows: usize, features: usize, ids: &[i32])
     dtable
 }
 
-/// `[heads, pairs]` from `table` `[buckets, heads]`: each head's bias of each pair of positions.
+/// `[heads, pairs]` from `table` `[buckets, heads]`: each head's bias for each pair of positions.
 pub fn position_bias(table: &[f32], heads: usize, buckets: &[u32]) -> Vec<f32> {
     let mut bias = buffer(heads * buckets.len());
     bias.par_chunks_mut(buckets.len()).enumerate().for_each(|(head, bias)| {
@@ -46,7 +46,7 @@ pub fn position_bias(table: &[f32], heads: usize, buckets: &[u32]) -> Vec<f32> {
     bias
 }
 
-/// The gradient of a table of `rows` buckets.
+/// The gradient of a table with `rows` buckets.
 pub fn position_bias_gradient(dbias: &[f32], rows: usize, buckets: &[u32]) -> Vec<f32> {
     let sums: Vec<Vec<f64>> = dbias
         .par_chunks(buckets.len())

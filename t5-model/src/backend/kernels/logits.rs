@@ -1,8 +1,8 @@
-//! Rows of logits.
+//! Functions of rows of logits.
 
 use super::vector::{exp, max, sum};
 
-/// The first of the largest.
+/// The index of the largest logit; the first one if several are equal.
 pub fn most_likely(logits: &[f32]) -> i32 {
     let largest = max(logits);
     logits.iter().position(|logit| *logit == largest).unwrap_or(0) as i32
@@ -10,7 +10,7 @@ pub fn most_likely(logits: &[f32]) -> i32 {
 
 /// The log of the sum of their exponentials.
 pub fn log_sum_exp(logits: &[f32]) -> f64 {
-    /// Few enough that a sum of them in f32 is exact to a few units in the last place.
+    /// Small enough that an f32 sum of this many is exact to a few units in the last place.
     const PIECE: usize = 256;
     let largest = max(logits);
     let mut exponentials = [0.0; PIECE];

@@ -13,7 +13,7 @@ pub struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// Row-major, rows `stride` elements apart.
+    /// Row-major; rows are `stride` elements apart.
     pub fn strided(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
         assert!(
             rows == 0 || (rows - 1) * stride + columns <= data.len(),
@@ -39,7 +39,7 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Whether a product may use all threads; products inside of parallel work must not.
+/// Whether a product may use all threads; products inside parallel work must not.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Threads {
     /// The calling thread only.
@@ -48,7 +48,7 @@ pub enum Threads {
     All,
 }
 
-/// What becomes of the destination's old values.
+/// What happens to the destination's old values.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Into {
     /// They are overwritten.
@@ -68,8 +68,8 @@ pub fn matmul(out: &mut [f32], stride: usize, a: Matrix<'_>, b: Matrix<'_>, into
     // Below this many multiplications, waking threads costs more than it saves.
     let parallel = threads == Threads::All && m * n * k >= 1 << 21;
     let parallelism = if parallel { Parallelism::Rayon(0) } else { Parallelism::None };
-    // SAFETY: all three matrices lie within their slices (checked above and in `Matrix::strided`), and the destination is
-    // borrowed exclusively. With `Replace` the destination is not read.
+    // SAFETY: all three matrices are within their slices (checked above and in `Matrix::strided`), and the
+    // destination is borrowed exclusively. With `Replace` the destination is not read.
     unsafe {
         gemm::gemm(
             m,
@@ -95,8 +95,8 @@ pub fn matmul(out: &mut [f32], stride: usize, a: Matrix<'_>, b: Matrix<'_>, into
     }
 }
 
-/// `x · weightᵀ`; `x` is `[rows, in]`, `weight` `[out, in]`. A row's result has the same bits in whatever
-/// company it is.
+/// `x · weightᵀ`; `x` is `[rows, in]`, `weight` `[out, in]`. A row's result is bit-identical whatever the
+/// other rows are.
 pub fn linear(x: &[f32], weight: &[f32], inputs: usize) -> Vec<f32> {
     let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
     let least = least_rows(inputs, outputs);
@@ -113,8 +113,8 @@ pub fn linear(x: &[f32], weight: &[f32], inputs: usize) -> Vec<f32> {
     y
 }
 
-/// From how many rows on `gemm` adds up all products alike: for one row, for a few elements and for small
-/// results of long rows it has other ways.
+/// The number of rows from which `gemm` sums all products the same way: it handles single rows, very few
+/// elements, and small results of long rows differently.
 fn least_rows(inputs: usize, outputs: usize) -> usize {
     const FEW_ELEMENTS: usize = 16 * 16;
     const SMALL: usize = 64;

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::vector::{add_to, dot};
 use super::{buffer, rows_per_piece};
 
-/// `gain · x / rms(x)`, each group of a row by its own RMS.
+/// `gain · x / rms(x)`, with a separate RMS for each group of a row.
 pub fn rms_norm(x: &[f32], gain: &[f32], groups: &[usize], epsilon: f32) -> Vec<f32> {
     let features = gain.len();
     let piece = rows_per_piece(features) * features;

@@ -8,7 +8,7 @@ use crate::text::{self, StreamedBatch};
 use crate::train::error::{Result, TrainError};
 use crate::{Evaluation, Session};
 
-/// A model's quality at a step, and what it took to get there.
+/// A model's quality at a step, and the cost of getting there.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvaluationPoint {
     /// Updates of the weights.
@@ -19,14 +19,14 @@ pub struct EvaluationPoint {
     pub flops: f64,
     /// Mean cross-entropy of the held-out target tokens in nats, without z-loss.
     pub loss: f64,
-    /// Share of the target tokens predicted right.
+    /// Share of target tokens predicted correctly.
     pub accuracy: f64,
 }
 
 /// Evaluates a model on the first `max_batches` batches.
 ///
 /// # Errors
-/// Text that is empty or cannot be read; a model whose loss is not finite.
+/// If the text is empty or cannot be read, or the model's loss is not finite.
 pub fn evaluate(
     session: &mut dyn Session,
     batches: impl IntoIterator<Item = text::Result<StreamedBatch>>,
@@ -36,7 +36,7 @@ pub fn evaluate(
     complete.ok_or(TrainError::NoEvaluationText)
 }
 
-/// As [`evaluate`]; `None` if it was stopped.
+/// Like [`evaluate`]; `None` if it was stopped.
 pub(super) fn evaluate_unless(
     session: &mut dyn Session,
     batches: impl IntoIterator<Item = text::Result<StreamedBatch>>,

@@ -28,11 +28,11 @@ pub enum Metrics {
         flops: f64,
         /// Mean cross-entropy of the target tokens in nats, without z-loss.
         loss: f64,
-        /// Share of the target tokens predicted right.
+        /// Share of target tokens predicted correctly.
         accuracy: f64,
-        /// Of all gradients together, before clipping.
+        /// The norm of all gradients together, before clipping.
         gradient_norm: f64,
-        /// Of the last update.
+        /// The last update's learning rate.
         learning_rate: f64,
         /// Input and target tokens per second, without evaluations and checkpoints. The only value that differs from one
         /// run to the next.
@@ -50,7 +50,7 @@ impl Metrics {
         }
     }
 
-    /// What TensorBoard shows.
+    /// The values shown in TensorBoard.
     pub(super) fn scalars(&self) -> Vec<(&'static str, f64)> {
         match *self {
             Metrics::Train { loss, accuracy, gradient_norm, learning_rate, tokens_per_second, .. } => vec![
@@ -73,7 +73,7 @@ pub(super) struct Window {
     pub correct: u64,
     pub target_tokens: u64,
     pub gradient_norm: f64,
-    /// Input and target tokens of this process's updates, and how long these took.
+    /// Input and target tokens of this process's updates, and the time they took.
     #[serde(skip)]
     pub timed_tokens: u64,
     #[serde(skip)]
@@ -112,7 +112,7 @@ impl Window {
 /// Reads a run's metrics. An incomplete last line, left by a process that was killed, is ignored.
 ///
 /// # Errors
-/// A file that cannot be read, or a line that is not [`Metrics`].
+/// If the file cannot be read, or a line is not [`Metrics`].
 pub fn read_metrics(run_directory: &Path) -> Result<Vec<Metrics>, TrainError> {
     let path = run_directory.join(FILE);
     let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
@@ -127,7 +127,7 @@ pub fn read_metrics(run_directory: &Path) -> Result<Vec<Metrics>, TrainError> {
     lines.map(parse).collect()
 }
 
-/// The file while a run appends to it.
+/// The file, open for a run to append to.
 pub(super) struct MetricsFile {
     path: PathBuf,
     file: File,
@@ -136,7 +136,7 @@ pub(super) struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// Opens the file with its first `lines` lines, or as many as there are, and drops what follows them.
+    /// Opens the file, keeping its first `lines` lines, or as many as there are, and drops the rest.
     pub fn open(run_directory: &Path, lines: u64) -> Result<Self> {
         let path = run_directory.join(FILE);
         let mut options = OpenOptions::new();

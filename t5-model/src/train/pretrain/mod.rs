@@ -1,4 +1,4 @@
-//! Pretraining: what a run is given, and what it comes to.
+//! The inputs and the outcome of a pretraining run.
 
 mod evaluate;
 mod metrics;
@@ -32,12 +32,12 @@ pub use settings::Settings;
 /// Opens the training text at a position, in batches of [`Settings::micro_batch_size`].
 pub type OpenTrainingText<'a> = dyn FnMut(DataPosition) -> text::Result<SpanCorruptionStream> + 'a;
 
-/// What a pretraining tells its caller.
+/// What a pretraining run reports to its caller.
 pub type PretrainingEvent<'a> = Event<'a, EvaluationPoint>;
 
-/// A pretraining: everything that decides its result.
+/// A pretraining run: everything that determines its result.
 pub struct Run<'a> {
-    /// Where the run lives; created if it does not exist.
+    /// The run's directory; created if it does not exist.
     pub directory: &'a Path,
     /// How to train.
     pub settings: &'a Settings,
@@ -49,8 +49,9 @@ pub struct Run<'a> {
     pub carried: Option<&'a OptimizerState>,
     /// Saved with the weights.
     pub tokenizer: &'a Tokenizer,
-    /// What else decides the result: the names of the text's files and how they are cut, the seed of random weights. A run
-    /// whose checkpoints were made with other values is not continued; errors call them by these keys.
+    /// What else determines the result: the names of the text's files and how they are cut, the seed for
+    /// random weights. A run whose checkpoints were made with other values is not continued; errors name the
+    /// values by these keys.
     pub identity: BTreeMap<String, Value>,
     /// Opens the model.
     pub open_session: &'a mut OpenSession<'a>,
@@ -66,7 +67,7 @@ impl<'a> Run<'a> {
         self.carried.filter(|_| self.settings.carry_optimizer)
     }
 
-    /// What decides the result.
+    /// Everything that determines the result.
     fn identity(&self) -> Identity {
         let mut identity = self.settings.identity();
         identity.insert("model", self.config.to_json());
@@ -95,7 +96,7 @@ pub struct Outcome {
     pub tokens: u64,
     /// Floating-point operations spent.
     pub flops: f64,
-    /// One before the first update, then at intervals, and one at the end.
+    /// One before the first update, one at each interval, and one at the end.
     pub evaluations: Vec<EvaluationPoint>,
 }
 
@@ -106,11 +107,12 @@ impl Outcome {
     }
 }
 
-/// Trains until the last step, or until `stop` is set; then the update under way is finished and a checkpoint written.
-/// Continues where an earlier call in the same directory stopped; a run that has finished returns at once.
+/// Trains until the last step, or until `stop` is set; then it finishes the current update and writes a
+/// checkpoint. Continues where an earlier call in the same directory stopped; returns at once if the run has
+/// finished.
 ///
 /// # Errors
-/// See [`TrainError`]; whatever happens, checkpoints written before stay whole.
+/// See [`TrainError`]; whatever happens, checkpoints written earlier stay intact.
 pub fn train<'a>(
     run: Run<'a>,
     observer: &'a mut Observer<'a, EvaluationPoint>,

@@ -12,7 +12,7 @@ use crate::train::error::{Intact, Result, TrainError};
 use crate::train::regime::{Progress, Regime, Standing};
 use crate::{Batch, Session, TensorBoard, TrainStep};
 
-/// What a pretraining has measured.
+/// What a pretraining run has measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Measured {
     pub evaluations: Vec<EvaluationPoint>,
@@ -25,7 +25,7 @@ pub(super) struct Measured {
 /// Opens the evaluation text at its beginning.
 pub type OpenEvaluationText<'a> = dyn FnMut() -> text::Result<SpanCorruptionStream> + 'a;
 
-/// What a pretraining reads and writes.
+/// What a pretraining run reads and writes.
 pub(super) struct Pretraining<'a> {
     pub settings: &'a Settings,
     pub text: SpanCorruptionStream,

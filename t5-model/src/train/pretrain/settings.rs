@@ -46,7 +46,8 @@ pub struct Settings {
     pub dropout: f64,
     /// Seed for new weights, for the order and corruption of the text, and for dropout.
     ///
-    /// Of the training loop's own, only dropout is random. The rest is a convention among those that open a model and text.
+    /// The training loop itself uses it only for dropout. The rest is a convention among callers that open a
+    /// model and text.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.seed))]
     pub seed: u64,
     /// Updates between evaluations.
@@ -56,7 +57,7 @@ pub struct Settings {
     pub evaluate_every: u64,
     /// Batches per evaluation.
     ///
-    /// There are fewer where the text is shorter.
+    /// Fewer if the text is shorter.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.evaluation_batches))]
     pub evaluation_batches: u64,
     /// Updates between checkpoints.
@@ -103,18 +104,18 @@ impl Default for Settings {
     }
 }
 
-/// More examples than anyone needs in an update; a batch is gathered before it is computed.
+/// More examples than an update ever needs; a batch is assembled before it is computed.
 const MAX_BATCH: usize = 1 << 20;
 
 impl Settings {
     /// Settings that make no difference once a run has finished.
     pub const NEUTRAL: &[&str] = &["checkpoint_every", "keep_checkpoints", "log_every"];
 
-    /// The settings that decide the weights.
+    /// The settings that determine the weights.
     pub(super) fn identity(&self) -> Identity {
         let mut identity = Identity::of_settings(self, Self::NEUTRAL);
         identity.remove("keep_optimizer"); // decides what is saved with them
-        identity.insert("micro_batch_size", self.micro_batch_size()); // given or not, it is the same
+        identity.insert("micro_batch_size", self.micro_batch_size()); // the same, given or not
         identity
     }
 
@@ -123,7 +124,7 @@ impl Settings {
         self.micro_batch_size.unwrap_or(self.batch_size)
     }
 
-    /// Checks the settings, alone and together.
+    /// Checks the settings, individually and in combination.
     ///
     /// # Errors
     /// [`TrainError::Setting`] for the first setting that cannot be used.

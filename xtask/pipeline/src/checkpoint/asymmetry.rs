@@ -1,10 +1,11 @@
-//! How far the two halves of weights are apart: 0 in a self fusion that nothing has told apart, 1 in unrelated weights.
+//! How far apart the two halves of a model's weights are: 0 in a self fusion whose symmetry is unbroken, 1 in
+//! unrelated weights.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// Over the matrices that have halves to compare.
+/// Over all matrices that have halves to compare.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Asymmetry {
     pub smallest: f64,
@@ -24,7 +25,7 @@ impl Asymmetry {
     }
 }
 
-/// Below this, halves are hardly further apart than the noise that is to tell them apart.
+/// Below this, the halves hardly differ by more than the noise meant to tell them apart.
 const NEARLY: f64 = 0.02;
 
 impl fmt::Display for Asymmetry {
@@ -39,11 +40,11 @@ impl fmt::Display for Asymmetry {
     }
 }
 
-/// The root mean square of the difference between the halves of a matrix, relative to that between unrelated halves of the
-/// same size: 0 if they are equal, about 1 if they have nothing in common. The halves are those of the rows, those of the
-/// rows with the halves of the columns exchanged (what self fusion leaves in a block-diagonal matrix), or those of the
-/// columns (an embedding or a head), whichever are closest. None for odd sizes and for a constant matrix, which says
-/// nothing.
+/// The root mean square of the difference between the halves of a matrix, relative to that between unrelated
+/// halves of the same size: 0 if they are equal, about 1 if they have nothing in common. The halves are the
+/// two halves of the rows, the same with the halves of the columns exchanged (what self fusion leaves in a
+/// block-diagonal matrix), or the two halves of the columns (an embedding or a head), whichever pair is
+/// closest. `None` for odd sizes and for a constant matrix, which says nothing.
 pub fn of_matrix(data: &[f32], columns: usize) -> Option<f64> {
     let rows = data.len() / columns.max(1);
     let total: f64 = data.iter().map(|value| f64::from(*value).powi(2)).sum();
@@ -87,7 +88,7 @@ mod tests {
         Philox::new(1, "test").fill_normal(0, 1.0, &mut matrix);
         let unrelated = of_matrix(&matrix, 64).expect("halves");
         assert!((unrelated - 1.0).abs() < 0.1, "{unrelated}");
-        // A self fusion with noise of a hundredth in the cross-connections.
+        // A self fusion with noise of one hundredth in the cross-connections.
         let small = matrix.clone();
         for (index, value) in matrix.iter_mut().enumerate() {
             let (row, column) = (index / 64, index % 64);

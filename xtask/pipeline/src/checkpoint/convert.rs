@@ -1,4 +1,4 @@
-//! Weights in any form that can be read, as checkpoints in Hugging Face's layout.
+//! Converts weights from any readable format to checkpoints in Hugging Face's layout.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,30 +15,31 @@ use super::{copy_tokenizer, known_lineage, tokenizer_of, write_directory};
 use crate::problems::{Remedy, mendable};
 use crate::{Warning, Watch, write_json};
 
-/// What T5X calls the file in a checkpoint's directory.
+/// T5X's name for the file in a checkpoint's directory.
 const T5X_FILE: &str = "checkpoint";
 const HEAD: &str = "lm_head.weight";
-/// What PyTorch's state dicts hold once more for modules that share the embedding.
+/// The duplicates that PyTorch's state dicts hold for modules sharing the embedding.
 const ALIASES: [&str; 2] = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
 
-/// A model that was checked and can be written.
+/// A model that has been checked and can be written.
 pub struct Conversion {
     weights: Box<dyn TensorSource>,
-    /// By Hugging Face's names.
+    /// Keyed by Hugging Face's names.
     parameters: BTreeMap<String, StoredParameter>,
     config: T5Config,
-    /// Whether nothing but the weights' shapes calls for that configuration.
+    /// Whether the configuration is inferred from the weights' shapes alone.
     is_made_up: bool,
     lineage: Option<Lineage>,
-    /// With what belongs to it: a tokenizer's files.
+    /// Where the files that go with it are: those of a tokenizer.
     folder: Option<PathBuf>,
-    /// What its author should know.
+    /// What the user should know.
     pub warnings: Vec<Warning>,
 }
 
 impl Conversion {
-    /// Opens a checkpoint in Hugging Face's layout, a file of tensors, or a T5X checkpoint, and compares its tensors'
-    /// shapes with its configuration: that in the file `config`, or else its own, or else one that the shapes call for.
+    /// Opens a checkpoint in Hugging Face's layout, a file of tensors, or a T5X checkpoint, and checks its
+    /// tensors' shapes against its configuration: the one in the file `config`, or else its own, or else one
+    /// inferred from the shapes.
     pub fn open(path: &Path, config: Option<&Path>) -> Result<Self> {
         let given = config.map(read_config).transpose()?;
         let mut conversion = match weights_file(path) {
@@ -89,13 +90,14 @@ impl Conversion {
         Ok(Conversion { weights, parameters, config, is_made_up, lineage: None, folder: None, warnings })
     }
 
-    /// Every parameter that the configuration calls for is there, in its shape, and made of floating-point numbers.
+    /// Checks that every parameter the configuration calls for is present, has the right shape and holds
+    /// floating-point numbers.
     fn check(&mut self) -> Result<()> {
         let table = parameter_table(&self.config)?;
         let mut called_for: BTreeMap<String, Vec<usize>> =
             table.iter().map(|spec| (spec.name.clone(), spec.shape())).collect();
         if self.parameters.contains_key(HEAD) {
-            // Whether the head is tied is the weights' word.
+            // The weights decide whether the head is tied.
             called_for.insert(HEAD.into(), vec![self.config.vocab_size, self.config.d_model]);
         }
         for (name, expected) in &called_for {
@@ -126,8 +128,8 @@ impl Conversion {
         Ok(())
     }
 
-    /// Writes the checkpoint: all of it, or nothing. `tokenizer` is a file or folder; without one, the
-    /// checkpoint's own is taken, if it has one.
+    /// Writes the whole checkpoint or nothing. `tokenizer` is a file or folder; without one, the checkpoint's
+    /// own is used, if it has one.
     pub fn write(
         &self,
         output: &Path,
@@ -194,7 +196,7 @@ fn read_config(path: &Path) -> Result<T5Config> {
     Ok(T5Config::from_json(&json, path)?)
 }
 
-/// Tensors that have their parameters' names.
+/// Tensors under their parameters' names.
 fn under_their_names(weights: &dyn TensorSource) -> BTreeMap<String, StoredParameter> {
     let stored = |name: String| (name.clone(), StoredParameter { tensor: name, transposed: false });
     weights.names().into_iter().map(stored).collect()
@@ -219,7 +221,8 @@ fn transpose(bytes: &[u8], [rows, columns]: [usize; 2], size: usize) -> Vec<u8> 
     transposed
 }
 
-/// The file of weights without a configuration that a path names; a checkpoint in Hugging Face's layout is none.
+/// The file of weights without a configuration that a path names, if it names one; a checkpoint in Hugging
+/// Face's layout does not count.
 fn weights_file(path: &Path) -> Option<PathBuf> {
     let t5x = path.join(T5X_FILE);
     let is_t5x = t5x.is_file() && !path.join("config.json").exists();

@@ -11,24 +11,24 @@ use serde::Serialize;
 
 use super::asymmetry::{self, Asymmetry};
 
-/// Findings over all tensors.
+/// Findings across all tensors.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Health {
-    /// Where the weights are not those that config.json calls for.
+    /// How the weights differ from what config.json calls for.
     pub misfits: Vec<String>,
-    /// Elements that are not finite, by tensor.
+    /// The number of non-finite elements, by tensor.
     pub not_finite: Vec<(String, u64)>,
-    /// Rows of matrices that are zero throughout, by tensor.
+    /// The number of all-zero rows of matrices, by tensor.
     pub zero_rows: Vec<(String, u64)>,
-    /// Matrices whose first and second half of the rows, or of the columns, are equal.
+    /// Matrices whose two halves of the rows, or of the columns, are equal.
     pub equal_halves: Vec<String>,
-    /// How far the halves of the matrices are apart, if there are any to compare.
+    /// How far apart the halves of the matrices are, if there are any to compare.
     pub asymmetry: Option<Asymmetry>,
     pub matrices: u64,
 }
 
 impl Health {
-    /// Reads all weights, a tensor a thread.
+    /// Reads all weights, one tensor per thread.
     pub fn of(checkpoint: &Checkpoint, table: &ParamTable) -> Result<Self> {
         let names = checkpoint.names();
         let each = names.par_iter().map(|name| Ok((name, TensorHealth::of(&checkpoint.load_f32(name)?))));
@@ -122,7 +122,7 @@ impl fmt::Display for Health {
     }
 }
 
-/// Tensors that are named for each finding.
+/// The maximum number of tensors named for each finding.
 const MAX_NAMES: usize = 5;
 
 #[cfg(test)]

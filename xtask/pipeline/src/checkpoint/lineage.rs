@@ -6,8 +6,8 @@ use fusion_core::lineage::{History, Lineage};
 
 use crate::Warning;
 
-/// What a checkpoint says of its weights' history. Warns if it speaks of other weights; `model` names it then, if there are
-/// several.
+/// The recorded history of a checkpoint's weights. Warns if it is about other weights; `model` names the
+/// model in the warning if there are several.
 pub fn known_lineage(
     checkpoint: &Checkpoint,
     model: Option<&str>,
@@ -20,7 +20,7 @@ pub fn known_lineage(
     Ok(history.known())
 }
 
-/// The lineage that training from a checkpoint adds to, with the hash of its weights.
+/// The lineage that training from a checkpoint extends, with the hash of its weights.
 pub fn lineage_to_continue(checkpoint: &Checkpoint) -> Result<Lineage> {
     let blake3 = Some(checkpoint.blake3()?);
     let history = checkpoint.history().with_context(|| checkpoint.directory().display().to_string())?;

@@ -1,4 +1,4 @@
-//! Checkpoints: converted, exported, compared, and what lies with them.
+//! Checkpoints and the files that go with them: conversion, export and comparison.
 
 mod asymmetry;
 pub mod convert;

@@ -1,4 +1,4 @@
-//! The tokenizer that lies in a checkpoint.
+//! The tokenizer inside a checkpoint.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use t5_model::text::Tokenizer;
 use crate::problems::{Remedy, mendable};
 use crate::source::TOKENIZER_FILES;
 
-/// Copies the tokenizer and what belongs to it.
+/// Copies the tokenizer and its accompanying files.
 pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
     copy_files(&TOKENIZER_FILES, from, to)
 }
@@ -26,7 +26,7 @@ pub fn copy_files(names: &[&str], from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The tokenizer that lies in a checkpoint, if one does.
+/// The tokenizer inside a checkpoint, if there is one.
 pub fn tokenizer_of(directory: &Path) -> Result<Option<Tokenizer>> {
     let here = |name: &str| directory.join(name).is_file();
     if !here("tokenizer.json") && !here("spiece.model") {

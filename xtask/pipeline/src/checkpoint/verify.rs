@@ -1,4 +1,4 @@
-//! A child beside the ensemble of its parents.
+//! Compares a child with the ensemble of its parents.
 
 use anyhow::{Context, Result, ensure};
 use fusion_core::HostTensor;
@@ -9,7 +9,7 @@ use t5_model::{Batch, Comparison, Deviation, Session, T5Config};
 use crate::source::ModelPlace;
 use crate::{Compute, Warning, Watch};
 
-/// A child, and what it was made from.
+/// A child and its parents.
 pub struct Family {
     pub child: Model,
     pub parents: Vec<Model>,
@@ -25,7 +25,7 @@ pub struct Model {
 /// How far models are from the ensemble.
 pub struct Deviations {
     pub child: Deviation,
-    /// By name; a parent that occurs twice, as in self fusion, once.
+    /// By name; a parent used twice, as in self fusion, appears once.
     pub parents: Vec<(String, Deviation)>,
 }
 
@@ -34,7 +34,7 @@ pub struct Deviations {
 pub struct RandomBatches {
     pub batches: u32,
     pub batch_size: u16,
-    /// Tokens of the longest input.
+    /// Length of the longest input in tokens.
     pub input_length: u16,
     pub seed: u64,
 }
@@ -48,7 +48,7 @@ impl Model {
 }
 
 impl Family {
-    /// Opens models of one vocabulary.
+    /// Opens models that share a vocabulary.
     pub fn open(child: &ModelPlace, parents: &[ModelPlace], watch: &dyn Watch) -> Result<Self> {
         let child = Model::open(child, watch)?;
         let parents = parents.iter().map(|parent| Model::open(parent, watch)).collect::<Result<Vec<_>>>()?;
@@ -59,7 +59,7 @@ impl Family {
         Ok(Family { child, parents })
     }
 
-    /// Whether the child says that it was made from other weights.
+    /// Warns if the child's lineage names other weights.
     pub fn warnings(&self) -> Result<Vec<Warning>> {
         let mut warnings = Vec::new();
         let fusion = self.child.checkpoint.lineage()?.and_then(|lineage| lineage.fusion);
@@ -75,7 +75,7 @@ impl Family {
         Ok(warnings)
     }
 
-    /// The parents' weights in the average: the given ones, or those in the child's lineage, or else all equal.
+    /// The parents' weights in the average: those given, or those in the child's lineage, or else equal ones.
     pub fn weights(&self, given: Option<&[f64]>) -> Result<Vec<f64>> {
         let parents = self.parents.len();
         let recorded = || -> Result<Option<Vec<f64>>> {
@@ -142,7 +142,7 @@ impl Family {
 }
 
 impl RandomBatches {
-    /// Inputs of different lengths, so that some are padded, and targets of a quarter of the length.
+    /// Inputs of different lengths, so that some are padded, with targets a quarter as long.
     fn batch(&self, index: u32, vocabulary: f64) -> Batch {
         let stream = Philox::new(self.seed, &format!("verify {index}"));
         let (length, size) = (u64::from(self.input_length), u64::from(self.batch_size));

@@ -1,4 +1,4 @@
-//! Writing checkpoints: all of the directory or nothing.
+//! Writes checkpoint directories, each as a whole or not at all.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -12,8 +12,8 @@ use fusion_core::checkpoint::Progress;
 use crate::problems::{Remedy, mendable};
 use crate::{Interrupted, Stoppable, Watch};
 
-/// Whether a checkpoint made from `inputs` may be written to `output`: there is nothing, or another checkpoint that is to be
-/// replaced.
+/// Checks whether a checkpoint made from `inputs` may be written to `output`: either nothing is there, or
+/// another checkpoint that is to be replaced.
 pub fn check_replaceable(output: &Path, overwrite: bool, inputs: &[&Path]) -> Result<()> {
     let Ok(mut entries) = fs::read_dir(output) else { return Ok(()) };
     if entries.next().is_none() {
@@ -27,8 +27,8 @@ pub fn check_replaceable(output: &Path, overwrite: bool, inputs: &[&Path]) -> Re
     Ok(())
 }
 
-/// Writes a directory, all of it or nothing. `fill` tells of every byte of `size`; `name` is what the progress is called. A stop
-/// leaves nothing behind; `what` was not written then, or if something fails.
+/// Writes a whole directory or nothing. `fill` reports every byte of `size`; `name` labels the progress. If
+/// it is stopped or fails, nothing is left behind, and the error says that `what` was not written.
 pub fn write_directory(
     output: &Path,
     (name, what): (&str, &str),

@@ -1,4 +1,4 @@
-//! Recipes that include others, and what the command line overrides.
+//! Recipes that include others, and overrides from the command line.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use toml::de::DeValue;
 
 use super::{Table, Texts, Value};
 
-/// Reads a recipe with everything it includes, and puts `sets` (`key.path=value`) on top.
+/// Reads a recipe with everything it includes, and applies `sets` (`key.path=value`) on top.
 pub fn load(path: &Path, sets: &[String], texts: &mut Texts) -> Result<Table> {
     let mut table = read(path, &mut Vec::new(), texts)?;
     for set in sets {
@@ -17,7 +17,7 @@ pub fn load(path: &Path, sets: &[String], texts: &mut Texts) -> Result<Table> {
     Ok(table)
 }
 
-/// `open` holds the files that are being read: one that includes itself must not go on for ever.
+/// `open` lists the files being read, so that one that includes itself does not recurse forever.
 fn read(path: &Path, open: &mut Vec<PathBuf>, texts: &mut Texts) -> Result<Table> {
     let canonical =
         fs::canonicalize(path).with_context(|| format!("cannot read the recipe {}", path.display()))?;
@@ -56,7 +56,7 @@ fn read(path: &Path, open: &mut Vec<PathBuf>, texts: &mut Texts) -> Result<Table
     Ok(merged)
 }
 
-/// A value that is no TOML is taken as a string: `data.text=my/texts`.
+/// A value that is not TOML is taken as a string: `data.text=my/texts`.
 fn parse_set(set: &str, texts: &mut Texts) -> Result<Table> {
     let Some((key, value)) = set.split_once('=') else {
         bail!("--set {set}: expected key=value, such as pretraining.steps=100");
@@ -68,8 +68,8 @@ fn parse_set(set: &str, texts: &mut Texts) -> Result<Table> {
     Ok(texts.parse(name, here, format!("{key}={value}"))?.into_inner())
 }
 
-/// Puts `over` on `base`: tables are merged key by key, everything else is replaced. So is a table that says it is of
-/// another `kind` or `name`: the old one's keys would mean nothing to it.
+/// Merges `over` into `base`: tables are merged key by key, everything else is replaced. A table with another
+/// `kind` or `name` is replaced as well: the old one's keys would mean nothing to it.
 pub fn merge(base: &mut Table, over: Table) {
     for (key, value) in over {
         match base.get_mut(key.get_ref().as_ref()) {

@@ -1,5 +1,5 @@
-//! TOML that knows where it stands. A recipe is put together from several texts; spans count through all of them, so that an
-//! error in a merged recipe still knows its file, line and column.
+//! TOML with source locations. A recipe is assembled from several texts; spans run through all of them, so
+//! that an error in a merged recipe still has its file, line and column.
 
 mod merge;
 
@@ -16,7 +16,7 @@ pub use merge::{load, merge};
 pub type Table = DeTable<'static>;
 pub type Value = Spanned<DeValue<'static>>;
 
-/// Files, and what the command line overrides.
+/// Files, and overrides from the command line.
 #[derive(Default)]
 pub struct Texts {
     texts: Vec<Text>,
@@ -24,15 +24,15 @@ pub struct Texts {
 
 struct Text {
     name: String,
-    /// What its relative paths start from.
+    /// What its relative paths are relative to.
     directory: PathBuf,
-    /// Where its spans begin.
+    /// The offset at which its spans begin.
     start: usize,
     text: String,
 }
 
 impl Texts {
-    /// Parses a text whose relative paths start from `directory`.
+    /// Parses a text whose relative paths are relative to `directory`.
     pub fn parse(
         &mut self,
         name: String,
@@ -40,8 +40,9 @@ impl Texts {
         text: String,
     ) -> Result<Spanned<DeTable<'static>>> {
         let start = self.texts.last().map_or(0, |last| last.start + last.text.len() + 1);
-        // Spans are offsets into the parsed text: blanks in front move them behind the texts before. The parser's
-        // types borrow from the text even where they own it; a recipe is read once and as good as static.
+        // Spans are offsets into the parsed text: leading blanks shift them past the preceding texts. The
+        // parser's types borrow from the text even where they own it; a recipe is read once, so leaking it is
+        // harmless.
         let padded: &'static str = format!("{}{text}", " ".repeat(start)).leak();
         self.texts.push(Text { name, directory: directory.to_owned(), start, text });
         DeTable::parse(padded).map_err(|error| self.toml_error(&error))
@@ -56,7 +57,7 @@ impl Texts {
         anyhow!("{}:{line}:{column}: {message}", text.name)
     }
 
-    /// The same of an error that the parser found.
+    /// The same for an error from the parser.
     pub fn toml_error(&self, error: &toml::de::Error) -> Error {
         let message = error.message().trim_end().replace('\n', ", ");
         match error.span() {
@@ -65,7 +66,7 @@ impl Texts {
         }
     }
 
-    /// A value that must be a table.
+    /// Requires a value to be a table.
     pub fn table(&self, value: Value, name: &str) -> Result<Table> {
         let (span, kind) = (value.span(), value.get_ref().type_str());
         match value.into_inner() {
@@ -74,7 +75,7 @@ impl Texts {
         }
     }
 
-    /// Takes a table out of another; without one, it is empty.
+    /// Takes a table out of another; empty if there is none.
     pub fn take_table(&self, table: &mut Table, key: &str) -> Result<Table> {
         table.remove(key).map_or(Ok(Table::new()), |value| self.table(value, key))
     }
@@ -88,7 +89,7 @@ impl Texts {
         T::deserialize(ValueDeserializer::from(value)).map_err(|error| self.toml_error(&error))
     }
 
-    /// What a relative path at this place starts from.
+    /// What a relative path at this place is relative to.
     pub fn directory(&self, span: Range<usize>) -> &Path {
         self.at(span.start).map_or(Path::new(""), |text| &text.directory)
     }

@@ -1,4 +1,4 @@
-//! Stages in the order of their inputs.
+//! Orders stages by their inputs.
 
 use anyhow::Result;
 use toml::Spanned;
@@ -8,7 +8,7 @@ use super::schema::Located;
 use crate::located::Texts;
 use crate::stage::Stage;
 
-/// Checks that inputs are of the right kind and lead back to stages without inputs, and puts each stage behind its own.
+/// Checks that inputs are of the right kind and free of cycles, and puts each stage after its inputs.
 pub fn in_order(
     stages: Vec<Located>,
     comparison: Option<&Spanned<Comparison>>,

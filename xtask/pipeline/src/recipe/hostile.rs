@@ -1,4 +1,4 @@
-//! Recipes that somebody damaged: read, looked ahead in, or refused with the file's name; never a panic.
+//! Damaged recipes are read and forecast, or refused with the file's name; they never cause a panic.
 
 #[path = "../../../../fusion-core/tests/hostile/damage.rs"]
 mod damage;
@@ -47,7 +47,8 @@ proptest! {
         if let Some(second) = second {
             document = second.apply(&document);
         }
-        // TOML has no null and no integer beyond i64: what has one cannot be written, and is no recipe.
+        // TOML has no null and no integer beyond i64: a document with one cannot be written and is not a
+        // recipe.
         if let Ok(text) = toml::to_string(&document) {
             read(text.as_bytes())?;
         }

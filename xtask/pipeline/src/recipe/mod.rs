@@ -1,5 +1,5 @@
-//! Recipes: TOML files that describe a graph of stages. Everything wrong with one is said with file, line and column
-//! before anything runs.
+//! Recipes: TOML files that describe a graph of stages. Every error in one is reported with file, line and
+//! column before anything runs.
 
 mod graph;
 #[cfg(test)]
@@ -14,17 +14,17 @@ use serde::{Deserialize, Serialize};
 use crate::located::{self, Texts};
 use crate::stage::Stage;
 
-/// A recipe that was checked.
+/// A recipe that has been checked.
 #[derive(Debug)]
 pub struct Recipe {
-    /// The file's, without its ending.
+    /// The file's name without its extension.
     pub name: String,
-    /// Each behind its inputs, otherwise in the file's order.
+    /// Each after its inputs, otherwise in the file's order.
     pub stages: Vec<Stage>,
     pub comparison: Option<Comparison>,
 }
 
-/// Which trained models the report sets against each other.
+/// Which trained models the report compares.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Comparison {
@@ -35,7 +35,7 @@ pub struct Comparison {
 }
 
 impl Recipe {
-    /// Reads a recipe; `sets` are `key.path=value`.
+    /// Reads a recipe; `sets` are of the form `key.path=value`.
     pub fn read(path: &Path, sets: &[String]) -> Result<Self> {
         let mut texts = Texts::default();
         let table = located::load(path, sets, &mut texts)?;
@@ -44,7 +44,7 @@ impl Recipe {
         Ok(Recipe { name, stages, comparison })
     }
 
-    /// Where its results go unless told otherwise.
+    /// Where its results go by default.
     pub fn default_output(&self) -> PathBuf {
         Path::new("runs").join(&self.name)
     }

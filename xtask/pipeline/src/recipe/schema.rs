@@ -1,8 +1,8 @@
 //! The keys of a recipe, and what they mean.
 //!
-//! `[data]` is every stage's text, and a kind of stage may have a table with the settings of all its stages (`[pretraining]`,
-//! `[fine_tuning]`); a stage's own keys come on top. `[models.NAME]` are dimensions, `[stages.NAME]` the stages, `[comparison]`
-//! the report's.
+//! `[data]` is the text for all stages, and a kind of stage may have a table of settings for all its stages
+//! (`[pretraining]`, `[fine_tuning]`), which a stage's own keys override. `[models.NAME]` are dimensions,
+//! `[stages.NAME]` the stages, `[comparison]` is for the report.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use super::{Comparison, graph};
 use crate::located::{Table, Texts, Value, merge};
 use crate::stage::{Gives, KINDS, Keys, Kind, Shared, Stage};
 
-/// A stage, and where it and the names of its inputs stand.
+/// A stage, with the locations of its definition and of its inputs' names.
 pub struct Located {
     pub stage: Stage,
     pub span: Range<usize>,
@@ -47,7 +47,7 @@ pub fn resolve(mut table: Table, texts: &Texts) -> Result<(Vec<Stage>, Option<Co
     Ok((stages, comparison.map(Spanned::into_inner)))
 }
 
-/// Reads a stage. `settings` are the tables of kinds.
+/// Reads a stage. `settings` are the tables for kinds of stages.
 fn stage(
     shared: &Shared<'_>,
     settings: &BTreeMap<&str, Table>,

@@ -1,5 +1,5 @@
-//! Training from scratch against fusions: at equal steps (the paper's Table 1) and at equal computation, the parents'
-//! training counted (Table 4).
+//! Training from scratch against fusions: at equal steps (the paper's Table 1), and at equal computation
+//! including the parents' training (Table 4).
 
 use t5_model::train::EvaluationPoint;
 
@@ -8,9 +8,9 @@ use super::table::Table;
 use crate::numbers::count;
 use crate::stage::Arm;
 
-/// Shares of the baseline's computation at which the arms are set side by side.
+/// Shares of the baseline's computation at which the arms are compared.
 const BUDGETS: [f64; 4] = [0.25, 0.5, 0.75, 1.0];
-/// Steps that are shown, besides the first.
+/// The number of steps shown besides the first.
 const STEPS: usize = 4;
 const MISSING: &str = "-";
 
@@ -23,9 +23,9 @@ impl Arm {
         self.parents_flops + self.last().map_or(0.0, |point| point.flops)
     }
 
-    /// The last evaluation that the budget pays for, if it pays for the parents.
+    /// The last evaluation within the budget, if the budget covers the parents.
     fn within(&self, budget: f64) -> Option<&EvaluationPoint> {
-        // Checksums of the same numbers in another order may differ in their last digits.
+        // Sums of the same numbers in another order may differ in their last digits.
         let affordable = |point: &&EvaluationPoint| self.parents_flops + point.flops <= budget * (1.0 + 1e-9);
         self.evaluations.iter().rfind(affordable)
     }
@@ -34,14 +34,14 @@ impl Arm {
         self.evaluations.iter().find(|point| point.step == step)
     }
 
-    /// The computation after which the loss was at most this at an evaluation.
+    /// The computation spent when an evaluation's loss first reached this value.
     fn flops_to_reach(&self, loss: f64) -> Option<f64> {
         let point = self.evaluations.iter().find(|point| point.loss <= loss)?;
         Some(self.parents_flops + point.flops)
     }
 }
 
-/// The tables of a comparison; the baseline comes first.
+/// The sections of a comparison; the baseline comes first.
 pub fn sections(baseline: &Arm, arms: &[Arm]) -> Vec<Section> {
     let all: Vec<&Arm> = std::iter::once(baseline).chain(arms).collect();
     vec![at_equal_steps(&all), at_equal_compute(baseline, &all), computation(baseline, &all)]
@@ -123,7 +123,7 @@ fn computation(baseline: &Arm, arms: &[&Arm]) -> Section {
     }
 }
 
-/// Who is ahead of the baseline, the first arm, in words.
+/// Says which model is ahead, the baseline or the best arm.
 fn verdict<'a>(
     when: &str,
     arms: &[&'a Arm],
@@ -154,7 +154,7 @@ fn quality(point: Option<&EvaluationPoint>) -> String {
     point.map_or(MISSING.into(), |point| format!("{:.4} / {:.2}", point.loss, 100.0 * point.accuracy))
 }
 
-/// The first, the last, and some in between.
+/// The first step, the last, and some in between.
 fn spread(steps: &[u64]) -> Vec<u64> {
     let last = steps.len().saturating_sub(1);
     let mut indices: Vec<usize> = (0..=STEPS).map(|part| part * last / STEPS).collect();

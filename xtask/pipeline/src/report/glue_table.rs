@@ -1,24 +1,24 @@
-//! GLUE's table: models beside each other, and beside what was published.
+//! The GLUE table: models side by side, and next to published figures.
 
 use anyhow::{Context, Result};
 use glue_eval::{GlueReport, Row, ScoreTable, published_rows};
 
-/// A model's results under a name.
+/// A model's results under its name.
 pub struct Named {
     pub name: String,
     pub report: GlueReport,
 }
 
-/// What a table of several models shows besides these.
+/// What a table of several models shows in addition.
 #[derive(Clone, Debug, Default)]
 pub struct Beside {
-    /// The model that the others are compared with; the first if it has no name.
+    /// The model that the others are compared with; the first if unnamed.
     pub baseline: Option<String>,
     /// Rows from elsewhere.
     pub rows: Vec<Row>,
 }
 
-/// Best and last steps of all models, and published figures. `None` without a model.
+/// Best and last steps of all models, with published figures. `None` without a model.
 pub fn table(models: &[Named], beside: &Beside) -> Result<Option<ScoreTable>> {
     let position = match &beside.baseline {
         None => 0,

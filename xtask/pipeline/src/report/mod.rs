@@ -1,4 +1,4 @@
-//! What a run came to.
+//! Reports of runs' results.
 
 mod comparison;
 pub mod glue_table;
@@ -34,7 +34,7 @@ pub struct Report {
     glue: Option<ScoreTable>,
 }
 
-/// A stage, and its result if it is finished.
+/// A stage, with its result if it has finished.
 #[derive(Serialize)]
 pub struct StageReport {
     #[serde(flatten)]
@@ -46,7 +46,7 @@ pub struct StageReport {
     shown: Option<Shown>,
 }
 
-/// A table with words around it.
+/// A table with surrounding text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Section {
     pub title: String,
@@ -55,12 +55,12 @@ pub struct Section {
     pub notes: Vec<String>,
 }
 
-/// What `cargo xtask glue` leaves in its directory.
+/// The file that `cargo xtask glue` leaves in its directory.
 const GLUE: &str = "glue.json";
 
 impl Report {
-    /// Reads run directories, and what `cargo xtask glue` left. Several are put side by side: their stages and their
-    /// GLUE results under names that say which run they are of.
+    /// Reads run directories and results of `cargo xtask glue`. Several are shown side by side: the names of
+    /// their stages and GLUE results say which run they belong to.
     pub fn of(places: &[PathBuf], beside: &Beside) -> Result<Self> {
         let mut reports = places.iter().map(|place| Report::read(place)).collect::<Result<Vec<_>>>()?;
         let mut report = match reports.len() {
@@ -89,7 +89,7 @@ impl Report {
         let mut all = Report { name: names.join(", "), ..Report::default() };
         let same_names = (1..names.len()).any(|at| names[..at].contains(&names[at]));
         for (number, Report { name, stages, models, .. }) in (1..).zip(reports) {
-            // Two runs of one recipe have one name.
+            // Two runs of one recipe have the same name.
             let run = if same_names { format!("{name} ({number})") } else { name.clone() };
             let full = |own: &str| if own == name { run.clone() } else { format!("{run}/{own}") };
             all.models
@@ -153,7 +153,7 @@ impl Report {
         text
     }
 
-    /// GLUE's table as comma-separated values.
+    /// The GLUE table as comma-separated values.
     pub fn csv(&self) -> Result<String> {
         let csv = self.glue.as_ref().map(ScoreTable::csv);
         csv.context("there are no GLUE results, of which alone there is a table in CSV")
@@ -218,7 +218,8 @@ fn stage_tables(stages: &[StageReport]) -> Vec<Section> {
     sections
 }
 
-/// The arms whose training has finished, the baseline first, and the names of the others. None without the baseline.
+/// The arms whose training has finished, the baseline first, and the names of the others. `None` without the
+/// baseline.
 fn arms(run: &Path, file: &RunFile, stages: &[StageReport]) -> Result<(Vec<Arm>, Vec<String>)> {
     let (mut arms, mut missing) = (Vec::new(), Vec::new());
     let Some(comparison) = &file.comparison else { return Ok((arms, missing)) };

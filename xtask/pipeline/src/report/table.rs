@@ -14,7 +14,7 @@ impl Table {
         Table { header: header.map(str::to_owned).to_vec(), rows: Vec::new() }
     }
 
-    /// Leaves a column out if nothing stands in it.
+    /// Drops a column if it is empty.
     pub fn drop_empty(&mut self, name: &str) {
         let Some(column) = self.header.iter().position(|header| header == name) else { return };
         if self.rows.iter().all(|cells| cells[column].is_empty()) {

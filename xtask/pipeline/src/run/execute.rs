@@ -1,4 +1,4 @@
-//! Running the stages of a recipe in a directory.
+//! Runs the stages of a recipe in a directory.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,25 +19,25 @@ use crate::source::fetch_model;
 use crate::stage::{Context, Input, Stage};
 use crate::{Compute, Interrupted, Note, Watch};
 
-/// A recipe's run in a directory, which has one for each stage.
+/// A recipe's run in a directory, which has a subdirectory for each stage.
 pub struct Run<'a> {
     recipe: &'a Recipe,
     output: &'a Path,
-    /// GLUE's files; without them, stages that read them are left out.
+    /// GLUE's files; without them, stages that read them are skipped.
     glue: Option<&'a Path>,
     watch: &'a dyn Watch,
 }
 
-/// How far a stage is.
+/// How far a stage has got.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
     Finished,
-    /// Finished or begun, but with other settings or inputs.
+    /// Finished or started, but with other settings or inputs.
     OutOfDate(Vec<String>),
-    /// Begun, to be gone on with.
+    /// Started and can be resumed.
     Begun,
     New,
-    /// It needs files that were not given.
+    /// Needs files that were not given.
     WithoutFiles,
 }
 
@@ -55,7 +55,7 @@ impl<'a> Run<'a> {
         stage.with_context(|| format!("there is no stage {name:?}"))
     }
 
-    /// Where a stage's input lies, once it has been fetched.
+    /// Where a stage's input is, fetching it if necessary.
     fn locate(&self, input: &Input) -> Result<PathBuf> {
         match input {
             Input::Path(path) => Ok(path.clone()),
@@ -64,7 +64,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What decides a stage's result. Follows from the recipe alone but for inputs that are files.
+    /// What determines a stage's result: the recipe alone, except for inputs that are files.
     fn identity(&self, stage: &Stage) -> Result<Identity> {
         let mut settings = Identity::of_settings(&stage.settings()?, stage.work.neutral());
         if let Some(files) = self.glue.filter(|_| stage.work.glue_tasks().is_some()) {
@@ -103,8 +103,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Runs stages that stand behind their inputs, those that are not finished. With `redo`, results that are out of date are
-    /// replaced.
+    /// Runs the stages that have not finished; `stages` lists each after its inputs. With `redo`, outdated
+    /// results are replaced.
     pub fn execute(&self, stages: &[&Stage], redo: bool, compute: &Compute) -> Result<()> {
         RunFile::new(self.recipe).write(self.output)?;
         for stage in stages {
@@ -116,10 +116,10 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Runs a stage if it is not finished; all of its inputs are.
+    /// Runs a stage if it has not finished; all of its inputs have.
     fn run(&self, stage: &Stage, redo: bool, compute: &Compute) -> Result<()> {
         let (name, directory) = (&stage.name, self.directory(&stage.name));
-        // Reading needs no lock; who is to write looks again with it.
+        // Reading needs no lock; a writer looks again once it holds the lock.
         let _lock = match self.state(stage)? {
             State::Finished | State::WithoutFiles => None,
             _ => Some(StageLock::take(self.output, name)?),
@@ -167,7 +167,7 @@ impl<'a> Run<'a> {
         stage.work.run(&Context { name, directory, output, glue, compute, watch, locate: &locate })
     }
 
-    /// The stages called `only` with all that they need, in order; all stages without any.
+    /// The stages named in `only` and everything they depend on, in order; all stages if `only` is empty.
     pub fn selected(&self, only: &[String]) -> Result<Vec<&'a Stage>> {
         let mut wanted: Vec<&str> = only.iter().map(String::as_str).collect();
         let mut at = 0;
@@ -184,7 +184,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Whether a begun stage left anything that its settings had a part in: a result, or something to go on from.
+/// Whether an unfinished stage left anything that its settings affect: a result, or something to resume from.
 fn has_results(stage: &Stage, directory: &Path) -> bool {
     let begun = fs::read_dir(directory.join(stage.work.checkpoints()));
     stage.output_in(directory).exists() || begun.is_ok_and(|mut entries| entries.next().is_some())

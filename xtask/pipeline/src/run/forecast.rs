@@ -1,4 +1,4 @@
-//! Looking ahead at stages, whose results need not exist.
+//! Forecasts stages whose inputs need not exist yet.
 
 use anyhow::{Context, Result};
 use t5_model::parameter_table;
@@ -7,7 +7,7 @@ use crate::Watch;
 use crate::problems::Problems;
 use crate::stage::{Forecast, Known, Stage};
 
-/// Forecasts stages that stand behind their inputs, or says everything that will be refused.
+/// Forecasts stages listed after their inputs, or reports everything that will be refused.
 pub fn forecasts<'a>(
     stages: impl IntoIterator<Item = &'a Stage>,
     watch: &'a dyn Watch,

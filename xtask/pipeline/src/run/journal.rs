@@ -1,4 +1,5 @@
-//! `stage.json`: written last, so that a stage with one is finished; it says from what.
+//! `stage.json`: written last, so that it marks a stage as finished; it records what the result was made
+//! from.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +16,7 @@ use super::{VERSION, check_version};
 use crate::write_json;
 
 const FILE: &str = "stage.json";
-/// The identity alone, written first.
+/// The identity alone, written at the start.
 const BEGUN: &str = "begun.json";
 
 const SETTINGS: &str = "settings";
@@ -28,11 +29,12 @@ pub struct Record {
     #[serde(flatten)]
     pub identity: Identity,
     pub result: Value,
-    /// Wall-clock time of the process that finished it.
+    /// Wall-clock time of the process that finished the stage.
     pub seconds: f64,
 }
 
-/// What decides a stage's result: its work's settings, and the fingerprint of each input, by stage or path.
+/// What determines a stage's result: the settings of its work and the fingerprint of each input, by stage or
+/// path.
 pub fn identity(settings: Identity, inputs: BTreeMap<String, String>) -> Identity {
     let mut identity = Identity::default();
     identity.insert(SETTINGS, settings);
@@ -40,13 +42,13 @@ pub fn identity(settings: Identity, inputs: BTreeMap<String, String>) -> Identit
     identity
 }
 
-/// A hash of an identity, in hexadecimal.
+/// An identity's hash in hexadecimal.
 pub fn fingerprint(identity: &Identity) -> Result<String> {
     let digest = Sha256::digest(serde_json::to_vec(identity)?);
     Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// How an identity differs from an earlier one, in words: settings first, then inputs.
+/// Describes how an identity differs from an earlier one: settings first, then inputs.
 pub fn changes(identity: &Identity, earlier: &Identity) -> Vec<String> {
     let (mut settings, mut inputs) = (Vec::new(), Vec::new());
     for Difference { key, was, now } in identity.differences(earlier) {
@@ -60,12 +62,12 @@ pub fn changes(identity: &Identity, earlier: &Identity) -> Vec<String> {
     settings
 }
 
-/// The identity with which an unfinished stage in `directory` was begun.
+/// The identity with which an unfinished stage in `directory` was started.
 pub fn begun(directory: &Path) -> Result<Option<Identity>> {
     read(&directory.join(BEGUN))
 }
 
-/// Records that a stage begins with this identity.
+/// Records that a stage starts with this identity.
 pub fn begin(identity: &Identity, directory: &Path) -> Result<()> {
     write_json(&directory.join(BEGUN), identity)
 }
@@ -86,7 +88,7 @@ impl Record {
         Record { version: VERSION, identity, result, seconds }
     }
 
-    /// The record of the stage in `directory`, if it is finished.
+    /// The record of the stage in `directory`, if it has finished.
     pub fn read(directory: &Path) -> Result<Option<Self>> {
         let path = directory.join(FILE);
         let record: Option<Record> = read(&path)?;

@@ -1,4 +1,4 @@
-//! One process at a time for each stage.
+//! Allows only one process at a time to run each stage.
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-/// A stage is one process's as long as this lives: another may replace what this one is writing. Different stages of a
-/// run may have different processes.
+/// Reserves a stage for one process until dropped: another might replace what this one is writing. Different
+/// processes may run different stages of a run.
 pub struct StageLock {
     _file: File,
 }
@@ -15,7 +15,7 @@ pub struct StageLock {
 impl StageLock {
     pub fn take(output: &Path, stage: &str) -> Result<Self> {
         fs::create_dir_all(output).with_context(|| format!("cannot create {}", output.display()))?;
-        // Beside the stage's directory, which may be removed; stages' names do not begin with a dot.
+        // Next to the stage's directory, which may be removed; stage names do not begin with a dot.
         let path = output.join(format!(".{stage}.lock"));
         let opened = File::options().write(true).create(true).truncate(false).open(&path);
         let file = opened.with_context(|| format!("cannot open {}", path.display()))?;
@@ -23,7 +23,7 @@ impl StageLock {
             Err(TryLockError::WouldBlock) => {
                 bail!("another process is at work on stage {stage:?} in {}", output.display())
             }
-            // Not all file systems have locks. That must not keep anybody from running there.
+            // Not all file systems support locks. That must not prevent running there.
             Err(TryLockError::Error(error)) if error.kind() != ErrorKind::Unsupported => {
                 Err(error).with_context(|| format!("cannot lock {}", path.display()))
             }

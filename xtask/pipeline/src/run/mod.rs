@@ -1,4 +1,4 @@
-//! Runs: a directory with one for each stage, what was finished in it, and what will be.
+//! Runs: a directory with a subdirectory for each stage, the record of what has finished, and forecasts.
 
 mod execute;
 mod forecast;

@@ -1,4 +1,4 @@
-//! `run.json`: which stages a run directory has, so that a report needs no recipe.
+//! `run.json`: lists a run's stages, so that a report needs no recipe.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ pub struct RunFile {
     pub version: u32,
     /// The recipe's name.
     pub name: String,
-    /// In the order in which they run.
+    /// In the order they run.
     pub stages: Vec<StageEntry>,
     #[serde(default)]
     pub comparison: Option<Comparison>,

@@ -1,11 +1,11 @@
-//! Text by name: files, folders, globs, and what is built in.
+//! Text by name: files, folders, globs, and built-in text.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use t5_model::text::Corpus;
 
-/// What text begins with that comes with the program.
+/// The prefix of built-in text.
 pub const BUILTIN: &str = "builtin:";
 
 /// The documents of all inputs. Built-in text cannot be mixed with files.

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-/// A file's length and its hash.
+/// A file's length and hash.
 pub fn sha256(path: &Path) -> Result<(u64, String)> {
     let read = || -> io::Result<(u64, Sha256)> {
         let (mut found, mut digest, mut buffer) = (0, Sha256::new(), vec![0; 1 << 20]);

@@ -1,4 +1,4 @@
-//! Where models and data come from: directories, the Hugging Face Hub, the web, and what is built in.
+//! Sources of models and data: directories, the Hugging Face Hub, the web, and built-in text.
 
 pub mod corpus;
 mod digest;

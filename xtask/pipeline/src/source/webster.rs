@@ -1,14 +1,14 @@
-//! `builtin:webster`: Webster's dictionary, 9 MB of English that comes with the crate of that name.
+//! `builtin:webster`: Webster's dictionary, 9 MB of English from the crate of the same name.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 
-/// The crate's own interface looks up single words; its text is taken from its source.
+/// The crate's own interface only looks up single words, so the text is read from its source.
 const DICTIONARY: &str = include_str!(env!("WEBSTER_DICTIONARY"));
 
-/// One document an entry, `word: definition`, in a fixed order that is as good as random: neighbouring documents of a
-/// dictionary's own order begin alike.
+/// One document per entry, `word: definition`, in a fixed pseudo-random order: adjacent entries in a
+/// dictionary begin alike.
 pub fn documents() -> Result<Vec<String>> {
     let entries: BTreeMap<String, String> =
         serde_json::from_str(DICTIONARY).context("the text of the crate `webster`")?;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use t5_model::{FeedForward, T5Config};
 
-/// A new T5, in the words of Hugging Face's `config.json`. The vocabulary is the tokenizer's.
+/// A new T5, in the terms of Hugging Face's `config.json`. The vocabulary is the tokenizer's.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dimensions {
@@ -12,7 +12,7 @@ pub struct Dimensions {
     pub num_heads: usize,
     pub d_kv: usize,
     pub d_ff: usize,
-    /// Of the encoder, and of the decoder if it has no number of its own.
+    /// Layers of the encoder, and of the decoder unless it has its own number.
     pub num_layers: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub num_decoder_layers: Option<usize>,
@@ -27,7 +27,7 @@ fn gated_gelu() -> FeedForward {
 }
 
 impl Dimensions {
-    /// A T5 of these dimensions with so many rows in its embedding.
+    /// A T5 of these dimensions with an embedding of `vocabulary` rows.
     pub fn config(&self, vocabulary: usize) -> Result<T5Config> {
         let mut config =
             T5Config::v1_1(vocabulary, self.d_model, self.num_heads, self.d_kv, self.d_ff, self.num_layers);

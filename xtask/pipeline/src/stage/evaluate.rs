@@ -1,4 +1,4 @@
-//! Evaluating a model on held-out text.
+//! Evaluates a model on held-out text.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::Compute;
 use crate::checkpoint::tokenizer_for;
 use crate::numbers::count;
 
-/// A model, and the text it is evaluated on.
+/// A model, and the text to evaluate it on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Evaluate {
     pub model: Input,
@@ -29,11 +29,11 @@ pub struct Evaluate {
 /// How well a model predicts held-out tokens.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct TextScore {
-    /// Mean cross-entropy of a target token in nats.
+    /// Mean cross-entropy per target token in nats.
     pub loss: f64,
-    /// Share of the target tokens predicted right.
+    /// Share of target tokens predicted correctly.
     pub accuracy: f64,
-    /// Target tokens.
+    /// The number of target tokens.
     pub tokens: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What a stage will make, as far as it can be said before it runs.
+//! What a stage will produce, as far as that is known before it runs.
 
 use std::path::PathBuf;
 
@@ -12,35 +12,35 @@ use t5_model::{Backend, Computation, T5Config, TrainingMemory, TrainingSize};
 use super::Input;
 use crate::{Warning, Watch};
 
-/// Of one stage. What is not known has no value.
+/// The forecast of one stage. Unknown values are `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Forecast {
-    /// The tokenizer that it makes.
+    /// The tokenizer it produces.
     pub vocabulary: Option<Vocabulary>,
-    /// The model that it makes.
+    /// The model it produces.
     pub model: Option<T5Config>,
-    /// Of that model; known when it is.
+    /// The model's parameters; known when the model is.
     pub parameters: Option<u64>,
-    /// The optimiser whose state it leaves with the model.
+    /// The optimiser whose state is stored with the model.
     pub optimizer: Option<Optimizer>,
-    /// Input and target tokens it trains on.
+    /// Input and target tokens that it trains on.
     pub tokens: Option<f64>,
     /// Floating-point operations, forward and backward.
     pub flops: Option<f64>,
-    /// What it trains, if it trains.
+    /// The training it does, if any.
     pub training: Option<Training>,
     pub warnings: Vec<Warning>,
 }
 
-/// Of a tokenizer.
+/// The vocabulary of a tokenizer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Vocabulary {
-    /// Rows of an embedding for it.
+    /// Rows of an embedding for this vocabulary.
     pub size: usize,
     pub sentinels: usize,
 }
 
-/// What decides a training's memory.
+/// What determines the memory that training takes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Training {
     pub config: T5Config,
@@ -62,7 +62,7 @@ impl Training {
         }
     }
 
-    /// The memory it takes as the backend computes, where that can be told.
+    /// The memory that training takes on this backend, where it can be estimated.
     pub fn memory(&self, backend: &dyn Backend, how: &Computation) -> Option<TrainingMemory> {
         let Training { config, examples, lengths, optimizer, dropout } = self;
         let size = TrainingSize {
@@ -76,7 +76,7 @@ impl Training {
         backend.training_memory(how, &size)
     }
 
-    /// What is to be said if it will hardly fit.
+    /// The warning to give if it will hardly fit.
     pub fn warning(&self, memory: &TrainingMemory, device: &str) -> Option<Warning> {
         let total = memory.total.filter(|total| memory.peak > *total)?;
         let (device, needed, fitting) = (device.to_owned(), memory.peak, memory.fitting);
@@ -84,7 +84,7 @@ impl Training {
     }
 }
 
-/// What is known of inputs while looking ahead: files, and what stages will make of which there need not be anything yet.
+/// What is known of inputs while forecasting: files, and results of stages that need not have run.
 pub struct Known<'a> {
     pub watch: &'a dyn Watch,
     /// The stages so far that will not fail.
@@ -96,7 +96,7 @@ impl Known<'_> {
         self.stages.iter().find(|(name, _)| input.stage() == Some(name)).map(|(_, forecast)| forecast)
     }
 
-    /// The path of an input that no stage makes.
+    /// The path of an input that is not another stage's result.
     pub fn path(&self, input: &Input) -> Result<Option<PathBuf>> {
         input.path(self.watch)
     }
@@ -124,7 +124,7 @@ impl Known<'_> {
         self.stage(input)?.optimizer
     }
 
-    /// A stage must leave an optimiser's state, and one that the wanted optimiser can go on from.
+    /// Checks that a stage leaves an optimiser's state, and one from which the wanted optimiser can continue.
     pub fn check_carried(&self, input: &Input, wanted: Option<Optimizer>) -> Result<()> {
         let Some(stage) = input.stage() else { return Ok(()) };
         let Some(forecast) = self.stage(input) else { return Ok(()) };

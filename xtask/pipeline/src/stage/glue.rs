@@ -16,7 +16,7 @@ use super::{Finished, Input, Keys, Kind, Shown, Work};
 use crate::checkpoint::{lineage_to_continue, tokenizer_for};
 use crate::{Compute, Interrupted, Stoppable, Watch};
 
-/// A model that is fine-tuned on some or all tasks, each time afresh.
+/// A model to fine-tune on some or all tasks, starting over for each.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Glue {
     pub model: Input,
@@ -83,15 +83,15 @@ impl Work for Glue {
     }
 }
 
-/// Where it all lies.
+/// The files that fine-tuning works with.
 pub struct Places<'a> {
     /// The checkpoint to fine-tune.
     pub model: &'a Path,
     /// GLUE's files.
     pub files: &'a Path,
-    /// The model's, if it is not given.
+    /// Defaults to the model's own.
     pub tokenizer: Option<&'a Path>,
-    /// What every fine-tuning makes is kept here, if anywhere; an interrupted one goes on from there.
+    /// Where each fine-tuning's results are kept, if anywhere; an interrupted one resumes from there.
     pub directory: Option<&'a Path>,
 }
 
@@ -121,14 +121,14 @@ pub fn fine_tune(
         None => compute.open(&config, &checkpoint).map_err(Into::into),
         Some(directory) => Ok(compute.open(&config, &Checkpoint::open(directory)?)?),
     };
-    // Without a directory there is nothing to save, and nothing to stop for.
+    // Without a directory there is nothing to save, so no point at which to stop.
     let stoppable = places.directory.map(|_| Stoppable::new(watch));
     let report = glue.run(&mut open, watch.stop(), &mut |event| progress(&event))?;
     drop(stoppable);
     report.ok_or_else(|| Interrupted { left: None, resumes: true }.into())
 }
 
-/// What decides a fine-tuning's result besides its settings.
+/// What determines the result of fine-tuning besides its settings.
 fn identity(files: &Path, model: Option<String>, compute: &Compute) -> Result<BTreeMap<String, Value>> {
     let files = json!(std::path::absolute(files)?);
     let inputs = [("model".to_owned(), json!(model)), ("files".to_owned(), files)];

@@ -1,4 +1,4 @@
-//! Where a stage's input comes from.
+//! Sources of stages' inputs.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -55,7 +55,8 @@ impl Input {
         }
     }
 
-    /// Where it lies, once it has been fetched; a stage's result has its place in a run.
+    /// Where the input is, fetching it if necessary; `None` for a stage's result, whose place depends on the
+    /// run.
     pub fn path(&self, watch: &dyn Watch) -> Result<Option<PathBuf>> {
         match self {
             Input::Stage(_) => Ok(None),

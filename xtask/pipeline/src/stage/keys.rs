@@ -1,4 +1,4 @@
-//! What stages read of a recipe. Errors have file, line and column.
+//! Reads stages' keys from a recipe. Errors carry file, line and column.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,10 +29,11 @@ pub struct Shared<'a> {
     pub stages: Vec<String>,
 }
 
-/// A stage's keys, on top of those that its kind shares. Those that are not taken one by one make up [`Keys::rest`].
+/// A stage's keys, on top of those shared by its kind. Keys that are not taken individually make up
+/// [`Keys::rest`].
 pub struct Keys<'a> {
     shared: &'a Shared<'a>,
-    /// Of the stage.
+    /// The stage's location.
     span: Range<usize>,
     table: Table,
     inputs: Vec<(Spanned<String>, Gives)>,
@@ -72,12 +73,12 @@ impl<'a> Keys<'a> {
         Keys { shared, span, table, inputs: Vec::new() }
     }
 
-    /// The stages among the inputs that were read.
+    /// The stages among the inputs read so far.
     pub fn into_inputs(self) -> Vec<(Spanned<String>, Gives)> {
         self.inputs
     }
 
-    /// An error of the whole stage.
+    /// An error about the stage as a whole.
     pub fn error(&self, message: impl fmt::Display) -> Error {
         self.error_at(self.span.clone(), message)
     }
@@ -90,7 +91,7 @@ impl<'a> Keys<'a> {
         self.shared.texts.take(&mut self.table, key)
     }
 
-    /// All keys that were not taken.
+    /// All keys that have not been taken.
     pub fn rest<T: DeserializeOwned>(&mut self) -> Result<T> {
         let table = std::mem::take(&mut self.table);
         self.shared.texts.read(Spanned::new(self.span.clone(), DeValue::Table(table)))
@@ -105,7 +106,7 @@ impl<'a> Keys<'a> {
         })
     }
 
-    /// The key `model`, of a checkpoint.
+    /// The key `model`, which names a checkpoint.
     pub fn model(&mut self) -> Result<Input> {
         match self.take("model")? {
             Some(model) => self.input(model, Gives::Model),
@@ -113,7 +114,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// A stage, a model on the Hugging Face Hub, or else a path as seen from the file that names it.
+    /// A stage, a model on the Hugging Face Hub, or else a path relative to the file that names it.
     pub fn input(&mut self, name: Spanned<String>, wanted: Gives) -> Result<Input> {
         let Shared { texts, stages, .. } = self.shared;
         if stages.contains(name.get_ref()) {
@@ -134,7 +135,7 @@ impl<'a> Keys<'a> {
         Err(texts.error(name.span(), message))
     }
 
-    /// `[data]` with the stage's own `data` on top.
+    /// `[data]`, overridden by the stage's own `data`.
     pub fn data(&mut self) -> Result<Spanned<DataTable>> {
         let Shared { texts, data: shared, .. } = self.shared;
         let own = self.table.remove("data");
@@ -149,7 +150,7 @@ impl<'a> Keys<'a> {
         if data.is_empty() {
             return Err(texts.error(at, "there is no `[data]` to say which text this stage reads"));
         }
-        // Where relative paths start from: the file that has the text's last word.
+        // Relative paths start from the file that sets the text.
         let place = data.get("text").map_or(at.clone(), Spanned::span);
         Ok(Spanned::new(place, texts.read(Spanned::new(at, DeValue::Table(data)))?))
     }
@@ -159,7 +160,7 @@ impl<'a> Keys<'a> {
         self.absolute(data.span(), &data.get_ref().text)
     }
 
-    /// All of `[data]`, with a tokenizer and something to evaluate on.
+    /// All of `[data]`, including a tokenizer and held-out text.
     pub fn tokenized(&mut self, data: Spanned<DataTable>) -> Result<Data> {
         let text = self.text(&data)?;
         let held_out = match (&data.get_ref().held_out_text, data.get_ref().held_out_every) {

@@ -1,6 +1,7 @@
-//! What a recipe is made of: stages, each with its work. Every kind of stage is a file or folder here, which holds all that
-//! is particular to it: the keys that it has in a recipe, its inputs, what it will make, its work, and what a report shows
-//! of it. A new kind is a new file and a line in [`KINDS`]. The commands that take one step build the same work.
+//! Stages, the building blocks of a recipe, each with its work. Every kind of stage is a file or folder here,
+//! which holds everything specific to it: its keys in a recipe, its inputs, its forecast, its work, and what
+//! a report shows of it. A new kind takes a new file and a line in [`KINDS`]. Commands that perform a single
+//! step build the same work.
 
 mod dimensions;
 pub mod evaluate;
@@ -37,55 +38,55 @@ pub const KINDS: &[&Kind] = &[&tokenizer::KIND, &pretrain::KIND, &fuse::KIND, &g
 /// What all stages of a kind have in common.
 #[derive(Debug)]
 pub struct Kind {
-    /// In recipes and in `stage.json`.
+    /// As written in recipes and in `stage.json`.
     pub name: &'static str,
-    /// What others can take from such a stage.
+    /// What other stages can take from such a stage.
     pub gives: Option<Gives>,
-    /// Where that, or the result, lies in the stage's directory.
+    /// Where that, or the result, is in the stage's directory.
     pub output: &'static str,
-    /// The table of a recipe with what all stages of this kind have in common, on top of which each puts its own keys.
+    /// The recipe's table of settings for all stages of this kind, which each stage's own keys override.
     pub table: Option<&'static str>,
     /// Reads a stage's keys.
     pub read: fn(&mut Keys<'_>) -> Result<Arc<dyn Work>>,
     /// What a report shows of a finished stage.
     pub show: fn(&Finished<'_>) -> Result<Shown>,
-    /// How a model became better in a finished stage, where `[comparison]` can take such stages.
+    /// A model's learning curve in a finished stage, for kinds that `[comparison]` accepts.
     pub arm: Option<fn(&Finished<'_>) -> Result<Arm>>,
 }
 
 impl Kind {
-    /// The kind of that name.
+    /// Finds a kind by name.
     pub fn named(name: &str) -> Option<&'static Kind> {
         KINDS.iter().copied().find(|kind| kind.name == name)
     }
 }
 
-/// What a stage does, with everything that decides its result.
+/// What a stage does, with everything that determines its result.
 pub trait Work: Settings + fmt::Debug + Send + Sync {
-    /// The settings that change nothing about the result.
+    /// The settings that do not affect the result.
     fn neutral(&self) -> &'static [&'static str] {
         &[]
     }
 
     fn inputs(&self) -> Vec<&Input>;
 
-    /// The tasks whose files it reads, if it reads GLUE's files.
+    /// The tasks whose files it reads, if it reads GLUE's.
     fn glue_tasks(&self) -> Option<&[Task]> {
         None
     }
 
-    /// The folder in its directory with what an unfinished stage can go on from.
+    /// The subdirectory with what an unfinished stage can resume from.
     fn checkpoints(&self) -> String {
         "checkpoints".to_owned()
     }
 
-    /// What it will make, as far as that is known before it runs, or why it will fail.
+    /// What it will produce, as far as that is known before it runs, or why it will fail.
     fn forecast(&self, known: &Known<'_>) -> Result<Forecast> {
         let _ = known;
         Ok(Forecast::default())
     }
 
-    /// Does the work, or goes on with it. Returns the result for `stage.json`.
+    /// Does the work, or resumes it. Returns the result for `stage.json`.
     fn run(&self, context: &Context<'_>) -> Result<Value>;
 }
 
@@ -110,7 +111,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// The work's settings, behind its kind.
+    /// The work's settings, preceded by its kind.
     pub fn settings(&self) -> serde_json::Result<Map<String, Value>> {
         let mut settings = Map::from_iter([("kind".to_owned(), self.kind.name.into())]);
         if let Value::Object(own) = self.work.settings()? {
@@ -119,7 +120,7 @@ impl Stage {
         Ok(settings)
     }
 
-    /// Where the result lies in a directory of the stage's own.
+    /// Where the result is, given the stage's own directory.
     pub fn output_in(&self, directory: &Path) -> PathBuf {
         directory.join(self.kind.output)
     }
@@ -127,27 +128,27 @@ impl Stage {
 
 /// What a stage works with.
 pub struct Context<'a> {
-    /// The stage's.
+    /// The stage's name.
     pub name: &'a str,
-    /// The stage's.
+    /// The stage's directory.
     pub directory: &'a Path,
     /// Where the result goes.
     pub output: &'a Path,
-    /// GLUE's files, for a stage that reads some.
+    /// GLUE's files, for a stage that reads them.
     pub glue: Option<&'a Path>,
     pub compute: &'a Compute,
     pub watch: &'a dyn Watch,
-    /// Finds inputs, whose stages are finished.
+    /// Locates inputs, whose stages have finished.
     pub locate: &'a dyn Fn(&Input) -> Result<PathBuf>,
 }
 
 impl Context<'_> {
-    /// Where an input lies, once it has been fetched.
+    /// Where an input is, fetching it if necessary.
     pub fn locate(&self, input: &Input) -> Result<PathBuf> {
         (self.locate)(input)
     }
 
-    /// Writes a result, and returns it for `stage.json` too.
+    /// Writes a result, and also returns it for `stage.json`.
     fn write_json(&self, result: &impl Serialize) -> Result<Value> {
         let result = serde_json::to_value(result)?;
         write_json(self.output, &result)?;

@@ -1,4 +1,4 @@
-//! Pretraining, from random weights or from a checkpoint.
+//! Pretrains a model, from random weights or from a checkpoint.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,7 +22,7 @@ use super::{
 use crate::checkpoint::{lineage_to_continue, tokenizer_of};
 use crate::{Compute, Interrupted, Note, Stoppable, Watch};
 
-/// A pretraining.
+/// A pretraining run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Pretrain {
     pub start: Start,
@@ -35,12 +35,12 @@ pub struct Pretrain {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Start {
-    /// Random weights, drawn from the settings' seed.
+    /// Random weights, drawn with the settings' seed.
     Random(Dimensions),
     Model(Input),
 }
 
-/// What a finished pretraining came to.
+/// The result of a finished pretraining run.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Trained {
     pub parameters: u64,
@@ -49,19 +49,19 @@ pub struct Trained {
     pub tokens: u64,
     /// Floating-point operations of this stage.
     pub flops: f64,
-    /// The same with all of the model's ancestors.
+    /// The same including all of the model's ancestors.
     pub total_flops: f64,
     /// On held-out text, at the end.
     pub loss: f64,
     pub accuracy: f64,
 }
 
-/// The model a training starts from.
+/// The model that training starts from.
 struct Beginning {
     config: T5Config,
     lineage: Lineage,
     checkpoint: Option<Checkpoint>,
-    /// Beside the checkpoint, if training goes on with it.
+    /// Stored with the checkpoint, if training continues with it.
     optimizer: Option<OptimizerState>,
 }
 
@@ -166,7 +166,7 @@ impl Work for Pretrain {
 }
 
 impl Pretrain {
-    /// The model that it starts from, if it has weights.
+    /// The checkpoint it starts from, if any.
     fn from(&self) -> Option<&Input> {
         match &self.start {
             Start::Random(_) => None,
@@ -174,7 +174,7 @@ impl Pretrain {
         }
     }
 
-    /// Trains in `directory`, or goes on where an earlier run there stopped. `from` is the checkpoint of
+    /// Trains in `directory`, or resumes where an earlier run there stopped. `from` is the checkpoint of
     /// [`Start::Model`].
     pub fn train(
         &self,
@@ -225,7 +225,7 @@ impl Pretrain {
         self.trained(&beginning, &outcome)
     }
 
-    /// What decides the weights besides settings, model and tokenizer.
+    /// What determines the weights besides settings, model and tokenizer.
     fn identity(
         &self,
         (training, evaluation): &(Vec<String>, Vec<String>),

@@ -23,31 +23,31 @@ pub struct Finished<'a> {
 #[derive(Default)]
 pub struct Shown {
     pub overview: Overview,
-    /// In a table of stages of this kind.
+    /// For a table of stages of this kind.
     pub row: Option<Row>,
-    /// In GLUE's table.
+    /// For the GLUE table.
     pub glue: Option<GlueReport>,
 }
 
-/// A stage's numbers in the table of all stages.
+/// A stage's numbers for the table of all stages.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Overview {
-    /// Of the model that it made.
+    /// Parameters of the model it produced.
     pub parameters: Option<u64>,
     pub steps: Option<u64>,
     /// Input and target tokens that were trained on.
     pub tokens: Option<u64>,
     /// On held-out text.
     pub loss: Option<f64>,
-    /// A share.
+    /// A fraction.
     pub accuracy: Option<f64>,
 }
 
-/// A row of a table that stages of one kind share.
+/// A row of a table shared by stages of one kind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub title: &'static str,
-    /// Behind the stage's name.
+    /// The columns after the stage's name.
     pub header: &'static [&'static str],
     pub cells: Vec<String>,
 }
@@ -57,7 +57,7 @@ pub struct Row {
 pub struct Arm {
     /// The stage's.
     pub name: String,
-    /// Floating-point operations behind the model that the training started from.
+    /// Floating-point operations spent on the model that training started from.
     pub parents_flops: f64,
     /// In order of steps.
     pub evaluations: Vec<EvaluationPoint>,

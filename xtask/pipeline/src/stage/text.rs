@@ -1,4 +1,4 @@
-//! The text a stage trains and evaluates on.
+//! The text that a stage trains and evaluates on.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -20,23 +20,23 @@ pub struct Data {
     pub text: Vec<String>,
     pub held_out: HeldOut,
     pub tokenizer: Input,
-    /// Tokens of an input; T5's 512 take 568 tokens of text and give targets of 114.
+    /// Tokens per input; T5's 512 are made from 568 tokens of text, with targets of 114.
     pub input_length: usize,
-    /// At most so many documents are trained on.
+    /// The maximum number of documents to train on.
     pub max_documents: Option<u64>,
 }
 
-/// What models are evaluated on.
+/// The text models are evaluated on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HeldOut {
-    /// Every k-th document of the text, which then is not trained on.
+    /// Every k-th document of the text, excluded from training.
     Every(NonZeroU64),
-    /// A text of its own.
+    /// A separate text.
     Text(Vec<String>),
 }
 
-/// Text that is ready to be read.
+/// Text ready to be read.
 pub struct OpenText {
     training: Corpus,
     evaluation: Corpus,
@@ -76,7 +76,7 @@ impl OpenText {
         (self.training.names(), self.evaluation.names())
     }
 
-    /// Batches to train on, without end.
+    /// An endless stream of training batches.
     pub fn training(
         &self,
         batch_size: usize,
@@ -91,7 +91,7 @@ impl OpenText {
         self.stream(&self.training, options, at)
     }
 
-    /// The held-out batches, in the same order and corruption at every call.
+    /// The held-out batches, with the same order and corruption on every call.
     pub fn evaluation(&self, batch_size: usize) -> text::Result<SpanCorruptionStream> {
         let options =
             StreamOptions { hold_out: self.part(Split::HeldOut), ..StreamOptions::evaluation(batch_size) };

@@ -1,4 +1,4 @@
-//! Training a vocabulary.
+//! Trains a vocabulary.
 
 use std::num::NonZeroU64;
 use std::path::Path;
@@ -13,16 +13,16 @@ use t5_model::text::{HoldOut, Split, Tokenizer};
 use super::{Context, Forecast, Gives, Input, Keys, Kind, Known, Shown, Vocabulary, Work};
 use crate::source::corpus;
 
-/// A Unigram vocabulary of T5's kind.
+/// A Unigram vocabulary in the style of T5's.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TrainTokenizer {
     pub text: Vec<String>,
-    /// Every k-th document is left for evaluations.
+    /// Every k-th document is reserved for evaluation.
     pub held_out_every: Option<NonZeroU64>,
-    /// Tokens, special ones and sentinels included.
+    /// The number of tokens, including special ones and sentinels.
     pub vocabulary: usize,
     pub sentinels: usize,
-    /// At most so many documents are read.
+    /// The maximum number of documents to read.
     pub max_documents: Option<u64>,
 }
 

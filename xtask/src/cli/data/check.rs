@@ -54,7 +54,7 @@ pub struct Arguments {
 struct TaskChecks {
     task: Task,
     splits: Vec<SplitCheck>,
-    /// Splits that are not there; test sets need not be.
+    /// Splits that are missing; test sets may be.
     missing: Vec<String>,
 }
 
@@ -88,7 +88,7 @@ impl Arguments {
         result
     }
 
-    /// Those that were asked for, or else those of which there is anything.
+    /// The tasks asked for, or else those with any files.
     fn tasks(&self, glue: &Path) -> Result<Vec<Task>> {
         if !self.tasks.is_empty() {
             return Ok(self.tasks.clone());
@@ -139,7 +139,7 @@ fn splits(checks: &[TaskChecks]) -> impl Iterator<Item = (String, &SplitCheck)> 
     })
 }
 
-/// The table, how labels are balanced, and the bad rows.
+/// The table, the balance of labels, and the bad rows.
 fn text(checks: &[TaskChecks], with_lengths: bool) -> String {
     let mut text = table(checks, with_lengths).text();
     let labelled = || splits(checks).filter(|(_, split)| !split.labels.is_empty());

@@ -9,7 +9,7 @@ use t5_model::{Computation, Precision, backends};
 use super::python;
 use crate::dev::resources::{SCRIPTS, resource};
 
-/// What computes, on which device, in which precision.
+/// A framework on a device in a precision.
 #[derive(Clone, Debug)]
 pub struct Contestant {
     framework: Framework,
@@ -18,15 +18,16 @@ pub struct Contestant {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Framework {
-    /// By name.
+    /// A backend by name.
     Backend(&'static str),
-    /// Hugging Face's T5 under PyTorch, in a way whose words are options of the script; none for the usual one.
+    /// Hugging Face's T5 under PyTorch. The variant's words are options of the script; it is empty for the
+    /// default.
     Transformers { variant: &'static str },
-    /// Answers only.
+    /// Only generates answers.
     CTranslate2,
 }
 
-/// Whether a device is the host's processor, by its name.
+/// Whether a device name stands for the host's processor.
 pub fn on_cpu(device: &str) -> bool {
     device.starts_with("cpu")
 }
@@ -48,8 +49,8 @@ impl fmt::Display for Contestant {
 }
 
 impl Contestant {
-    /// All there are: backends in each precision on each device, and transformers in its variants on the CPU and where a
-    /// backend has CUDA.
+    /// All contestants: backends in each precision on each device, and transformers in its variants on the
+    /// CPU and on CUDA devices that a backend has.
     pub fn all(on_cpu: &[&'static str], on_cuda: &[&'static str]) -> Vec<Contestant> {
         let mut all = Vec::new();
         let mut places: BTreeSet<_> = on_cpu.iter().map(|variant| ("cpu".to_owned(), *variant)).collect();
@@ -78,7 +79,7 @@ impl Contestant {
         Contestant { framework: Framework::CTranslate2, how: Computation::on("cpu") }
     }
 
-    /// Those on a device.
+    /// The contestants on a device.
     pub fn on(device: &str, all: Vec<Contestant>) -> Result<Vec<Contestant>> {
         let devices: BTreeSet<&str> = all.iter().map(Contestant::device).collect();
         if !devices.contains(device) {
@@ -88,7 +89,7 @@ impl Contestant {
         Ok(all.into_iter().filter(|one| one.how.device == device).collect())
     }
 
-    /// Those of these names, or all.
+    /// The contestants with these names, or all.
     pub fn chosen(all: Vec<Contestant>, names: &[String]) -> Result<Vec<Contestant>> {
         let known: Vec<String> = all.iter().map(ToString::to_string).collect();
         if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
@@ -102,12 +103,12 @@ impl Contestant {
         !matches!(self.framework, Framework::Backend(_))
     }
 
-    /// Besides what transformers needs, with which it reads checkpoints.
+    /// Needed in addition to what transformers needs, which reads the checkpoints.
     pub fn needs_ctranslate2(&self) -> bool {
         self.framework == Framework::CTranslate2
     }
 
-    /// By name.
+    /// The framework's name.
     pub fn framework(&self) -> &'static str {
         match self.framework {
             Framework::Backend(name) => name,
@@ -131,7 +132,8 @@ impl Contestant {
         &self.how.device
     }
 
-    /// What starts a worker that computes as this one does: this program's command of that name, or a Python script.
+    /// The command that starts this contestant's worker: this program's subcommand of that name, or a Python
+    /// script.
     pub fn command(&self, worker: &str, script: &str, python: Option<&Path>) -> Result<Command> {
         let mut command = match self.framework {
             Framework::Backend(name) => {

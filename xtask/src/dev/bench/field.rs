@@ -14,7 +14,7 @@ const NO_TRANSFORMERS: &str = "Without transformers: no Python with torch and tr
      `pip install torch transformers`, or name one with --python";
 const GET_CTRANSLATE2: &str = "`pip install ctranslate2` there, or name another Python with --python";
 
-/// Fails if what these contestants need is not compiled in.
+/// Fails if anything these contestants need is not compiled in.
 pub fn require(names: &[String]) -> Result<(), NotBuilt> {
     let needed = names.iter().filter_map(|name| {
         let mut words = name.split_whitespace();
@@ -27,16 +27,16 @@ pub fn require(names: &[String]) -> Result<(), NotBuilt> {
     }
 }
 
-/// Who takes part.
+/// The contestants taking part.
 pub struct Field {
     pub contestants: Vec<Contestant>,
     pub python: Option<PathBuf>,
-    /// A line about who does not, for want of what; empty if all do.
+    /// A line that says which contestants are left out and what they lack; empty if none are.
     pub left_out: String,
 }
 
 impl Field {
-    /// Those of all that `only` names, or else all for whom there is what they need.
+    /// The contestants named in `only`, or else all whose requirements are met.
     pub fn new(all: Vec<Contestant>, only: &[String], python: Option<&Path>) -> Result<Field> {
         let contestants = Contestant::chosen(all, only)?;
         ensure!(!contestants.is_empty(), "no backend is compiled in");

@@ -47,7 +47,7 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Models of the paper's Tables 6 and 7.
+/// Models from the paper's Tables 6 and 7.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Size {
     /// Of no table: for tests
@@ -74,13 +74,13 @@ impl Size {
     }
 }
 
-/// What one round took, in seconds.
+/// The times of one round in seconds.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Round {
     fuse: f64,
     copy: f64,
     copy_and_sync: f64,
-    /// The fusion's largest anonymous memory, in bytes, where the system tells.
+    /// The fusion's peak anonymous memory in bytes, where the system reports it.
     peak_memory: Option<u64>,
 }
 
@@ -90,7 +90,7 @@ impl Arguments {
         let folder = tempfile::Builder::new().prefix("bench-fuse-").tempdir_in(&place);
         let folder = folder.with_context(|| format!("cannot create a directory in {}", place.display()))?;
         interrupt::listen()?;
-        let _graceful = Stoppable::new(&Terminal); // a bench that is interrupted still removes its files
+        let _graceful = Stoppable::new(&Terminal); // an interrupted bench still removes its files
         let mut parents = Vec::new();
         for (seed, name) in ["a", "b"].into_iter().enumerate() {
             eprintln!("parent {name}");
@@ -110,7 +110,7 @@ impl Arguments {
         self.report(&rounds, read, size(COPY)?)
     }
 
-    /// Leaves the copy, which the next round replaces.
+    /// Leaves the copy in place; the next round replaces it.
     fn round(&self, parents: &[PathBuf], folder: &Path) -> Result<Round> {
         let (child, copy) = (folder.join("child"), folder.join(COPY));
         let mut fuse = Command::new(std::env::current_exe().context("this program's file is not known")?);
@@ -178,13 +178,13 @@ impl Arguments {
 const WEIGHTS: &str = "model.safetensors";
 const COPY: &str = "copy.safetensors";
 
-/// A checkpoint with random weights.
+/// Writes a checkpoint with random weights.
 fn write_random(directory: &Path, config: &T5Config, seed: u64) -> Result<()> {
     Writer::default().weights(directory, LazyTensor::all(&initialize(config, seed)?)?)?;
     write_json(&directory.join("config.json"), &config.to_json())
 }
 
-/// Runs a command that must succeed; returns the largest anonymous memory it was seen with.
+/// Runs a command that must succeed, and returns the most anonymous memory it was seen to use.
 fn watch(command: &mut Command) -> Result<Option<u64>> {
     let program = command.get_program().to_string_lossy().into_owned();
     let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();

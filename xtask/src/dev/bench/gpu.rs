@@ -1,18 +1,18 @@
-//! NVIDIA's GPUs, as `nvidia-smi` tells.
+//! NVIDIA GPUs, as reported by `nvidia-smi`.
 
 use std::process::Command;
 
-/// One that a worker computes on.
+/// A GPU that a worker computes on.
 pub struct Gpu {
-    /// Its index, or what stands in the place of one.
+    /// Its index, or whatever identifies it instead.
     id: String,
     pub name: String,
-    /// Bytes that were in use before the worker came.
+    /// Bytes in use before the worker started.
     before: u64,
 }
 
 impl Gpu {
-    /// The one behind `cuda:0`, if it can be asked.
+    /// The GPU that `cuda:0` stands for, if it can be queried.
     pub fn of(device: &str) -> Option<Gpu> {
         let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
         let id = id(device, visible.as_deref())?;
@@ -20,9 +20,10 @@ impl Gpu {
         Some(Gpu { id, name, before })
     }
 
-    /// Bytes that a process holds there. Frameworks keep what they have freed, so at the end this is the most they needed.
+    /// Bytes that a process holds there. Frameworks keep the memory they free, so at the end this is the most
+    /// they needed.
     ///
-    /// Many containers hide whose the memory is. There it is what came since [`Gpu::of`].
+    /// Many containers hide which process owns memory. There, this is the increase since [`Gpu::of`].
     pub fn memory_of(&self, process: u32) -> Option<u64> {
         let processes = ask(&self.id, "--query-compute-apps=pid,used_memory");
         let own = processes.and_then(|processes| memory_of(&processes, process));
@@ -33,7 +34,8 @@ impl Gpu {
     }
 }
 
-/// What nvidia-smi takes for a device of CUDA: its own index, unless the environment chooses GPUs by indices or UUIDs.
+/// How nvidia-smi identifies a CUDA device: by its index, unless the environment selects GPUs by index or
+/// UUID.
 fn id(device: &str, visible: Option<&str>) -> Option<String> {
     let index: usize = device.strip_prefix("cuda:")?.parse().ok()?;
     match visible {
@@ -48,13 +50,13 @@ fn ask(id: &str, query: &str) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Of a line such as `NVIDIA H200, 4`.
+/// Parses a line such as `NVIDIA H200, 4`.
 fn name_and_memory(line: &str) -> Option<(String, u64)> {
     let (name, used) = line.trim().rsplit_once(',')?;
     Some((name.trim().to_owned(), mebibytes(used)?))
 }
 
-/// Of lines such as `1234, 5678`.
+/// Parses lines such as `1234, 5678`.
 fn memory_of(processes: &str, process: u32) -> Option<u64> {
     let mut lines = processes.lines().filter_map(|line| line.split_once(','));
     let (_, used) = lines.find(|(id, _)| id.trim().parse() == Ok(process))?;
@@ -65,8 +67,8 @@ fn mebibytes(text: &str) -> Option<u64> {
     Some(text.trim().parse::<u64>().ok()? << 20)
 }
 
-/// Operations per second of products of dense bf16 matrices, from NVIDIA's data sheets. An H100 or H200 on a PCIe card has
-/// another name and another peak; all A100s have the same. `None` for others.
+/// Peak rate of dense bf16 matrix products in operations per second, from NVIDIA's data sheets. An H100 or
+/// H200 on a PCIe card has another name and another peak; all A100s have the same. `None` for other GPUs.
 pub fn peak(name: &str) -> Option<f64> {
     match name {
         "NVIDIA H100 80GB HBM3" | "NVIDIA H200" => Some(989.4e12),

@@ -45,12 +45,12 @@ impl Arguments {
     }
 }
 
-/// The middle value, or the mean of the two in the middle.
+/// The middle value, or the mean of the two middle ones.
 fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     quantile(values, 0.5)
 }
 
-/// The value that a share of all lie below, interpolated between neighbours.
+/// The value that the given share of all values lie below, interpolated between neighbours.
 fn quantile(values: impl IntoIterator<Item = f64>, share: f64) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -60,7 +60,7 @@ fn quantile(values: impl IntoIterator<Item = f64>, share: f64) -> f64 {
     below + position.fract() * (above - below)
 }
 
-/// A size in a process's status (`RssAnon`, `VmHWM`), in bytes, where there is such a thing.
+/// A size from a process's status (`RssAnon`, `VmHWM`) in bytes, on systems that have it.
 fn memory(process: &str, what: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let size = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'))?;

@@ -1,4 +1,4 @@
-//! A worker from the outside.
+//! A worker seen from the bench.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -13,12 +13,12 @@ use serde::de::DeserializeOwned;
 use super::protocol::parse;
 use crate::terminal::interrupt;
 
-/// How long Ctrl-C may have to wait.
+/// The longest delay before Ctrl-C is noticed.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// The longest line that can be an answer, in bytes.
+/// The maximum length of an answer's line in bytes.
 const LONGEST_LINE: u64 = 1 << 26;
 
-/// A process that computes when it is asked to, and ends with this.
+/// A process that computes on request, and is killed when this is dropped.
 pub struct Worker {
     process: Child,
     requests: Option<ChildStdin>,
@@ -31,7 +31,8 @@ impl Worker {
     pub fn start(mut command: Command) -> Result<Worker> {
         let messages = tempfile::tempfile().context("cannot create a temporary file")?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(messages.try_clone()?);
-        // Ctrl-C on a terminal reaches a whole process group; what becomes of workers is for this process to say.
+        // Ctrl-C on a terminal reaches a whole process group; this process decides what happens to its
+        // workers.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let program = command.get_program().to_string_lossy().into_owned();
@@ -44,7 +45,7 @@ impl Worker {
         Ok(worker)
     }
 
-    /// The process's.
+    /// The process's id.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
@@ -57,7 +58,7 @@ impl Worker {
         }
     }
 
-    /// What it says next.
+    /// Reads its next message.
     pub fn hear<Answer: DeserializeOwned>(&mut self) -> Result<Answer> {
         loop {
             interrupt::check("the measurement is given up")?;
@@ -69,9 +70,9 @@ impl Worker {
         }
     }
 
-    /// How a worker that no longer speaks ended.
+    /// How a worker that has fallen silent ended.
     fn ended(&mut self) -> anyhow::Error {
-        let _ = self.process.kill(); // it has ended already, or does not keep to the protocol
+        let _ = self.process.kill(); // it has already ended, or breaks the protocol
         let status = match self.process.wait() {
             Ok(status) => format!("ended with {status}"),
             Err(error) => format!("ended: {error}"),
@@ -92,13 +93,14 @@ impl Worker {
     }
 }
 
-/// The last line, without Rust's hint at backtraces.
+/// The last line, without Rust's hint about backtraces.
 fn last_line(messages: &str) -> Option<&str> {
     let mut lines = messages.lines().map(str::trim).rev();
     lines.find(|line| !line.is_empty() && !line.starts_with("note: run with"))
 }
 
-/// That a GPU's memory ran out and how much was wanted, without PyTorch's advice and what else may follow.
+/// The line saying that a GPU ran out of memory and how much was requested, without PyTorch's advice and
+/// whatever else follows.
 fn out_of_memory(messages: &str) -> Option<&str> {
     let message = messages.lines().find_map(|line| line.find("CUDA out of memory").map(|at| &line[at..]))?;
     Some(message.split(". GPU ").next().unwrap_or(message).trim_end())
@@ -106,13 +108,13 @@ fn out_of_memory(messages: &str) -> Option<&str> {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        drop(self.requests.take()); // ends what a script may have started in between
+        drop(self.requests.take()); // ends any process that a script may have started
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// Sends lines on until there are no more, or nobody wants them.
+/// Forwards lines until there are no more or the receiver is gone.
 fn pass_on(output: ChildStdout, said: &SyncSender<String>) {
     let mut output = BufReader::new(output);
     loop {

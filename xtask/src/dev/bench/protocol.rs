@@ -1,7 +1,7 @@
 //! What benches and their workers say to each other, one line each: requests are a word with a number, answers JSON
 //! objects.
 //!
-//! The scripts in `xtask/src/dev/bench/scripts` speak it too.
+//! Also spoken by the scripts in `xtask/src/dev/bench/scripts`.
 
 use std::io;
 
@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::terminal::output::print;
 
-/// The request to end; a worker's last words follow. The end of its input asks for the same.
+/// The request to quit, which a worker answers with its last message. The end of its input means the same.
 pub const QUIT: &str = "quit";
 
 /// What a worker says without being asked, once the model stands and has warmed up.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Ready {
     pub ready: bool,
-    /// Weights of its model.
+    /// The number of the model's parameters.
     pub parameters: u64,
 }
 
@@ -35,7 +35,7 @@ enum Said<Answer> {
     Complaint(Complaint),
 }
 
-/// The answer in a line.
+/// Parses the answer in a line.
 pub fn parse<Answer: DeserializeOwned>(line: &str) -> Result<Answer> {
     match serde_json::from_str(line) {
         Ok(Said::Answer(answer)) => Ok(answer),

@@ -1,4 +1,4 @@
-//! A Python that can run Hugging Face's T5.
+//! Finds a Python that can run Hugging Face's T5.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,14 +7,15 @@ use anyhow::{Context, Result, bail};
 
 use crate::dev::resources::resource;
 
-/// Says which of its arguments cannot be imported, without importing them.
+/// Prints which of its arguments cannot be imported, without importing them.
 const PROBE: &str = "import importlib.util as u, sys; \
      missing = [name for name in sys.argv[1:] if u.find_spec(name) is None]; \
      sys.exit('it lacks ' + ' and '.join(missing) if missing else 0)";
 
 const TRANSFORMERS: [&str; 2] = ["torch", "transformers"];
 
-/// The one that is wanted, which must do; or else that of `.ci/check-transformers`, or the system's, if they do.
+/// The requested Python, which must be suitable, or else that of `.ci/check-transformers` or the system's, if
+/// suitable.
 pub fn find(wanted: Option<&Path>) -> Result<Option<PathBuf>> {
     if let Some(python) = wanted {
         check(python, &TRANSFORMERS)
@@ -26,7 +27,8 @@ pub fn find(wanted: Option<&Path>) -> Result<Option<PathBuf>> {
         .find(|python| check(python, &TRANSFORMERS).is_ok()))
 }
 
-/// Calls a Python, which has libraries of its own: those that a bundle's launcher adds to the path are this program's.
+/// A command for a Python, which has its own libraries: those that a bundle's launcher adds to the path are
+/// for this program.
 pub fn call(python: &Path) -> Command {
     let mut command = Command::new(python);
     if let Some(path) = std::env::var_os("DEEP_FUSION_CALLERS_LD_LIBRARY_PATH") {
@@ -35,7 +37,7 @@ pub fn call(python: &Path) -> Command {
     command
 }
 
-/// Whether that one also has another module.
+/// Whether that Python also has another module.
 pub fn has(python: &Path, module: &str) -> bool {
     check(python, &[module]).is_ok()
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::turns::Measured;
 use crate::terminal::output::{print, print_json};
 
-/// What became of a contestant.
+/// A contestant's outcome.
 #[derive(Serialize)]
 pub struct Entry<Figures> {
     name: String,

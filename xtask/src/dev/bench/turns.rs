@@ -17,12 +17,12 @@ pub trait Measurement {
     type Answer: DeserializeOwned;
     /// What is kept of an answer.
     type Turn;
-    /// A worker's last words.
+    /// A worker's last message.
     type Summary: DeserializeOwned;
     /// The word that requests begin with.
     const REQUEST: &'static str;
 
-    /// What starts a contestant's worker.
+    /// The command that starts a contestant's worker.
     fn command(&self, contestant: &Contestant) -> Result<Command>;
 
     /// Begins a round; returns the numbers of its requests. All contestants get one before any gets the next.
@@ -57,14 +57,14 @@ pub trait Measurement {
     }
 }
 
-/// What became of a contestant.
+/// A contestant's outcome.
 pub struct Measured<Turn, Summary> {
     pub contestant: Contestant,
-    /// What it computed on, if that is one of NVIDIA's that can be asked.
+    /// The GPU it computed on, if it is an NVIDIA GPU that can be queried.
     pub gpu: Option<Gpu>,
     /// Of each round, by request.
     pub rounds: Vec<Vec<Turn>>,
-    /// Or why it did not come to its end.
+    /// Or why it did not finish.
     pub summary: Result<Summary, String>,
     /// Bytes that it held on the GPU.
     pub on_gpu: Option<u64>,
@@ -104,7 +104,7 @@ impl<Turn> Entrant<Turn> {
 
     fn finish<Summary: DeserializeOwned>(self) -> Result<Measured<Turn, Summary>> {
         let Entrant { contestant, gpu, worker, rounds } = self;
-        // The worker waits for its next request, and holds what it needed for the last.
+        // The worker is waiting for its next request, and still holds the memory of the last one.
         let process = worker.as_ref().ok().map(Worker::id);
         let on_gpu = gpu.as_ref().zip(process).and_then(|(gpu, process)| gpu.memory_of(process));
         let summary = match worker {
@@ -115,7 +115,7 @@ impl<Turn> Entrant<Turn> {
     }
 }
 
-/// The last line of what went wrong, which is one contestant's matter; Ctrl-C is everyone's.
+/// The last line of an error, which concerns one contestant only; an interruption ends the whole bench.
 fn unless_interrupted<T>(result: Result<T>) -> Result<Result<T, String>> {
     match result {
         Err(error) if error.is::<Interrupted>() => Err(error),

@@ -1,4 +1,4 @@
-//! One archive of everything that a machine with neither Rust nor a network needs, but libtorch.
+//! Packs one archive with everything that a machine without Rust or a network needs, except libtorch.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::dev::resources::{BUNDLE, REFERENCES, SCRIPTS};
 /// Finds libtorch and starts the program.
 const LAUNCHER: &str = include_str!("deep-fusion");
 
-/// How a bundle's program was built, as [`BUNDLE`] has it.
+/// How a bundle's program was built, as recorded in [`BUNDLE`].
 #[derive(Serialize)]
 pub struct Built {
     pub version: &'static str,
@@ -22,8 +22,8 @@ pub struct Built {
     pub features: Vec<String>,
 }
 
-/// The archive, as bytes: the program and what it reads, in the folder `deep-fusion`. The same sources and the same program
-/// make the same bytes.
+/// The archive's bytes: the program and the files it reads, in the folder `deep-fusion`. The same sources and
+/// program give the same bytes.
 pub fn pack(sources: &Path, program: &Path, built: &Built) -> Result<Vec<u8>> {
     let mut archive = Archive(tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default())));
     archive.file("deep-fusion", LAUNCHER.as_bytes(), Mode::Executable)?;
@@ -69,7 +69,7 @@ impl Archive {
         self.file(path, &bytes, mode)
     }
 
-    /// A file, or those files below a folder whose names are wanted, in the order of their names.
+    /// Adds a file, or those files below a folder whose names are wanted, in the order of their names.
     fn copy_all(&mut self, path: &str, source: &Path, wanted: impl Fn(&str) -> bool + Copy) -> Result<()> {
         if !source.is_dir() {
             let name = source.file_name().unwrap_or_default().to_string_lossy();
@@ -86,5 +86,5 @@ impl Archive {
     }
 }
 
-/// 2023-06-20, when the paper appeared, in seconds. Tar warns of times near 0.
+/// 2023-06-20, the day the paper appeared, in seconds. Tar warns about times near 0.
 const DAY_ONE: u64 = 1_687_219_200;

@@ -45,7 +45,7 @@ pub struct Arguments {
     program: Option<PathBuf>,
 }
 
-/// What almost every machine of the last ten years can do.
+/// Supported by almost every machine of the last ten years.
 const CPU: &str = if cfg!(target_arch = "x86_64") { "x86-64-v3" } else { "generic" };
 
 impl Arguments {
@@ -66,14 +66,14 @@ impl Arguments {
     }
 }
 
-/// Builds the program and says where it is.
+/// Builds the program and returns its path.
 fn build(cpu: &str, features: &[String]) -> Result<PathBuf> {
     build::require_libtorch()?;
     eprintln!("building for {cpu} with {} (the first time takes minutes)", features.join(", "));
     let mut cargo = build::cargo_with_libtorch("build")?;
     cargo.args(["--release", "--locked", "--package", "xtask", "--features", &features.join(",")]);
     cargo.args(["--message-format", "json-render-diagnostics"]);
-    // The workspace's own flags are for this machine. Those in the environment go first.
+    // The workspace's own flags are for this machine. Those in the environment take precedence.
     cargo.env("RUSTFLAGS", format!("-C target-cpu={cpu}")).env_remove("CARGO_ENCODED_RUSTFLAGS");
     let output = cargo.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
     ensure!(output.status.success(), "building for {cpu} failed");
@@ -81,7 +81,7 @@ fn build(cpu: &str, features: &[String]) -> Result<PathBuf> {
     messages.lines().find_map(executable).context("cargo did not say where the program is")
 }
 
-/// The program that a message of cargo's is about.
+/// The executable that a cargo message reports.
 fn executable(message: &str) -> Option<PathBuf> {
     let message: Value = serde_json::from_str(message).ok()?;
     Some(Path::new(message["executable"].as_str()?).to_owned())

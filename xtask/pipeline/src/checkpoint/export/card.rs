@@ -1,4 +1,4 @@
-//! The model card: what Hugging Face's hub shows of a model, `README.md`.
+//! The model card: `README.md`, which the Hugging Face Hub shows for a model.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub struct Card<'a> {
     pub config: &'a T5Config,
     pub lineage: Option<&'a Lineage>,
     pub parameters: u64,
-    /// Of the weights.
+    /// The hash of the weights.
     pub hash: &'a str,
     pub has_tokenizer: bool,
     pub has_plan: bool,
@@ -165,7 +165,8 @@ fn list(f: &mut fmt::Formatter<'_>, key: &str, values: &[String]) -> fmt::Result
     values.iter().try_for_each(|value| writeln!(f, "- {}", yaml(value)))
 }
 
-/// A string for YAML, which reads JSON's: unquoted, `no` would be a truth value and not Norwegian.
+/// Quotes a string for YAML, which accepts JSON strings: unquoted, `no` would be a Boolean rather than
+/// Norwegian.
 fn yaml(value: &str) -> String {
     serde_json::Value::from(value).to_string()
 }

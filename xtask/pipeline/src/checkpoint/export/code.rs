@@ -1,16 +1,16 @@
-//! The code that models with groups bring along: transformers' T5 with a grouped normalisation.
+//! The code shipped with grouped models: transformers' T5 with grouped normalisation.
 
 use serde_json::{Value, json};
 
 pub const MODELING_FILE: &str = "modeling_deep_fusion_t5.py";
 
-/// Names and contents of the files.
+/// The files' names and contents.
 pub const FILES: [(&str, &str); 2] = [
     ("configuration_deep_fusion_t5.py", include_str!("configuration_deep_fusion_t5.py")),
     (MODELING_FILE, include_str!("modeling_deep_fusion_t5.py")),
 ];
 
-/// `auto_map` in `config.json`: where transformers' Auto classes find theirs.
+/// `auto_map` in `config.json`: where transformers' Auto classes find the model's classes.
 pub fn auto_map() -> Value {
     json!({
         "AutoConfig": "configuration_deep_fusion_t5.DeepFusionT5Config",

@@ -1,4 +1,4 @@
-//! What a model was made from, for its card: a tree of ancestors, and the commands that make it again.
+//! What a model was made from, for its card: a tree of ancestors, and the commands that reproduce it.
 
 use std::path::Path;
 
@@ -8,7 +8,8 @@ use t5_model::method::Method;
 
 use crate::numbers::{count, thousands};
 
-/// Shortens labels that are absolute paths to their last two parts: the rest is about a machine, not about a model.
+/// Shortens labels that are absolute paths to their last two components: the rest describes a machine, not a
+/// model.
 pub fn hide_paths(lineage: &mut Lineage) {
     for parent in lineage.fusion.iter_mut().flat_map(|fusion| &mut fusion.parents) {
         if Path::new(&parent.label).is_absolute() {
@@ -62,7 +63,7 @@ fn short(hash: Option<&str>) -> String {
     hash.map_or(String::new(), |hash| format!(" ({})", hash.chars().take(12).collect::<String>()))
 }
 
-/// Markdown's code; a label that holds a quote is quoted by two.
+/// Text as Markdown code; a label that contains a backtick is delimited by two.
 fn code(text: &str) -> String {
     let text = one_line(text);
     if text.contains('`') { format!("`` {text} ``") } else { format!("`{text}`") }
@@ -72,7 +73,7 @@ fn one_line(text: &str) -> String {
     text.replace(['\n', '\r'], " ")
 }
 
-/// Commands in the order in which they are to be called. The text of a training, which no lineage tells, is `TEXT`.
+/// Commands in the order in which to run them. Training text, which no lineage records, is written `TEXT`.
 pub fn commands(lineage: &Lineage, name: &str) -> String {
     let (mut text, mut made) = (String::new(), Vec::new());
     let model = remake(lineage, name, &mut made, &mut text);
@@ -83,8 +84,8 @@ pub fn commands(lineage: &Lineage, name: &str) -> String {
     )
 }
 
-/// Adds the commands that make a model, and returns where it lies then. `made` are the labels of ancestors that the
-/// commands have made, and where.
+/// Adds the commands that make a model, and returns where they leave it. `made` maps the labels of ancestors
+/// that the commands have already made to their places.
 fn remake(lineage: &Lineage, name: &str, made: &mut Vec<(String, String)>, text: &mut String) -> String {
     let Some(fusion) = &lineage.fusion else {
         let steps: u64 = lineage.training.iter().map(|training| training.steps).sum();
@@ -143,7 +144,7 @@ fn fuse(fusion: &Fusion, parents: &[&str], output: &str) -> String {
             }
             _ => continue,
         };
-        // The noise has said the seed already.
+        // The noise already includes the seed.
         if key != "seed" || fusion.cross == Fill::Zero {
             options += &format!(" --{} {}", key.replace('_', "-"), quoted(&value));
         }
@@ -156,7 +157,7 @@ fn fuse(fusion: &Fusion, parents: &[&str], output: &str) -> String {
     format!("cargo xtask fuse {parents}{options} --output {}\n", quoted(output))
 }
 
-/// What lineages say of a method's options.
+/// The options of methods that lineages record.
 const OPTIONS: [&str; 11] = [
     "depth",
     "weights",
@@ -185,7 +186,7 @@ fn cross(cross: Fill) -> String {
     format!(" --cross {std} --seed {seed}{direction}")
 }
 
-/// A word of a shell's command line.
+/// Quotes a word for a shell's command line.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:+,=@".contains(c);
     match !word.is_empty() && word.chars().all(plain) {

@@ -1,4 +1,4 @@
-//! Checkpoints as users of transformers want them: a directory to load from, or to upload.
+//! Exports checkpoints for users of transformers: a directory to load from or to upload.
 
 mod card;
 mod code;
@@ -22,12 +22,12 @@ use crate::{Warning, Watch, write_json};
 
 pub use code::MODELING_FILE;
 
-/// What the weights do not say.
+/// What the weights do not say: settings for an export.
 #[derive(Clone, Debug)]
 pub struct ExportSettings {
     /// The model's name, for its card.
     pub name: String,
-    /// The tensors' own types if there is none.
+    /// `None` keeps the tensors' own types.
     pub dtype: Option<Dtype>,
     /// In bytes.
     pub max_shard_size: u64,
@@ -36,23 +36,23 @@ pub struct ExportSettings {
     pub base_models: Vec<String>,
 }
 
-/// A checkpoint that was checked and can be exported.
+/// A checkpoint that has been checked and can be exported.
 pub struct Export<'a> {
     checkpoint: &'a Checkpoint,
-    /// As read; the exported one may treat its head differently.
+    /// As read; the exported configuration may treat the head differently.
     config: T5Config,
-    /// Without paths of this machine; `None` if there is none for these weights.
+    /// Without this machine's paths; `None` if these weights have no lineage.
     lineage: Option<Lineage>,
     settings: ExportSettings,
-    /// What its author should know.
+    /// What the user should know.
     pub warnings: Vec<Warning>,
 }
 
-/// Files that are copied where they are.
+/// Files that are copied if present.
 const COPIED: [&str; 2] = ["plan.json", "plan.txt"];
 
 impl<'a> Export<'a> {
-    /// Compares the weights' headers with the configuration, and their hash with that of the lineage.
+    /// Checks the weights' headers against the configuration, and their hash against the lineage's.
     pub fn new(checkpoint: &'a Checkpoint, settings: ExportSettings) -> Result<Self> {
         let config = T5Config::of_checkpoint(checkpoint)?;
         weights::check(checkpoint, &config)?;
@@ -62,7 +62,7 @@ impl<'a> Export<'a> {
         Ok(Export { checkpoint, config, lineage, settings, warnings })
     }
 
-    /// Writes the directory: all of it, or nothing.
+    /// Writes the whole directory or nothing.
     pub fn write(&self, output: &Path, watch: &dyn Watch) -> Result<()> {
         let what = format!("the model {}", self.settings.name);
         let tensors = weights::tensors(self.checkpoint, &self.config, self.settings.dtype)?;
@@ -104,7 +104,7 @@ impl<'a> Export<'a> {
 
     fn config_json(&self, config: &T5Config) -> Result<Map<String, Value>> {
         let mut json = config.to_json();
-        // Of whoever wrote the file this one goes back to.
+        // Left by the program that wrote the original file.
         for key in ["_name_or_path", "transformers_version", "dtype", "torch_dtype"] {
             json.shift_remove(key);
         }
@@ -117,7 +117,7 @@ impl<'a> Export<'a> {
         Ok(json)
     }
 
-    /// The checkpoint's own, or what its configuration says.
+    /// Writes the checkpoint's own, or what its configuration implies.
     fn write_generation_config(&self, directory: &Path, config: &T5Config) -> Result<()> {
         const NAME: &str = "generation_config.json";
         if self.checkpoint.directory().join(NAME).is_file() {
@@ -132,8 +132,8 @@ impl<'a> Export<'a> {
     }
 }
 
-/// Copies the checkpoint's tokenizer, and sees to it that `AutoTokenizer` finds one whatever the model's type. Whether
-/// there is one.
+/// Copies the checkpoint's tokenizer, and makes sure that `AutoTokenizer` finds it whatever the model's type.
+/// Returns whether there is one.
 fn write_tokenizer(from: &Path, directory: &Path) -> Result<bool> {
     let Some(tokenizer) = tokenizer_of(from)? else { return Ok(false) };
     copy_tokenizer(from, directory)?;

@@ -1,8 +1,9 @@
 //! The tensors of an exported model.
 //!
-//! transformers 4 takes `tie_word_embeddings` for both, whether the head is the embedding and whether it sees scaled
-//! outputs; transformers 5 decides the first by the weights. Both read a model alike that has both or neither, with
-//! `shared.weight` and `lm_head.weight` in its file if it has neither. Any T5 can be brought into one of these forms.
+//! transformers 4 lets `tie_word_embeddings` decide both whether the head is the embedding and whether it
+//! sees scaled outputs; transformers 5 decides the first by the weights. Both read a model the same way if it
+//! has both or neither, with `shared.weight` and `lm_head.weight` in its file if neither. Any T5 can be
+//! brought into one of these forms.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +20,7 @@ pub fn portable(config: &T5Config) -> T5Config {
     config.clone().with_tied_and_scaled_head(config.tied_head() && config.scale_logits())
 }
 
-/// Every tensor that the configuration calls for is there, in its shape.
+/// Checks that every tensor the configuration calls for is present and has the right shape.
 pub fn check(checkpoint: &Checkpoint, config: &T5Config) -> Result<()> {
     for spec in &parameter_table(config)? {
         let view = checkpoint.view(&spec.name)?;
@@ -75,7 +76,7 @@ fn tensor<'a>(
     Ok(LazyTensor::made(name, dtype, shape, move || convert_tensor(&parameter, &view, dtype, scale)))
 }
 
-/// transformers' name of the type that all exported tensors have, if they all have one.
+/// transformers' name for the type shared by all exported tensors, if they share one.
 pub fn common_type(
     checkpoint: &Checkpoint,
     config: &T5Config,

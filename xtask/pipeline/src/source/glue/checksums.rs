@@ -1,4 +1,4 @@
-//! `SHA256SUMS`, as `sha256sum` writes and checks it.
+//! `SHA256SUMS`, in the format that `sha256sum` writes and checks.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use crate::problems::Problems;
 use crate::source::digest::{is_hexadecimal, sha256};
 
-/// The SHA-256 of files, by their paths relative to the folder that the sums are in.
+/// SHA-256 hashes of files, keyed by path relative to the folder that contains the sums.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Checksums(pub BTreeMap<String, String>);
 
@@ -30,7 +30,7 @@ impl Checksums {
     pub fn parse(text: &str, origin: &str) -> Result<Self> {
         let mut sums = BTreeMap::new();
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
-            // A star stands for binary mode.
+            // An asterisk marks binary mode.
             let parts = line.split_once(' ').map(|(hash, name)| (hash, name.trim_start_matches([' ', '*'])));
             let sound =
                 parts.filter(|(hash, name)| hash.len() == 64 && is_hexadecimal(hash) && is_inside(name));
@@ -49,7 +49,7 @@ impl Checksums {
         Ok(fusion_core::atomic::write_file_atomically(&folder.join(Checksums::NAME), lines.as_bytes())?)
     }
 
-    /// Fails with all files that are missing or have another hash.
+    /// Fails with a list of all files that are missing or have another hash.
     pub fn verify(&self, folder: &Path) -> Result<()> {
         let mut problems = Problems::default();
         for (name, expected) in &self.0 {

@@ -1,4 +1,4 @@
-//! Fetching one file so that it is there whole or not at all, and goes on where it stopped.
+//! Fetches a file so that it is there whole or not at all, resuming interrupted downloads.
 
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
@@ -15,9 +15,9 @@ use ureq::{Agent, Body};
 use crate::Watch;
 use crate::source::digest::sha256;
 
-/// How often a broken connection is taken up again.
+/// How often a broken connection is retried.
 const RETRIES: u32 = 3;
-/// Before the first of these; twice as long before each other.
+/// The pause before the first retry; it doubles with each further one.
 const PAUSE: Duration = Duration::from_millis(300);
 
 const ADVICE: &str = "run the same command again to resume";
@@ -27,36 +27,36 @@ pub struct Download<'a> {
     pub agent: &'a Agent,
     pub watch: &'a dyn Watch,
     pub url: String,
-    /// What people call it.
+    /// Its name in messages.
     pub name: &'a str,
-    /// Where it shall be. Its folder exists.
+    /// Where it will be stored. The folder exists.
     pub path: &'a Path,
-    /// Its SHA-256, if that is known.
+    /// Its SHA-256, if known.
     pub hash: Option<&'a String>,
 }
 
 pub enum Outcome {
-    /// The file is there whole, and this is its hash.
+    /// The file is complete, and this is its hash.
     Fetched(String),
     /// The server has no such file.
     Absent,
 }
 
-/// What came of one connection.
+/// The outcome of one connection.
 enum Attempt {
     Whole(PathBuf),
     Absent,
-    /// What is there fits nothing that the server has.
+    /// The partial file matches nothing that the server has.
     Stale,
     Broken(anyhow::Error),
 }
 
-/// Where in the file an answer's bytes belong.
+/// Where an answer's bytes belong in the file.
 struct Place {
     start: u64,
-    /// Bytes of the whole file.
+    /// Size of the whole file in bytes.
     total: u64,
-    /// Tells versions of the file apart.
+    /// Distinguishes versions of the file.
     version: String,
 }
 
@@ -84,7 +84,7 @@ impl Download<'_> {
         }
     }
 
-    /// Asks for what is missing. A server that was reached before may come back.
+    /// Requests what is missing. A server that was reached before may come back.
     fn attempt(&self, was_reached: bool) -> Result<Attempt> {
         let part = self.parts()?.into_iter().next();
         let there = part.as_ref().map_or(Ok(0), |part| fs::metadata(part).map(|part| part.len()))?;
@@ -112,7 +112,7 @@ impl Download<'_> {
         Ok(received.map_or_else(|error| Attempt::Broken(error.into()), |()| Attempt::Whole(path)))
     }
 
-    /// Writes what arrives behind what is there. Inside is the error of a connection that broke.
+    /// Appends what arrives to what is there. The inner error is that of a broken connection.
     fn receive(&self, answer: Response<Body>, place: &Place, path: &Path) -> Result<io::Result<()>> {
         let failed = || format!("cannot write {}", path.display());
         let mut file = File::options().append(true).create(true).open(path).with_context(failed)?;
@@ -144,7 +144,7 @@ impl Download<'_> {
         Ok(Ok(()))
     }
 
-    /// Gives a file that has arrived its name, if it is the right one.
+    /// Renames a completed file to its final name, if its hash is right.
     fn accept(&self, part: &Path) -> Result<String> {
         let (_, hash) = sha256(part)?;
         if let Some(expected) = self.hash.filter(|expected| **expected != hash) {
@@ -167,7 +167,7 @@ impl Download<'_> {
         name.into()
     }
 
-    /// What earlier attempts have left.
+    /// Partial files left by earlier attempts.
     fn parts(&self) -> Result<Vec<PathBuf>> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         let whole = self.path.file_name().unwrap_or_default().to_string_lossy();
@@ -188,7 +188,7 @@ impl Download<'_> {
     }
 }
 
-/// Some servers forbid to read what they do not have.
+/// Some servers answer "forbidden" for files they do not have.
 pub fn is_absent(status: StatusCode) -> bool {
     [StatusCode::NOT_FOUND, StatusCode::GONE, StatusCode::FORBIDDEN].contains(&status)
 }
@@ -211,7 +211,7 @@ impl Place {
     }
 }
 
-/// What a server says of a file's version, as 16 hexadecimal digits.
+/// Identifies the file's version from the server's headers, as 16 hexadecimal digits.
 fn version(headers: &HeaderMap, total: u64) -> String {
     let mut digest = Sha256::new_with_prefix(total.to_le_bytes());
     for name in ["etag", "last-modified"] {

@@ -12,8 +12,8 @@ use super::Fetched;
 use crate::source::digest::sha256;
 use crate::source::hub::{Cache, Hub, HubName, HubRepo, RepoType, is_offline};
 
-/// The directory in the hub's cache with the Parquet files of these tasks. What is there is not looked for again: the same
-/// name means the same files until the cache is cleared or a revision asks for others.
+/// The directory in the hub's cache with the Parquet files of these tasks. Cached files are not looked up
+/// again: the same name means the same files until the cache is cleared or another revision is requested.
 pub fn fetch(name: &HubName, tasks: &[Task]) -> Result<PathBuf> {
     let cache = Cache::from_env();
     let dataset = HubRepo { name, kind: RepoType::Dataset };
@@ -24,7 +24,8 @@ pub fn fetch(name: &HubName, tasks: &[Task]) -> Result<PathBuf> {
     }
 }
 
-/// Whether all that is trained on and answered is there. Not all test sets need be: a dataset may have none.
+/// Whether everything needed for training and answering is present. Test sets may be missing: not every
+/// dataset has them.
 fn is_whole(directory: &Path, tasks: &[Task]) -> bool {
     let is_there = |task, split: Split| split.find(task, directory).is_ok();
     tasks
@@ -32,7 +33,8 @@ fn is_whole(directory: &Path, tasks: &[Task]) -> bool {
         .all(|&task| Split::all(task).filter(|split| split.is_labelled()).all(|split| is_there(task, split)))
 }
 
-/// All is looked for before anything is fetched. The cache knows the revision only when all is there.
+/// Looks up everything before fetching anything. The cache records the revision only when everything is
+/// there.
 fn download(hub: &Hub<'_>, name: &HubName, tasks: &[Task]) -> Result<PathBuf> {
     let mut wanted = Vec::new();
     for &task in tasks {
@@ -54,7 +56,7 @@ fn download(hub: &Hub<'_>, name: &HubName, tasks: &[Task]) -> Result<PathBuf> {
     hub.remember()
 }
 
-/// Copies a split's Parquet files into a folder; none if there are none.
+/// Copies a split's Parquet files into a folder; returns none if there are none.
 pub fn copy(task: Task, split: Split, from: &Path, to: &Path) -> Result<Vec<Fetched>> {
     let files = match split.find(task, from) {
         Err(GlueError::MissingFiles { .. }) if !split.is_labelled() => return Ok(Vec::new()),

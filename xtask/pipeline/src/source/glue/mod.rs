@@ -25,7 +25,8 @@ pub use checksums::Checksums;
 use hub::fetch;
 pub use remote::{Address, Fetched, FetchedGlue, RemoteGlue};
 
-/// A folder of GLUE's files in either layout, or a dataset in that of `nyu-mll/glue` on the Hugging Face Hub.
+/// A folder of GLUE's files in either layout, or a dataset on the Hugging Face Hub laid out like
+/// `nyu-mll/glue`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum GluePlace {
     Directory(PathBuf),
@@ -33,7 +34,7 @@ pub enum GluePlace {
 }
 
 impl GluePlace {
-    /// The folder in which the tasks' files are, once they have been fetched.
+    /// The folder with the tasks' files, fetching them if necessary.
     pub fn directory(&self, tasks: &[Task]) -> Result<PathBuf> {
         match self {
             GluePlace::Directory(path) => {
@@ -56,7 +57,7 @@ fn fetch(_: &HubName, _: &[Task]) -> Result<PathBuf> {
     Err(crate::NotBuilt { features: vec!["hub"] }.into())
 }
 
-/// Whether some of the tasks' files in a folder are in the Parquet format.
+/// Whether any of the tasks' files in a folder are Parquet.
 fn has_parquet(folder: &Path, tasks: &[Task]) -> bool {
     let mut splits = tasks.iter().flat_map(|&task| Split::all(task).map(move |split| (task, split)));
     let is_parquet = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "parquet");

@@ -1,4 +1,4 @@
-//! GLUE's files elsewhere, and fetching them into a folder.
+//! Remote copies of GLUE's files, and fetching them into a folder.
 
 use std::fmt;
 use std::path::Path;
@@ -10,7 +10,7 @@ use glue_eval::Task;
 use crate::Watch;
 use crate::source::hub::HubName;
 
-/// A dataset on the Hugging Face Hub that is laid out as `nyu-mll/glue`, or a folder on the web in either layout.
+/// A dataset on the Hugging Face Hub laid out like `nyu-mll/glue`, or a folder on the web in either layout.
 #[derive(Clone, Debug)]
 pub enum RemoteGlue {
     Hub(HubName),
@@ -21,24 +21,24 @@ pub enum RemoteGlue {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Address(String);
 
-/// What [`RemoteGlue::fetch`] has done.
+/// The outcome of [`RemoteGlue::fetch`].
 pub struct FetchedGlue {
     pub files: Vec<Fetched>,
-    /// Splits of tasks that are not there; only test sets need not be.
+    /// Splits of tasks that are missing; only test sets may be.
     pub missing: Vec<String>,
 }
 
-/// A file that is there now.
+/// A file that is now present.
 pub struct Fetched {
-    /// Its path in the folder.
+    /// Its path relative to the folder.
     pub name: String,
     pub hash: String,
-    /// Whether it was not there before.
+    /// Whether it was newly fetched.
     pub anew: bool,
 }
 
 impl RemoteGlue {
-    /// Fetches the files of these tasks into a folder, and leaves their sums in it.
+    /// Fetches these tasks' files into a folder, and writes their checksums there.
     #[cfg(feature = "hub")]
     pub fn fetch(&self, tasks: &[Task], output: &Path, watch: &dyn Watch) -> Result<FetchedGlue> {
         use anyhow::Context;

@@ -1,4 +1,4 @@
-//! GLUE's files at an address: a folder in either layout, fetched file by file.
+//! GLUE's files at a web address: a folder in either layout, fetched file by file.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use super::remote::{Address, Fetched};
 use crate::source::digest::sha256;
 use crate::{Note, Watch};
 
-/// Without an answer or a byte for so long, a server counts as gone.
+/// A server that sends nothing for this long is considered gone.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder of GLUE's files on the web.
@@ -23,7 +23,7 @@ pub struct Website<'a> {
     address: Address,
     agent: Agent,
     watch: &'a dyn Watch,
-    /// If it has a `SHA256SUMS`.
+    /// Present if it has a `SHA256SUMS`.
     sums: Option<Checksums>,
 }
 
@@ -62,7 +62,8 @@ impl<'a> Website<'a> {
         format!("{}/{name}", self.address)
     }
 
-    /// Fetches a split's files into a folder; `known` are hashes that files there should have. None: the split is not there.
+    /// Fetches a split's files into a folder; `known` are the hashes that files there should have. `None` if
+    /// the split does not exist.
     pub fn fetch(&self, task: Task, split: Split, output: &Path, known: &Checksums) -> Result<Vec<Fetched>> {
         for names in self.candidates(task, split) {
             let files: Result<Vec<_>> = names.iter().map(|name| self.file(name, output, known)).collect();
@@ -81,7 +82,7 @@ impl<'a> Website<'a> {
         Ok(Vec::new())
     }
 
-    /// The files that a split may consist of: those in the sums, or else of the usual names.
+    /// The files that may make up a split: those in the checksums, or else those with the usual names.
     fn candidates(&self, task: Task, split: Split) -> Vec<Vec<String>> {
         let (tsv, parquet) = (split.tsv(task), split.parquet(task));
         let usual = [tsv, parquet].map(|path| vec![path.display().to_string()]);
@@ -93,7 +94,7 @@ impl<'a> Website<'a> {
         [tsv, shards].into_iter().filter(listed).collect()
     }
 
-    /// A file that is there and has the hash that it should have is not fetched again.
+    /// Fetches a file unless it is already there with the right hash.
     fn file(&self, name: &str, output: &Path, known: &Checksums) -> Result<Option<Fetched>> {
         let path = output.join(name);
         let announced = self.sums.as_ref().and_then(|sums| sums.0.get(name));

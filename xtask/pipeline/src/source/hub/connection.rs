@@ -1,4 +1,4 @@
-//! Speaking with the Hugging Face Hub, and its cache, which other programs share.
+//! Talks to the Hugging Face Hub and its cache, which other programs share.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -11,7 +11,7 @@ pub use hf_hub::{Cache, RepoType};
 use super::HubName;
 use crate::source::digest::{is_hexadecimal, sha256};
 
-/// How often a broken connection is taken up again.
+/// How often a broken connection is retried.
 const RETRIES: usize = 3;
 
 /// A repository on the hub.
@@ -30,15 +30,15 @@ impl<'a> HubRepo<'a> {
         self.at(self.name.revision())
     }
 
-    /// The directory in the cache that has the revision's files, or some of them, if it is known.
+    /// The cache directory with the revision's files, or some of them, if the revision is known.
     pub fn cached(&self, cache: &Cache) -> Option<PathBuf> {
         let asked = cache.repo(self.asked());
         let known = asked.get(".").map(|path| path.components().collect());
-        // Other programs keep no reference to a commit that was asked for by its hash.
+        // Other programs record no reference to a commit requested by its hash.
         known.or_else(|| Some(asked.pointer_path(self.name.revision())).filter(|path| path.exists()))
     }
 
-    /// The error of a repository that is not in the cache where nothing may be fetched.
+    /// The error for a repository that is not cached while offline.
     pub fn refuse_offline<T>(&self, cache: &Cache) -> Result<T> {
         let (name, place) = (self.name, cache.path().display());
         bail!("{name} is not in the cache at {place}, and HF_HUB_OFFLINE forbids to fetch it")
@@ -57,13 +57,13 @@ impl<'a> HubRepo<'a> {
     }
 }
 
-/// As in Hugging Face's libraries.
+/// Follows the convention of Hugging Face's libraries.
 pub fn is_offline() -> bool {
     let value = env::var("HF_HUB_OFFLINE").unwrap_or_default();
     ["1", "ON", "YES", "TRUE"].contains(&value.to_ascii_uppercase().as_str())
 }
 
-/// A connection to the hub on behalf of a repository, at one commit.
+/// A connection to the hub for one repository at one commit.
 pub struct Hub<'a> {
     api: Api,
     cache: &'a Cache,
@@ -73,7 +73,7 @@ pub struct Hub<'a> {
 }
 
 impl Hub<'_> {
-    /// The files there are.
+    /// The files in the repository.
     pub fn files(&self) -> &[String] {
         &self.files
     }
@@ -82,7 +82,8 @@ impl Hub<'_> {
         self.files.iter().any(|file| file == name)
     }
 
-    /// A file, fetched if it is not there. What arrives otherwise than the hub announced it is thrown away.
+    /// A file, fetched if it is not cached. A download that does not match the hub's announcement is
+    /// discarded.
     pub fn file(&self, name: &str) -> Result<PathBuf> {
         let repo = self.repo.at(&self.commit);
         let path = self.directory().join(name);
@@ -93,7 +94,7 @@ impl Hub<'_> {
         let remote = self.api.repo(repo.clone());
         let announced = self.api.metadata(&remote.url(name)).map_err(failed)?;
         let size = announced.size() as u64;
-        // The client goes on with what a broken connection left, which has to be less than all.
+        // The client resumes from what a broken connection left, which has to be less than the whole file.
         let part = self.cache.repo(repo).blob_path(announced.etag()).with_extension("part");
         if fs::metadata(&part).is_ok_and(|part| part.len() >= size) {
             fs::remove_file(&part).with_context(|| format!("cannot remove {}", part.display()))?;
@@ -106,7 +107,8 @@ impl Hub<'_> {
         Ok(path)
     }
 
-    /// The directory of the files. The cache knows the revision from now on: all that is wanted of it is there.
+    /// The directory of the files. From now on the cache knows the revision: everything needed from it is
+    /// there.
     pub fn remember(&self) -> Result<PathBuf> {
         let asked = self.cache.repo(self.repo.asked());
         asked.create_ref(&self.commit).context("cannot write into the hub's cache")?;
@@ -135,7 +137,7 @@ fn is_commit(text: &str) -> bool {
     text.len() == 40 && is_hexadecimal(text)
 }
 
-/// The status of an answer that is an error.
+/// The HTTP status of an error response.
 fn status(error: &ApiError) -> Option<u16> {
     match error {
         ApiError::RequestError(error) => match **error {
@@ -147,7 +149,7 @@ fn status(error: &ApiError) -> Option<u16> {
     }
 }
 
-/// Whether a file has the size that was announced, and, if it is a large one, whose tag is its SHA-256, that hash.
+/// Checks that a file has the announced size and, if it is a large file, whose tag is its SHA-256, that hash.
 fn check(path: &Path, size: u64, tag: &str) -> Result<()> {
     let (found, hash) = sha256(path)?;
     ensure!(found == size, "{found} bytes arrived, but the hub announced {size}");
@@ -156,7 +158,7 @@ fn check(path: &Path, size: u64, tag: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes a file of the cache together with what it points to.
+/// Removes a file from the cache together with what it links to.
 fn remove(path: &Path) {
     let _ = fs::canonicalize(path).and_then(fs::remove_file);
     let _ = fs::remove_file(path);

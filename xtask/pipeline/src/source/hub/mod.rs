@@ -1,4 +1,4 @@
-//! The Hugging Face Hub: names of what lies there, and fetching it.
+//! The Hugging Face Hub: names of repositories, and fetching from them.
 
 #[cfg(feature = "hub")]
 mod connection;
@@ -11,7 +11,7 @@ use serde::Serialize;
 #[cfg(feature = "hub")]
 pub use connection::{Cache, Hub, HubRepo, RepoType, is_offline};
 
-/// `hf:ORG/NAME[@REVISION]`: a model or a dataset, at a branch, tag or commit.
+/// `hf:ORG/NAME[@REVISION]`: a model or dataset at a branch, tag or commit.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(into = "String")]
 pub struct HubName {
@@ -31,7 +31,7 @@ impl HubName {
 impl FromStr for HubName {
     type Err = String;
 
-    /// Without the prefix.
+    /// Parses a name without the prefix.
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, revision) = match text.split_once('@') {
             Some((name, revision)) => (name, Some(revision)),

@@ -10,7 +10,7 @@ use crate::source::hub::{Cache, HubName, HubRepo, RepoType, is_offline};
 use crate::{Note, Watch};
 
 const CONFIG: &str = "config.json";
-/// Weights, single and as an index of shards; earlier ones are preferred.
+/// Weights as a single file or an index of shards, in order of preference.
 const WEIGHTS: [&str; 4] = [
     "model.safetensors",
     "model.safetensors.index.json",
@@ -18,8 +18,8 @@ const WEIGHTS: [&str; 4] = [
     "pytorch_model.bin.index.json",
 ];
 
-/// The directory of the model's files in the hub's cache. A model that is there is not looked for again: the same
-/// name means the same weights until the cache is cleared or a revision asks for others.
+/// The directory of the model's files in the hub's cache. A cached model is not looked up again: the same
+/// name means the same weights until the cache is cleared or another revision is requested.
 pub fn fetch_model(name: &HubName, watch: &dyn Watch) -> Result<PathBuf> {
     let cache = Cache::from_env();
     let model = HubRepo { name, kind: RepoType::Model };
@@ -38,7 +38,7 @@ pub fn fetch_model(name: &HubName, watch: &dyn Watch) -> Result<PathBuf> {
     }
 }
 
-/// Whether a directory in the cache holds a model.
+/// Whether a cache directory holds a complete model.
 fn is_whole(directory: &Path) -> bool {
     let weights = WEIGHTS.into_iter().find(|name| directory.join(name).exists());
     let shards_are_there = |index: &str| {
@@ -53,7 +53,7 @@ fn is_index(name: &str) -> bool {
     name.ends_with(".index.json")
 }
 
-/// A model's files at one commit. The cache knows the revision only when all are there.
+/// Fetches a model's files at one commit. The cache records the revision only when all are there.
 fn download(cache: &Cache, model: HubRepo<'_>) -> Result<PathBuf> {
     let name = model.name;
     let hub = model.connect(cache)?;

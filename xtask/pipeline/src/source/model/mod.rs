@@ -1,4 +1,4 @@
-//! Where a model is.
+//! Locations of models.
 
 #[cfg(feature = "hub")]
 mod fetch;
@@ -32,7 +32,7 @@ pub enum ModelPlace {
 }
 
 impl ModelPlace {
-    /// The directory in which the model's files are, once they have been fetched.
+    /// The directory with the model's files, fetching them if necessary.
     pub fn directory(&self, watch: &dyn Watch) -> Result<PathBuf> {
         match self {
             ModelPlace::Directory(path) => Ok(path.clone()),
@@ -48,7 +48,7 @@ impl ModelPlace {
         }
     }
 
-    /// The directory's last name, or the model's full one.
+    /// The last component of the directory's path, or the model's full name.
     pub fn name(&self) -> String {
         let last = self.path().and_then(Path::file_name);
         last.map_or_else(|| self.to_string(), |name| name.to_string_lossy().into_owned())

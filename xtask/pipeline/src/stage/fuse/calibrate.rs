@@ -1,4 +1,4 @@
-//! Fitting a child under the fusion rule to the ensemble of its parents, on text.
+//! Fits a child, within the fusion rule, to the ensemble of its parents on text.
 
 use std::path::Path;
 
@@ -17,20 +17,20 @@ use crate::checkpoint::tokenizer_for;
 use crate::stage::text::Data;
 use crate::{Compute, Interrupted, Note, Stoppable, Watch};
 
-/// Examples that are computed at a time.
+/// Examples computed at a time.
 const BATCH: usize = 16;
-/// Of the examples that are fitted, as many more are held out to measure with.
+/// One held-out example is used for measuring per this many fitted.
 const HELD_OUT_SHARE: usize = 4;
 
-/// What a child is fitted on.
+/// The text a child is fitted on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Calibrate {
     pub data: Data,
-    /// Examples to fit.
+    /// The number of examples to fit.
     pub examples: usize,
 }
 
-/// A child's distance from the ensemble on held-out text, before it was fitted and after.
+/// A child's distance from the ensemble on held-out text, before and after fitting.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Calibrated {
     pub examples: usize,
@@ -39,7 +39,7 @@ pub struct Calibrated {
 }
 
 impl Calibrate {
-    /// Whether there is anything to fit under these settings.
+    /// Checks that these settings leave anything to fit.
     pub fn check(&self, settings: &MethodSettings) -> Result<()> {
         let has_rule = settings.norm == Some(Normalisation::Rule);
         ensure!(
@@ -54,7 +54,7 @@ impl Calibrate {
         Ok(())
     }
 
-    /// Fits the planned child's weights. They stay as they were if that brings them no nearer.
+    /// Fits the planned child's weights. They are left unchanged if that brings them no closer.
     pub fn run(
         &self,
         fusion: &PlannedFusion,
@@ -97,7 +97,7 @@ impl Calibrate {
         Ok((weights, Calibrated { examples: self.examples, before, after }))
     }
 
-    /// What is fitted, and what is measured with.
+    /// The batches to fit on, and those to measure with.
     fn batches(&self, fusion: &PlannedFusion, tokenizer: &Path) -> Result<[Vec<Batch>; 2]> {
         let first = fusion.parents.first().context("there are no parents")?;
         let tokenizer = tokenizer_for(&first.path, &fusion.child, Some(tokenizer))?;
@@ -122,7 +122,7 @@ fn deviation(ensemble: &mut dyn Session, child: &mut dyn Session, batches: &[Bat
 }
 
 impl Calibrated {
-    /// What is worth telling of it.
+    /// What is worth reporting about it.
     pub fn note(&self) -> Note<'_> {
         Note::Calibrated { before: &self.before, after: &self.after }
     }

@@ -1,4 +1,4 @@
-//! Fusing checkpoints, or growing one.
+//! Fuses checkpoints, or grows one.
 
 mod calibrate;
 mod parents;
@@ -27,7 +27,7 @@ use crate::{Note, Warning, Watch, write_json};
 pub use calibrate::{Calibrate, Calibrated};
 pub use parents::{NamedModel, Parents};
 
-/// Models that are fused.
+/// The models to fuse.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Fuse {
     pub parents: Vec<Input>,
@@ -66,7 +66,7 @@ fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
     let settings: MethodSettings = keys.rest()?;
     let calibration = calibrate.iter().try_for_each(|calibrate| calibrate.check(&settings));
     calibration.map_err(|error| keys.error(error))?;
-    // Not when the stage's turn has come, perhaps hours later.
+    // Checked now, not when the stage's turn comes, perhaps hours later.
     settings.check(parents.len()).map_err(|error| keys.error(error))?;
     Ok(Arc::new(Fuse { parents, settings, calibrate }))
 }
@@ -130,25 +130,25 @@ impl Work for Fuse {
     }
 }
 
-/// A fusion that was checked and can be written.
+/// A fusion that has been checked and can be written.
 pub struct PlannedFusion {
     pub plan: FusionPlan,
     pub child: T5Config,
-    /// What its author should know.
+    /// What the user should know.
     pub warnings: Vec<Warning>,
-    /// The plan's.
+    /// The plan's parents.
     parents: Vec<FusionParent>,
     checkpoints: Vec<Checkpoint>,
-    /// The checkpoint of each of the plan's parents.
+    /// For each of the plan's parents, the index of its checkpoint.
     sources: Vec<usize>,
     lineages: Vec<Option<Lineage>>,
-    /// Of each checkpoint, if they are carried over.
+    /// One for each checkpoint, if optimisers are carried over.
     optimizers: Vec<OptimizerState>,
     carry: CarryOptimizer,
-    /// What the lineage says of the method's options.
+    /// The method's options as recorded in the lineage.
     options: Map<String, Value>,
     dtype: Option<WeightType>,
-    /// Other values than the plan's.
+    /// Values that replace the plan's.
     calibrated: Option<HostTensors>,
 }
 
@@ -158,18 +158,18 @@ impl PlannedFusion {
         Parents::open(parents, settings)?.plan(settings)
     }
 
-    /// The bytes of the child's weights and, where it is carried over, its optimiser's state.
+    /// Size in bytes of the child's weights and, if carried over, its optimiser's state.
     pub fn size(&self) -> Result<u64> {
         let state = self.carried()?.map_or(0, |carried| carried.size());
         Ok(self.executor(&self.tensor_sources())?.weights_size()?.saturating_add(state))
     }
 
-    /// Bytes of memory that writing the child takes, mapped pages of its parents not counted.
+    /// Bytes of memory needed to write the child, excluding mapped pages of its parents.
     pub fn memory(&self) -> Result<u64> {
         Ok(self.executor(&self.tensor_sources())?.memory()?)
     }
 
-    /// The same with weights that were fitted.
+    /// The same fusion with fitted weights.
     pub fn calibrated(mut self, weights: HostTensors, outcome: &Calibrated) -> Result<Self> {
         self.options.insert("calibration".to_owned(), serde_json::to_value(outcome)?);
         Ok(PlannedFusion { calibrated: Some(weights), ..self })
@@ -190,13 +190,13 @@ impl PlannedFusion {
         self.sources.iter().map(|source| &self.checkpoints[*source] as &dyn TensorSource).collect()
     }
 
-    /// The child's optimiser state, unless it starts without.
+    /// The child's optimiser state, if one is carried over.
     fn carried(&self) -> Result<Option<CarriedState<'_>>> {
         let states = self.sources.iter().filter_map(|source| self.optimizers.get(*source)).collect();
         Ok(CarriedState::new(&self.plan, states, self.carry)?)
     }
 
-    /// Writes the child: all of the directory, or nothing. `name` is what the progress is called. Without a device, the host
+    /// Writes the child's whole directory or nothing. `name` labels the progress. Without a device, the host
     /// executes the plan.
     pub fn write(
         &self,

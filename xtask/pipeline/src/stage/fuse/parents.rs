@@ -14,7 +14,7 @@ use crate::Warning;
 use crate::checkpoint::{known_lineage, tokenizer_of};
 use crate::problems::Problems;
 
-/// A model to fuse: a name for texts, and its checkpoint.
+/// A model to fuse: its name in messages, and its checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedModel {
     pub label: String,
@@ -23,15 +23,15 @@ pub struct NamedModel {
 
 /// The models to fuse, opened.
 pub struct Parents {
-    /// Each once, however often it is taken.
+    /// Each model once, however often it is used.
     pub models: Vec<FusionParent>,
     checkpoints: Vec<Checkpoint>,
-    /// The model of each of the plan's parents.
+    /// For each of the plan's parents, the index of its model.
     sources: Vec<usize>,
 }
 
 impl Parents {
-    /// Opens the parents as often as the settings, which are checked, take each.
+    /// Opens the parents, each as often as the checked settings use it.
     pub fn open(parents: &[NamedModel], settings: &MethodSettings) -> Result<Self> {
         let mut opened = Parents { models: Vec::new(), checkpoints: Vec::new(), sources: Vec::new() };
         let mut problems = Problems::default();
@@ -59,7 +59,7 @@ impl Parents {
         Ok(self.models.len() - 1)
     }
 
-    /// Plans their fusion, or says everything that is against it.
+    /// Plans their fusion, or reports everything that prevents it.
     pub fn plan(self, settings: &MethodSettings) -> Result<PlannedFusion> {
         let (mut warnings, mut problems) = (Vec::new(), Problems::default());
         problems.keep(check_tokenizers(&self.models, &mut warnings));
@@ -97,19 +97,19 @@ impl Parents {
             dtype,
             calibrated: None,
         };
-        // These compare the plan with the parents' headers.
+        // This checks the plan against the parents' headers.
         fusion.executor(&fusion.tensor_sources())?;
         fusion.carried()?;
         Ok(fusion)
     }
 }
 
-/// The optimiser's state that a parent was left with.
+/// The optimiser state stored with a parent.
 fn optimizer_of(model: &FusionParent) -> Result<OptimizerState> {
     Ok(OptimizerState::open(&model.path, model.blake3.as_deref().unwrap_or_default())?)
 }
 
-/// The parents must speak of the same tokens.
+/// Checks that the parents agree on the tokens.
 fn check_tokenizers(models: &[FusionParent], warnings: &mut Vec<Warning>) -> Result<()> {
     let mut first: Option<(&str, String)> = None;
     for model in models {

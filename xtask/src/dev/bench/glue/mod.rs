@@ -33,7 +33,7 @@ const EXAMPLES: &str = concat!(
     "  cargo xtask bench glue --model t5-small --tokenizer spiece.model --glue GLUE --only 'burn cpu' --only transformers",
 );
 
-/// The order in which transformers takes prompts: the longest first, as an evaluation does, or as they come.
+/// The order in which transformers takes prompts: longest first, as in an evaluation, or as given.
 const ORDERS: [&str; 2] = ["", "unsorted"];
 
 /// Answer GLUE's development sets with every backend, with transformers' `generate` and with CTranslate2, in turns
@@ -88,7 +88,7 @@ impl Arguments {
         all.push(Contestant::ctranslate2());
         let Field { contestants, python, left_out } = Field::new(all, &self.only, self.python.as_deref())?;
         interrupt::listen()?;
-        let _graceful = Stoppable::new(&Terminal); // a bench that is interrupted still ends its workers
+        let _graceful = Stoppable::new(&Terminal); // an interrupted bench still ends its workers
         let folder = tempfile::Builder::new().prefix("bench-glue-").tempdir();
         let folder = folder.context("cannot create a temporary directory")?;
         let (model, tokenizer) = self.model.prepare(folder.path(), &self)?;
@@ -121,10 +121,10 @@ struct Answering<'a> {
     questions: &'a [Questions<'a>],
 }
 
-/// What came of one set in one turn.
+/// The result of one set in one turn.
 struct SetAnswers {
     seconds: f64,
-    /// `None` for what is no valid answer.
+    /// `None` for an output that is no valid answer.
     answers: Vec<Option<String>>,
 }
 

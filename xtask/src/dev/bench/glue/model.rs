@@ -1,4 +1,4 @@
-//! What answers: a checkpoint, or random weights that have learned what answers look like.
+//! The model that answers: a checkpoint, or random weights trained until they know what answers look like.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use t5_model::{Computation, Dropout, Optimizer, T5Config, Update, backends, init
 use super::Arguments;
 use crate::terminal::{Terminal, interrupt};
 
-/// A model by its place or by its size.
+/// A model by its location or its size.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Model {
     Given(ModelPlace),
@@ -62,16 +62,16 @@ impl fmt::Display for Model {
 }
 
 impl Size {
-    /// With room for a vocabulary of that many tokens.
+    /// The configuration with room for a vocabulary of that many tokens.
     fn config(self, vocabulary: usize) -> T5Config {
-        // T5's 32,100 tokens make the 32,128 of the paper.
+        // T5's 32,100 tokens are rounded up to the paper's 32,128.
         let vocabulary = vocabulary.next_multiple_of(128);
         T5Config::v1_1(vocabulary, self.d_model, self.heads, self.d_kv, self.d_ff, self.layers)
     }
 }
 
 impl Model {
-    /// The directory of the checkpoint, one in `folder` if it has to be made, and its tokenizer.
+    /// The checkpoint's directory, created in `folder` if necessary, and its tokenizer.
     pub fn prepare(&self, folder: &Path, arguments: &Arguments) -> Result<(PathBuf, Tokenizer)> {
         let given = arguments.tokenizer.as_deref();
         match self {
@@ -102,7 +102,8 @@ fn teach(config: &T5Config, tokenizer: &Tokenizer, arguments: &Arguments, direct
     let backend = backends().into_iter().next().context("no backend is compiled in")?;
     let device = backend.devices().into_iter().next().context("the backend has no device")?;
     let mut session = backend.open(&Computation::on(&device.name), config, &initialize(config, 1)?)?;
-    // The task's name stands in front; a model that sees little more learns sooner what the task's answers are.
+    // The task's name comes first in a prompt; a model that sees little more learns the task's answers
+    // sooner.
     let settings = FineTuneSettings { batch_size: 32, input_length: 16, ..FineTuneSettings::default() };
     for step in 1..=arguments.lessons {
         interrupt::check("the measurement is given up")?;
@@ -123,5 +124,5 @@ fn teach(config: &T5Config, tokenizer: &Tokenizer, arguments: &Arguments, direct
     write_json(&directory.join("config.json"), &config.to_json())
 }
 
-/// Learns within a few dozen steps what answers look like.
+/// High enough to learn what answers look like within a few dozen steps.
 const LEARNING_RATE: f64 = 1e-2;

@@ -1,6 +1,6 @@
-//! What `bench glue` and its workers say to each other besides.
+//! The additional messages between `bench glue` and its workers.
 //!
-//! `xtask/src/dev/bench/scripts/bench_worker.py` speaks it too.
+//! Also spoken by `xtask/src/dev/bench/scripts/bench_worker.py`.
 
 use glue_eval::Questions;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// The request to answer the set of a number: [`Answers`].
 pub const ANSWER: &str = "answer";
 
-/// A set's answers, in its order, and how long they took.
+/// A set's answers in its order, and how long they took.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Answers {
     pub seconds: f64,
@@ -19,9 +19,9 @@ pub struct Answers {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Said {
-    /// Tokens up to and without the end token, and the text they are, for whoever can judge them.
+    /// The tokens up to but excluding the end token, and their text, for the bench to judge.
     Tokens { tokens: Vec<i32>, text: String },
-    /// A valid answer, or none.
+    /// A valid answer, or `None`.
     Judged(Option<String>),
 }
 
@@ -34,9 +34,9 @@ impl Said {
     }
 }
 
-/// A worker's last words.
+/// A worker's last message.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Summary {
-    /// The process's largest resident set, where the system tells.
+    /// The process's peak resident set, where the system reports it.
     pub peak_rss_bytes: Option<u64>,
 }

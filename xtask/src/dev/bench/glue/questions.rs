@@ -1,4 +1,4 @@
-//! Which examples are answered, for the bench and its workers alike.
+//! Which examples are answered, shared by the bench and its workers.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use glue_eval::task::EvaluationSet;
 use glue_eval::{FineTuneSettings, Questions, Task};
 use t5_model::text::Tokenizer;
 
-/// A part of the development sets, and how it is answered.
+/// A part of the development sets, and how to answer it.
 #[derive(Args, Clone, Debug)]
 pub struct Sample {
     /// Tasks, such as cola,sst2 [default: all eight]
@@ -33,7 +33,7 @@ impl Sample {
         FineTuneSettings { max_eval_examples, ..FineTuneSettings::default() }
     }
 
-    /// It again, on a worker's command line.
+    /// The same as arguments for a worker.
     pub fn arguments(&self) -> Vec<String> {
         let tasks: Vec<&str> = self.tasks().iter().map(|task| task.spec().name).collect();
         let (examples, batch) = (self.max_examples.to_string(), self.batch_size.to_string());
@@ -43,7 +43,7 @@ impl Sample {
     }
 }
 
-/// The examples of all development sets of the tasks.
+/// The examples of the tasks' development sets.
 pub struct DevSets(Vec<(Task, &'static EvaluationSet, Vec<Example>)>);
 
 impl DevSets {

@@ -9,15 +9,15 @@ use super::questions::Sample;
 use crate::dev::bench::report::{Entry, reference, table};
 use crate::dev::bench::{median, turns};
 
-/// What became of a contestant.
+/// A contestant's outcome.
 pub type Measured = turns::Measured<SetAnswers, Summary>;
 
-/// Seconds of each round.
+/// The seconds of each round.
 fn seconds(of: &Measured) -> impl Iterator<Item = f64> {
     of.rounds.iter().map(|sets| sets.iter().map(|set| set.seconds).sum())
 }
 
-/// Of the first round, set after set.
+/// The answers of the first round, set after set.
 fn answers(of: &Measured) -> impl Iterator<Item = &Option<String>> {
     of.rounds.iter().take(1).flatten().flat_map(|set| &set.answers)
 }
@@ -30,7 +30,7 @@ pub struct Report {
     threads: usize,
     batch_size: u64,
     sets: Vec<Set>,
-    /// Whom the others are compared with.
+    /// The contestant that the others are compared with.
     reference: Option<String>,
     /// With the seconds of each set.
     pub contestants: Vec<Entry<Figures>>,
@@ -40,20 +40,20 @@ pub struct Report {
 struct Set {
     name: String,
     examples: usize,
-    /// Tokens of all prompts.
+    /// The number of tokens in all prompts.
     tokens: usize,
 }
 
-/// Of a contestant that came to its end.
+/// The figures of a contestant that finished.
 #[derive(Serialize)]
 pub struct Figures {
     examples_per_second: f64,
-    /// How many times as fast as the reference it is: the median over the rounds.
+    /// Speed relative to the reference: the median over the rounds.
     speed: f64,
     peak_memory: Option<u64>,
-    /// Outputs that are no valid answers.
+    /// The number of outputs that are not valid answers.
     invalid: usize,
-    /// Answers that are not the reference's.
+    /// The number of answers that differ from the reference's.
     different: usize,
 }
 

@@ -37,7 +37,7 @@ impl Arguments {
         let sets = DevSets::read(&self.glue, &self.sample)?;
         let questions = sets.questions(&tokenizer, &self.sample)?;
         let batch_size = usize::try_from(self.sample.batch_size)?;
-        // Warms up.
+        // Warm-up.
         questions[0].answers(session.as_mut(), batch_size)?;
         serve(parameter_count(&checkpoint)?, ANSWER, |number| {
             let questions = questions.get(number).with_context(|| format!("there is no set {number}"))?;

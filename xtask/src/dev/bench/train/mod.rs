@@ -31,9 +31,9 @@ const EXAMPLES: &str = concat!(
     "  cargo xtask bench train --model t5-base --batch 128 --device cuda:0 --reference 'transformers cuda:0 bf16 sdpa'",
 );
 
-/// How transformers computes on a CPU: with the attention that its model spells out, or with PyTorch's.
+/// Variants of transformers on a CPU: its model's own attention, or PyTorch's.
 const ON_CPU: [&str; 2] = ["", "sdpa"];
-/// On a GPU, both also under torch.compile.
+/// On a GPU, both also run under torch.compile.
 const ON_CUDA: [&str; 4] = ["", "compiled", "sdpa", "sdpa compiled"];
 
 /// Time training steps of every backend and of Hugging Face's T5 under PyTorch
@@ -91,7 +91,7 @@ impl Arguments {
             Contestant::chosen(contestants.clone(), from_ref(reference))?;
         }
         interrupt::listen()?;
-        let _graceful = Stoppable::new(&Terminal); // a bench that is interrupted still ends its workers
+        let _graceful = Stoppable::new(&Terminal); // an interrupted bench still ends its workers
         let (on_cpu, on_gpus): (Vec<_>, Vec<_>) = contestants.into_iter().partition(Contestant::on_cpu);
         let size = if self.workload.is_tiny() { 128 } else { 2048 };
         let product = (!on_cpu.is_empty()).then(|| SquareProduct::new(size));

@@ -1,7 +1,7 @@
 use clap::{Args, ValueEnum};
 use t5_model::{Batch, T5Config};
 
-/// What is trained on what.
+/// What is trained, and on what.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Workload {
     /// The model to train
@@ -12,7 +12,7 @@ pub struct Workload {
     batch: Option<u16>,
 }
 
-/// A model and the batch it usually trains on.
+/// A model, with its usual batch.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 enum Model {
     /// For tests
@@ -47,7 +47,7 @@ impl Workload {
         self.model.shape().0
     }
 
-    /// Examples, and tokens of an input and of a target.
+    /// The number of examples, and the tokens per input and per target.
     pub fn sizes(&self) -> [usize; 3] {
         let (_, [size, input, target]) = self.model.shape();
         [self.batch.map_or(size, usize::from), input, target]
@@ -68,7 +68,7 @@ impl Workload {
         Batch::padded(inputs.chunks(input).zip(targets.chunks(target)), 0)
     }
 
-    /// As `train-worker` takes it.
+    /// The same as arguments for `train-worker`.
     pub fn arguments(&self) -> Vec<String> {
         let [size, ..] = self.sizes();
         vec!["--model".to_owned(), self.name(), "--batch".to_owned(), size.to_string()]

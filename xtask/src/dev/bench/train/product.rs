@@ -7,7 +7,7 @@ pub struct SquareProduct {
     size: usize,
     factor: Vec<f32>,
     product: Vec<f32>,
-    /// Seconds of the fastest.
+    /// Seconds of the fastest run.
     best: f64,
 }
 
@@ -17,7 +17,7 @@ impl SquareProduct {
         SquareProduct { size, factor, product, best: f64::INFINITY }
     }
 
-    /// Times one more, on all threads.
+    /// Times one more run, on all threads.
     pub fn run(&mut self) {
         let factor = Matrix::new(&self.factor, self.size, self.size);
         let start = Instant::now();
@@ -29,7 +29,7 @@ impl SquareProduct {
         self.size
     }
 
-    /// Operations per second of the fastest.
+    /// Operations per second of the fastest run.
     pub fn rate(&self) -> f64 {
         2.0 * (self.size as f64).powi(3) / self.best
     }

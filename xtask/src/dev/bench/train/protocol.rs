@@ -1,10 +1,10 @@
-//! What `bench train` and its workers say to each other besides.
+//! The additional messages between `bench train` and its workers.
 //!
-//! `xtask/src/dev/bench/scripts/bench_transformers.py` speaks it too.
+//! Also spoken by `xtask/src/dev/bench/scripts/bench_transformers.py`.
 
 use serde::{Deserialize, Serialize};
 
-/// Untimed steps of a worker before it is ready.
+/// Untimed steps that a worker takes before it is ready.
 pub const WARM_UP: u32 = 3;
 
 /// The request for a number of steps: [`Times`].
@@ -16,11 +16,11 @@ pub struct Times {
     pub ms: Vec<f64>,
 }
 
-/// A worker's last words.
+/// A worker's last message.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Summary {
-    /// Of the last step.
+    /// The last step's loss.
     pub loss: f64,
-    /// The process's largest resident set, where the system tells.
+    /// The process's peak resident set, where the system reports it.
     pub peak_rss_bytes: Option<u64>,
 }

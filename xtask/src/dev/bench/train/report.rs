@@ -12,7 +12,8 @@ use crate::dev::bench::{median, quantile, turns};
 /// What became of a contestant, with the milliseconds of the steps of each turn.
 pub type Measured = turns::Measured<Vec<f64>, Summary>;
 
-/// Milliseconds by round: of each step, or of the mean one on a GPU, where one may begin before another has ended.
+/// Milliseconds by round: of each step, or of the mean step on a GPU, where a step may begin before the
+/// previous one has ended.
 fn times(of: &Measured) -> Vec<Vec<f64>> {
     let mean = |round: &Vec<f64>| vec![round.iter().sum::<f64>() / round.len() as f64];
     let rounds = of.rounds.iter().flatten();
@@ -24,13 +25,13 @@ fn times(of: &Measured) -> Vec<Vec<f64>> {
 pub struct Report {
     model: String,
     threads: usize,
-    /// Examples, and tokens of an input and of a target.
+    /// The number of examples, and the tokens per input and per target.
     batch: [usize; 3],
-    /// Operations of a step: the matrix products of forward and backward, attention's included.
+    /// Operations per step: the matrix products of forward and backward passes, including attention's.
     step_flops: f64,
-    /// The CPU's, if a contestant computes there.
+    /// Measured on the CPU, if a contestant computes there.
     product: Option<Product>,
-    /// Whom ratios compare with.
+    /// The contestant that ratios are relative to.
     reference: Option<String>,
     /// With the milliseconds of each step.
     pub contestants: Vec<Entry<Figures>>,
@@ -40,27 +41,27 @@ pub struct Report {
 #[derive(Serialize)]
 struct Product {
     size: usize,
-    /// Operations per second of the fastest.
+    /// Operations per second of the fastest run.
     flops_per_second: f64,
 }
 
-/// Of a contestant that came to its end.
+/// The figures of a contestant that finished.
 #[derive(Serialize)]
 pub struct Figures {
     median_ms: f64,
     quartiles_ms: [f64; 2],
     /// Input and target tokens.
     tokens_per_second: f64,
-    /// Its time over the reference's: the median over the rounds.
+    /// Its time relative to the reference's: the median over the rounds.
     ratio: f64,
     flops_per_second: f64,
-    /// Of the matrix product's; on the CPU.
+    /// Relative to the rate of the matrix product; CPU only.
     share_of_product: Option<f64>,
-    /// The model's FLOP utilisation: of the GPU's peak in bf16, where it is known.
+    /// Model FLOP utilisation: the share of the GPU's bf16 peak, where that is known.
     mfu: Option<f64>,
-    /// Bytes: of its resident set, or of what it holds on a GPU.
+    /// Bytes of its resident set, or those it holds on a GPU.
     peak_memory: Option<u64>,
-    /// Of the last step.
+    /// The last step's loss.
     loss: f64,
 }
 
@@ -130,7 +131,7 @@ impl Report {
         text + &table(header, &self.contestants, Figures::row) + &self.legend()
     }
 
-    /// What the columns are.
+    /// Explains the columns.
     fn legend(&self) -> String {
         let Some(reference) = &self.reference else { return String::new() };
         let mut text = format!(
@@ -175,7 +176,7 @@ impl Figures {
     }
 }
 
-/// Three figures at least.
+/// Formats with at least three significant figures.
 fn milliseconds(ms: f64) -> String {
     match ms {
         ..10.0 => format!("{ms:.2}"),

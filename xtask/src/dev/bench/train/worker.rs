@@ -42,12 +42,12 @@ struct Training {
     session: Box<dyn Session>,
     batch: Batch,
     step: u64,
-    /// Of the last step.
+    /// The last step's loss.
     loss: f64,
 }
 
 impl Training {
-    /// Updates; returns the milliseconds of each.
+    /// Takes steps, and returns the milliseconds of each.
     fn steps(&mut self, count: usize) -> Result<Vec<f64>> {
         let timed = |_| {
             let start = Instant::now();
@@ -57,8 +57,8 @@ impl Training {
         (0..count).map(timed).collect()
     }
 
-    /// Updates; returns the milliseconds of the mean one for each. A GPU may compute one while the host prepares the next,
-    /// so that nothing but all of them has a time.
+    /// Takes steps, and returns their mean in milliseconds, once for each. A GPU may compute one step while
+    /// the host prepares the next, so only all of them together can be timed.
     fn turn(&mut self, count: usize) -> Result<Vec<f64>> {
         let start = Instant::now();
         for _ in 0..count {
@@ -69,14 +69,14 @@ impl Training {
         Ok(vec![milliseconds(start) / count as f64; count])
     }
 
-    /// One update, to its end.
+    /// Takes one step and waits for its end.
     fn step(&mut self) -> Result<()> {
         let update = self.next();
         self.loss = self.session.train_step(from_ref(&self.batch), &update)?.loss;
         Ok(())
     }
 
-    /// What the next update is told.
+    /// The parameters of the next update.
     fn next(&mut self) -> Update {
         self.step += 1;
         let mut optimizer = Optimizer::adamw();
