@@ -32,7 +32,6 @@ pub mod parameters;
 #[cfg(feature = "text")]
 pub mod text;
 #[cfg(feature = "train")]
-#[allow(missing_docs)]
 pub mod train;
 
 #[cfg(feature = "compute")]

@@ -12,7 +12,6 @@ mod promise;
 mod refusal;
 mod registry;
 mod self_fusion;
-#[allow(missing_docs)]
 mod settings;
 mod stack;
 mod widths;

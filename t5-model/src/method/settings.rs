@@ -72,6 +72,7 @@ const MAX_TIMES: usize = 256;
 
 /// Settings that no method supports.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what each variant means")]
 pub enum SettingsError {
     #[error("`{option}` is not an option of method {method}, but of {}", methods_with(option))]
     NotAnOption { option: &'static str, method: Method },

@@ -40,6 +40,10 @@ impl TensorBoard {
         Ok(board)
     }
 
+    /// Adds the scalars of a step, as tags and values, and flushes them to the file.
+    ///
+    /// # Errors
+    /// The file cannot be written.
     pub fn append<'a>(&mut self, step: u64, scalars: impl IntoIterator<Item = (&'a str, f64)>) -> Result<()> {
         let value = |(tag, value): (&str, f64)| Value { tag: tag.into(), simple_value: Some(value as f32) };
         let summary = Summary { value: scalars.into_iter().map(value).collect() };
