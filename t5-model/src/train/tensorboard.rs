@@ -40,7 +40,7 @@ impl TensorBoard {
         Ok(board)
     }
 
-    /// Adds the scalars of a step, as tags and values, and flushes them to the file.
+    /// Adds the scalars of a step, as tags and values.
     ///
     /// # Errors
     /// The file cannot be written.
