@@ -20,10 +20,12 @@ impl Compute {
         Ok(Compute { backend, how })
     }
 
+    /// The backend that opens the sessions.
     pub fn backend(&self) -> &'static dyn Backend {
         self.backend
     }
 
+    /// The device to compute on, and the precision.
     pub fn how(&self) -> &Computation {
         &self.how
     }

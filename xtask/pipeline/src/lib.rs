@@ -3,6 +3,8 @@
 //! and follows progress, receives warnings and can stop the work through a [`Watch`]; this crate knows
 //! nothing of terminals, flags or particular backends.
 
+#![warn(missing_docs)]
+
 pub mod checkpoint;
 mod compute;
 mod json;

@@ -7,6 +7,7 @@ use glue_eval::GlueError;
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("this program was built without {}", features.join(" and "))]
 pub struct NotBuilt {
+    /// The missing features, as named in this crate's `Cargo.toml`.
     pub features: Vec<&'static str>,
 }
 

@@ -7,7 +7,9 @@ use crate::numbers::bytes;
 /// What the user should know about a model. It states the fact; which flag or key would change it is up to
 /// the caller.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum Warning {
+    /// What the plan of a fusion warns of.
     #[error(transparent)]
     Fusion(fusion_core::plan::Warning),
     /// This model's lineage.json (or that of the only one) was written for other weights.

@@ -64,6 +64,7 @@ impl Watch for Silent {}
 pub struct Stoppable<'a>(&'a dyn Watch);
 
 impl<'a> Stoppable<'a> {
+    /// Work is stoppable from now on.
     pub fn new(watch: &'a dyn Watch) -> Self {
         watch.stoppable(true);
         Stoppable(watch)
@@ -85,21 +86,28 @@ pub enum Note<'a> {
     FinishedBefore,
     /// The stage is skipped.
     WithoutGlue,
+    /// The stage has just finished.
     Finished {
+        /// Wall-clock time since this process began the stage.
         seconds: f64,
     },
     /// A fused child was fitted to its ensemble: the distance on held-out text before and after.
     Calibrated {
+        /// Of the child as fused.
         before: &'a Deviation,
+        /// Of the fitted child; equal to `before` if fitting brought it no closer.
         after: &'a Deviation,
     },
+    /// Something the user should know; work goes on.
     Warning(&'a Warning),
     /// The hub could not be queried again, so the cached model is used.
     FromCache {
+        /// Why the query failed.
         because: &'a anyhow::Error,
     },
     /// A file does not match this list of checksums.
     FetchedAgain {
+        /// The name of the file with the checksums.
         checksums: &'static str,
     },
 }

@@ -24,6 +24,7 @@ pub struct Health {
     pub equal_halves: Vec<String>,
     /// How far apart the halves of the matrices are, if there are any to compare.
     pub asymmetry: Option<Asymmetry>,
+    /// How many of the tensors are matrices.
     pub matrices: u64,
 }
 

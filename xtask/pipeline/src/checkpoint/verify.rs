@@ -11,19 +11,25 @@ use crate::{Compute, Warning, Watch};
 
 /// A child and its parents.
 pub struct Family {
+    /// The model that was made from the parents.
     pub child: Model,
+    /// The members of the ensemble, in the order of their weights.
     pub parents: Vec<Model>,
 }
 
 /// A model under comparison.
 pub struct Model {
+    /// As the user gave it: a directory's path or `hf:ORG/NAME`.
     pub name: String,
+    /// Loaded onto the device only when the model runs.
     pub checkpoint: Checkpoint,
+    /// The checkpoint's configuration.
     pub config: T5Config,
 }
 
 /// How far models are from the ensemble.
 pub struct Deviations {
+    /// The child's distance from the ensemble of all parents.
     pub child: Deviation,
     /// By name; a parent used twice, as in self fusion, appears once.
     pub parents: Vec<(String, Deviation)>,
@@ -32,10 +38,13 @@ pub struct Deviations {
 /// The sizes of batches of random tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct RandomBatches {
+    /// The number of batches.
     pub batches: u32,
+    /// Inputs per batch.
     pub batch_size: u16,
     /// Length of the longest input in tokens.
     pub input_length: u16,
+    /// Equal seeds give equal batches.
     pub seed: u64,
 }
 

@@ -21,6 +21,7 @@ pub struct Recipe {
     pub name: String,
     /// Each after its inputs, otherwise in the file's order.
     pub stages: Vec<Stage>,
+    /// `[comparison]`, if the recipe has one.
     pub comparison: Option<Comparison>,
 }
 

@@ -5,7 +5,9 @@ use glue_eval::{GlueReport, Row, ScoreTable, published_rows};
 
 /// A model's results under its name.
 pub struct Named {
+    /// What the model's rows are called.
     pub name: String,
+    /// The model's scores on the tasks.
     pub report: GlueReport,
 }
 

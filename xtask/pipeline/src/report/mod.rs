@@ -22,7 +22,9 @@ use crate::stage::{Arm, Finished, Kind, Overview, Shown};
 /// A run's results.
 #[derive(Default, Serialize)]
 pub struct Report {
+    /// The name of the run or the GLUE results; several are joined with commas.
     pub name: String,
+    /// In the order they run; empty if there are only GLUE results.
     pub stages: Vec<StageReport>,
     /// The baseline first; empty without a comparison.
     pub comparison: Vec<Arm>,
@@ -37,10 +39,14 @@ pub struct Report {
 /// A stage, with its result if it has finished.
 #[derive(Serialize)]
 pub struct StageReport {
+    /// The stage as listed in `run.json`.
     #[serde(flatten)]
     pub entry: StageEntry,
+    /// Whether the stage has a `stage.json`.
     pub finished: bool,
+    /// Wall-clock time of the process that finished the stage; `None` until then.
     pub seconds: Option<f64>,
+    /// The result in `stage.json`; `None` until the stage has finished.
     pub result: Option<Value>,
     #[serde(skip)]
     shown: Option<Shown>,
@@ -49,9 +55,13 @@ pub struct StageReport {
 /// A table with surrounding text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Section {
+    /// The heading, without markup.
     pub title: String,
+    /// A paragraph before the table; may be empty.
     pub about: String,
+    /// Shown between `about` and `notes`.
     pub table: Table,
+    /// Lines after the table, each its own paragraph in Markdown.
     pub notes: Vec<String>,
 }
 
@@ -139,6 +149,7 @@ impl Report {
         Ok(Report { name: file.name, stages, comparison: arms, sections, models, glue: None })
     }
 
+    /// The report as plain text, with underlined headings.
     pub fn text(&self) -> String {
         let mut text = format!("{}\n{}\n", self.name, "=".repeat(self.name.chars().count()));
         for Section { title, about, table, notes } in &self.sections {
@@ -159,6 +170,7 @@ impl Report {
         csv.context("there are no GLUE results, of which alone there is a table in CSV")
     }
 
+    /// The report as a Markdown document.
     pub fn markdown(&self) -> String {
         let mut text = format!("# {}\n", self.name);
         for Section { title, about, table, notes } in &self.sections {

@@ -5,11 +5,14 @@ use serde::Serialize;
 /// Rows under a header. The first column is left-aligned, the others are right-aligned.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Table {
+    /// The columns' titles.
     pub header: Vec<String>,
+    /// Each has as many cells as the header.
     pub rows: Vec<Vec<String>>,
 }
 
 impl Table {
+    /// A table that has no rows yet.
     pub fn new<const N: usize>(header: [&str; N]) -> Self {
         Table { header: header.map(str::to_owned).to_vec(), rows: Vec::new() }
     }
@@ -23,11 +26,13 @@ impl Table {
         }
     }
 
+    /// Plain text, with columns aligned by spaces.
     pub fn text(&self) -> String {
         let lines: Vec<Vec<String>> = std::iter::once(&self.header).chain(&self.rows).cloned().collect();
         glue_eval::aligned(&lines)
     }
 
+    /// A Markdown table; `|` in cells is escaped.
     pub fn markdown(&self) -> String {
         let row = |cells: &[String]| {
             let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();

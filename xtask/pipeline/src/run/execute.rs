@@ -31,17 +31,20 @@ pub struct Run<'a> {
 /// How far a stage has got.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
+    /// The result is there, and nothing that determines it is known to have changed.
     Finished,
     /// Finished or started, but with other settings or inputs.
     OutOfDate(Vec<String>),
     /// Started and can be resumed.
     Begun,
+    /// There is neither a result nor anything to resume from.
     New,
     /// Needs files that were not given.
     WithoutFiles,
 }
 
 impl<'a> Run<'a> {
+    /// `output` is the run's directory. Without `glue`, GLUE's files, stages that read them are skipped.
     pub fn new(recipe: &'a Recipe, output: &'a Path, glue: Option<&'a Path>, watch: &'a dyn Watch) -> Self {
         Run { recipe, output, glue, watch }
     }
@@ -85,6 +88,7 @@ impl<'a> Run<'a> {
         Ok(journal::identity(settings, inputs))
     }
 
+    /// How far a stage has got, judging by its directory.
     pub fn state(&self, stage: &Stage) -> Result<State> {
         let directory = self.directory(&stage.name);
         let needs_files = stage.work.glue_tasks().is_some() && self.glue.is_none();

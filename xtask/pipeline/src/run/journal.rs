@@ -25,9 +25,12 @@ const INPUTS: &str = "inputs";
 /// A finished stage.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Record {
+    /// The version of the file's format; a newer one than this program's is refused.
     pub version: u32,
+    /// What the result was made from.
     #[serde(flatten)]
     pub identity: Identity,
+    /// What the stage's work returned.
     pub result: Value,
     /// Wall-clock time of the process that finished the stage.
     pub seconds: f64,
@@ -84,6 +87,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 }
 
 impl Record {
+    /// A record in the current version of the format.
     pub fn new(identity: Identity, result: Value, seconds: f64) -> Self {
         Record { version: VERSION, identity, result, seconds }
     }
@@ -96,6 +100,7 @@ impl Record {
         Ok(record)
     }
 
+    /// Writes `stage.json`, which marks the stage in `directory` as finished.
     pub fn write(&self, directory: &Path) -> Result<()> {
         write_json(&directory.join(FILE), self)
     }

@@ -13,6 +13,7 @@ pub struct StageLock {
 }
 
 impl StageLock {
+    /// Reserves a stage of the run in `output`; fails if another process has reserved it.
     pub fn take(output: &Path, stage: &str) -> Result<Self> {
         fs::create_dir_all(output).with_context(|| format!("cannot create {}", output.display()))?;
         // Next to the stage's directory, which may be removed; stage names do not begin with a dot.

@@ -12,26 +12,33 @@ use crate::write_json;
 
 const FILE: &str = "run.json";
 
+/// A run's recipe, as far as a report needs it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct RunFile {
+    /// The version of the file's format; a newer one than this program's is refused.
     pub version: u32,
     /// The recipe's name.
     pub name: String,
     /// In the order they run.
     pub stages: Vec<StageEntry>,
+    /// The recipe's `[comparison]`, if it has one.
     #[serde(default)]
     pub comparison: Option<Comparison>,
 }
 
+/// A stage of a run, whether it has finished or not.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct StageEntry {
+    /// Unique in the run; also the name of the stage's subdirectory.
     pub name: String,
+    /// The name of the stage's [`Kind`](crate::stage::Kind).
     pub kind: String,
     /// Stages and paths.
     pub inputs: Vec<String>,
 }
 
 impl RunFile {
+    /// What to record for a run of this recipe.
     pub fn new(recipe: &Recipe) -> Self {
         let stages = recipe.stages.iter().map(|stage| StageEntry {
             name: stage.name.clone(),
@@ -46,6 +53,7 @@ impl RunFile {
         }
     }
 
+    /// Reads `run.json` from a run's directory.
     pub fn read(run: &Path) -> Result<Self> {
         let path = run.join(FILE);
         let text = fs::read(&path).with_context(|| {
@@ -57,6 +65,7 @@ impl RunFile {
         Ok(file)
     }
 
+    /// Writes `run.json` into a run's directory.
     pub fn write(&self, run: &Path) -> Result<()> {
         write_json(&run.join(FILE), self)
     }

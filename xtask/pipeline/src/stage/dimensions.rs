@@ -8,16 +8,23 @@ use t5_model::{FeedForward, T5Config};
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dimensions {
+    /// Width of the hidden states.
     pub d_model: usize,
+    /// Attention heads per layer.
     pub num_heads: usize,
+    /// Width of each head's queries, keys and values.
     pub d_kv: usize,
+    /// Width of the hidden activations in feed-forward layers.
     pub d_ff: usize,
     /// Layers of the encoder, and of the decoder unless it has its own number.
     pub num_layers: usize,
+    /// Layers of the decoder; `None` means as many as the encoder has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub num_decoder_layers: Option<usize>,
+    /// The activation of feed-forward layers, and whether it is gated; gated GELU by default.
     #[serde(default = "gated_gelu")]
     pub feed_forward_proj: FeedForward,
+    /// Whether the embedding is also the output projection; not by default.
     #[serde(default)]
     pub tie_word_embeddings: bool,
 }

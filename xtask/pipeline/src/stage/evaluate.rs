@@ -19,8 +19,11 @@ use crate::numbers::count;
 /// A model, and the text to evaluate it on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Evaluate {
+    /// The checkpoint to evaluate.
     pub model: Input,
+    /// Only the held-out text is read.
     pub data: Data,
+    /// Examples per batch.
     pub batch_size: usize,
     /// The maximum number of batches.
     pub batches: u64,
@@ -37,6 +40,7 @@ pub struct TextScore {
     pub tokens: u64,
 }
 
+/// `evaluate`, whose result is a [`TextScore`].
 pub const KIND: Kind =
     Kind { name: "evaluate", gives: None, output: "evaluation.json", table: None, read, show, arm: None };
 

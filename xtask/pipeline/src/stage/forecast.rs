@@ -29,6 +29,7 @@ pub struct Forecast {
     pub flops: Option<f64>,
     /// The training it does, if any.
     pub training: Option<Training>,
+    /// What the user should know before the stage runs.
     pub warnings: Vec<Warning>,
 }
 
@@ -37,21 +38,27 @@ pub struct Forecast {
 pub struct Vocabulary {
     /// Rows of an embedding for this vocabulary.
     pub size: usize,
+    /// The number of tokens that stand for masked spans.
     pub sentinels: usize,
 }
 
 /// What determines the memory that training takes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Training {
+    /// The model to train.
     pub config: T5Config,
     /// Examples on the device at a time.
     pub examples: usize,
+    /// Tokens per input and per target.
     pub lengths: SpanLengths,
+    /// Determines the size of the state kept for each parameter.
     pub optimizer: Optimizer,
+    /// The dropout rate; memory depends only on whether it is 0.
     pub dropout: f64,
 }
 
 impl Training {
+    /// Training with these settings on inputs and targets of these lengths.
     pub fn new(config: &T5Config, settings: &Settings, lengths: SpanLengths) -> Self {
         Training {
             config: config.clone(),
@@ -86,6 +93,7 @@ impl Training {
 
 /// What is known of inputs while forecasting: files, and results of stages that need not have run.
 pub struct Known<'a> {
+    /// Follows the fetching of inputs that are not on this machine.
     pub watch: &'a dyn Watch,
     /// The stages so far that will not fail.
     pub stages: Vec<(&'a str, Forecast)>,
@@ -101,6 +109,7 @@ impl Known<'_> {
         input.path(self.watch)
     }
 
+    /// The vocabulary of a tokenizer; `None` if it is not known yet.
     pub fn vocabulary(&self, input: &Input) -> Result<Option<Vocabulary>> {
         Ok(match self.path(input)? {
             None => self.stage(input).and_then(|forecast| forecast.vocabulary),
@@ -112,6 +121,7 @@ impl Known<'_> {
         })
     }
 
+    /// The configuration of a model; `None` if it is not known yet.
     pub fn model(&self, input: &Input) -> Result<Option<T5Config>> {
         Ok(match self.path(input)? {
             None => self.stage(input).and_then(|forecast| forecast.model.clone()),

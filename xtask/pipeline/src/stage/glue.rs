@@ -19,12 +19,16 @@ use crate::{Compute, Interrupted, Stoppable, Watch};
 /// A model to fine-tune on some or all tasks, starting over for each.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Glue {
+    /// The checkpoint from which fine-tuning starts for every task.
     pub model: Input,
+    /// In a recipe, all tasks by default.
     pub tasks: Vec<Task>,
+    /// The same for every task.
     #[serde(flatten)]
     pub settings: FineTuneSettings,
 }
 
+/// `glue`, whose result is a [`GlueReport`].
 pub const KIND: Kind = Kind {
     name: "glue",
     gives: None,

@@ -25,7 +25,9 @@ pub enum Input {
 /// What one stage can take from another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Gives {
+    /// A directory with a tokenizer's files.
     Tokenizer,
+    /// A checkpoint's directory.
     Model,
 }
 
@@ -48,6 +50,7 @@ impl From<ModelPlace> for Input {
 }
 
 impl Input {
+    /// The name of the stage whose result it is, if any.
     pub fn stage(&self) -> Option<&str> {
         match self {
             Input::Stage(name) => Some(name),

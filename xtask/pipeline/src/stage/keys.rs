@@ -20,6 +20,7 @@ use crate::source::hub::HubName;
 
 /// What the stages of a recipe share.
 pub struct Shared<'a> {
+    /// The files that make up the recipe; errors point into them.
     pub texts: &'a Texts,
     /// `[data]`.
     pub data: Option<Value>,
@@ -69,6 +70,7 @@ enum Several {
 }
 
 impl<'a> Keys<'a> {
+    /// The keys of the stage at `span`, of which none has been taken yet.
     pub fn new(shared: &'a Shared<'a>, span: Range<usize>, table: Table) -> Self {
         Keys { shared, span, table, inputs: Vec::new() }
     }
@@ -83,10 +85,12 @@ impl<'a> Keys<'a> {
         self.error_at(self.span.clone(), message)
     }
 
+    /// An error about the part of the recipe at `span`.
     pub fn error_at(&self, span: Range<usize>, message: impl fmt::Display) -> Error {
         self.shared.texts.error(span, message)
     }
 
+    /// Removes a key and reads its value; `None` if it is absent.
     pub fn take<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>> {
         self.shared.texts.take(&mut self.table, key)
     }

@@ -68,6 +68,7 @@ pub trait Work: Settings + fmt::Debug + Send + Sync {
         &[]
     }
 
+    /// The models and tokenizers it reads; stages among them run first.
     fn inputs(&self) -> Vec<&Input>;
 
     /// The tasks whose files it reads, if it reads GLUE's.
@@ -105,8 +106,11 @@ impl<T: Serialize> Settings for T {
 /// A step of a recipe.
 #[derive(Clone, Debug)]
 pub struct Stage {
+    /// Unique in the recipe; also the name of the stage's directory.
     pub name: String,
+    /// What it shares with other stages of its kind.
     pub kind: &'static Kind,
+    /// What it does when it runs, including its settings.
     pub work: Arc<dyn Work>,
 }
 
@@ -136,7 +140,9 @@ pub struct Context<'a> {
     pub output: &'a Path,
     /// GLUE's files, for a stage that reads them.
     pub glue: Option<&'a Path>,
+    /// What to run models on.
     pub compute: &'a Compute,
+    /// Follows the stage's progress, and may stop it.
     pub watch: &'a dyn Watch,
     /// Locates inputs, whose stages have finished.
     pub locate: &'a dyn Fn(&Input) -> Result<PathBuf>,

@@ -25,8 +25,11 @@ use crate::{Compute, Interrupted, Note, Stoppable, Watch};
 /// A pretraining run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Pretrain {
+    /// Random weights or those of a checkpoint.
     pub start: Start,
+    /// The text to train on, and the text held out to evaluate on.
     pub data: Data,
+    /// Steps, batch size, optimiser and all else that governs training.
     #[serde(flatten)]
     pub settings: Settings,
 }
@@ -37,13 +40,16 @@ pub struct Pretrain {
 pub enum Start {
     /// Random weights, drawn with the settings' seed.
     Random(Dimensions),
+    /// The weights of a checkpoint.
     Model(Input),
 }
 
 /// The result of a finished pretraining run.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Trained {
+    /// Parameters of the trained model.
     pub parameters: u64,
+    /// Optimiser steps of this stage, including those before an interruption.
     pub steps: u64,
     /// Input and target tokens.
     pub tokens: u64,
@@ -53,6 +59,7 @@ pub struct Trained {
     pub total_flops: f64,
     /// On held-out text, at the end.
     pub loss: f64,
+    /// Share of held-out target tokens predicted correctly, at the end.
     pub accuracy: f64,
 }
 
@@ -65,6 +72,7 @@ struct Beginning {
     optimizer: Option<OptimizerState>,
 }
 
+/// `pretrain`, which gives a model and can take part in a comparison.
 pub const KIND: Kind = Kind {
     name: "pretrain",
     gives: Some(Gives::Model),

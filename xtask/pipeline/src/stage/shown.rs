@@ -11,9 +11,11 @@ use t5_model::train::EvaluationPoint;
 
 /// A finished stage of a run.
 pub struct Finished<'a> {
+    /// The stage's name in the recipe.
     pub name: &'a str,
     /// Stages and paths.
     pub inputs: &'a [String],
+    /// The stage's own directory.
     pub directory: &'a Path,
     /// As in `stage.json`.
     pub result: &'a Value,
@@ -22,6 +24,7 @@ pub struct Finished<'a> {
 /// What a report shows of a stage.
 #[derive(Default)]
 pub struct Shown {
+    /// For the table of all stages.
     pub overview: Overview,
     /// For a table of stages of this kind.
     pub row: Option<Row>,
@@ -34,6 +37,7 @@ pub struct Shown {
 pub struct Overview {
     /// Parameters of the model it produced.
     pub parameters: Option<u64>,
+    /// Optimiser steps that the model was trained for.
     pub steps: Option<u64>,
     /// Input and target tokens that were trained on.
     pub tokens: Option<u64>,
@@ -46,9 +50,11 @@ pub struct Overview {
 /// A row of a table shared by stages of one kind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
+    /// The table's heading; rows with equal titles share a table.
     pub title: &'static str,
     /// The columns after the stage's name.
     pub header: &'static [&'static str],
+    /// One for each column in `header`.
     pub cells: Vec<String>,
 }
 
@@ -64,6 +70,7 @@ pub struct Arm {
 }
 
 impl Finished<'_> {
+    /// Reads the result as the type that the stage's kind writes.
     pub fn result<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_value(self.result.clone())
             .with_context(|| format!("the result of stage {:?} is damaged", self.name))

@@ -18,7 +18,9 @@ use crate::source::corpus;
 pub struct Data {
     /// Files, folders, globs, or `builtin:…`.
     pub text: Vec<String>,
+    /// The text to evaluate on.
     pub held_out: HeldOut,
+    /// Used for the held-out text too.
     pub tokenizer: Input,
     /// Tokens per input; T5's 512 are made from 568 tokens of text, with targets of 114.
     pub input_length: usize,
@@ -54,6 +56,7 @@ impl Data {
         Ok(Data { text, held_out, tokenizer, input_length, max_documents: None })
     }
 
+    /// Finds the text's files, to be read with this tokenizer.
     pub fn open(&self, tokenizer: Tokenizer) -> Result<OpenText> {
         let training = corpus::open(&self.text)?;
         let (evaluation, every) = match &self.held_out {
@@ -67,6 +70,7 @@ impl Data {
 }
 
 impl OpenText {
+    /// The tokenizer that turns this text into batches.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }

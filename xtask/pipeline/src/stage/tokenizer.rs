@@ -16,16 +16,19 @@ use crate::source::corpus;
 /// A Unigram vocabulary in the style of T5's.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TrainTokenizer {
+    /// Files, folders, globs, or `builtin:…`.
     pub text: Vec<String>,
     /// Every k-th document is reserved for evaluation.
     pub held_out_every: Option<NonZeroU64>,
     /// The number of tokens, including special ones and sentinels.
     pub vocabulary: usize,
+    /// The number of tokens that stand for masked spans.
     pub sentinels: usize,
     /// The maximum number of documents to read.
     pub max_documents: Option<u64>,
 }
 
+/// `tokenizer`, which gives a tokenizer.
 pub const KIND: Kind = Kind {
     name: "tokenizer",
     gives: Some(Gives::Tokenizer),

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+/// The file with the model's classes, imported when transformers loads a grouped model.
 pub const MODELING_FILE: &str = "modeling_deep_fusion_t5.py";
 
 /// The files' names and contents.

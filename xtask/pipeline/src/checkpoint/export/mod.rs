@@ -31,8 +31,11 @@ pub struct ExportSettings {
     pub dtype: Option<Dtype>,
     /// In bytes.
     pub max_shard_size: u64,
+    /// The license in the card, as the Hub spells it; `None` names none.
     pub license: Option<String>,
+    /// The languages in the card, such as `en`; may be empty.
     pub languages: Vec<String>,
+    /// The models on the Hub, `OWNER/NAME`, that the card says this one was made from.
     pub base_models: Vec<String>,
 }
 

@@ -14,6 +14,7 @@ use crate::source::digest::{is_hexadecimal, sha256};
 pub struct Checksums(pub BTreeMap<String, String>);
 
 impl Checksums {
+    /// The name of the file with the sums.
     pub const NAME: &str = "SHA256SUMS";
 
     /// The sums in a folder, if there are any.
@@ -43,6 +44,7 @@ impl Checksums {
         Ok(Checksums(sums))
     }
 
+    /// Writes `SHA256SUMS` into a folder, one line per file.
     #[cfg(feature = "hub")]
     pub fn write(&self, folder: &Path) -> Result<()> {
         let lines: String = self.0.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect();

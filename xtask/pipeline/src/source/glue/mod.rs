@@ -29,7 +29,9 @@ pub use remote::{Address, Fetched, FetchedGlue, RemoteGlue};
 /// `nyu-mll/glue`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum GluePlace {
+    /// A folder on this machine.
     Directory(PathBuf),
+    /// A dataset, of which only the files of the requested tasks are fetched.
     Hub(HubName),
 }
 

@@ -13,7 +13,9 @@ use crate::source::hub::HubName;
 /// A dataset on the Hugging Face Hub laid out like `nyu-mll/glue`, or a folder on the web in either layout.
 #[derive(Clone, Debug)]
 pub enum RemoteGlue {
+    /// A dataset on the Hugging Face Hub.
     Hub(HubName),
+    /// A folder on the web.
     Web(Address),
 }
 
@@ -23,6 +25,7 @@ pub struct Address(String);
 
 /// The outcome of [`RemoteGlue::fetch`].
 pub struct FetchedGlue {
+    /// The files of the requested tasks, including those that were there before.
     pub files: Vec<Fetched>,
     /// Splits of tasks that are missing; only test sets may be.
     pub missing: Vec<String>,
@@ -32,6 +35,7 @@ pub struct FetchedGlue {
 pub struct Fetched {
     /// Its path relative to the folder.
     pub name: String,
+    /// SHA-256 in hexadecimal.
     pub hash: String,
     /// Whether it was newly fetched.
     pub anew: bool,
@@ -74,6 +78,7 @@ impl RemoteGlue {
         Ok(fetched)
     }
 
+    /// Always fails: fetching needs the feature `hub`.
     #[cfg(not(feature = "hub"))]
     pub fn fetch(&self, _: &[Task], _: &Path, _: &dyn Watch) -> Result<FetchedGlue> {
         Err(crate::NotBuilt { features: vec!["hub"] }.into())

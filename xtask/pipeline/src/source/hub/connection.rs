@@ -17,7 +17,9 @@ const RETRIES: usize = 3;
 /// A repository on the hub.
 #[derive(Clone, Copy)]
 pub struct HubRepo<'a> {
+    /// Where it is, and at which revision.
     pub name: &'a HubName,
+    /// Whether it holds a model or a dataset.
     pub kind: RepoType,
 }
 
@@ -44,6 +46,7 @@ impl<'a> HubRepo<'a> {
         bail!("{name} is not in the cache at {place}, and HF_HUB_OFFLINE forbids to fetch it")
     }
 
+    /// Connects to the hub and looks up the revision's commit and files.
     pub fn connect(self, cache: &'a Cache) -> Result<Hub<'a>> {
         let token = env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()).or_else(|| cache.token());
         let builder = ApiBuilder::from_env().with_token(token).with_retries(RETRIES);
@@ -78,6 +81,7 @@ impl Hub<'_> {
         &self.files
     }
 
+    /// Whether the repository contains a file of this name.
     pub fn has(&self, name: &str) -> bool {
         self.files.iter().any(|file| file == name)
     }

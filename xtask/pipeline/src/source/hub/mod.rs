@@ -20,6 +20,7 @@ pub struct HubName {
 }
 
 impl HubName {
+    /// Distinguishes names on the Hub from paths.
     pub const PREFIX: &str = "hf:";
 
     #[cfg(feature = "hub")]

@@ -27,7 +27,9 @@ pub const TOKENIZER_FILES: [&str; 5] = [
 /// A checkpoint's directory, or a model on the Hugging Face Hub.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelPlace {
+    /// A checkpoint's directory.
     Directory(PathBuf),
+    /// A model on the Hub, fetched into the cache when it is needed.
     Hub(HubName),
 }
 
@@ -55,6 +57,7 @@ impl ModelPlace {
     }
 }
 
+/// Always fails: fetching needs the feature `hub`.
 #[cfg(not(feature = "hub"))]
 pub fn fetch_model(_: &HubName, _: &dyn Watch) -> Result<PathBuf> {
     Err(crate::NotBuilt { features: vec!["hub"] }.into())

@@ -25,6 +25,7 @@ const HELD_OUT_SHARE: usize = 4;
 /// The text a child is fitted on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Calibrate {
+    /// The training text is fitted on; the held-out text measures the result.
     pub data: Data,
     /// The number of examples to fit.
     pub examples: usize,
@@ -33,8 +34,11 @@ pub struct Calibrate {
 /// A child's distance from the ensemble on held-out text, before and after fitting.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Calibrated {
+    /// The number of examples that the child was to be fitted on.
     pub examples: usize,
+    /// Of the child as fused.
     pub before: Deviation,
+    /// Of the fitted child; equal to `before` if fitting brought it no closer.
     pub after: Deviation,
 }
 

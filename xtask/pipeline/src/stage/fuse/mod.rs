@@ -30,13 +30,17 @@ pub use parents::{NamedModel, Parents};
 /// The models to fuse.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Fuse {
+    /// Checkpoints, in the order in which the method takes them.
     pub parents: Vec<Input>,
+    /// The method and its options.
     #[serde(flatten)]
     pub settings: MethodSettings,
+    /// The text to fit the child on; `None` leaves the child as fused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibrate: Option<Calibrate>,
 }
 
+/// `fuse`, which gives a model.
 pub const KIND: Kind = Kind {
     name: "fuse",
     gives: Some(Gives::Model),
@@ -132,7 +136,9 @@ impl Work for Fuse {
 
 /// A fusion that has been checked and can be written.
 pub struct PlannedFusion {
+    /// How each of the child's tensors is made from the parents'.
     pub plan: FusionPlan,
+    /// The child's configuration.
     pub child: T5Config,
     /// What the user should know.
     pub warnings: Vec<Warning>,

@@ -17,7 +17,9 @@ use crate::problems::Problems;
 /// A model to fuse: its name in messages, and its checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedModel {
+    /// A stage's name, a path or `hf:ORG/NAME`.
     pub label: String,
+    /// The checkpoint's directory on this machine.
     pub directory: PathBuf,
 }
 
