@@ -53,7 +53,7 @@ const fn method<M: GrowthMethod>() -> Method {
 }
 
 /// All methods; the first is the default.
-static METHODS: [Method; 6] = [
+static METHODS: &[Method] = &[
     method::<Fuse>(),
     method::<SelfFusion>(),
     method::<HyperClone>(),
@@ -112,7 +112,7 @@ impl Method {
 #[cfg(feature = "clap")]
 impl clap::ValueEnum for Method {
     fn value_variants<'a>() -> &'a [Self] {
-        &METHODS
+        METHODS
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
