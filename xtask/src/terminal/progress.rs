@@ -97,7 +97,7 @@ pub fn training(name: &str, steps: u64) -> impl FnMut(&PretrainingEvent<'_>) + u
     }
 }
 
-/// What the last updates say of so many more.
+/// Mean loss, tokens per second and time left, from the last updates and the number still to come.
 fn rates(recent: &VecDeque<(f64, u64, f64)>, more: u64) -> String {
     let updates = recent.len().max(1) as f64;
     let loss: f64 = recent.iter().map(|(loss, ..)| loss).sum::<f64>() / updates;
