@@ -11,7 +11,7 @@ mod registry;
 mod session;
 mod tape;
 
-pub use computation::{Computation, DeviceInfo, Precision, TrainingMemory, TrainingSize};
+pub use computation::{Computation, ComputeChoice, DeviceInfo, Precision, TrainingMemory, TrainingSize};
 pub use model_session::ModelSession;
 pub use ops::{
     Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Pending, Positions, TokenIds, Trained,

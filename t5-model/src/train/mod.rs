@@ -27,7 +27,7 @@ mod training;
 
 pub use checkpoints::Checkpoints;
 pub use error::{Intact, TrainError};
-pub use identity::{Changed, Difference, Identity};
+pub use identity::{Changed, Difference, Identity, RENAMED};
 pub use pretrain::{
     EvaluationPoint, Metrics, OpenEvaluationText, OpenTrainingText, Outcome, PretrainingEvent, Run, Settings,
     evaluate, read_metrics, train,

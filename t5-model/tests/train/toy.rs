@@ -165,7 +165,7 @@ pub fn settings() -> Settings {
         steps: 10,
         batch_size: 4,
         micro_batch_size: Some(2),
-        schedule: Schedule { warm_up: 3, ..Schedule::constant(0.5) },
+        schedule: Schedule { warm_up: Some(3), ..Schedule::constant(0.5) },
         dropout: 0.1,
         seed: 5,
         evaluate_every: 4,

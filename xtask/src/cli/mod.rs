@@ -13,6 +13,7 @@ mod generate;
 mod glue;
 mod inspect;
 mod pretrain;
+mod recipe;
 mod report;
 mod run;
 mod section;
@@ -59,6 +60,7 @@ macro_rules! commands {
 // In the order in which the help lists them.
 commands! {
     Run: run,
+    Recipe: recipe,
     Pretrain: pretrain,
     Fuse: fuse,
     Check: check,

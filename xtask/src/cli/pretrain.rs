@@ -7,8 +7,8 @@ use pipeline::source::{ModelPlace, corpus};
 use pipeline::stage::pretrain::{Pretrain, Start};
 use pipeline::stage::text::{Data, HeldOut};
 use pipeline::stage::{Dimensions, Input};
+use t5_model::FeedForward;
 use t5_model::train::Settings;
-use t5_model::{Decay, FeedForward, Schedule};
 
 use crate::cli::compute::ComputeArguments;
 use crate::cli::section::section;
@@ -55,9 +55,6 @@ pub struct Arguments {
     text: TextArguments,
     #[command(flatten)]
     training: Settings,
-    /// Updates in the warm-up [default: a tenth of the steps]
-    #[arg(long, value_name = "N")]
-    warm_up: Option<u64>,
     #[command(flatten)]
     compute: ComputeArguments,
 }
@@ -146,17 +143,7 @@ impl Arguments {
             input_length: self.text.input_length,
             max_documents: self.text.max_documents,
         };
-        Ok(Pretrain { start, data, settings: self.settings() })
-    }
-
-    fn settings(&self) -> Settings {
-        let mut settings = self.training.clone();
-        let Schedule { peak, warm_up, decay, .. } = &mut settings.schedule;
-        *warm_up = self.warm_up.unwrap_or(settings.steps / 10);
-        if let Decay::Cosine { minimum } = decay {
-            *minimum = minimum.min(*peak);
-        }
-        settings
+        Ok(Pretrain { start, data, settings: self.training.clone() })
     }
 }
 

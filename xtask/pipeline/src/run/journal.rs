@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use t5_model::train::{Difference, Identity};
 
 use super::{VERSION, check_version};
+use crate::stage::Effects;
 use crate::write_json;
 
 const FILE: &str = "stage.json";
@@ -51,18 +52,58 @@ pub fn fingerprint(identity: &Identity) -> Result<String> {
     Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Describes how an identity differs from an earlier one: settings first, then inputs.
-pub fn changes(identity: &Identity, earlier: &Identity) -> Vec<String> {
-    let (mut settings, mut inputs) = (Vec::new(), Vec::new());
-    for Difference { key, was, now } in identity.differences(earlier) {
-        match key.split_once('.') {
-            Some((SETTINGS, key)) => settings.push(Difference { key: key.into(), was, now }.to_string()),
-            Some((INPUTS, name)) => inputs.push(format!("its input {name:?} is another")),
-            _ => settings.push(Difference { key, was, now }.to_string()),
+/// How a stage's identity differs from an earlier one.
+#[derive(Debug, Default, PartialEq)]
+pub struct Changes {
+    /// What makes its result another.
+    pub settings: Vec<Difference>,
+    /// The inputs that are others, and what their fingerprints were.
+    pub inputs: Vec<(String, String)>,
+    /// What changes only what is measured on the way.
+    pub measured: Vec<Difference>,
+}
+
+impl Changes {
+    /// Compares a stage's identity with an earlier one.
+    pub fn new(effects: &Effects, identity: &Identity, earlier: &Identity) -> Self {
+        let mut changes = Changes::default();
+        for difference in identity.differences(earlier) {
+            let Some((part, key)) = difference.key.split_once('.') else {
+                changes.settings.push(difference);
+                continue;
+            };
+            if part == INPUTS {
+                let was = difference.was.trim_matches('"').to_owned();
+                changes.inputs.push((key.to_owned(), was));
+                continue;
+            }
+            let root = key.split('.').next().unwrap_or(key);
+            let is_in = |keys: &[&str]| keys.contains(&root) || keys.contains(&key);
+            let loses_nothing = is_in(effects.keeping) && difference.now == "false";
+            let own = Difference { key: key.to_owned(), ..difference.clone() };
+            match () {
+                () if is_in(effects.neutral) || loses_nothing => {}
+                () if is_in(effects.measuring) => changes.measured.push(own),
+                () => changes.settings.push(own),
+            }
         }
+        changes
     }
-    settings.append(&mut inputs);
-    settings
+
+    /// Why the result is out of date; empty if it is not.
+    pub fn outdating(&self) -> Vec<String> {
+        let inputs = self.inputs.iter().map(|(name, _)| format!("its input {name:?} is another"));
+        self.settings.iter().map(ToString::to_string).chain(inputs).collect()
+    }
+}
+
+/// What decides the result of stages that take this one's: its identity without what is only measured.
+pub fn deciding(effects: &Effects, identity: &Identity) -> Identity {
+    let mut identity = identity.clone();
+    for key in effects.neutral.iter().chain(effects.measuring).chain(effects.keeping) {
+        identity.remove(&format!("{SETTINGS}.{key}"));
+    }
+    identity
 }
 
 /// The identity with which an unfinished stage in `directory` was started.
@@ -114,14 +155,23 @@ mod tests {
 
     use t5_model::train::{Identity, Settings};
 
-    use super::{changes, fingerprint, identity};
+    use super::{Changes, deciding, fingerprint, identity};
+    use crate::stage::Effects;
+
+    const EFFECTS: Effects =
+        Effects { neutral: Settings::NEUTRAL, measuring: Settings::MEASURING, keeping: &["keep_optimizer"] };
+
+    fn changes(now: &Identity, earlier: &Identity) -> Vec<String> {
+        Changes::new(&EFFECTS, now, earlier).outdating()
+    }
 
     #[test]
     fn changes_are_named_and_neutral_settings_are_not_compared() {
-        let identity = |settings, input: &str| {
+        let identity = |settings: serde_json::Value, input: &str| {
             let settings = Identity::of_settings(&settings, Settings::NEUTRAL);
             identity(settings, BTreeMap::from([("small".to_owned(), input.to_owned())]))
         };
+        let print = |identity: &Identity| fingerprint(&deciding(&EFFECTS, identity)).expect("a fingerprint");
         let old = identity(json!({ "steps": 600, "log_every": 10, "data": { "text": ["a"] } }), "1");
         let new = identity(json!({ "steps": 800, "log_every": 99, "data": { "text": ["b"] } }), "2");
         let expected = [
@@ -132,7 +182,50 @@ mod tests {
         assert_eq!(changes(&new, &old), expected);
         let same = identity(json!({ "steps": 600, "log_every": 99, "data": { "text": ["a"] } }), "1");
         assert_eq!(changes(&same, &old), Vec::<String>::new());
-        assert_eq!(fingerprint(&same).ok(), fingerprint(&old).ok());
-        assert_ne!(fingerprint(&new).ok(), fingerprint(&old).ok());
+        assert_eq!(print(&same), print(&old));
+        assert_ne!(print(&new), print(&old));
+    }
+
+    #[test]
+    fn what_is_measured_or_kept_decides_no_weights() {
+        let identity =
+            |settings: serde_json::Value| identity(Identity::of_settings(&settings, &[]), BTreeMap::new());
+        let old = identity(json!({ "steps": 600, "evaluate_every": 100, "keep_optimizer": true }));
+        let new = identity(json!({ "steps": 600, "evaluate_every": 50, "keep_optimizer": false }));
+        let there = Changes::new(&EFFECTS, &new, &old);
+        assert_eq!(there.outdating(), Vec::<String>::new());
+        assert_eq!(there.measured.len(), 1);
+        let back = Changes::new(&EFFECTS, &old, &new);
+        assert_eq!(back.outdating(), ["`keep_optimizer` was false, is true"]);
+        let print = |identity: &Identity| fingerprint(&deciding(&EFFECTS, identity)).expect("a fingerprint");
+        assert_eq!(print(&old), print(&new));
+    }
+
+    /// What follows from a setting is not said of the setting's change, and earlier names are known.
+    #[test]
+    fn settings_are_named_as_users_set_them() {
+        let identity =
+            |settings: serde_json::Value| identity(Identity::of_settings(&settings, &[]), BTreeMap::new());
+        let old = identity(json!({ "steps": 600, "schedule": {
+            "peak": 0.02, "warm_up": 60, "decay": { "kind": "inverse_square_root", "offset": 9 }, "offset": 0,
+        } }));
+        let same = json!({
+            "steps": 600, "learning_rate": 0.02, "warm_up": 60,
+            "schedule": { "kind": "inverse_square_root", "timescale": 9 }, "schedule_offset": 0,
+        });
+        assert_eq!(changes(&identity(same.clone()), &old), Vec::<String>::new());
+        let with = |key: &str, value: serde_json::Value| {
+            let mut settings = same.clone();
+            settings[key] = value;
+            settings
+        };
+        let longer = {
+            let mut settings = with("steps", json!(800));
+            settings["warm_up"] = json!(80);
+            identity(settings)
+        };
+        assert_eq!(changes(&longer, &old), ["`steps` was 600, is 800"]);
+        let other = identity(with("warm_up", json!(80)));
+        assert_eq!(changes(&other, &old), ["`warm_up` was 60, is 80"]);
     }
 }

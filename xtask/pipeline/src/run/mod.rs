@@ -4,6 +4,7 @@ mod execute;
 mod forecast;
 pub mod journal;
 mod lock;
+mod reading;
 mod run_file;
 
 use std::path::Path;

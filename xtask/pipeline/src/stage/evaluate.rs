@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use fusion_core::checkpoint::Checkpoint;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use t5_model::T5Config;
 use toml::Spanned;
 
-use super::text::Data;
-use super::{Finished, Gives, Input, Keys, Kind, Row, Shown, Work};
+use super::text::{Data, Reading};
+use super::{DataTable, Finished, Forecast, Gives, Input, Keys, Kind, Known, Row, Shown, Work};
 use crate::Compute;
 use crate::checkpoint::tokenizer_for;
 use crate::numbers::count;
+use crate::recipe::schema::one;
 
 /// A model, and the text to evaluate it on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -41,17 +43,36 @@ pub struct TextScore {
 }
 
 /// `evaluate`, whose result is a [`TextScore`].
-pub const KIND: Kind =
-    Kind { name: "evaluate", gives: None, output: "evaluation.json", table: None, read, show, arm: None };
+pub const KIND: Kind = Kind {
+    name: "evaluate",
+    about: "Evaluates a model on held-out text.",
+    gives: None,
+    output: "evaluation.json",
+    table: None,
+    keys: one::<OwnKeys>,
+    computes: true,
+    read,
+    show,
+    arm: None,
+};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct OwnKeys {
+    /// The model to evaluate: a stage, a checkpoint's directory, or `hf:ORG/NAME[@REVISION]`; always needed.
+    #[schemars(with = "String")]
     model: Spanned<String>,
+    /// Examples per batch.
     #[serde(default = "usual_batch_size")]
     batch_size: usize,
+    /// The maximum number of batches.
     #[serde(default = "usual_batches")]
     batches: u64,
+    /// Overrides keys of `[data]`, of which the held-out text is read.
+    #[serde(default)]
+    #[schemars(with = "Option<DataTable>")]
+    #[expect(dead_code, reason = "read with `[data]`")]
+    data: Option<()>,
 }
 
 fn usual_batch_size() -> usize {
@@ -65,7 +86,7 @@ fn usual_batches() -> u64 {
 fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
     let data = keys.data()?;
     let data = keys.tokenized(data)?;
-    let OwnKeys { model, batch_size, batches } = keys.rest()?;
+    let OwnKeys { model, batch_size, batches, .. } = keys.rest()?;
     let model = keys.input(model, Gives::Model)?;
     Ok(Arc::new(Evaluate { model, data, batch_size, batches }))
 }
@@ -88,6 +109,15 @@ fn show(finished: &Finished<'_>) -> Result<Shown> {
 impl Work for Evaluate {
     fn inputs(&self) -> Vec<&Input> {
         vec![&self.model, &self.data.tokenizer]
+    }
+
+    fn reads(&self) -> Vec<Reading<'_>> {
+        vec![self.data.evaluated()]
+    }
+
+    fn forecast(&self, known: &Known<'_>) -> Result<Forecast> {
+        let tokenizer = known.one_tokenizer([&self.model, &self.data.tokenizer])?;
+        Ok(Forecast { tokenizer, ..Forecast::default() })
     }
 
     fn run(&self, context: &super::Context<'_>) -> Result<Value> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 use fusion_core::checkpoint::Checkpoint;
 use fusion_core::lineage::Lineage;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use t5_model::optimizer::OptimizerState;
@@ -15,11 +16,13 @@ use t5_model::train::{Metrics, Outcome, Run, Settings, read_metrics, train};
 use t5_model::{T5Config, initialize, parameter_table, training_flops_per_token};
 use toml::Spanned;
 
-use super::text::Data;
+use super::text::{Data, HeldOut, Reading};
 use super::{
-    Arm, Dimensions, Finished, Forecast, Gives, Input, Keys, Kind, Known, Overview, Shown, Training, Work,
+    Arm, DataTable, Dimensions, Effects, Finished, Forecast, Gives, Input, Keys, Kind, Known, Overview,
+    Shown, Training, Work,
 };
 use crate::checkpoint::{lineage_to_continue, tokenizer_of};
+use crate::recipe::schema::both;
 use crate::{Compute, Interrupted, Note, Stoppable, Watch};
 
 /// A pretraining run.
@@ -72,21 +75,43 @@ struct Beginning {
     optimizer: Option<OptimizerState>,
 }
 
+/// Settings that make no difference to a finished training, or only in the last bits of its weights.
+const NEUTRAL: &[&str] = &["checkpoint_every", "keep_checkpoints", "log_every", "micro_batch_size"];
+
+/// A text of its own to evaluate on is only measured with.
+const MEASURING_TEXT: &[&str] = &["evaluate_every", "evaluation_batches", "data.held_out.text"];
+
 /// `pretrain`, which gives a model and can take part in a comparison.
 pub const KIND: Kind = Kind {
     name: "pretrain",
+    about: "Pretrains a model by span corruption, from random weights or from another model.",
     gives: Some(Gives::Model),
     output: "model",
     table: Some("pretraining"),
+    keys: both::<OwnKeys, Settings>,
+    computes: true,
     read,
     show,
     arm: Some(arm),
 };
 
+#[derive(Deserialize, JsonSchema)]
+struct OwnKeys {
+    /// Start with random weights: a model of `[models]`, by its name.
+    #[schemars(with = "Option<String>")]
+    model: Option<Spanned<String>>,
+    /// Start from a model: a stage, a checkpoint's directory, or `hf:ORG/NAME[@REVISION]`.
+    #[schemars(with = "Option<String>")]
+    from: Option<Spanned<String>>,
+    /// Overrides keys of `[data]`, such as `data.text`, for this stage.
+    #[schemars(with = "Option<DataTable>")]
+    #[expect(dead_code, reason = "read with `[data]`")]
+    data: Option<()>,
+}
+
 fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
     let data = keys.data()?;
-    let model: Option<Spanned<String>> = keys.take("model")?;
-    let from: Option<Spanned<String>> = keys.take("from")?;
+    let OwnKeys { model, from, .. } = keys.own()?;
     let start = match (model, from) {
         (Some(model), None) => Start::Random(keys.dimensions(&model)?),
         (None, Some(from)) => Start::Model(keys.input(from, Gives::Model)?),
@@ -96,7 +121,9 @@ fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
         }
     };
     let data = keys.tokenized(data)?;
-    let settings: Settings = keys.rest()?;
+    let mut settings: Settings = keys.rest()?;
+    // What follows from other settings is recorded as if it had been given.
+    settings.schedule.warm_up = Some(settings.schedule.warm_up(settings.steps));
     settings.validate().map_err(|error| keys.error(error))?;
     if settings.carry_optimizer && matches!(start, Start::Random(_)) {
         let message =
@@ -130,21 +157,34 @@ fn arm(finished: &Finished<'_>) -> Result<Arm> {
 }
 
 impl Work for Pretrain {
-    fn neutral(&self) -> &'static [&'static str] {
-        Settings::NEUTRAL
+    fn effects(&self) -> Effects {
+        Effects {
+            neutral: NEUTRAL,
+            measuring: match self.data.held_out {
+                HeldOut::Every(_) => Settings::MEASURING,
+                HeldOut::Text(_) => MEASURING_TEXT,
+            },
+            keeping: &["keep_optimizer"],
+        }
     }
 
     fn inputs(&self) -> Vec<&Input> {
         self.from().into_iter().chain([&self.data.tokenizer]).collect()
     }
 
+    fn reads(&self) -> Vec<Reading<'_>> {
+        let trained = (self.settings.steps > 0).then(|| self.data.trained());
+        trained.into_iter().chain([self.data.evaluated()]).collect()
+    }
+
     fn forecast(&self, known: &Known<'_>) -> Result<Forecast> {
+        let tokenizer = known.one_tokenizer(self.from().into_iter().chain([&self.data.tokenizer]))?;
         if let (true, Some(from)) = (self.settings.carry_optimizer, self.from()) {
             known.check_carried(from, Some(self.settings.optimizer))?;
         }
         let optimizer = self.settings.keep_optimizer.then_some(self.settings.optimizer);
         let Some(vocabulary) = known.vocabulary(&self.data.tokenizer)? else {
-            return Ok(Forecast { optimizer, ..Forecast::default() });
+            return Ok(Forecast { optimizer, tokenizer, ..Forecast::default() });
         };
         let model = match &self.start {
             Start::Random(dimensions) => Some(dimensions.config(vocabulary.size)?),
@@ -156,6 +196,7 @@ impl Work for Pretrain {
         let each = |model| training_flops_per_token(model, lengths.inputs, lengths.targets);
         Ok(Forecast {
             optimizer,
+            tokenizer,
             tokens: Some(tokens),
             flops: model.as_ref().map(|model| each(model) * tokens),
             training: model.as_ref().map(|model| Training::new(model, &self.settings, lengths)),

@@ -6,11 +6,16 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use fusion_core::atomic::write_directory_atomically;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use t5_model::text::{HoldOut, Split, Tokenizer};
 
-use super::{Context, Forecast, Gives, Input, Keys, Kind, Known, Shown, Vocabulary, Work};
+use super::text::{Purpose, Reading};
+use super::{
+    Context, DataTable, Forecast, Gives, Input, Keys, Kind, Known, Shown, TokenizerId, Vocabulary, Work,
+};
+use crate::recipe::schema::one;
 use crate::source::corpus;
 
 /// A Unigram vocabulary in the style of T5's.
@@ -31,22 +36,33 @@ pub struct TrainTokenizer {
 /// `tokenizer`, which gives a tokenizer.
 pub const KIND: Kind = Kind {
     name: "tokenizer",
+    about: "Trains a vocabulary.",
     gives: Some(Gives::Tokenizer),
     output: "tokenizer",
     table: None,
+    keys: one::<OwnKeys>,
+    computes: false,
     read,
     show: Shown::parameters,
     arm: None,
 };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct OwnKeys {
+    /// The number of tokens, including special ones and sentinels; always needed.
     vocabulary: usize,
+    /// The number of tokens that stand for masked spans.
     #[serde(default = "t5_sentinels")]
     sentinels: usize,
+    /// Read at most this many documents [default: as in `data`].
     #[serde(default)]
     max_documents: Option<u64>,
+    /// Overrides keys of `[data]`, of which `text`, `held_out_every` and `max_documents` matter here.
+    #[serde(default)]
+    #[schemars(with = "Option<DataTable>")]
+    #[expect(dead_code, reason = "read with `[data]`")]
+    data: Option<()>,
 }
 
 fn t5_sentinels() -> usize {
@@ -55,7 +71,7 @@ fn t5_sentinels() -> usize {
 
 fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
     let data = keys.data()?;
-    let OwnKeys { vocabulary, sentinels, max_documents } = keys.rest()?;
+    let OwnKeys { vocabulary, sentinels, max_documents, .. } = keys.rest()?;
     let text = keys.text(&data)?;
     let data = data.into_inner();
     Ok(Arc::new(TrainTokenizer {
@@ -72,9 +88,20 @@ impl Work for TrainTokenizer {
         Vec::new()
     }
 
-    fn forecast(&self, _: &Known<'_>) -> Result<Forecast> {
+    fn reads(&self) -> Vec<Reading<'_>> {
+        vec![Reading { text: &self.text, every: self.held_out_every, purpose: Purpose::Vocabulary }]
+    }
+
+    fn computes(&self) -> bool {
+        false
+    }
+
+    fn forecast(&self, known: &Known<'_>) -> Result<Forecast> {
         let (size, sentinels) = (self.vocabulary.next_multiple_of(128), self.sentinels);
-        Ok(Forecast { vocabulary: Some(Vocabulary { size, sentinels }), ..Forecast::default() })
+        let vocabulary = Vocabulary { size, sentinels };
+        let (stage, text) = (known.name.to_owned(), self.text.clone());
+        let tokenizer = Some(TokenizerId::Trained { stage, text, vocabulary });
+        Ok(Forecast { vocabulary: Some(vocabulary), tokenizer, ..Forecast::default() })
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Value> {
