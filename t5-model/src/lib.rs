@@ -36,8 +36,8 @@ pub mod train;
 
 #[cfg(feature = "compute")]
 pub use backend::{
-    Backend, Computation, DeviceInfo, Dropout, Evaluation, Forward, Ops, Precision, Session, SessionError,
-    TrainStep, TrainingMemory, TrainingSize, Update, backend, backends,
+    Backend, Computation, DeviceInfo, Dropout, Forward, Ops, Precision, Session, SessionError, TrainStep,
+    TrainingMemory, TrainingSize, Update, backend, backends,
 };
 #[cfg(feature = "compute")]
 pub use calibrate::Calibration;

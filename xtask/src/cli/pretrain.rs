@@ -115,13 +115,8 @@ impl Arguments {
         interrupt::listen()?;
         let trained =
             stage.train(from.as_deref(), &tokenizer, &self.output, &compute, "pretrain", &Terminal)?;
-        let (model, accuracy) = (self.output.join("model"), 100.0 * trained.accuracy);
-        print(&format!(
-            "{}: step {}, held-out loss {:.4}, accuracy {accuracy:.2} %\n",
-            model.display(),
-            trained.steps,
-            trained.loss
-        ))
+        let model = self.output.join("model");
+        print(&format!("{}: step {}, held-out {}\n", model.display(), trained.steps, trained.quality))
     }
 
     /// The stage that these settings would make in a recipe.

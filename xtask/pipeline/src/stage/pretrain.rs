@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use t5_model::optimizer::OptimizerState;
 use t5_model::text::{SpanLengths, Tokenizer};
-use t5_model::train::{Metrics, Outcome, Run, Settings, read_metrics, train};
+use t5_model::train::{Metrics, Outcome, Quality, Run, Settings, read_metrics, train};
 use t5_model::{T5Config, initialize, parameter_table, training_flops_per_token};
 use toml::Spanned;
 
@@ -58,9 +58,8 @@ pub struct Trained {
     /// The same including all of the model's ancestors.
     pub total_flops: f64,
     /// On held-out text, at the end.
-    pub loss: f64,
-    /// Share of held-out target tokens predicted correctly, at the end.
-    pub accuracy: f64,
+    #[serde(flatten)]
+    pub quality: Quality,
 }
 
 /// The model that training starts from.
@@ -107,13 +106,12 @@ fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
 }
 
 fn show(finished: &Finished<'_>) -> Result<Shown> {
-    let Trained { parameters, steps, tokens, loss, accuracy, .. } = finished.result()?;
+    let Trained { parameters, steps, tokens, quality, .. } = finished.result()?;
     let overview = Overview {
         parameters: Some(parameters),
         steps: Some(steps),
         tokens: Some(tokens),
-        loss: Some(loss),
-        accuracy: Some(accuracy),
+        quality: Some(quality),
     };
     Ok(Shown { overview, ..Shown::default() })
 }
@@ -220,7 +218,7 @@ impl Pretrain {
             identity: self.identity(&text.names(), compute),
             open_session: &mut open_session,
             open_training_text: &mut |at| text.training(micro_batch, seed, at),
-            open_evaluation_text: &mut || text.evaluation(micro_batch),
+            open_evaluation_text: &mut || text.evaluation(),
         };
         let mut progress = watch.training(name, self.settings.steps);
         let stoppable = Stoppable::new(watch);
@@ -296,8 +294,7 @@ impl Pretrain {
             tokens: outcome.tokens,
             flops: outcome.flops,
             total_flops: beginning.lineage.total_flops() + outcome.flops,
-            loss: last.loss,
-            accuracy: last.accuracy,
+            quality: last.quality,
         })
     }
 }
