@@ -48,7 +48,7 @@ pub use model::Probe;
 pub use model::{Batch, Comparison, Deviation, IGNORED_LABEL, position_bucket};
 pub use optimizer::{Decay, Optimizer, Schedule};
 pub use parameters::{
-    StoredParameter, initialize, parameter_table, t5x_parameters, training_flops_per_token,
+    Initialization, StoredParameter, initialize, parameter_table, t5x_parameters, training_flops_per_token,
 };
 #[cfg(feature = "train")]
 pub use train::TensorBoard;

@@ -8,7 +8,7 @@ use pipeline::stage::pretrain::{Pretrain, Start};
 use pipeline::stage::text::{Data, HeldOut};
 use pipeline::stage::{Dimensions, Input};
 use t5_model::train::Settings;
-use t5_model::{Decay, FeedForward, Schedule};
+use t5_model::{Decay, FeedForward, Initialization, Schedule};
 
 use crate::cli::compute::ComputeArguments;
 use crate::cli::section::section;
@@ -81,6 +81,12 @@ struct NewModel {
     /// Layers of the encoder, and of the decoder
     #[arg(long, value_name = "N", required = false)]
     num_layers: usize,
+    /// How the random weights begin: t5, mimetic, or parts of the latter (matching+copying+local)
+    ///
+    /// With t5, training from scratch starts with a long plateau on which the decoder ignores the encoder. With
+    /// mimetic, small models leave it within a few hundred updates.
+    #[arg(long, value_name = "HOW", default_value_t)]
+    init: Initialization,
 }
 
 #[derive(Args, Debug)]
@@ -166,6 +172,7 @@ impl NewModel {
             num_decoder_layers: None,
             feed_forward_proj: FeedForward::GatedGelu,
             tie_word_embeddings: false,
+            init: self.init,
         }
     }
 }

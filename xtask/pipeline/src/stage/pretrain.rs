@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use t5_model::optimizer::OptimizerState;
 use t5_model::text::{SpanLengths, Tokenizer};
 use t5_model::train::{Metrics, Outcome, Quality, Run, Settings, read_metrics, train};
-use t5_model::{T5Config, initialize, parameter_table, training_flops_per_token};
+use t5_model::{Initialization, T5Config, initialize, parameter_table, training_flops_per_token};
 use toml::Spanned;
 
 use super::text::Data;
@@ -65,6 +65,8 @@ pub struct Trained {
 /// The model that training starts from.
 struct Beginning {
     config: T5Config,
+    /// Of weights that no checkpoint gives.
+    init: Initialization,
     lineage: Lineage,
     checkpoint: Option<Checkpoint>,
     /// Stored with the checkpoint, if training continues with it.
@@ -206,7 +208,9 @@ impl Pretrain {
         let mut open_session = |resumed: Option<&Path>| match (resumed, &beginning.checkpoint) {
             (Some(checkpoint), _) => Ok(compute.open(&beginning.config, &Checkpoint::open(checkpoint)?)?),
             (None, Some(checkpoint)) => Ok(compute.open(&beginning.config, checkpoint)?),
-            (None, None) => Ok(compute.open(&beginning.config, &initialize(&beginning.config, seed)?)?),
+            (None, None) => {
+                Ok(compute.open(&beginning.config, &initialize(&beginning.config, beginning.init, seed)?)?)
+            }
         };
         let run = Run {
             directory,
@@ -244,7 +248,11 @@ impl Pretrain {
             ("input_length".to_owned(), json!(self.data.input_length)),
             ("max_documents".to_owned(), json!(self.data.max_documents)),
         ];
-        data.into_iter().chain(compute.identity()).collect()
+        let init = match &self.start {
+            Start::Random(Dimensions { init, .. }) if !init.is_t5() => Some(("init".to_owned(), json!(init))),
+            _ => None,
+        };
+        data.into_iter().chain(init).chain(compute.identity()).collect()
     }
 
     fn beginning(&self, from: Option<&Path>, tokenizer: &Tokenizer) -> Result<Beginning> {
@@ -252,7 +260,8 @@ impl Pretrain {
             (Start::Random(dimensions), _) => {
                 let config = dimensions.config(tokenizer.model_vocab_size())?;
                 let lineage = Lineage::default();
-                return Ok(Beginning { config, lineage, checkpoint: None, optimizer: None });
+                let init = dimensions.init;
+                return Ok(Beginning { config, init, lineage, checkpoint: None, optimizer: None });
             }
             (Start::Model(Input::Path(path)), None) => (path.as_path(), Checkpoint::open(path)?),
             (Start::Model(input), None) => anyhow::bail!("the model of stage {input} is not known"),
@@ -277,7 +286,8 @@ impl Pretrain {
             false => None,
         };
         let lineage = lineage_to_continue(&checkpoint)?;
-        Ok(Beginning { config, lineage, checkpoint: Some(checkpoint), optimizer })
+        let init = Initialization::default();
+        Ok(Beginning { config, init, lineage, checkpoint: Some(checkpoint), optimizer })
     }
 
     fn optimizer_state(&self, directory: &Path, weights: &str, config: &T5Config) -> Result<OptimizerState> {
