@@ -20,6 +20,6 @@ mod train_unigram;
 pub use documents::{Corpus, Documents};
 pub use epoch::{HoldOut, Split};
 pub use error::{Result, TextError};
-pub use span_corruption::{ChunkKey, SpanCorruption, SpanLengths, random_spans_noise_mask};
+pub use span_corruption::{ChunkKey, SpanCorruption, SpanLengths, TargetToken, random_spans_noise_mask};
 pub use stream::{DataPosition, Order, SpanCorruptionStream, StreamOptions, StreamedBatch};
 pub use tokenizer::Tokenizer;

@@ -7,8 +7,8 @@ use pipeline::source::{ModelPlace, corpus};
 use pipeline::stage::pretrain::{Pretrain, Start};
 use pipeline::stage::text::{Data, HeldOut};
 use pipeline::stage::{Dimensions, Input};
-use t5_model::FeedForward;
 use t5_model::train::Settings;
+use t5_model::{FeedForward, Initialization};
 
 use crate::cli::compute::ComputeArguments;
 use crate::cli::section::section;
@@ -78,6 +78,12 @@ struct NewModel {
     /// Layers of the encoder, and of the decoder
     #[arg(long, value_name = "N", required = false)]
     num_layers: usize,
+    /// How the random weights begin: t5, mimetic, or parts of the latter (matching+copying+local)
+    ///
+    /// With t5, training from scratch starts with a long plateau on which the decoder ignores the encoder. With
+    /// mimetic, small models leave it within a few hundred updates.
+    #[arg(long, value_name = "HOW", default_value_t)]
+    init: Initialization,
 }
 
 #[derive(Args, Debug)]
@@ -112,13 +118,8 @@ impl Arguments {
         interrupt::listen()?;
         let trained =
             stage.train(from.as_deref(), &tokenizer, &self.output, &compute, "pretrain", &Terminal)?;
-        let (model, accuracy) = (self.output.join("model"), 100.0 * trained.accuracy);
-        print(&format!(
-            "{}: step {}, held-out loss {:.4}, accuracy {accuracy:.2} %\n",
-            model.display(),
-            trained.steps,
-            trained.loss
-        ))
+        let model = self.output.join("model");
+        print(&format!("{}: step {}, held-out {}\n", model.display(), trained.steps, trained.quality))
     }
 
     /// The stage that these settings would make in a recipe.
@@ -158,6 +159,7 @@ impl NewModel {
             num_decoder_layers: None,
             feed_forward_proj: FeedForward::GatedGelu,
             tie_word_embeddings: false,
+            init: self.init,
         }
     }
 }

@@ -57,9 +57,9 @@ pub struct Settings {
     /// The model is always evaluated before the first update and after the last.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.evaluate_every))]
     pub evaluate_every: u64,
-    /// Batches per evaluation.
+    /// Batches per evaluation, of the batch size.
     ///
-    /// Fewer if the text is shorter.
+    /// Fewer if the text is shorter. How they are cut into micro-batches changes nothing but rounding.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.evaluation_batches))]
     pub evaluation_batches: u64,
     /// Updates between checkpoints.

@@ -36,7 +36,7 @@ impl Arm {
 
     /// The computation spent when an evaluation's loss first reached this value.
     fn flops_to_reach(&self, loss: f64) -> Option<f64> {
-        let point = self.evaluations.iter().find(|point| point.loss <= loss)?;
+        let point = self.evaluations.iter().find(|point| point.quality.loss <= loss)?;
         Some(self.parents_flops + point.flops)
     }
 }
@@ -100,7 +100,7 @@ fn computation(baseline: &Arm, arms: &[&Arm]) -> Section {
         Table::new(["", "parents, FLOP", "own, FLOP", "of the baseline's", "to the baseline's loss"]);
     let share = |flops: f64| format!("{:.1} %", 100.0 * flops / baseline.total_flops());
     for arm in arms {
-        let reached = baseline.last().and_then(|last| arm.flops_to_reach(last.loss));
+        let reached = baseline.last().and_then(|last| arm.flops_to_reach(last.quality.loss));
         table.rows.push(vec![
             arm.name.clone(),
             count(arm.parents_flops),
@@ -133,10 +133,12 @@ fn verdict<'a>(
     let Some(reference) = point(baseline) else {
         return format!("{when}, {} was not evaluated.", baseline.name);
     };
-    let measured: Vec<(&str, f64)> =
-        fused.iter().filter_map(|arm| point(arm).map(|point| (arm.name.as_str(), point.loss))).collect();
+    let measured: Vec<(&str, f64)> = fused
+        .iter()
+        .filter_map(|arm| point(arm).map(|point| (arm.name.as_str(), point.quality.loss)))
+        .collect();
     let best = measured.iter().min_by(|a, b| a.1.total_cmp(&b.1));
-    let (name, loss) = (&baseline.name, reference.loss);
+    let (name, loss) = (&baseline.name, reference.quality.loss);
     match best {
         None => format!("{when}, no fused model has begun: the budget does not pay for any one's parents."),
         Some((best, best_loss)) if *best_loss < loss => {
@@ -151,7 +153,9 @@ fn verdict<'a>(
 }
 
 fn quality(point: Option<&EvaluationPoint>) -> String {
-    point.map_or(MISSING.into(), |point| format!("{:.4} / {:.2}", point.loss, 100.0 * point.accuracy))
+    point.map_or(MISSING.into(), |EvaluationPoint { quality, .. }| {
+        format!("{:.4} / {:.2}", quality.loss, 100.0 * quality.accuracy)
+    })
 }
 
 /// The first step, the last, and some in between.
@@ -164,7 +168,7 @@ fn spread(steps: &[u64]) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
-    use t5_model::train::EvaluationPoint;
+    use t5_model::train::{EvaluationPoint, Quality};
 
     use super::Arm;
 
@@ -173,8 +177,7 @@ mod tests {
             step,
             tokens: 100 * step,
             flops: 10.0 * step as f64,
-            loss: *loss,
-            accuracy: 0.5,
+            quality: Quality { loss: *loss, ..Quality::default() },
         };
         Arm { name: "arm".into(), parents_flops, evaluations: (0..).zip(losses).map(point).collect() }
     }

@@ -191,25 +191,37 @@ fn finished<'a>(entry: &'a StageEntry, directory: &'a Path, result: &'a Value) -
 }
 
 fn overview(stages: &[StageReport]) -> Section {
-    let mut table =
-        Table::new(["stage", "kind", "parameters", "steps", "tokens", "loss", "accuracy, %", "time"]);
+    let mut table = Table::new([
+        "stage",
+        "kind",
+        "parameters",
+        "steps",
+        "tokens",
+        "loss",
+        "accuracy, %",
+        "context gain",
+        "time",
+    ]);
     for StageReport { entry, shown, seconds, .. } in stages {
         let mut row = vec![entry.name.clone(), entry.kind.clone()];
         let number = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-        let Overview { parameters, steps, tokens, loss, accuracy } =
+        let Overview { parameters, steps, tokens, quality } =
             shown.as_ref().map(|shown| shown.overview).unwrap_or_default();
         row.extend([
             number(parameters.map(thousands)),
             number(steps.map(|steps| steps.to_string())),
             number(tokens.map(|tokens| count(tokens as f64))),
-            number(loss.map(|loss| format!("{loss:.4}"))),
-            number(accuracy.map(|accuracy| format!("{:.2}", 100.0 * accuracy))),
+            number(quality.map(|quality| format!("{:.4}", quality.loss))),
+            number(quality.map(|quality| format!("{:.2}", 100.0 * quality.accuracy))),
+            number(quality.and_then(|quality| quality.context_gain).map(|gain| format!("{gain:.3}"))),
             seconds.map_or_else(|| "not finished".to_owned(), duration),
         ]);
         table.rows.push(row);
     }
-    let about =
-        "Loss (mean cross-entropy of a target token, in nats) and token accuracy on held-out text.".into();
+    let about = "Loss (mean cross-entropy of a target token, in nats) and token accuracy on held-out text. The context \
+                 gain is what the loss rises by if every example gets another's input: with a gain of 0, a model does \
+                 not read its input."
+        .into();
     Section { title: "Stages".into(), about, table, ..Section::default() }
 }
 

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use t5_model::{FeedForward, T5Config};
+use t5_model::{FeedForward, Initialization, T5Config};
 
 /// A new T5, in the terms of Hugging Face's `config.json`. The vocabulary is the tokenizer's.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -28,6 +28,9 @@ pub struct Dimensions {
     /// Whether the embedding is also the output projection.
     #[serde(default)]
     pub tie_word_embeddings: bool,
+    /// How the random weights begin.
+    #[serde(default, skip_serializing_if = "Initialization::is_t5")]
+    pub init: Initialization,
 }
 
 fn gated_gelu() -> FeedForward {

@@ -1,5 +1,6 @@
 //! Evaluates a model on held-out text.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use t5_model::T5Config;
+use t5_model::train::{Evaluation, EvaluationSize};
 use toml::Spanned;
 
 use super::text::{Data, Reading};
@@ -25,24 +27,13 @@ pub struct Evaluate {
     pub model: Input,
     /// Only the held-out text is read.
     pub data: Data,
-    /// Examples per batch.
-    pub batch_size: usize,
-    /// The maximum number of batches.
-    pub batches: u64,
+    /// The maximum number of examples.
+    pub examples: u64,
+    /// Examples on the device at once.
+    pub batch_size: NonZeroUsize,
 }
 
-/// How well a model predicts held-out tokens.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
-pub struct TextScore {
-    /// Mean cross-entropy per target token in nats.
-    pub loss: f64,
-    /// Share of target tokens predicted correctly.
-    pub accuracy: f64,
-    /// The number of target tokens.
-    pub tokens: u64,
-}
-
-/// `evaluate`, whose result is a [`TextScore`].
+/// `evaluate`, whose result is an [`Evaluation`].
 pub const KIND: Kind = Kind {
     name: "evaluate",
     about: "Evaluates a model on held-out text.",
@@ -62,12 +53,12 @@ struct OwnKeys {
     /// The model to evaluate: a stage, a checkpoint's directory, or `hf:ORG/NAME[@REVISION]`; always needed.
     #[schemars(with = "String")]
     model: Spanned<String>,
-    /// Examples per batch.
+    /// The maximum number of examples.
+    #[serde(default = "usual_examples")]
+    examples: u64,
+    /// Examples on the device at once.
     #[serde(default = "usual_batch_size")]
-    batch_size: usize,
-    /// The maximum number of batches.
-    #[serde(default = "usual_batches")]
-    batches: u64,
+    batch_size: NonZeroUsize,
     /// Overrides keys of `[data]`, of which the held-out text is read.
     #[serde(default)]
     #[schemars(with = "Option<DataTable>")]
@@ -75,32 +66,33 @@ struct OwnKeys {
     data: Option<()>,
 }
 
-fn usual_batch_size() -> usize {
-    32
+fn usual_examples() -> u64 {
+    16_000
 }
 
-fn usual_batches() -> u64 {
-    500
+fn usual_batch_size() -> NonZeroUsize {
+    const { NonZeroUsize::new(32).unwrap() }
 }
 
 fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
     let data = keys.data()?;
     let data = keys.tokenized(data)?;
-    let OwnKeys { model, batch_size, batches, .. } = keys.rest()?;
+    let OwnKeys { model, examples, batch_size, .. } = keys.rest()?;
     let model = keys.input(model, Gives::Model)?;
-    Ok(Arc::new(Evaluate { model, data, batch_size, batches }))
+    Ok(Arc::new(Evaluate { model, data, examples, batch_size }))
 }
 
 fn show(finished: &Finished<'_>) -> Result<Shown> {
-    let score: TextScore = finished.result()?;
+    let Evaluation { quality, tokens } = finished.result()?;
     let row = Row {
         title: "Evaluations",
-        header: &["model", "loss", "accuracy, %", "tokens"],
+        header: &["model", "loss", "accuracy, %", "context gain", "tokens"],
         cells: vec![
             finished.inputs.first().cloned().unwrap_or_default(),
-            format!("{:.4}", score.loss),
-            format!("{:.2}", 100.0 * score.accuracy),
-            count(score.tokens as f64),
+            format!("{:.4}", quality.loss),
+            format!("{:.2}", 100.0 * quality.accuracy),
+            quality.context_gain.map_or("-".into(), |gain| format!("{gain:.3}")),
+            count(tokens as f64),
         ],
     };
     Ok(Shown { row: Some(row), ..Shown::parameters(finished)? })
@@ -129,16 +121,14 @@ impl Work for Evaluate {
 
 impl Evaluate {
     /// Evaluates the model, whose files were found.
-    pub fn score(&self, model: &Path, tokenizer: &Path, compute: &Compute) -> Result<TextScore> {
+    pub fn score(&self, model: &Path, tokenizer: &Path, compute: &Compute) -> Result<Evaluation> {
         let checkpoint = Checkpoint::open(model)?;
         let config = T5Config::of_checkpoint(&checkpoint)?;
         let tokenizer = tokenizer_for(model, &config, Some(tokenizer))?;
         let text = self.data.open(tokenizer)?;
         let mut session = compute.open_checkpoint(&checkpoint)?;
-        let batches = text.evaluation(self.batch_size)?;
-        let evaluation = t5_model::train::evaluate(session.as_mut(), batches, self.batches)
-            .with_context(|| format!("cannot evaluate {}", model.display()))?;
-        let (loss, accuracy, tokens) = (evaluation.loss(), evaluation.accuracy(), evaluation.tokens);
-        Ok(TextScore { loss, accuracy, tokens })
+        let size = EvaluationSize { examples: self.examples, examples_at_once: self.batch_size.get() };
+        t5_model::train::evaluate(session.as_mut(), text.evaluation()?, size, &mut |_, _| {})
+            .with_context(|| format!("cannot evaluate {}", model.display()))
     }
 }

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use t5_model::optimizer::OptimizerState;
 use t5_model::text::{SpanLengths, Tokenizer};
-use t5_model::train::{Metrics, Outcome, Run, Settings, read_metrics, train};
-use t5_model::{T5Config, initialize, parameter_table, training_flops_per_token};
+use t5_model::train::{Metrics, Outcome, Quality, Run, Settings, read_metrics, train};
+use t5_model::{Initialization, T5Config, initialize, parameter_table, training_flops_per_token};
 use toml::Spanned;
 
 use super::text::{Data, HeldOut, Reading};
@@ -61,14 +61,15 @@ pub struct Trained {
     /// The same including all of the model's ancestors.
     pub total_flops: f64,
     /// On held-out text, at the end.
-    pub loss: f64,
-    /// Share of held-out target tokens predicted correctly, at the end.
-    pub accuracy: f64,
+    #[serde(flatten)]
+    pub quality: Quality,
 }
 
 /// The model that training starts from.
 struct Beginning {
     config: T5Config,
+    /// Of weights that no checkpoint gives.
+    init: Initialization,
     lineage: Lineage,
     checkpoint: Option<Checkpoint>,
     /// Stored with the checkpoint, if training continues with it.
@@ -134,13 +135,12 @@ fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
 }
 
 fn show(finished: &Finished<'_>) -> Result<Shown> {
-    let Trained { parameters, steps, tokens, loss, accuracy, .. } = finished.result()?;
+    let Trained { parameters, steps, tokens, quality, .. } = finished.result()?;
     let overview = Overview {
         parameters: Some(parameters),
         steps: Some(steps),
         tokens: Some(tokens),
-        loss: Some(loss),
-        accuracy: Some(accuracy),
+        quality: Some(quality),
     };
     Ok(Shown { overview, ..Shown::default() })
 }
@@ -249,7 +249,9 @@ impl Pretrain {
         let mut open_session = |resumed: Option<&Path>| match (resumed, &beginning.checkpoint) {
             (Some(checkpoint), _) => Ok(compute.open(&beginning.config, &Checkpoint::open(checkpoint)?)?),
             (None, Some(checkpoint)) => Ok(compute.open(&beginning.config, checkpoint)?),
-            (None, None) => Ok(compute.open(&beginning.config, &initialize(&beginning.config, seed)?)?),
+            (None, None) => {
+                Ok(compute.open(&beginning.config, &initialize(&beginning.config, beginning.init, seed)?)?)
+            }
         };
         let run = Run {
             directory,
@@ -261,7 +263,7 @@ impl Pretrain {
             identity: self.identity(&text.names(), compute),
             open_session: &mut open_session,
             open_training_text: &mut |at| text.training(micro_batch, seed, at),
-            open_evaluation_text: &mut || text.evaluation(micro_batch),
+            open_evaluation_text: &mut || text.evaluation(),
         };
         let mut progress = watch.training(name, self.settings.steps);
         let stoppable = Stoppable::new(watch);
@@ -287,7 +289,11 @@ impl Pretrain {
             ("input_length".to_owned(), json!(self.data.input_length)),
             ("max_documents".to_owned(), json!(self.data.max_documents)),
         ];
-        data.into_iter().chain(compute.identity()).collect()
+        let init = match &self.start {
+            Start::Random(Dimensions { init, .. }) if !init.is_t5() => Some(("init".to_owned(), json!(init))),
+            _ => None,
+        };
+        data.into_iter().chain(init).chain(compute.identity()).collect()
     }
 
     fn beginning(&self, from: Option<&Path>, tokenizer: &Tokenizer) -> Result<Beginning> {
@@ -295,7 +301,8 @@ impl Pretrain {
             (Start::Random(dimensions), _) => {
                 let config = dimensions.config(tokenizer.model_vocab_size())?;
                 let lineage = Lineage::default();
-                return Ok(Beginning { config, lineage, checkpoint: None, optimizer: None });
+                let init = dimensions.init;
+                return Ok(Beginning { config, init, lineage, checkpoint: None, optimizer: None });
             }
             (Start::Model(Input::Path(path)), None) => (path.as_path(), Checkpoint::open(path)?),
             (Start::Model(input), None) => anyhow::bail!("the model of stage {input} is not known"),
@@ -320,7 +327,8 @@ impl Pretrain {
             false => None,
         };
         let lineage = lineage_to_continue(&checkpoint)?;
-        Ok(Beginning { config, lineage, checkpoint: Some(checkpoint), optimizer })
+        let init = Initialization::default();
+        Ok(Beginning { config, init, lineage, checkpoint: Some(checkpoint), optimizer })
     }
 
     fn optimizer_state(&self, directory: &Path, weights: &str, config: &T5Config) -> Result<OptimizerState> {
@@ -337,8 +345,7 @@ impl Pretrain {
             tokens: outcome.tokens,
             flops: outcome.flops,
             total_flops: beginning.lineage.total_flops() + outcome.flops,
-            loss: last.loss,
-            accuracy: last.accuracy,
+            quality: last.quality,
         })
     }
 }

@@ -7,7 +7,7 @@ use glue_eval::GlueReport;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use t5_model::train::EvaluationPoint;
+use t5_model::train::{EvaluationPoint, Quality};
 
 /// A finished stage of a run.
 pub struct Finished<'a> {
@@ -42,9 +42,7 @@ pub struct Overview {
     /// Input and target tokens that were trained on.
     pub tokens: Option<u64>,
     /// On held-out text.
-    pub loss: Option<f64>,
-    /// A fraction.
-    pub accuracy: Option<f64>,
+    pub quality: Option<Quality>,
 }
 
 /// A row of a table shared by stages of one kind.

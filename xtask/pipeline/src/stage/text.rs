@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use serde::Serialize;
+use t5_model::Batch;
 use t5_model::text::{
     self, Corpus, DataPosition, HoldOut, SpanCorruption, SpanCorruptionStream, Split, StreamOptions,
     Tokenizer,
@@ -157,10 +158,26 @@ impl OpenText {
     }
 
     /// The held-out batches, with the same order and corruption on every call.
-    pub fn evaluation(&self, batch_size: usize) -> text::Result<SpanCorruptionStream> {
-        let options =
-            StreamOptions { hold_out: self.part(Split::HeldOut), ..StreamOptions::evaluation(batch_size) };
+    pub fn evaluation(&self) -> text::Result<SpanCorruptionStream> {
+        let options = StreamOptions { hold_out: self.part(Split::HeldOut), ..StreamOptions::evaluation() };
         self.stream(&self.evaluation, options, DataPosition::default())
+    }
+
+    /// The first held-out examples, or as many as there are, in batches of `batch_size`.
+    pub fn held_out(&self, examples: usize, batch_size: usize) -> text::Result<Vec<Batch>> {
+        let mut batches = Vec::new();
+        let mut left = examples;
+        for next in self.evaluation()? {
+            let batch = next?.batch;
+            let size = batch.size.min(left);
+            let first = (0..size).step_by(batch_size);
+            batches.extend(first.map(|first| batch.rows(first..size.min(first + batch_size))));
+            left -= size;
+            if left == 0 {
+                break;
+            }
+        }
+        Ok(batches)
     }
 
     fn part(&self, split: Split) -> Option<HoldOut> {
