@@ -71,6 +71,11 @@ fn tokens_are_told_apart_by_their_place_in_a_span() {
     };
     close(Some(quality.loss), mean(found.iter().map(|token| token.0)));
     close(Some(quality.accuracy), mean(found.iter().map(|token| f64::from(u8::from(token.1)))));
+    // Examples have equally many tokens, so the error of the mean is that of their means.
+    let examples: Vec<f64> =
+        found.chunks(tokens as usize / 16).filter_map(|own| mean(own.iter().map(|token| token.0))).collect();
+    let variance = examples.iter().map(|own| (own - quality.loss).powi(2)).sum::<f64>() / 15.0;
+    close(quality.loss_error, Some((variance / 16.0).sqrt()));
     let of = |place: &str| -> Vec<(f64, bool)> {
         found.iter().zip(&places).filter(|(_, at)| **at == place).map(|(token, _)| *token).collect()
     };

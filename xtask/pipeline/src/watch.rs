@@ -91,7 +91,7 @@ pub enum Note<'a> {
     WithoutGlue,
     /// The stage has just finished.
     Finished {
-        /// Wall-clock time since this process began the stage.
+        /// Wall-clock time of all processes that worked on the stage.
         seconds: f64,
     },
     /// A fused child was fitted to its ensemble: the distance on held-out text before and after.

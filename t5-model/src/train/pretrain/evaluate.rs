@@ -18,6 +18,9 @@ use crate::train::error::{Result, TrainError};
 pub struct Quality {
     /// Of all target tokens.
     pub loss: f64,
+    /// The standard error of the loss, over the examples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_error: Option<f64>,
     /// Of all target tokens.
     pub accuracy: f64,
     /// The loss with the inputs exchanged between examples, less the loss with their own. Zero for a model whose
@@ -143,8 +146,11 @@ pub(super) fn evaluate_unless(
             let rows = first..batch.size.min(first + at_once);
             let piece = batch.rows(rows.clone());
             let losses = session.evaluate(&piece)?;
-            let kinds = piece.labels.chunks(piece.target_length).flat_map(|row| spans.target_tokens(row));
-            kinds.zip(&losses).for_each(|(kind, token)| totals.add(kind, token));
+            let mut tokens = losses.iter();
+            for row in piece.labels.chunks(piece.target_length) {
+                let own = spans.target_tokens(row).zip(&mut tokens);
+                totals.add_example(own);
+            }
             if let Some(exchanged) = &exchanged {
                 totals.compare(&losses, &session.evaluate(&exchanged.rows(rows.clone()))?);
             }
@@ -166,6 +172,7 @@ struct Totals {
     first: Sums,
     rest: Sums,
     all: Sums,
+    examples: Examples,
     /// Of the examples that were exchanged: with the others' inputs, and with their own.
     exchanged_loss: f64,
     own_loss: f64,
@@ -179,7 +186,46 @@ struct Sums {
     tokens: u64,
 }
 
+/// Sums over examples, of their losses and tokens: squares and products.
+#[derive(Default)]
+struct Examples {
+    number: u64,
+    loss_squares: f64,
+    token_squares: f64,
+    products: f64,
+}
+
+impl Examples {
+    fn add(&mut self, Sums { loss, tokens, .. }: Sums) {
+        let tokens = tokens as f64;
+        self.number += 1;
+        self.loss_squares += loss * loss;
+        self.token_squares += tokens * tokens;
+        self.products += loss * tokens;
+    }
+
+    /// The standard error of the ratio of the losses' sum to that of the tokens (Cochran, *Sampling
+    /// Techniques*, section 2.11).
+    fn error(&self, all: &Sums) -> Option<f64> {
+        let loss = all.loss().filter(|_| self.number > 1)?;
+        let squares = self.loss_squares - 2.0 * loss * self.products + loss * loss * self.token_squares;
+        let number = self.number as f64;
+        Some((squares.max(0.0) * number / (number - 1.0)).sqrt() / all.tokens as f64)
+    }
+}
+
 impl Totals {
+    fn add_example<'a>(&mut self, tokens: impl Iterator<Item = (Option<TargetToken>, &'a TokenLoss)>) {
+        let mut own = Sums::default();
+        for (kind, token) in tokens {
+            self.add(kind, token);
+            if kind.is_some() {
+                own.add(token);
+            }
+        }
+        self.examples.add(own);
+    }
+
     fn add(&mut self, kind: Option<TargetToken>, token: &TokenLoss) {
         let of_kind = match kind {
             None => return,
@@ -207,6 +253,7 @@ impl Totals {
         let gain = (self.exchanged_loss - self.own_loss) / self.exchanged_tokens as f64;
         let quality = Quality {
             loss,
+            loss_error: self.examples.error(&self.all),
             accuracy,
             context_gain: (self.exchanged_tokens > 0).then_some(gain),
             sentinel_loss: self.sentinels.loss(),

@@ -2,6 +2,7 @@
 
 mod comparison;
 pub mod glue_table;
+mod seeds;
 pub mod table;
 
 use std::fs;
@@ -12,11 +13,12 @@ use glue_eval::ScoreTable;
 use serde::Serialize;
 use serde_json::Value;
 
+use self::comparison::Chance;
 use self::glue_table::{Beside, Named};
 use self::table::Table;
 use crate::numbers::{count, duration, thousands};
-use crate::run::journal::Record;
-use crate::run::{RunFile, StageEntry};
+use crate::run::journal::{self, Record};
+use crate::run::{LeftOut, RunFile, StageEntry};
 use crate::stage::{Arm, Finished, Kind, Overview, Shown};
 
 /// A run's results.
@@ -44,12 +46,33 @@ pub struct StageReport {
     pub entry: StageEntry,
     /// Whether the stage has a `stage.json`.
     pub finished: bool,
-    /// Wall-clock time of the process that finished the stage; `None` until then.
+    /// Whether it has begun and not finished.
+    pub unfinished: bool,
+    /// Wall-clock time of all processes that worked on the stage; `None` until it has finished.
     pub seconds: Option<f64>,
     /// The result in `stage.json`; `None` until the stage has finished.
     pub result: Option<Value>,
     #[serde(skip)]
     shown: Option<Shown>,
+    /// What made it.
+    #[serde(skip)]
+    settings: Option<Value>,
+}
+
+impl StageReport {
+    /// The time it took, or why there is none.
+    fn time(&self) -> String {
+        let left_out = match self.entry.left_out {
+            Some(LeftOut::WithoutGlue) => "left out (no GLUE)",
+            Some(LeftOut::NotSelected) => "left out",
+            None => "not begun",
+        };
+        match self.seconds {
+            Some(seconds) => duration(seconds),
+            None if self.unfinished => "not finished".to_owned(),
+            None => left_out.to_owned(),
+        }
+    }
 }
 
 /// A table with surrounding text.
@@ -129,8 +152,10 @@ impl Report {
             Ok(StageReport {
                 entry: entry.clone(),
                 finished: record.is_some(),
+                unfinished: record.is_none() && journal::begun(&directory)?.is_some(),
                 seconds: record.as_ref().map(|record| record.seconds),
                 shown: shown.transpose()?,
+                settings: record.as_ref().map(Record::settings),
                 result: record.map(|record| record.result),
             })
         };
@@ -140,7 +165,13 @@ impl Report {
         if let Some((baseline, fused)) = arms.split_first()
             && !fused.is_empty()
         {
-            sections.extend(comparison::sections(baseline, fused));
+            let keys = seeds::apart_from_seeds(&stages);
+            let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
+            let chance = Chance {
+                groups: names.iter().filter_map(|name| Some((*name, keys.get(name)?.as_str()))).collect(),
+                seeds: seeds::variation(&stages, &names),
+            };
+            sections.extend(comparison::sections(baseline, fused, &chance));
             if let Some(section) = sections.last_mut().filter(|_| !missing.is_empty()) {
                 section.notes.push(format!("Not finished, so not compared: {}.", missing.join(", ")));
             }
@@ -202,7 +233,8 @@ fn overview(stages: &[StageReport]) -> Section {
         "context gain",
         "time",
     ]);
-    for StageReport { entry, shown, seconds, .. } in stages {
+    for stage in stages {
+        let StageReport { entry, shown, .. } = stage;
         let mut row = vec![entry.name.clone(), entry.kind.clone()];
         let number = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         let Overview { parameters, steps, tokens, quality } =
@@ -214,7 +246,7 @@ fn overview(stages: &[StageReport]) -> Section {
             number(quality.map(|quality| format!("{:.4}", quality.loss))),
             number(quality.map(|quality| format!("{:.2}", 100.0 * quality.accuracy))),
             number(quality.and_then(|quality| quality.context_gain).map(|gain| format!("{gain:.3}"))),
-            seconds.map_or_else(|| "not finished".to_owned(), duration),
+            stage.time(),
         ]);
         table.rows.push(row);
     }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use fusion_core::checkpoint::Checkpoint;
@@ -13,8 +12,8 @@ use t5_model::Precision;
 use t5_model::text::Tokenizer;
 use t5_model::train::{Difference, Identity};
 
-use super::journal::{self, Changes, Record};
-use super::{RunFile, StageLock, forecasts};
+use super::journal::{self, Changes, Clock, Record};
+use super::{LeftOut, RunFile, StageLock, forecasts};
 use crate::problems::{Remedy, mendable};
 use crate::recipe::Recipe;
 use crate::source::fetch_model;
@@ -153,7 +152,12 @@ impl<'a> Run<'a> {
     /// Runs the stages that have not finished; `stages` lists each after its inputs. With `redo`, outdated
     /// results are replaced.
     pub fn execute(&self, stages: &[&Stage], redo: bool, compute: &Compute) -> Result<()> {
-        RunFile::new(self.recipe).write(self.output)?;
+        let left_out = |stage: &Stage| match () {
+            () if stage.work.glue_tasks().is_some() && self.glue.is_none() => Some(LeftOut::WithoutGlue),
+            () if !stages.iter().any(|selected| selected.name == stage.name) => Some(LeftOut::NotSelected),
+            () => None,
+        };
+        RunFile::new(self.recipe, &left_out).write(self.output)?;
         for stage in stages {
             if self.watch.wants_stop() {
                 return Err(Interrupted { left: None, resumes: true }.into());
@@ -171,6 +175,7 @@ impl<'a> Run<'a> {
             State::Finished(_) | State::WithoutFiles => None,
             _ => Some(StageLock::take(self.output, name)?),
         };
+        let mut resumes = false;
         match self.state(stage)? {
             State::Finished(measured) => {
                 self.watch.note(name, &Note::FinishedBefore { measured: &measured });
@@ -189,19 +194,20 @@ impl<'a> Run<'a> {
                 fs::remove_dir_all(&directory)
                     .with_context(|| format!("cannot remove {}", directory.display()))?;
             }
-            State::Begun | State::New => {}
+            State::Begun => resumes = true,
+            State::New => {}
         }
         let identity = self.identity(stage)?;
         self.watch.note(name, &Note::Begins(stage.kind.name));
-        let start = Instant::now();
         fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
         journal::begin(&identity, &directory)?;
+        let clock = Clock::start(&directory, resumes)?;
         let result = self.work(stage, &directory, compute);
+        let seconds = clock.stop()?;
         let result = result.map_err(|error| match error.is::<Interrupted>() {
             true => error,
             false => error.context(format!("stage {name:?} failed")),
         })?;
-        let seconds = start.elapsed().as_secs_f64();
         Record::new(identity, result, seconds).write(&directory)?;
         self.watch.note(name, &Note::Finished { seconds });
         Ok(())

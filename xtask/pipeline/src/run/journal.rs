@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
@@ -19,6 +20,8 @@ use crate::write_json;
 const FILE: &str = "stage.json";
 /// The identity alone, written at the start.
 const BEGUN: &str = "begun.json";
+/// What each process spent.
+const TIME: &str = "time.json";
 
 const SETTINGS: &str = "settings";
 const INPUTS: &str = "inputs";
@@ -33,7 +36,7 @@ pub struct Record {
     pub identity: Identity,
     /// What the stage's work returned.
     pub result: Value,
-    /// Wall-clock time of the process that finished the stage.
+    /// Wall-clock time of all processes that worked on the stage.
     pub seconds: f64,
 }
 
@@ -116,6 +119,68 @@ pub fn begin(identity: &Identity, directory: &Path) -> Result<()> {
     write_json(&directory.join(BEGUN), identity)
 }
 
+/// A process's work on a stage.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+struct Session {
+    /// Seconds since 1970.
+    began: u64,
+    /// Wall-clock time; `None` for a process that was killed, or still works.
+    seconds: Option<f64>,
+}
+
+/// The time that all processes have spent on a stage: `time.json`.
+pub struct Clock {
+    path: PathBuf,
+    earlier: Vec<Session>,
+    began: u64,
+    start: Instant,
+}
+
+impl Clock {
+    /// Starts to measure. Without `resumes`, what was spent on earlier attempts is forgotten.
+    pub fn start(directory: &Path, resumes: bool) -> Result<Self> {
+        let path = directory.join(TIME);
+        let earlier: Option<Vec<Session>> = if resumes { read(&path)? } else { None };
+        let mut earlier = earlier.unwrap_or_default();
+        for session in earlier.iter_mut().filter(|session| session.seconds.is_none()) {
+            // It lasted at least until it last wrote anything.
+            let last = last_written(directory).unwrap_or(session.began);
+            session.seconds = Some(last.saturating_sub(session.began) as f64);
+        }
+        let began = seconds_since_1970(SystemTime::now());
+        let clock = Clock { path, earlier, began, start: Instant::now() };
+        clock.write(None)?;
+        Ok(clock)
+    }
+
+    /// Stops, and returns the seconds of all processes together.
+    pub fn stop(self) -> Result<f64> {
+        let seconds = self.start.elapsed().as_secs_f64();
+        self.write(Some(seconds))?;
+        Ok(self.earlier.iter().filter_map(|session| session.seconds).sum::<f64>() + seconds)
+    }
+
+    fn write(&self, seconds: Option<f64>) -> Result<()> {
+        let own = Session { began: self.began, seconds };
+        write_json(&self.path, &self.earlier.iter().copied().chain([own]).collect::<Vec<_>>())
+    }
+}
+
+fn seconds_since_1970(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// When a file in a directory was last changed.
+fn last_written(directory: &Path) -> Option<u64> {
+    let entries = fs::read_dir(directory).ok()?.flatten();
+    let times = entries.filter(|entry| entry.file_name() != TIME).filter_map(|entry| {
+        let metadata = entry.metadata().ok()?;
+        let own = metadata.modified().ok().map(seconds_since_1970);
+        if metadata.is_dir() { own.max(last_written(&entry.path())) } else { own }
+    });
+    times.max()
+}
+
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     if !path.exists() {
         return Ok(None);
@@ -139,6 +204,12 @@ impl Record {
         let record: Option<Record> = read(&path)?;
         record.iter().try_for_each(|record| check_version(record.version, &path))?;
         Ok(record)
+    }
+
+    /// The settings of the stage's work.
+    pub fn settings(&self) -> Value {
+        let identity = Value::from(self.identity.clone());
+        identity.get(SETTINGS).cloned().unwrap_or_default()
     }
 
     /// Writes `stage.json`, which marks the stage in `directory` as finished.
