@@ -74,7 +74,7 @@ pub struct ComputeChoice {
     pub precision: Option<Precision>,
     /// When training, keep only the inputs of each block and recompute the rest in the backward pass: less
     /// memory, a third more computation.
-    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true"))]
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", default_missing_value = "true"))]
     pub checkpoint_activations: Option<bool>,
     /// Threads to compute with.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024)))]

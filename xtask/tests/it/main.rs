@@ -29,6 +29,7 @@ mod hub_server;
 mod kill;
 mod optimizer;
 mod program;
+mod recipe_keys;
 mod recipes;
 mod report;
 #[cfg(unix)]

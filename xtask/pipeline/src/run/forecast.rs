@@ -1,5 +1,6 @@
 //! Forecasts stages whose inputs need not exist yet.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -20,26 +21,49 @@ pub fn forecasts<'a>(
     watch: &'a dyn Watch,
 ) -> Result<Vec<Forecast>> {
     let (mut known, mut problems) = (Known { name: "", watch, stages: Vec::new() }, Problems::default());
-    let mut texts = Texts::default();
+    let (mut texts, mut failing) = (Texts::default(), BTreeSet::new());
     for stage in stages {
         known.name = &stage.name;
-        let forecast = forecast(stage, &known, glue, &mut texts);
-        let forecast = forecast.with_context(|| format!("stage {:?} will fail", stage.name));
-        known.stages.extend(problems.keep(forecast).map(|forecast| (stage.name.as_str(), forecast)));
+        let mut own = Problems::default();
+        let follows =
+            stage.work.inputs().iter().any(|input| input.stage().is_some_and(|name| failing.contains(name)));
+        // What comes of a stage that fails is not known.
+        let forecast = if follows { None } else { own.keep(complete(stage, &known)) };
+        if forecast.is_none() {
+            failing.insert(stage.name.as_str());
+        }
+        let mut forecast = forecast.unwrap_or_default();
+        read(&mut forecast, stage, &known, &mut texts, &mut own);
+        find_glue(stage, glue, &mut own);
+        problems.keep(own.result().with_context(|| format!("stage {:?} will fail", stage.name)));
+        known.stages.push((&stage.name, forecast));
     }
     problems.result()?;
     Ok(known.stages.into_iter().map(|(_, forecast)| forecast).collect())
 }
 
-fn forecast(stage: &Stage, known: &Known<'_>, glue: Option<&Path>, texts: &mut Texts) -> Result<Forecast> {
-    let (forecast, mut problems) = (stage.work.forecast(known), Problems::default());
-    let mut forecast = problems.keep(forecast).unwrap_or_default();
+fn complete(stage: &Stage, known: &Known<'_>) -> Result<Forecast> {
+    let mut forecast = stage.work.forecast(known)?;
+    if let Some(model) = &forecast.model {
+        forecast.parameters = Some(parameter_table(model)?.parameter_count());
+    }
+    Ok(forecast)
+}
+
+/// Finds the text that a stage reads, and looks whether its model is evaluated on what it was trained on.
+fn read(
+    forecast: &mut Forecast,
+    stage: &Stage,
+    known: &Known<'_>,
+    texts: &mut Texts,
+    problems: &mut Problems,
+) {
     for input in stage.work.inputs() {
         let earlier = known.stages.iter().find(|(name, _)| input.stage() == Some(name));
         forecast.trained_on.extend(earlier.into_iter().flat_map(|(_, earlier)| earlier.trained_on.clone()));
     }
     for reading in stage.work.reads() {
-        let Some(read) = problems.keep(texts.find(&reading)) else { continue };
+        let Some(read) = problems.keep(texts.find(&reading)).flatten() else { continue };
         match reading.purpose {
             Purpose::Vocabulary => {}
             Purpose::Training => forecast.trained_on.push(read),
@@ -49,14 +73,12 @@ fn forecast(stage: &Stage, known: &Known<'_>, glue: Option<&Path>, texts: &mut T
             }
         }
     }
-    for (task, files) in stage.work.glue_tasks().into_iter().flatten().filter_map(|task| Some((*task, glue?)))
-    {
+}
+
+fn find_glue(stage: &Stage, glue: Option<&Path>, problems: &mut Problems) {
+    let Some((tasks, files)) = stage.work.glue_tasks().zip(glue) else { return };
+    for task in tasks.iter().copied() {
         let labelled = Split::all(task).filter(|split| split.is_labelled());
         labelled.for_each(|split| drop(problems.keep(split.find(task, files).map_err(Into::into))));
     }
-    problems.result()?;
-    if let Some(model) = &forecast.model {
-        forecast.parameters = Some(parameter_table(model)?.parameter_count());
-    }
-    Ok(forecast)
 }

@@ -6,7 +6,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, bail};
 use t5_model::text::{Corpus, HoldOut};
 
 use crate::source::corpus;
@@ -19,30 +19,38 @@ const MOST: u64 = 100_000;
 /// Texts that have been found, by their names in a recipe.
 #[derive(Default)]
 pub struct Texts {
-    found: BTreeMap<Vec<String>, (Corpus, Arc<[TextFile]>)>,
+    found: BTreeMap<Vec<String>, Option<(Corpus, Arc<[TextFile]>)>>,
+    /// Parts without a document.
+    empty: Vec<(Vec<String>, Option<HoldOut>)>,
 }
 
 impl Texts {
-    /// Finds a text, and at least one document of the part that is read.
-    pub fn find(&mut self, reading: &Reading<'_>) -> Result<ReadText> {
+    /// Finds a text, and at least one document of the part that is read. What is wrong with a text is said
+    /// once, however many stages read it; afterwards, `None` is returned.
+    pub fn find(&mut self, reading: &Reading<'_>) -> Result<Option<ReadText>> {
         let hold_out = reading.hold_out();
-        let (corpus, files) = self.open(reading.text)?;
-        let what = reading.purpose.part();
-        ensure!(
-            has_document(corpus, hold_out.as_ref())?,
-            "there is no document {what} in {}",
-            reading.text.join(", ")
-        );
-        Ok(ReadText { files: Arc::clone(files), hold_out })
+        let Some((corpus, files)) = self.open(reading.text)? else { return Ok(None) };
+        let part = (reading.text.to_vec(), hold_out);
+        if self.empty.contains(&part) {
+            return Ok(None);
+        }
+        if !has_document(&corpus, hold_out.as_ref()).inspect_err(|_| self.empty.push(part.clone()))? {
+            self.empty.push(part);
+            bail!("there is no document {} in {}", reading.purpose.part(), reading.text.join(", "));
+        }
+        Ok(Some(ReadText { files, hold_out }))
     }
 
-    fn open(&mut self, text: &[String]) -> Result<&(Corpus, Arc<[TextFile]>)> {
-        if !self.found.contains_key(text) {
-            let corpus = corpus::open(text)?;
-            let files = corpus.names().into_iter().map(TextFile::new).collect();
-            self.found.insert(text.to_vec(), (corpus, files));
+    fn open(&mut self, text: &[String]) -> Result<Option<(Corpus, Arc<[TextFile]>)>> {
+        if let Some(found) = self.found.get(text) {
+            return Ok(found.clone());
         }
-        self.found.get(text).context("the text was not found")
+        self.found.insert(text.to_vec(), None);
+        let corpus = corpus::open(text)?;
+        let files = corpus.names().into_iter().map(TextFile::new).collect();
+        let found = Some((corpus, files));
+        self.found.insert(text.to_vec(), found.clone());
+        Ok(found)
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use pipeline::numbers::{bytes, count, thousands};
+use pipeline::problems::Problems;
 use pipeline::report::table::Table;
 use pipeline::run::{Run, State};
 use pipeline::stage::{Forecast, Input, KINDS, Stage};
@@ -12,7 +13,7 @@ use pipeline::{Compute, NotBuilt, Warning};
 use t5_model::{Computation, backend};
 
 use crate::cli::compute::{DEFAULT_BACKEND, DEFAULT_DEVICE};
-use crate::dev::feature;
+use crate::dev::{build, feature};
 use crate::terminal::{Asked, with_advice};
 
 /// The widest cell of a plan's table, in characters.
@@ -31,6 +32,8 @@ struct Planned<'a> {
     compute: Option<Place<'a>>,
     /// Bytes that training takes, where that can be estimated.
     memory: Option<f64>,
+    /// Why it cannot compute there.
+    refused: Option<t5_model::Error>,
     warnings: Vec<Warning>,
 }
 
@@ -54,29 +57,45 @@ impl<'a> Plan<'a> {
 
     /// Says what might not be as the user wants it.
     pub fn warn(&self) {
-        for Planned { stage, warnings, .. } in self.stages.iter().filter(|planned| planned.will_run()) {
+        for Planned { stage, warnings, refused, .. } in self.running() {
             for warning in warnings {
                 eprintln!("{}: warning: {}", stage.name, with_advice(warning, Asked::ByRecipe));
+            }
+            if let Some(error) = refused {
+                eprintln!("{}: warning: it cannot run here: {error}", stage.name);
             }
         }
     }
 
-    /// What stages compute on if they do not say so. Every backend that is named must be built.
-    pub fn compute(&self) -> Result<Compute> {
-        let running = self.stages.iter().filter(|planned| planned.will_run());
-        let mut places: BTreeSet<Place<'_>> = running.filter_map(|planned| planned.compute).collect();
-        if places.is_empty() {
-            places.insert(Place { backend: DEFAULT_BACKEND, device: DEFAULT_DEVICE });
-        }
+    fn running(&self) -> impl Iterator<Item = &Planned<'a>> {
+        self.stages.iter().filter(|planned| planned.will_run())
+    }
+
+    /// What stages compute on if they do not say so. Fails if any stage will not find what it computes on.
+    pub fn compute(self) -> Result<Compute> {
+        let standard = Place { backend: DEFAULT_BACKEND, device: DEFAULT_DEVICE };
+        let places = self.places();
         let features: BTreeSet<&str> =
             places.iter().filter_map(|place| Some(place.missing()?.name)).collect();
         if !features.is_empty() {
             return Err(NotBuilt { features: features.into_iter().collect() }.into());
         }
-        let standard = Place { backend: DEFAULT_BACKEND, device: DEFAULT_DEVICE };
-        let first = if standard.missing().is_none() { Some(&standard) } else { places.first() };
-        let Place { backend: name, device } = *first.context("there is nothing to compute on")?;
-        Ok(Compute::new(backend(name)?, Computation::on(device))?)
+        // Where the standard backend is left out, no stage needs it.
+        let place = if standard.missing().is_none() { Some(&standard) } else { places.first() };
+        let place = *place.unwrap_or(&standard);
+        let mut problems = Problems::default();
+        for Planned { stage, refused, .. } in self.stages.into_iter().filter(|planned| planned.will_run()) {
+            let error =
+                refused.map_or(Ok(()), Err).with_context(|| format!("stage {:?} will fail", stage.name));
+            problems.keep(error);
+        }
+        problems.result()?;
+        Ok(Compute::new(build::backend(place.backend, Some(place.device))?, Computation::on(place.device))?)
+    }
+
+    /// Where the stages that run compute.
+    fn places(&self) -> BTreeSet<Place<'a>> {
+        self.running().filter_map(|planned| planned.compute).collect()
     }
 
     /// The plan in five lines, and every stage if asked for.
@@ -97,48 +116,44 @@ impl<'a> Plan<'a> {
     fn to_do(&self) -> String {
         let is =
             |wanted: fn(&State) -> bool| self.stages.iter().filter(|planned| wanted(&planned.state)).count();
-        let of_kind = |name: &str| {
-            let running = self.stages.iter().filter(|planned| planned.will_run());
-            running.filter(|planned| planned.stage.kind.name == name).count()
-        };
-        let kinds =
-            KINDS.iter().map(|kind| (of_kind(kind.name), kind.name)).filter(|(stages, _)| *stages > 0);
-        let kinds: Vec<String> = kinds.map(|(stages, name)| format!("{stages} {name}")).collect();
+        let of_kind = |name: &str| self.running().filter(|planned| planned.stage.kind.name == name).count();
+        let kinds = KINDS.iter().map(|kind| (of_kind(kind.name), kind.name));
         let others = [
-            (is(|state| matches!(state, State::Begun)), "of these resume"),
-            (is(|state| matches!(state, State::OutOfDate(_))), "of these are out of date (--redo)"),
+            (is(|state| matches!(state, State::Begun)), "to resume"),
+            (is(|state| matches!(state, State::OutOfDate(_))), "out of date (--redo replaces)"),
             (is(|state| matches!(state, State::Finished(_))), "finished"),
             (is(|state| matches!(state, State::WithoutFiles)), "left out (no --glue)"),
         ];
-        let others = others.iter().filter(|(stages, _)| *stages > 0);
-        let others = others.map(|(stages, what)| format!("{stages} {what}"));
-        let all: Vec<String> = kinds.into_iter().chain(others).collect();
-        if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
+        let all = kinds.chain(others).filter(|(stages, _)| *stages > 0);
+        let all: Vec<String> = all.map(|(stages, what)| format!("{stages} {what}")).collect();
+        all.join(", ")
     }
 
     fn training(&self) -> String {
-        let running =
-            || self.stages.iter().filter(|planned| planned.will_run()).map(|planned| &planned.forecast);
-        let sum = |of: fn(&Forecast) -> Option<f64>| running().filter_map(of).sum::<f64>();
-        let (tokens, flops) = (sum(|forecast| forecast.tokens), sum(|forecast| forecast.flops));
+        let sum = |of: fn(&Forecast) -> Option<f64>| {
+            self.running().filter_map(|planned| of(&planned.forecast)).reduce(|sum, own| sum + own)
+        };
         let largest = self.stages.iter().filter_map(|planned| planned.forecast.parameters).max();
         let largest =
             largest.map(|largest| format!("; the largest model has {} parameters", thousands(largest)));
-        format!("{} tokens, {} FLOP{}", count(tokens), count(flops), largest.unwrap_or_default())
+        match (sum(|forecast| forecast.tokens), sum(|forecast| forecast.flops)) {
+            (Some(tokens), Some(flops)) => {
+                format!("{} tokens, {} FLOP{}", count(tokens), count(flops), largest.unwrap_or_default())
+            }
+            _ => "none, or not known yet".to_owned(),
+        }
     }
 
     fn memory(&self) -> String {
-        let running = || self.stages.iter().filter(|planned| planned.will_run());
-        let most = running().filter_map(|planned| Some((planned.memory?, planned)));
+        let most = self.running().filter_map(|planned| Some((planned.memory?, planned)));
         let most = most.max_by(|(one, _), (other, _)| one.total_cmp(other));
-        let places: BTreeSet<Place<'_>> = running().filter_map(|planned| planned.compute).collect();
-        let missing = places.iter().filter(|place| place.missing().is_some());
-        let missing: Vec<String> = missing
-            .map(|place| format!("not known on {}: {} is not compiled in", place.device, place.backend))
-            .collect();
         let known = most.map(|(most, planned)| format!("up to {} ({})", bytes(most), planned.stage.name));
+        let places = self.places();
+        let missing = places.iter().filter(|place| place.missing().is_some());
+        let missing = missing
+            .map(|place| format!("not known on {}: {} is not compiled in", place.device, place.backend));
         let all: Vec<String> = known.into_iter().chain(missing).collect();
-        if all.is_empty() { "not known".to_owned() } else { all.join("; ") }
+        if all.is_empty() { "not estimated".to_owned() } else { all.join("; ") }
     }
 
     fn table(&self) -> Table {
@@ -166,7 +181,7 @@ impl<'a> Plan<'a> {
 
 impl<'a> Planned<'a> {
     fn new(stage: &'a Stage, forecast: Forecast, state: State) -> Result<Self> {
-        let (mut memory, mut warnings) = (None, forecast.warnings.clone());
+        let (mut memory, mut refused, mut warnings) = (None, None, forecast.warnings.clone());
         let choice = &stage.compute;
         let compute = stage.work.computes().then(|| Place {
             backend: choice.backend.as_deref().unwrap_or(DEFAULT_BACKEND),
@@ -175,16 +190,21 @@ impl<'a> Planned<'a> {
         let needs = !matches!(state, State::Finished(_) | State::WithoutFiles);
         // A missing backend is not built just for this.
         if let Some(place) = compute.filter(|place| needs && place.missing().is_none()) {
-            let place = Compute::new(backend(place.backend)?, Computation::on(place.device));
-            let place = place.and_then(|place| place.chosen(choice));
-            let place = place.with_context(|| format!("stage {:?} will fail", stage.name))?;
+            let backend = backend(place.backend)?;
+            let how = Computation {
+                device: place.device.to_owned(),
+                precision: choice.precision.unwrap_or_default(),
+                checkpoint_activations: choice.checkpoint_activations.unwrap_or_default(),
+            };
             if let Some(training) = &forecast.training {
-                let needed = training.memory(place.backend(), place.how());
+                let needed = training.memory(backend, &how);
                 memory = needed.as_ref().map(|needed| needed.peak);
-                warnings.extend(needed.and_then(|needed| training.warning(&needed, &place.how().device)));
+                warnings.extend(needed.and_then(|needed| training.warning(&needed, &how.device)));
             }
+            // A plan for another machine is of use here.
+            refused = Compute::new(backend, how).err();
         }
-        Ok(Planned { stage, forecast, state, compute, memory, warnings })
+        Ok(Planned { stage, forecast, state, compute, memory, refused, warnings })
     }
 
     fn will_run(&self) -> bool {
