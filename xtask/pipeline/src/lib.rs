@@ -7,6 +7,7 @@
 
 pub mod checkpoint;
 mod compute;
+pub mod generate;
 mod json;
 mod located;
 mod not_built;
