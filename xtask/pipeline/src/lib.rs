@@ -16,6 +16,7 @@ pub mod problems;
 pub mod recipe;
 pub mod report;
 pub mod run;
+pub mod sample;
 pub mod source;
 pub mod stage;
 mod warning;
