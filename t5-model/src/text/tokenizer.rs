@@ -172,6 +172,8 @@ impl Tokenizer {
         let mut config = special.clone();
         config["tokenizer_class"] = "PreTrainedTokenizerFast".into();
         config["clean_up_tokenization_spaces"] = false.into();
+        // Of this class, transformers 4 returns `token_type_ids` as well, which its T5 refuses.
+        config["model_input_names"] = json!(["input_ids", "attention_mask"]);
         for (name, content) in [
             ("tokenizer.json", tokenizer),
             ("tokenizer_config.json", format!("{config:#}")),
