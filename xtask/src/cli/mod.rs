@@ -16,6 +16,8 @@ mod pretrain;
 mod report;
 mod run;
 mod section;
+mod text;
+mod tokenizer;
 mod verify;
 
 use anyhow::Result;
@@ -65,6 +67,7 @@ commands! {
     Evaluate: evaluate,
     Glue: glue,
     Data: data,
+    Tokenizer: tokenizer,
     Generate: generate,
     Verify: verify,
     Inspect: inspect,

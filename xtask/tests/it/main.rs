@@ -33,3 +33,5 @@ mod recipes;
 mod report;
 #[cfg(unix)]
 mod scripts;
+#[cfg(all(feature = "burn", feature = "webster"))]
+mod talk;

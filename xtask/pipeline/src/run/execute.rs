@@ -15,7 +15,6 @@ use super::journal::{self, Record};
 use super::{RunFile, StageLock};
 use crate::problems::{Remedy, mendable};
 use crate::recipe::Recipe;
-use crate::source::fetch_model;
 use crate::stage::{Context, Input, Stage};
 use crate::{Compute, Interrupted, Note, Watch};
 
@@ -61,9 +60,8 @@ impl<'a> Run<'a> {
     /// Where a stage's input is, fetching it if necessary.
     fn locate(&self, input: &Input) -> Result<PathBuf> {
         match input {
-            Input::Path(path) => Ok(path.clone()),
-            Input::Hub(model) => fetch_model(model, self.watch),
             Input::Stage(name) => Ok(self.stage(name)?.output_in(&self.directory(name))),
+            _ => Ok(input.path(self.watch)?.with_context(|| format!("{input} has no path"))?),
         }
     }
 
@@ -77,11 +75,10 @@ impl<'a> Run<'a> {
         for input in stage.work.inputs() {
             let fingerprint = match input {
                 Input::Stage(name) => journal::fingerprint(&self.identity(self.stage(name)?)?)?,
-                Input::Path(path) if path.join("config.json").is_file() => {
-                    Checkpoint::open(path)?.blake3()?
-                }
-                Input::Hub(model) => Checkpoint::open(&fetch_model(model, self.watch)?)?.blake3()?,
-                Input::Path(path) => Tokenizer::load(path)?.fingerprint().to_owned(),
+                _ => match self.locate(input)? {
+                    path if path.join("config.json").is_file() => Checkpoint::open(&path)?.blake3()?,
+                    path => Tokenizer::load(path)?.fingerprint().to_owned(),
+                },
             };
             inputs.insert(input.to_string(), fingerprint);
         }

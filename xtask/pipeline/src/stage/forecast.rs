@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use fusion_core::checkpoint::Checkpoint;
 use t5_model::optimizer::Optimizer;
-use t5_model::text::{SpanLengths, Tokenizer};
+use t5_model::text::SpanLengths;
 use t5_model::train::Settings;
 use t5_model::{Backend, Computation, T5Config, TrainingMemory, TrainingSize};
 
 use super::Input;
+use crate::checkpoint::load_tokenizer;
 use crate::{Warning, Watch};
 
 /// The forecast of one stage. Unknown values are `None`.
@@ -114,7 +115,7 @@ impl Known<'_> {
         Ok(match self.path(input)? {
             None => self.stage(input).and_then(|forecast| forecast.vocabulary),
             Some(path) => {
-                let tokenizer = Tokenizer::load(path)?;
+                let tokenizer = load_tokenizer(&path)?;
                 let (size, sentinels) = (tokenizer.model_vocab_size(), tokenizer.sentinels().len());
                 Some(Vocabulary { size, sentinels })
             }
