@@ -44,6 +44,8 @@ pub use calibrate::Calibration;
 pub use config::{FeedForward, T5Config};
 pub use error::{Error, Result};
 #[cfg(feature = "compute")]
+pub use generate::{Answer, Decoding, Sampling};
+#[cfg(feature = "compute")]
 pub use model::Probe;
 pub use model::{Batch, Comparison, Deviation, IGNORED_LABEL, position_bucket};
 pub use optimizer::{Decay, Optimizer, Schedule};

@@ -9,11 +9,11 @@ use super::{
     Computation, CrossEntropy, Dropout, Forward, Ops, Pending, Session, SessionError, TokenLoss, TrainStep,
     Trained, Update, guarded,
 };
-use crate::generate::{Candidates, generate, log_likelihoods};
+use crate::generate::{Candidates, answers, generate, log_likelihoods};
 use crate::model::{Checkpointed, T5};
 use crate::optimizer::Moments;
 use crate::parameters::{Weights, parameters};
-use crate::{Batch, Error, Probe, T5Config};
+use crate::{Answer, Batch, Decoding, Error, Probe, T5Config};
 
 /// A T5 on the device of its operations: the [`Session`] of every backend.
 pub struct ModelSession<O: Ops> {
@@ -254,6 +254,17 @@ impl<O: Ops> Session for ModelSession<O> {
     ) -> Result<Vec<Vec<i32>>, SessionError> {
         batch.validate(&self.config)?;
         self.guarded(|session| Ok(generate(&session.model(), batch, max_new_tokens, stop)))
+    }
+
+    fn answers(
+        &mut self,
+        batch: &Batch,
+        how: &Decoding,
+        first_input: u64,
+    ) -> Result<Vec<Vec<Answer>>, SessionError> {
+        how.check()?;
+        batch.validate(&self.config)?;
+        self.guarded(|session| Ok(answers(&session.model(), batch, how, first_input)))
     }
 
     fn log_likelihoods(

@@ -6,7 +6,7 @@ use fusion_core::{HostTensor, HostTensors};
 
 use super::TokenLoss;
 use crate::optimizer::ParameterUpdate;
-use crate::{Batch, Error, Optimizer, Probe, T5Config};
+use crate::{Answer, Batch, Decoding, Error, Optimizer, Probe, T5Config};
 
 /// Why a session did not do what it was asked to. The model is as it was before.
 #[derive(Debug, thiserror::Error)]
@@ -164,6 +164,18 @@ pub trait Session {
         max_new_tokens: usize,
         stop: &dyn Fn(&[i32]) -> bool,
     ) -> Result<Vec<Vec<i32>>, SessionError>;
+
+    /// Answers to each row, `[row][answer]`: in the order in which they were drawn, or the best first. Draws
+    /// depend on the number of the batch's first input, so that an input's answers do not depend on how
+    /// inputs are divided into batches.
+    fn answers(
+        &mut self,
+        _batch: &Batch,
+        _how: &Decoding,
+        _first_input: u64,
+    ) -> Result<Vec<Vec<Answer>>, SessionError> {
+        Err(SessionError::Device("it neither draws nor searches for answers".into()))
+    }
 
     /// The log probability of each candidate given each row's inputs, `[row][candidate]`, in nats: the sum
     /// over its tokens, including the end-of-sequence token if the candidate has it.

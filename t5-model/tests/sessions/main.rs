@@ -1,6 +1,7 @@
 //! Sessions on a backend of plain loops: the conformance suite, fused models, calibration, and optimiser
 //! state carried to a child.
 
+mod answers;
 mod calibrate;
 mod carry;
 mod conformance;

@@ -17,6 +17,8 @@ mod recipe;
 mod report;
 mod run;
 mod section;
+mod text;
+mod tokenizer;
 mod verify;
 
 use anyhow::Result;
@@ -67,6 +69,7 @@ commands! {
     Evaluate: evaluate,
     Glue: glue,
     Data: data,
+    Tokenizer: tokenizer,
     Generate: generate,
     Verify: verify,
     Inspect: inspect,

@@ -1,17 +1,16 @@
-use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use pipeline::source::{ModelPlace, corpus};
+use pipeline::source::ModelPlace;
 use pipeline::stage::pretrain::{Pretrain, Start};
-use pipeline::stage::text::{Data, HeldOut};
 use pipeline::stage::{Dimensions, Input};
 use t5_model::train::Settings;
 use t5_model::{FeedForward, Initialization};
 
 use crate::cli::compute::ComputeArguments;
 use crate::cli::section::section;
+use crate::cli::text::TextArguments;
 use crate::terminal::output::print;
 use crate::terminal::{Terminal, interrupt};
 
@@ -53,6 +52,9 @@ pub struct Arguments {
     new: Option<NewModel>,
     #[command(flatten)]
     text: TextArguments,
+    /// A tokenizer.json, spiece.model or folder [default: that of --from]
+    #[arg(long, value_name = "PATH", required_unless_present = "from", help_heading = "Text")]
+    tokenizer: Option<PathBuf>,
     #[command(flatten)]
     training: Settings,
     #[command(flatten)]
@@ -86,34 +88,11 @@ struct NewModel {
     init: Initialization,
 }
 
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Text")]
-struct TextArguments {
-    /// Files, folders or globs (.json, .jsonl or .txt, optionally .gz or .zst), or builtin:webster
-    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
-    text: Vec<String>,
-    /// Evaluate on this text
-    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "held_out_every")]
-    held_out_text: Vec<String>,
-    /// Hold out every K-th document of the text for evaluation
-    #[arg(long, value_name = "K", required_unless_present = "held_out_text")]
-    held_out_every: Option<NonZeroU64>,
-    /// A tokenizer.json, spiece.model or folder [default: that of --from]
-    #[arg(long, value_name = "PATH", required_unless_present = "from")]
-    tokenizer: Option<PathBuf>,
-    /// Tokens per input
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    input_length: usize,
-    /// Train on at most this many documents
-    #[arg(long, value_name = "N")]
-    max_documents: Option<u64>,
-}
-
 impl Arguments {
     pub fn run(self) -> Result<()> {
         let stage = self.stage()?;
         let from = self.from.as_ref().map(|from| from.directory(&Terminal)).transpose()?;
-        let tokenizer = self.text.tokenizer.clone().or_else(|| from.clone()).context("give a --tokenizer")?;
+        let tokenizer = self.tokenizer.clone().or_else(|| from.clone()).context("give a --tokenizer")?;
         let compute = self.compute.start()?;
         interrupt::listen()?;
         let trained =
@@ -131,19 +110,9 @@ impl Arguments {
                 bail!("give either --from or the dimensions of a new model (--d-model and so on)")
             }
         };
-        let TextArguments { text, held_out_text, held_out_every, tokenizer, .. } = &self.text;
         let own = || self.from.clone().map(Input::from);
-        let tokenizer = tokenizer.clone().map(Input::Path).or_else(own).context("give a --tokenizer")?;
-        let data = Data {
-            text: corpus::from_here(text)?,
-            held_out: match held_out_every {
-                Some(every) => HeldOut::Every(*every),
-                None => HeldOut::Text(corpus::from_here(held_out_text)?),
-            },
-            tokenizer,
-            input_length: self.text.input_length,
-            max_documents: self.text.max_documents,
-        };
+        let tokenizer = self.tokenizer.clone().map(Input::Path).or_else(own).context("give a --tokenizer")?;
+        let data = self.text.data(tokenizer)?;
         Ok(Pretrain { start, data, settings: self.training.clone() })
     }
 }

@@ -34,3 +34,5 @@ mod recipes;
 mod report;
 #[cfg(unix)]
 mod scripts;
+#[cfg(all(feature = "burn", feature = "webster"))]
+mod talk;

@@ -54,7 +54,8 @@ fn every_key_is_explained() {
         let [name, kind, _, about] = row.as_slice() else { panic!("{row:?}") };
         assert!(!kind.is_empty() && about.ends_with(['.', ')']) && about.len() > 5, "{name}: {row:?}");
     }
-    for key in ["learning_rate", "schedule.minimum", "optimizer.weight_decay", "device", "calibrate_examples"] {
+    for key in ["learning_rate", "schedule.minimum", "optimizer.weight_decay", "device", "calibrate_examples"]
+    {
         assert!(rows.iter().any(|row| row[0] == format!("`{key}`")), "{key}");
     }
 }

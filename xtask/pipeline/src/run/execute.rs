@@ -16,7 +16,6 @@ use super::journal::{self, Changes, Clock, Record};
 use super::{LeftOut, RunFile, StageLock, forecasts};
 use crate::problems::{Remedy, mendable};
 use crate::recipe::Recipe;
-use crate::source::fetch_model;
 use crate::stage::{Context, Forecast, Input, Stage};
 use crate::{Compute, Interrupted, Note, Watch};
 
@@ -63,9 +62,8 @@ impl<'a> Run<'a> {
     /// Where a stage's input is, fetching it if necessary.
     fn locate(&self, input: &Input) -> Result<PathBuf> {
         match input {
-            Input::Path(path) => Ok(path.clone()),
-            Input::Hub(model) => fetch_model(model, self.watch),
             Input::Stage(name) => Ok(self.stage(name)?.output_in(&self.directory(name))),
+            _ => Ok(input.path(self.watch)?.with_context(|| format!("{input} has no path"))?),
         }
     }
 
@@ -84,11 +82,10 @@ impl<'a> Run<'a> {
         for input in stage.work.inputs() {
             let fingerprint = match input {
                 Input::Stage(name) => self.deciding(self.stage(name)?)?,
-                Input::Path(path) if path.join("config.json").is_file() => {
-                    Checkpoint::open(path)?.blake3()?
-                }
-                Input::Hub(model) => Checkpoint::open(&fetch_model(model, self.watch)?)?.blake3()?,
-                Input::Path(path) => Tokenizer::load(path)?.fingerprint().to_owned(),
+                _ => match self.locate(input)? {
+                    path if path.join("config.json").is_file() => Checkpoint::open(&path)?.blake3()?,
+                    path => Tokenizer::load(path)?.fingerprint().to_owned(),
+                },
             };
             inputs.insert(input.to_string(), fingerprint);
         }

@@ -14,7 +14,9 @@ use t5_model::train::{Evaluation, EvaluationSize};
 use toml::Spanned;
 
 use super::text::{Data, Reading};
-use super::{DataTable, Finished, Forecast, Gives, Input, Keys, Kind, Known, Row, Shown, Work};
+use super::{
+    DataTable, Finished, Forecast, Gives, Input, Keys, Kind, Known, QUALITY, Row, Shown, Work, quality_cells,
+};
 use crate::Compute;
 use crate::checkpoint::tokenizer_for;
 use crate::numbers::count;
@@ -86,14 +88,12 @@ fn show(finished: &Finished<'_>) -> Result<Shown> {
     let Evaluation { quality, tokens } = finished.result()?;
     let row = Row {
         title: "Evaluations",
-        header: &["model", "loss", "accuracy, %", "context gain", "tokens"],
-        cells: vec![
-            finished.inputs.first().cloned().unwrap_or_default(),
-            format!("{:.4}", quality.loss),
-            format!("{:.2}", 100.0 * quality.accuracy),
-            quality.context_gain.map_or("-".into(), |gain| format!("{gain:.3}")),
-            count(tokens as f64),
-        ],
+        header: &["model", QUALITY[0], QUALITY[1], QUALITY[2], "tokens"],
+        cells: [finished.inputs.first().cloned().unwrap_or_default()]
+            .into_iter()
+            .chain(quality_cells(Some(&quality)))
+            .chain([count(tokens as f64)])
+            .collect(),
     };
     Ok(Shown { row: Some(row), ..Shown::parameters(finished)? })
 }

@@ -7,12 +7,12 @@ use anyhow::{Result, bail};
 use fusion_core::checkpoint::Checkpoint;
 use glue_eval::FineTuneSettings;
 use t5_model::optimizer::Optimizer;
-use t5_model::text::{HoldOut, SpanLengths, Tokenizer};
+use t5_model::text::{HoldOut, SpanLengths};
 use t5_model::train::Settings;
 use t5_model::{Backend, Computation, T5Config, TrainingMemory, TrainingSize};
 
 use super::Input;
-use crate::checkpoint::tokenizer_of;
+use crate::checkpoint::{load_tokenizer, tokenizer_of};
 use crate::{Warning, Watch};
 
 /// The forecast of one stage. Unknown values are `None`.
@@ -189,7 +189,7 @@ impl Known<'_> {
         Ok(match self.path(input)? {
             None => self.stage(input).and_then(|forecast| forecast.vocabulary),
             Some(path) => {
-                let tokenizer = Tokenizer::load(path)?;
+                let tokenizer = load_tokenizer(&path)?;
                 let (size, sentinels) = (tokenizer.model_vocab_size(), tokenizer.sentinels().len());
                 Some(Vocabulary { size, sentinels })
             }
@@ -203,7 +203,7 @@ impl Known<'_> {
         };
         let own = match path.is_dir() {
             true => tokenizer_of(&path)?,
-            false => Some(Tokenizer::load(path)?),
+            false => Some(load_tokenizer(&path)?),
         };
         Ok(own.map(|own| TokenizerId::Files(own.fingerprint().to_owned())))
     }

@@ -18,8 +18,8 @@ use super::{Dimensions, Gives, Input};
 use crate::located::{Table, Texts, Value, merge};
 use crate::problems::causes;
 use crate::recipe::schema::keys_of;
-use crate::source::corpus;
 use crate::source::hub::HubName;
+use crate::source::{content, corpus};
 
 /// What the stages of a recipe share.
 pub struct Shared<'a> {
@@ -147,6 +147,7 @@ impl<'a> Keys<'a> {
         }
         let path = texts.directory(name.span()).join(name.get_ref());
         if path.exists() {
+            content(&path).map_err(|error| texts.error(name.span(), causes(&error)))?;
             return Ok(Input::Path(std::path::absolute(path)?));
         }
         let known = stages.join(", ");

@@ -32,7 +32,7 @@ pub use dimensions::Dimensions;
 pub use forecast::{Forecast, Known, Read, TextFile, TokenizerId, Training, Vocabulary};
 pub use input::{Gives, Input};
 pub use keys::{DataTable, Keys, Shared};
-pub use shown::{Arm, Finished, Overview, Row, Shown};
+pub use shown::{Arm, Finished, Overview, QUALITY, Row, Shown, quality_cells};
 
 /// The kinds of stages.
 pub const KINDS: &[&Kind] = &[&tokenizer::KIND, &pretrain::KIND, &fuse::KIND, &glue::KIND, &evaluate::KIND];

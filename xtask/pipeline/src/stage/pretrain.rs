@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use t5_model::optimizer::OptimizerState;
 use t5_model::text::{SpanLengths, Tokenizer};
-use t5_model::train::{Metrics, Outcome, Quality, Run, Settings, read_metrics, train};
+use t5_model::train::{EvaluationPoint, Metrics, Outcome, Quality, Run, Settings, read_metrics, train};
 use t5_model::{Initialization, T5Config, initialize, parameter_table, training_flops_per_token};
 use toml::Spanned;
 
@@ -21,7 +21,7 @@ use super::{
     Arm, DataTable, Dimensions, Effects, Finished, Forecast, Gives, Input, Keys, Kind, Known, Overview,
     Shown, Training, Work,
 };
-use crate::checkpoint::{lineage_to_continue, tokenizer_of};
+use crate::checkpoint::{lineage_to_continue, load_tokenizer, tokenizer_of};
 use crate::recipe::schema::both;
 use crate::{Compute, Interrupted, Note, Stoppable, Watch};
 
@@ -145,13 +145,40 @@ fn show(finished: &Finished<'_>) -> Result<Shown> {
     Ok(Shown { overview, ..Shown::default() })
 }
 
-fn arm(finished: &Finished<'_>) -> Result<Arm> {
-    let trained: Trained = finished.result()?;
+/// The evaluations in a training's directory, in order.
+///
+/// # Errors
+/// If its metrics cannot be read.
+pub fn evaluations(directory: &Path) -> Result<Vec<EvaluationPoint>> {
     let point = |metrics: Metrics| match metrics {
         Metrics::Evaluation(point) => Some(point),
         Metrics::Train { .. } => None,
     };
-    let evaluations = read_metrics(finished.directory)?.into_iter().filter_map(point).collect();
+    Ok(read_metrics(directory)?.into_iter().filter_map(point).collect())
+}
+
+/// The result of a training that ran by itself, which no `stage.json` tells; `None` if it has not finished.
+///
+/// # Errors
+/// If its metrics or its model cannot be read.
+pub fn trained_in(directory: &Path) -> Result<Option<Trained>> {
+    let model = directory.join(KIND.output);
+    let Some(last) = evaluations(directory)?.pop().filter(|_| model.is_dir()) else { return Ok(None) };
+    let checkpoint = Checkpoint::open(&model)?;
+    let lineage = checkpoint.lineage()?.unwrap_or_default();
+    Ok(Some(Trained {
+        parameters: parameter_table(&T5Config::of_checkpoint(&checkpoint)?)?.parameter_count(),
+        steps: last.step,
+        tokens: last.tokens,
+        flops: last.flops,
+        total_flops: lineage.total_flops(),
+        quality: last.quality,
+    }))
+}
+
+fn arm(finished: &Finished<'_>) -> Result<Arm> {
+    let trained: Trained = finished.result()?;
+    let evaluations = evaluations(finished.directory)?;
     let parents_flops = trained.total_flops - trained.flops;
     Ok(Arm { name: finished.name.to_owned(), parents_flops, evaluations })
 }
@@ -235,7 +262,7 @@ impl Pretrain {
         watch: &dyn Watch,
     ) -> Result<Trained> {
         self.settings.validate()?;
-        let tokenizer = Tokenizer::load(tokenizer)?;
+        let tokenizer = load_tokenizer(tokenizer)?;
         let beginning = self.beginning(from, &tokenizer)?;
         let text = self.data.open(tokenizer)?;
         let Settings { seed, .. } = self.settings;

@@ -67,6 +67,19 @@ pub struct Arm {
     pub evaluations: Vec<EvaluationPoint>,
 }
 
+/// The columns of [`quality_cells`].
+pub const QUALITY: [&str; 3] = ["loss", "accuracy, %", "context gain"];
+
+/// A model's quality in a table; dashes where it is not known.
+pub fn quality_cells(quality: Option<&Quality>) -> [String; 3] {
+    let number = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    [
+        number(quality.map(|quality| format!("{:.4}", quality.loss))),
+        number(quality.map(|quality| format!("{:.2}", 100.0 * quality.accuracy))),
+        number(quality.and_then(|quality| quality.context_gain).map(|gain| format!("{gain:.3}"))),
+    ]
+}
+
 impl Finished<'_> {
     /// Reads the result as the type that the stage's kind writes.
     pub fn result<T: DeserializeOwned>(&self) -> Result<T> {

@@ -159,23 +159,23 @@ impl OpenText {
 
     /// The held-out batches, with the same order and corruption on every call.
     pub fn evaluation(&self) -> text::Result<SpanCorruptionStream> {
-        let options = StreamOptions { hold_out: self.part(Split::HeldOut), ..StreamOptions::evaluation() };
+        self.evaluation_in_batches(StreamOptions::evaluation().batch_size)
+    }
+
+    /// The same examples in batches of another size.
+    pub fn evaluation_in_batches(&self, batch_size: usize) -> text::Result<SpanCorruptionStream> {
+        let hold_out = self.part(Split::HeldOut);
+        let options = StreamOptions { batch_size, hold_out, ..StreamOptions::evaluation() };
         self.stream(&self.evaluation, options, DataPosition::default())
     }
 
     /// The first held-out examples, or as many as there are, in batches of `batch_size`.
     pub fn held_out(&self, examples: usize, batch_size: usize) -> text::Result<Vec<Batch>> {
-        let mut batches = Vec::new();
-        let mut left = examples;
-        for next in self.evaluation()? {
-            let batch = next?.batch;
-            let size = batch.size.min(left);
-            let first = (0..size).step_by(batch_size);
-            batches.extend(first.map(|first| batch.rows(first..size.min(first + batch_size))));
-            left -= size;
-            if left == 0 {
-                break;
-            }
+        let batches = self.evaluation_in_batches(batch_size)?.take(examples.div_ceil(batch_size));
+        let mut batches: Vec<Batch> = batches.map(|next| Ok(next?.batch)).collect::<text::Result<_>>()?;
+        let surplus = (batches.len() * batch_size).saturating_sub(examples);
+        if let Some(last) = batches.last_mut().filter(|last| last.size + surplus > batch_size) {
+            *last = last.rows(0..batch_size - surplus);
         }
         Ok(batches)
     }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use fusion_core::atomic::write_directory_atomically;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use t5_model::text::{HoldOut, Split, Tokenizer};
 
 use super::text::{Purpose, Reading};
@@ -33,6 +33,19 @@ pub struct TrainTokenizer {
     pub max_documents: Option<u64>,
 }
 
+/// A trained vocabulary, and what it was trained on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TrainedTokenizer {
+    /// Documents read.
+    pub documents: usize,
+    /// Their characters.
+    pub characters: usize,
+    /// The number of tokens, which is smaller than asked for if the text does not yield enough.
+    pub vocabulary: usize,
+    /// Equal for equal vocabularies: see [`Tokenizer::fingerprint`].
+    pub fingerprint: String,
+}
+
 /// `tokenizer`, which gives a tokenizer.
 pub const KIND: Kind = Kind {
     name: "tokenizer",
@@ -46,6 +59,9 @@ pub const KIND: Kind = Kind {
     show: Shown::parameters,
     arm: None,
 };
+
+/// The number of sentinels that T5's own vocabulary has.
+pub const T5_SENTINELS: usize = 100;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -66,7 +82,7 @@ struct OwnKeys {
 }
 
 fn t5_sentinels() -> usize {
-    100
+    T5_SENTINELS
 }
 
 fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
@@ -105,21 +121,25 @@ impl Work for TrainTokenizer {
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Value> {
-        self.train(context.output)
+        Ok(serde_json::to_value(self.train(context.output)?)?)
     }
 }
 
 impl TrainTokenizer {
-    /// Writes the tokenizer's files into `output`.
-    fn train(&self, output: &Path) -> Result<Value> {
+    /// Writes the tokenizer's files into `output`, all or none.
+    ///
+    /// # Errors
+    /// If the text cannot be read, or the vocabulary is too small for its characters.
+    pub fn train(&self, output: &Path) -> Result<TrainedTokenizer> {
         let texts = self.documents()?;
         let tokenizer = Tokenizer::train_unigram(&texts, self.vocabulary, self.sentinels)?;
         write_directory_atomically::<anyhow::Error>(output, |directory| Ok(tokenizer.save(directory)?))?;
-        let characters: usize = texts.iter().map(|text| text.chars().count()).sum();
-        Ok(json!({
-            "documents": texts.len(), "characters": characters, "vocabulary": tokenizer.vocab_size(),
-            "fingerprint": tokenizer.fingerprint(),
-        }))
+        Ok(TrainedTokenizer {
+            documents: texts.len(),
+            characters: texts.iter().map(|text| text.chars().count()).sum(),
+            vocabulary: tokenizer.vocab_size(),
+            fingerprint: tokenizer.fingerprint().to_owned(),
+        })
     }
 
     fn documents(&self) -> Result<Vec<String>> {

@@ -5,6 +5,7 @@ use clap::Args;
 use glue_eval::check::{Checker, LISTED_BAD_ROWS, SplitCheck};
 use glue_eval::data::Split;
 use glue_eval::{FineTuneSettings, GlueError, Task};
+use pipeline::checkpoint::load_tokenizer;
 use pipeline::numbers::thousands;
 use pipeline::problems::Problems;
 use pipeline::report::table::Table;
@@ -60,7 +61,7 @@ struct TaskChecks {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
-        let tokenizer = self.tokenizer.as_deref().map(Tokenizer::load).transpose()?;
+        let tokenizer = self.tokenizer.as_deref().map(load_tokenizer).transpose()?;
         let glue = self.glue.directory(if self.tasks.is_empty() { &Task::ALL } else { &self.tasks })?;
         let mut problems = Problems::default();
         let sums = Checksums::read(&glue)?;
