@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::program::{call_in, directory};
+use crate::program::{PROGRAM, call_in, directory};
 
 const TEXT: &str = "--text builtin:webster --held-out-every 20 --max-documents 300 --input-length 48";
 
@@ -191,7 +191,7 @@ fn inputs_come_from_files(folder: &Path) {
     assert_ne!(expected[0], expected[6], "equal inputs are drawn for apart");
     assert_eq!(given("--input inputs.jsonl"), expected);
     assert_eq!(given("--input inputs.txt --batch-size 1"), expected);
-    let program = Command::new(env!("CARGO_BIN_EXE_xtask"))
+    let program = Command::new(PROGRAM)
         .args(words(generate))
         .args(["--input", "-"])
         .current_dir(folder)
