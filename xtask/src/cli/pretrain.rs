@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use pipeline::source::ModelPlace;
 use pipeline::stage::pretrain::{Pretrain, Start};
 use pipeline::stage::{Dimensions, Input};
@@ -37,6 +37,7 @@ const KEEP_OPTIMIZER: &str = "Also save the optimiser state with the finished mo
 #[derive(Args, Debug)]
 #[command(
     after_help = EXAMPLES,
+    group = ArgGroup::new("Start").required(true).multiple(true).args(["from", "d_model"]),
     mut_args = section("Training", TRAINING),
     mut_arg("carry_optimizer", |arg| arg.requires("from").help(CARRY_OPTIMIZER)),
     mut_arg("keep_optimizer", |arg| arg.help(KEEP_OPTIMIZER)),

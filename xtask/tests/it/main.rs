@@ -25,6 +25,8 @@ mod help;
 mod hub;
 #[cfg(feature = "hub")]
 mod hub_server;
+#[cfg(unix)]
+mod installed;
 #[cfg(all(feature = "burn", feature = "webster"))]
 mod kill;
 mod optimizer;

@@ -13,8 +13,8 @@ use pipeline::source::glue::{Checksums, GluePlace};
 use serde::Serialize;
 use t5_model::text::Tokenizer;
 
-use crate::terminal::causes;
 use crate::terminal::output::{print, print_json};
+use crate::terminal::{Asked, causes};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -78,7 +78,7 @@ impl Arguments {
         }
         let result = problems.result();
         if self.json {
-            let problems = result.as_ref().err().map(causes);
+            let problems = result.as_ref().err().map(|error| causes(error, Asked::ByFlags));
             print_json(&serde_json::json!({ "tasks": checks, "problems": problems }))?;
         } else {
             print(&text(&checks, tokenizer.is_some()))?;
