@@ -13,7 +13,7 @@ use crate::generate::{Candidates, generate, log_likelihoods};
 use crate::model::{Checkpointed, T5};
 use crate::optimizer::Moments;
 use crate::parameters::{Weights, parameters};
-use crate::{Batch, Error, Probe, T5Config};
+use crate::{Batch, Decoding, Error, Probe, T5Config};
 
 /// A T5 on the device of its operations: the [`Session`] of every backend.
 pub struct ModelSession<O: Ops> {
@@ -250,11 +250,11 @@ impl<O: Ops> Session for ModelSession<O> {
     fn generate(
         &mut self,
         batch: &Batch,
-        max_new_tokens: usize,
+        decoding: &Decoding,
         stop: &dyn Fn(&[i32]) -> bool,
     ) -> Result<Vec<Vec<i32>>, SessionError> {
         batch.validate(&self.config)?;
-        self.guarded(|session| Ok(generate(&session.model(), batch, max_new_tokens, stop)))
+        self.guarded(|session| Ok(generate(&session.model(), batch, decoding, stop)))
     }
 
     fn log_likelihoods(

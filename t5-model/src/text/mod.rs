@@ -13,6 +13,7 @@ mod error;
 mod lines;
 mod sentencepiece;
 mod span_corruption;
+mod special;
 mod stream;
 mod tokenizer;
 mod train_unigram;

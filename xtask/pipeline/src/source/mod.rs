@@ -8,4 +8,4 @@ mod model;
 #[cfg(feature = "webster")]
 mod webster;
 
-pub use model::{ModelPlace, TOKENIZER_FILES, fetch_model};
+pub use model::{FILES, FileKind, GENERATION_CONFIG, ModelPlace, fetch_model};

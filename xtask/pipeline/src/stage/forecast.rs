@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use fusion_core::checkpoint::Checkpoint;
 use t5_model::optimizer::Optimizer;
 use t5_model::text::{SpanLengths, Tokenizer};
 use t5_model::train::Settings;
@@ -125,7 +124,7 @@ impl Known<'_> {
     pub fn model(&self, input: &Input) -> Result<Option<T5Config>> {
         Ok(match self.path(input)? {
             None => self.stage(input).and_then(|forecast| forecast.model.clone()),
-            Some(path) => Some(T5Config::of_checkpoint(&Checkpoint::open(&path)?)?),
+            Some(path) => Some(T5Config::open(&path)?.1),
         })
     }
 

@@ -19,7 +19,7 @@ use super::text::Data;
 use super::{
     Arm, Dimensions, Finished, Forecast, Gives, Input, Keys, Kind, Known, Overview, Shown, Training, Work,
 };
-use crate::checkpoint::{lineage_to_continue, tokenizer_of};
+use crate::checkpoint::{Beside, Made, lineage_to_continue, tokenizer_of};
 use crate::{Compute, Interrupted, Note, Stoppable, Watch};
 
 /// A pretraining run.
@@ -70,6 +70,8 @@ struct Beginning {
     checkpoint: Option<Checkpoint>,
     /// Stored with the checkpoint, if training continues with it.
     optimizer: Option<OptimizerState>,
+    /// The files that the trained model gets from it.
+    beside: Beside,
 }
 
 /// `pretrain`, which gives a model and can take part in a comparison.
@@ -196,6 +198,7 @@ impl Pretrain {
         self.settings.validate()?;
         let tokenizer = Tokenizer::load(tokenizer)?;
         let beginning = self.beginning(from, &tokenizer)?;
+        beginning.beside.warnings.iter().for_each(|warning| watch.note(name, &Note::Warning(warning)));
         let text = self.data.open(tokenizer)?;
         let Settings { seed, .. } = self.settings;
         let lengths = SpanLengths::t5(self.data.input_length, text.tokenizer().sentinels().len())?;
@@ -217,6 +220,7 @@ impl Pretrain {
             lineage: &beginning.lineage,
             carried: beginning.optimizer.as_ref(),
             tokenizer: text.tokenizer(),
+            beside: &beginning.beside.files,
             identity: self.identity(&text.names(), compute),
             open_session: &mut open_session,
             open_training_text: &mut |at| text.training(micro_batch, seed, at),
@@ -250,17 +254,18 @@ impl Pretrain {
     }
 
     fn beginning(&self, from: Option<&Path>, tokenizer: &Tokenizer) -> Result<Beginning> {
-        let (directory, checkpoint) = match (&self.start, from) {
+        let directory = match (&self.start, from) {
             (Start::Random(dimensions), _) => {
                 let config = dimensions.config(tokenizer.model_vocab_size())?;
                 let lineage = Lineage::default();
-                return Ok(Beginning { config, lineage, checkpoint: None, optimizer: None });
+                let beside = Beside::default();
+                return Ok(Beginning { config, lineage, checkpoint: None, optimizer: None, beside });
             }
-            (Start::Model(Input::Path(path)), None) => (path.as_path(), Checkpoint::open(path)?),
+            (Start::Model(Input::Path(path)), None) => path.as_path(),
             (Start::Model(input), None) => anyhow::bail!("the model of stage {input} is not known"),
-            (Start::Model(_), Some(path)) => (path, Checkpoint::open(path)?),
+            (Start::Model(_), Some(path)) => path,
         };
-        let config = T5Config::of_checkpoint(&checkpoint)?;
+        let (checkpoint, config) = T5Config::open(directory)?;
         let place = directory.display();
         if let Some(own) = tokenizer_of(directory)? {
             ensure!(
@@ -279,7 +284,8 @@ impl Pretrain {
             false => None,
         };
         let lineage = lineage_to_continue(&checkpoint)?;
-        Ok(Beginning { config, lineage, checkpoint: Some(checkpoint), optimizer })
+        let beside = Beside::of(&[("", directory)], Made::Another)?;
+        Ok(Beginning { config, lineage, checkpoint: Some(checkpoint), optimizer, beside })
     }
 
     fn optimizer_state(&self, directory: &Path, weights: &str, config: &T5Config) -> Result<OptimizerState> {

@@ -1,0 +1,23 @@
+//! Settings for generation, and what the user should know of them.
+
+use t5_model::GenerationSettings;
+use t5_model::text::Tokenizer;
+
+use crate::Warning;
+
+/// Where a model's settings and its tokenizer disagree, and which settings are not followed.
+pub fn generation_warnings(settings: &GenerationSettings, tokenizer: &Tokenizer) -> Vec<Warning> {
+    let file = || settings.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let (ends, eos) = (settings.ends().to_vec(), tokenizer.eos_id());
+    let mut warnings = Vec::new();
+    if !ends.contains(&eos) {
+        warnings.push(Warning::OtherEnd { file: file(), ends, eos });
+    }
+    if !tokenizer.ends_texts() {
+        warnings.push(Warning::TextsWithoutEnd);
+    }
+    if !settings.not_followed.is_empty() {
+        warnings.push(Warning::NotFollowed { file: file(), keys: settings.not_followed.clone() });
+    }
+    warnings
+}
