@@ -38,7 +38,7 @@ pub mod train;
 
 #[cfg(feature = "compute")]
 pub use backend::{
-    Backend, Computation, DeviceInfo, Dropout, Evaluation, Forward, Ops, Precision, Session, SessionError,
+    Backend, Computation, ComputeChoice, DeviceInfo, Dropout, Forward, Ops, Precision, Session, SessionError,
     TrainStep, TrainingMemory, TrainingSize, Update, backend, backends,
 };
 #[cfg(feature = "compute")]
@@ -46,13 +46,13 @@ pub use calibrate::Calibration;
 pub use config::{FeedForward, T5Config, TokenIds, type_name};
 pub use error::{Error, Result};
 #[cfg(feature = "compute")]
-pub use generate::{Decoding, GENERATION_CONFIG, GenerationSettings};
+pub use generate::{Answer, Decoding, GENERATION_CONFIG, GenerationSettings, Rules, Sampling};
 #[cfg(feature = "compute")]
 pub use model::Probe;
 pub use model::{Batch, Comparison, Deviation, IGNORED_LABEL, position_bucket};
 pub use optimizer::{Decay, Optimizer, Schedule};
 pub use parameters::{
-    StoredParameter, initialize, parameter_table, t5x_parameters, training_flops_per_token,
+    Initialization, StoredParameter, initialize, parameter_table, t5x_parameters, training_flops_per_token,
 };
 #[cfg(feature = "train")]
 pub use train::TensorBoard;

@@ -12,7 +12,9 @@ use fusion_core::checkpoint::{Checkpoint, TensorFile};
 use serde_json::{Map, Value, json};
 use t5_model::keys::{CONFIG, GENERATION, Key, TOKENIZER, Treatment};
 use t5_model::text::Tokenizer;
-use t5_model::{Batch, Computation, FeedForward, GENERATION_CONFIG, GenerationSettings, T5Config, backend};
+use t5_model::{
+    Batch, Computation, Decoding, FeedForward, GENERATION_CONFIG, GenerationSettings, T5Config, backend,
+};
 use tempfile::TempDir;
 
 fn goldens() -> Value {
@@ -192,7 +194,8 @@ fn answers_are_those_of_transformers() {
             assert_eq!(case["4"], ordinary["4"], "{keys:?}");
         }
         let session = backend("minimal").unwrap().open(&Computation::on("cpu"), &config, &checkpoint);
-        let decoding = read.decoding(ends[0], 64);
+        let rules = read.rules(ends[0]);
+        let decoding = Decoding { max_new_tokens: read.max_new_tokens(), rules, ..Decoding::default() };
         let found = session.unwrap().generate(&batch, &decoding, &|_| false).unwrap();
         for expected in expected.into_iter().flatten() {
             assert_eq!(found, expected, "{settings}");

@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
-use t5_model::{Decoding, Session};
+use t5_model::{Decoding, Rules, Session};
 
 use crate::data::Example;
 use crate::error::GlueError;
@@ -20,6 +20,7 @@ pub(crate) use encoder::Encoder;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Scoring {
     /// Greedy decoding, as in T5; an output that is not an answer is invalid.
     #[default]
@@ -100,8 +101,8 @@ impl Answering<'_> {
         match self.scoring {
             Scoring::Generate => {
                 // Targets end with the tokenizer's end token, whatever the configuration calls one.
-                let ends = Some(vec![encoder.tokenizer.eos_id()]);
-                let decoding = Decoding { ends, ..Decoding::greedy(encoder.generation_limit(task)) };
+                let rules = Rules { ends: Some(vec![encoder.tokenizer.eos_id()]), ..Rules::default() };
+                let decoding = Decoding { rules, ..Decoding::greedy(encoder.generation_limit(task)) };
                 let outputs = session
                     .generate(&batch, &decoding, &|tokens| encoder.is_hopeless(task, tokens))
                     .map_err(|source| failed(task, "cannot generate answers", source.into()))?;

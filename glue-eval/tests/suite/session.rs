@@ -6,8 +6,9 @@ use std::fs;
 use std::rc::Rc;
 
 use fusion_core::{HostTensor, HostTensors};
+use t5_model::backend::TokenLoss;
 use t5_model::text::Tokenizer;
-use t5_model::{Batch, Decoding, Evaluation, Forward, Session, SessionError, T5Config, TrainStep, Update};
+use t5_model::{Batch, Decoding, Forward, Session, SessionError, T5Config, TrainStep, Update};
 
 /// Every word of these tests is a token, in addition to T5's special ones.
 const WORDS: &str = "<pad> </s> <unk> <extra_id_0> sst2 sentence: stsb sentence1: sentence2: a gripping film dull and \
@@ -117,7 +118,7 @@ impl Session for Shared {
         Ok(std::mem::take(&mut self.steps))
     }
 
-    fn evaluate(&mut self, _: &Batch) -> Result<Evaluation, SessionError> {
+    fn evaluate(&mut self, _: &Batch) -> Result<Vec<TokenLoss>, SessionError> {
         unimplemented!("answers are generated")
     }
 
@@ -131,7 +132,7 @@ impl Session for Shared {
         decoding: &Decoding,
         stop: &dyn Fn(&[i32]) -> bool,
     ) -> Result<Vec<Vec<i32>>, SessionError> {
-        self.memory.borrow_mut().generate(batch, decoding.max_new_tokens, stop)
+        self.memory.borrow_mut().generate(batch, decoding.limit(), stop)
     }
 
     /// For learned answers, the logarithm of 1; for all others less, decreasing with their position.

@@ -18,6 +18,7 @@ pub use token_ids::TokenIds;
 
 /// The MLP between attention blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum FeedForward {
     /// T5 1.0: `wo(relu(wi(x)))`.
     #[serde(rename = "relu")]

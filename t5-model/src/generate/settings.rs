@@ -6,7 +6,7 @@ use fusion_core::json;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::Decoding;
+use super::Rules;
 use crate::keys::{self, GENERATION};
 use crate::{Error, Result, T5Config, TokenIds};
 
@@ -88,18 +88,21 @@ impl GenerationSettings {
         &self.keys.eos_token_id.0
     }
 
-    /// Decoding by these settings. An answer also ends with `eos`, the tokenizer's end token, with which a T5
-    /// is trained. `limit` is the most tokens of an answer if the settings name no length.
-    pub fn decoding(&self, eos: i32, limit: usize) -> Decoding {
+    /// The most tokens of an answer, if the settings name a length.
+    pub fn max_new_tokens(&self) -> Option<usize> {
+        // A length includes the token that the decoder starts with.
+        self.keys.max_new_tokens.or(self.keys.max_length.map(|length| length.saturating_sub(1)))
+    }
+
+    /// The rules for answers. An answer also ends with `eos`, the tokenizer's end token, with which a T5 is
+    /// trained.
+    pub fn rules(&self, eos: i32) -> Rules {
         let keys = self.keys.clone();
         let mut ends = keys.eos_token_id.0;
         if !ends.contains(&eos) {
             ends.push(eos);
         }
-        // A length includes the token that the decoder starts with.
-        let longest = keys.max_new_tokens.or(keys.max_length.map(|length| length.saturating_sub(1)));
-        Decoding {
-            max_new_tokens: longest.unwrap_or(limit),
+        Rules {
             start: keys.decoder_start_token_id.or(keys.bos_token_id),
             ends: Some(ends),
             min_length: keys

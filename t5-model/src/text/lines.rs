@@ -10,6 +10,15 @@ use super::error::{Result, TextError};
 /// decompression bomb).
 pub(super) const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
 
+/// The lines of a text file, which may be compressed as `.gz` or `.zst`. Stop at the first error.
+///
+/// # Errors
+/// If the file cannot be opened or read, or is not UTF-8.
+pub fn lines(path: &Path) -> Result<impl Iterator<Item = Result<String>> + use<>> {
+    let mut lines = Lines::open(path)?;
+    Ok(std::iter::from_fn(move || lines.next_line().map(|line| line.map(str::to_owned)).transpose()))
+}
+
 pub(super) struct Lines {
     reader: BufReader<Box<dyn Read + Send>>,
     pub path: PathBuf,

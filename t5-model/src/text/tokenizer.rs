@@ -129,6 +129,14 @@ impl Tokenizer {
         self.ends_texts
     }
 
+    /// The text for some ids, with sentinels and unknown tokens as transformers shows them
+    /// (`<extra_id_0> dog<extra_id_1> cat`), but without padding and EOS.
+    pub fn decode_with_sentinels(&self, ids: &[i32]) -> Result<String> {
+        let said = ids.iter().filter(|id| **id != self.pad && **id != self.eos);
+        let ids: Vec<u32> = said.filter_map(|&id| u32::try_from(id).ok()).collect();
+        self.inner.decode(&ids, false).map_err(encoding)
+    }
+
     /// The padding token.
     pub fn pad_id(&self) -> i32 {
         self.pad
@@ -194,6 +202,8 @@ impl Tokenizer {
         if self.special.split {
             config["split_special_tokens"] = true.into();
         }
+        // Of this class, transformers 4 returns `token_type_ids` as well, which its T5 refuses.
+        config["model_input_names"] = json!(["input_ids", "attention_mask"]);
         for (name, content) in [
             ("tokenizer.json", tokenizer),
             ("tokenizer_config.json", format!("{config:#}")),

@@ -20,6 +20,11 @@ pub enum Warning {
     /// A parent of a fusion has no tokenizer.
     #[error("{model} comes without a tokenizer: whether its tokens are the other parents' was not checked")]
     NoTokenizer { model: String },
+    /// A model is evaluated on text that it was trained on.
+    #[error(
+        "documents of {file} are held out, but its model is also trained on them: it will look better than it is"
+    )]
+    TrainedOnHeldOut { file: String },
     /// Training will hardly fit in memory.
     #[error(
         "it needs about {} on {device}, which has {}; {}", bytes(*needed), bytes(*total), remedy(*fitting)
@@ -78,7 +83,7 @@ pub enum Warning {
     )]
     TextsWithoutEnd,
     /// Settings for generation that are not followed, with their values.
-    #[error("{file} asks for {}, which is not followed: answers are decoded greedily", settings(keys))]
+    #[error("{file} asks for {}, which is not followed", settings(keys))]
     NotFollowed { file: String, keys: Vec<(&'static str, Value)> },
     /// A child's lineage.json names other parents.
     #[error("{child} was not made from the weights of {parent}, says its lineage.json")]

@@ -2,7 +2,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use fusion_core::execute::PlanDevice;
 use pipeline::Compute;
 use pipeline::checkpoint::{check_replaceable, has_tokenizer};
@@ -40,13 +40,16 @@ const HELD_OUT_EVERY: NonZeroU64 = NonZeroU64::new(10).unwrap();
 /// any, and all licences; a warning names other files that are left behind. Parents of different types give
 /// the narrowest type that holds both; parents with NaN or infinite weights are refused.
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(
+    after_help = EXAMPLES,
+    group = ArgGroup::new("Result").required(true).multiple(true).args(["output", "plan_only"]),
+)]
 pub struct Arguments {
     /// The checkpoints to fuse: directories, or `hf:ORG/NAME[@REVISION]`
     #[arg(required = true, value_name = "PARENT")]
     parents: Vec<ModelPlace>,
     /// Where to write the fused checkpoint
-    #[arg(long, value_name = "DIR", required_unless_present = "plan_only")]
+    #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
     #[command(flatten)]
     settings: MethodSettings,

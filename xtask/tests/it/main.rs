@@ -26,11 +26,16 @@ mod help;
 mod hub;
 #[cfg(feature = "hub")]
 mod hub_server;
+#[cfg(unix)]
+mod installed;
 #[cfg(all(feature = "burn", feature = "webster"))]
 mod kill;
 mod optimizer;
 mod program;
+mod recipe_keys;
 mod recipes;
 mod report;
 #[cfg(unix)]
 mod scripts;
+#[cfg(all(feature = "burn", feature = "webster"))]
+mod talk;

@@ -12,8 +12,9 @@ use t5_model::parameters::{ALIASES, EMBEDDING, HEAD, embedding_name};
 use t5_model::text::Tokenizer;
 use t5_model::{StoredParameter, T5Config, parameter_table, t5x_parameters};
 
-use super::{Beside, Made, known_lineage, tokenizer_of, write_directory};
+use super::{Beside, Made, known_lineage, load_tokenizer, tokenizer_of, write_directory};
 use crate::problems::{Remedy, mendable};
+use crate::source::content;
 use crate::{Warning, Watch};
 
 /// T5X's name for the file in a checkpoint's directory.
@@ -178,11 +179,11 @@ impl Conversion {
             self.beside.write(directory)?;
             return tokenizer_of(directory)?.map_or(Ok(()), |tokenizer| self.check_tokenizer(&tokenizer));
         };
-        let tokenizer = Tokenizer::load(given)?;
+        let (given, tokenizer) = (content(given)?, load_tokenizer(given)?);
         self.check_tokenizer(&tokenizer)?;
         self.beside.clone().without_tokenizer().write(directory)?;
         if given.is_dir() {
-            return Beside::of(&[("", given)], Made::Same)?.only_tokenizer().write(directory);
+            return Beside::of(&[("", &given)], Made::Same)?.only_tokenizer().write(directory);
         }
         Ok(tokenizer.save(directory)?)
     }

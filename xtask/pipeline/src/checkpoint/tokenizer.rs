@@ -7,10 +7,16 @@ use t5_model::T5Config;
 use t5_model::text::Tokenizer;
 
 use crate::problems::{Remedy, mendable};
+use crate::source::content;
 
 /// Whether there is a tokenizer inside a checkpoint.
 pub fn has_tokenizer(directory: &Path) -> bool {
     ["tokenizer.json", "spiece.model"].iter().any(|name| directory.join(name).is_file())
+}
+
+/// The tokenizer in a file, a folder, or a folder that holds one (see [`content`]).
+pub fn load_tokenizer(path: &Path) -> Result<Tokenizer> {
+    Ok(Tokenizer::load(content(path)?)?)
 }
 
 /// The tokenizer inside a checkpoint, if there is one.
@@ -21,7 +27,7 @@ pub fn tokenizer_of(directory: &Path) -> Result<Option<Tokenizer>> {
 /// The tokenizer in `given`, or else the model's own; it must fit the model's vocabulary.
 pub fn tokenizer_for(model: &Path, config: &T5Config, given: Option<&Path>) -> Result<Tokenizer> {
     let own = tokenizer_of(model)?;
-    let tokenizer = match (given.map(Tokenizer::load).transpose()?, own) {
+    let tokenizer = match (given.map(load_tokenizer).transpose()?, own) {
         (Some(given), Some(own)) => {
             let same = given.fingerprint() == own.fingerprint();
             ensure!(same, "{} comes with another tokenizer than the one given", model.display());

@@ -10,21 +10,37 @@ use fusion_core::atomic::write_directory_atomically;
 use fusion_core::checkpoint::Progress;
 
 use crate::problems::{Remedy, mendable};
+use crate::source::content;
 use crate::{Interrupted, Stoppable, Watch};
 
 /// Checks whether a checkpoint made from `inputs` may be written to `output`: either nothing is there, or
 /// another checkpoint that is to be replaced.
 pub fn check_replaceable(output: &Path, overwrite: bool, inputs: &[&Path]) -> Result<()> {
-    let Ok(mut entries) = fs::read_dir(output) else { return Ok(()) };
-    if entries.next().is_none() {
+    if !replaceable(output, overwrite, ("config.json", "checkpoint"))? {
         return Ok(());
     }
     let place = output.display();
-    ensure!(overwrite, mendable(format!("{place} exists and is not empty"), Remedy::Overwrite));
-    ensure!(output.join("config.json").is_file(), "{place} holds no checkpoint, so it is not overwritten");
-    let same = |input: &&Path| fs::canonicalize(input).ok() == fs::canonicalize(output).ok();
+    let canonical = |path: &Path| fs::canonicalize(content(path).ok()?).ok();
+    let same = |input: &&Path| canonical(input) == canonical(output);
     ensure!(!inputs.iter().any(same), "{place} is what is to be read, so it is not overwritten");
     Ok(())
+}
+
+/// Checks the same for a tokenizer.
+pub fn check_replaceable_tokenizer(output: &Path, overwrite: bool) -> Result<()> {
+    replaceable(output, overwrite, ("tokenizer.json", "tokenizer")).map(drop)
+}
+
+/// Whether something is there, of the kind that a file marks, and may be replaced.
+fn replaceable(output: &Path, overwrite: bool, (mark, what): (&str, &str)) -> Result<bool> {
+    let Ok(mut entries) = fs::read_dir(output) else { return Ok(false) };
+    if entries.next().is_none() {
+        return Ok(false);
+    }
+    let place = output.display();
+    ensure!(overwrite, mendable(format!("{place} exists and is not empty"), Remedy::Overwrite));
+    ensure!(output.join(mark).is_file(), "{place} holds no {what}, so it is not overwritten");
+    Ok(true)
 }
 
 /// Writes a whole directory or nothing. `fill` reports every byte of `size`; `name` labels the progress. If

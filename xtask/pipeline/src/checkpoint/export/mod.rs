@@ -13,7 +13,7 @@ use fusion_core::Dtype;
 use fusion_core::atomic::write_file_atomically;
 use fusion_core::checkpoint::{Checkpoint, LazyTensor, Progress, Writer, common_type};
 use fusion_core::lineage::Lineage;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use t5_model::T5Config;
 use t5_model::keys::{GENERATION, Treatment};
 
@@ -147,10 +147,16 @@ fn complete_tokenizer(directory: &Path) -> Result<()> {
     if !path.is_file() {
         return Ok(tokenizer.save(directory)?);
     }
-    let mut config: Map<String, Value> = fusion_core::json::read(&path)?;
-    if !config.contains_key("tokenizer_class") {
-        config.insert("tokenizer_class".into(), "T5Tokenizer".into());
-        write_json(&path, &config)?;
+    let config: Map<String, Value> = fusion_core::json::read(&path)?;
+    let mut complete = config.clone();
+    let class = complete.entry("tokenizer_class").or_insert_with(|| "T5Tokenizer".into());
+    if class == "PreTrainedTokenizerFast" {
+        // Without these, transformers 4 returns `token_type_ids` as well, which its T5 refuses.
+        let names = || json!(["input_ids", "attention_mask"]);
+        complete.entry("model_input_names").or_insert_with(names);
+    }
+    if complete != config {
+        write_json(&path, &complete)?;
     }
     Ok(())
 }

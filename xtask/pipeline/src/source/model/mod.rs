@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use anyhow::Result;
 
+use super::content;
 use super::hub::HubName;
 use crate::Watch;
 
@@ -18,7 +19,7 @@ pub use fetch::fetch_model;
 pub use files::{FILES, Kind as FileKind};
 pub use t5_model::GENERATION_CONFIG;
 
-/// A checkpoint's directory, or a model on the Hugging Face Hub.
+/// A checkpoint's directory, or a folder that holds one (see [`content`]), or a model on the Hugging Face Hub.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelPlace {
     /// A checkpoint's directory.
@@ -31,12 +32,12 @@ impl ModelPlace {
     /// The directory with the model's files, fetching them if necessary.
     pub fn directory(&self, watch: &dyn Watch) -> Result<PathBuf> {
         match self {
-            ModelPlace::Directory(path) => Ok(path.clone()),
+            ModelPlace::Directory(path) => content(path),
             ModelPlace::Hub(model) => fetch_model(model, watch),
         }
     }
 
-    /// The path of a model that needs no fetching.
+    /// The path of a model that needs no fetching, as it was given.
     pub fn path(&self) -> Option<&Path> {
         match self {
             ModelPlace::Directory(path) => Some(path),
