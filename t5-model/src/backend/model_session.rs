@@ -249,11 +249,11 @@ impl<O: Ops> Session for ModelSession<O> {
     fn generate(
         &mut self,
         batch: &Batch,
-        max_new_tokens: usize,
+        decoding: &Decoding,
         stop: &dyn Fn(&[i32]) -> bool,
     ) -> Result<Vec<Vec<i32>>, SessionError> {
         batch.validate(&self.config)?;
-        self.guarded(|session| Ok(generate(&session.model(), batch, max_new_tokens, stop)))
+        self.guarded(|session| Ok(generate(&session.model(), batch, decoding, stop)))
     }
 
     fn answers(

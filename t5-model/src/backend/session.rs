@@ -156,12 +156,12 @@ pub trait Session {
         Err(SessionError::Device("it does not show its activations".into()))
     }
 
-    /// Greedy decoding of each row, up to but excluding the end-of-sequence token. A row also ends once
-    /// `stop` accepts its tokens so far, which then include the last one. Rows do not influence each other.
+    /// Greedy decoding of each row, up to but excluding the token that ends it. A row also ends once `stop`
+    /// accepts its tokens so far, which then include the last one. Rows do not influence each other.
     fn generate(
         &mut self,
         batch: &Batch,
-        max_new_tokens: usize,
+        decoding: &Decoding,
         stop: &dyn Fn(&[i32]) -> bool,
     ) -> Result<Vec<Vec<i32>>, SessionError>;
 
