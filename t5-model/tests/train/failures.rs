@@ -186,7 +186,7 @@ fn another_run_is_not_continued() {
     });
     assert_snapshot!(messages.join("\n"), @r#"
     checkpoints/step-00000006 was trained with another `steps` (10, now 20), so it cannot be continued; restore the setting or choose another directory
-    checkpoints/step-00000006 was trained with another `schedule.peak` (0.5, now 0.25), so it cannot be continued; restore the setting or choose another directory
+    checkpoints/step-00000006 was trained with another `learning_rate` (0.5, now 0.25), so it cannot be continued; restore the setting or choose another directory
     checkpoints/step-00000006 was trained with another `micro_batch_size` (2, now 4), so it cannot be continued; restore the setting or choose another directory
     checkpoints/step-00000006 was trained with another `seed` (5, now 6), so it cannot be continued; restore the setting or choose another directory
     checkpoints/step-00000006 was trained with another `model.d_ff` (16, now 32), so it cannot be continued; restore the setting or choose another directory

@@ -1,0 +1,75 @@
+//! Estimates the memory that training takes on the host.
+
+use std::fs;
+
+use crate::optimizer::Optimizer;
+use crate::parameters::parameter_table;
+use crate::{Computation, TrainingMemory, TrainingSize};
+
+/// The program, its threads and the text being read, in bytes.
+const PROGRAM: f64 = 0.1e9;
+/// Rounding and fragmentation in the allocator.
+const FRAGMENTS: f64 = 1.08;
+/// Bytes of an f32.
+const ELEMENT: f64 = 4.0;
+
+/// The memory that training takes with the host's kernels, which store no attention probabilities and only a
+/// few rows of logits.
+pub fn training_memory(how: &Computation, size: &TrainingSize<'_>) -> TrainingMemory {
+    let (peak, total) = (peak(how, size), available());
+    let divisors = (1..=size.examples).rev().filter(|examples| size.examples.is_multiple_of(*examples));
+    let fitting = total.and_then(|total| {
+        let mut fitting = divisors
+            .filter(|examples| self::peak(how, &TrainingSize { examples: *examples, ..*size }) <= total);
+        fitting.next()
+    });
+    TrainingMemory { peak, total, fitting }
+}
+
+fn peak(how: &Computation, size: &TrainingSize<'_>) -> f64 {
+    let &TrainingSize { config, examples, input_length, target_length, optimizer, dropout } = size;
+    let parameters = parameter_table(config).map_or(0, |table| table.parameter_count()) as f64;
+    let moments = match optimizer {
+        Optimizer::Adamw { .. } | Optimizer::AdamwScale { .. } => 2.0,
+        Optimizer::Adafactor { .. } => 0.1,
+    };
+    let (kept, gradients) = (parameters * ELEMENT * (1.0 + moments), parameters * ELEMENT);
+    let [encoder, decoder] = [config.num_layers, config.num_decoder_layers()].map(|layers| layers as f64);
+    let [inputs, targets] = [input_length, target_length].map(|length| (examples * length) as f64);
+    let [model, inner, hidden] =
+        [config.d_model, config.inner_dim(), config.d_ff].map(|width| ELEMENT * width as f64);
+    // The residual stream and its normalised copy; q, k, v and the result; the gate, the value and their
+    // product, and with dropout its result too.
+    let (normed, attention) = (2.0 * model, 4.0 * inner);
+    let feed_forward = normed + hidden * if dropout { 4.0 } else { 3.0 };
+    let encoder_layer = inputs * (normed + attention + feed_forward);
+    let crossing = targets * (normed + 2.0 * inner) + inputs * 2.0 * inner;
+    let decoder_layer = targets * (normed + attention + feed_forward) + crossing;
+    let backward = |tokens: f64| tokens * (2.0 * model + 3.0 * hidden);
+    let (encoder_back, decoder_back) = (backward(inputs), backward(targets) + inputs * model);
+    let head = config.vocab_size as f64 * model + 3.0 * targets * model;
+    let activations = if how.checkpoint_activations {
+        let streams = ((encoder + 1.0) * inputs + (decoder + 1.0) * targets) * model;
+        let largest = f64::max(encoder_layer + encoder_back, decoder_layer + decoder_back);
+        streams + f64::max(head, largest + gradients)
+    } else {
+        // With all activations and no gradient yet, or in the encoder's last layer, the decoder's being gone.
+        let all = encoder * encoder_layer + decoder * decoder_layer + head;
+        f64::max(all, encoder * encoder_layer + encoder_back + gradients)
+    };
+    PROGRAM + FRAGMENTS * (kept + 1.5 * inputs * model + activations)
+}
+
+/// The memory that this process may have, in bytes; `None` where the system does not tell.
+fn available() -> Option<f64> {
+    let read = |path: &str| fs::read_to_string(path).ok();
+    let number = |text: String| text.trim().parse::<f64>().ok();
+    let machine = read("/proc/meminfo").and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        Some(1024.0 * line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()?)
+    });
+    // Containers have less.
+    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let limits = limits.into_iter().filter_map(|path| number(read(path)?));
+    machine.into_iter().chain(limits).reduce(f64::min)
+}
