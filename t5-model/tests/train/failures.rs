@@ -5,7 +5,7 @@ use std::path::Path;
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
-use t5_model::train::{PretrainingEvent as Event, TrainError};
+use t5_model::train::{PretrainingEvent as Event, RENAMED, TrainError};
 
 use crate::toy::{Fault, Trial};
 
@@ -212,8 +212,27 @@ fn settings_that_change_no_weight_may_change() {
     trial.settings.checkpoint_every = 4;
     trial.settings.log_every = 1;
     trial.settings.keep_optimizer = true;
+    trial.settings.evaluate_every = 3;
     assert!(trial.train().unwrap().finished);
     assert_eq!(trial.names("checkpoints"), ["step-00000008"]);
+}
+
+/// Checkpoints of earlier versions have settings under other names, and one that decides nothing.
+#[test]
+fn settings_under_their_earlier_names() {
+    let mut trial = interrupted();
+    let path = trial.path("checkpoints/step-00000006/training_state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let identity = state["identity"].as_object_mut().unwrap();
+    for (earlier, present) in RENAMED {
+        if let Some(value) = identity.remove(present) {
+            identity.insert(earlier.into(), value);
+        }
+    }
+    assert!(identity.contains_key("schedule.peak") && !identity.contains_key("evaluate_every"));
+    identity.insert("evaluate_every".into(), json!(17));
+    fs::write(&path, state.to_string()).unwrap();
+    assert!(trial.train().unwrap().finished);
 }
 
 #[test]
