@@ -5,6 +5,7 @@ mod adafactor;
 mod adamw;
 mod carry;
 mod moments;
+mod options;
 mod schedule;
 mod state;
 
@@ -21,6 +22,7 @@ pub use adamw::AdamwStep;
 pub use carry::{CarriedState, CarryOptimizer};
 use moments::Moment;
 pub use moments::Moments;
+pub use options::{DecayOptions, OptimizerOptions};
 pub use schedule::{Decay, Schedule};
 pub use state::{OptimizerState, write_optimizer_state};
 

@@ -69,7 +69,7 @@ pub struct Schedule {
     pub warm_up: u64,
     /// Share of the peak that the warm-up starts from (0; nanoT5: 0.5).
     #[serde(default)]
-    #[cfg_attr(feature = "clap", arg(skip))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "SHARE", default_value_t))]
     pub warm_up_from: f64,
     /// How the learning rate decays after the warm-up.
     #[cfg_attr(
@@ -79,7 +79,7 @@ pub struct Schedule {
     pub decay: Decay,
     /// How many times warm-up and decay are repeated, in cycles of equal length.
     #[serde(default = "one")]
-    #[cfg_attr(feature = "clap", arg(skip = one()))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = one()))]
     pub cycles: u64,
     /// Updates that the schedule treats as already made.
     ///

@@ -9,6 +9,7 @@ use pipeline::source::ModelPlace;
 use pipeline::stage::Input;
 use pipeline::stage::text::Data;
 use serde_json::json;
+use t5_model::text::TEXT_FIELD;
 use t5_model::{Batch, Deviation};
 
 use crate::cli::compute::ComputeArguments;
@@ -41,6 +42,9 @@ pub struct Arguments {
     /// Files, folders or globs of text, or builtin:webster [default: random tokens]
     #[arg(long, value_name = "PATH", num_args = 1..)]
     text: Vec<String>,
+    /// The field of JSON, or column of a table, that holds the text
+    #[arg(long, value_name = "NAME", default_value = TEXT_FIELD, requires = "text")]
+    text_field: String,
     /// A tokenizer.json, spiece.model or folder, for text [default: the child's or the first parent's]
     #[arg(long, value_name = "PATH", requires = "text")]
     tokenizer: Option<PathBuf>,
@@ -107,7 +111,7 @@ impl Arguments {
             _ => model,
         };
         let tokenizer = Input::Path(self.tokenizer.clone().unwrap_or_else(|| model.into()));
-        let data = Data::to_evaluate(&self.text, tokenizer, input_length.into())?;
+        let data = Data::to_evaluate(&self.text, &self.text_field, tokenizer, input_length.into())?;
         let tokenizer = tokenizer_for(model, &family.child.config, self.tokenizer.as_deref())?;
         let stream = data.open(tokenizer)?.evaluation(batch_size.into())?;
         stream.take(batches as usize).map(|next| Ok(next?.batch)).collect()

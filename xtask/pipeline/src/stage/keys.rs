@@ -8,6 +8,7 @@ use std::ops::Range;
 use anyhow::{Error, Result};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use t5_model::text::TEXT_FIELD;
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -45,6 +46,8 @@ pub struct Keys<'a> {
 #[serde(deny_unknown_fields)]
 pub struct DataTable {
     text: Several,
+    #[serde(default = "text_field")]
+    pub text_field: String,
     #[serde(default)]
     held_out_text: Option<Several>,
     #[serde(default)]
@@ -55,6 +58,10 @@ pub struct DataTable {
     input_length: usize,
     #[serde(default)]
     pub max_documents: Option<u64>,
+}
+
+fn text_field() -> String {
+    TEXT_FIELD.to_owned()
 }
 
 fn t5_input_length() -> usize {
@@ -182,8 +189,9 @@ impl<'a> Keys<'a> {
             return Err(self.error("`[data]` names no `tokenizer`: a stage or a path"));
         };
         let tokenizer = self.input(tokenizer, Gives::Tokenizer)?;
-        let (input_length, max_documents) = (data.input_length, data.max_documents);
-        Ok(Data { text, held_out, tokenizer, input_length, max_documents })
+        let (text_field, input_length, max_documents) =
+            (data.text_field, data.input_length, data.max_documents);
+        Ok(Data { text, text_field, held_out, tokenizer, input_length, max_documents })
     }
 
     fn absolute(&self, span: Range<usize>, texts: &Several) -> Result<Vec<String>> {

@@ -15,7 +15,7 @@ use t5_model::train::{EvaluationPoint, Metrics, Outcome, Run, Settings, read_met
 use t5_model::{T5Config, initialize, parameter_table, training_flops_per_token};
 use toml::Spanned;
 
-use super::text::Data;
+use super::text::{Data, is_usual};
 use super::{
     Arm, Dimensions, Finished, Forecast, Gives, Input, Keys, Kind, Known, Overview, Shown, Training, Work,
 };
@@ -274,7 +274,9 @@ impl Pretrain {
             ("input_length".to_owned(), json!(self.data.input_length)),
             ("max_documents".to_owned(), json!(self.data.max_documents)),
         ];
-        data.into_iter().chain(compute.identity()).collect()
+        let field = &self.data.text_field;
+        let field = (!is_usual(field)).then(|| ("text_field".to_owned(), json!(field)));
+        data.into_iter().chain(field).chain(compute.identity()).collect()
     }
 
     fn beginning(&self, from: Option<&Path>, tokenizer: &Tokenizer) -> Result<Beginning> {
