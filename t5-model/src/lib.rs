@@ -36,7 +36,7 @@ pub mod train;
 
 #[cfg(feature = "compute")]
 pub use backend::{
-    Backend, Computation, DeviceInfo, Dropout, Evaluation, Forward, Ops, Precision, Session, SessionError,
+    Backend, Computation, ComputeChoice, DeviceInfo, Dropout, Forward, Ops, Precision, Session, SessionError,
     TrainStep, TrainingMemory, TrainingSize, Update, backend, backends,
 };
 #[cfg(feature = "compute")]
@@ -50,7 +50,7 @@ pub use model::Probe;
 pub use model::{Batch, Comparison, Deviation, IGNORED_LABEL, position_bucket};
 pub use optimizer::{Decay, Optimizer, Schedule};
 pub use parameters::{
-    StoredParameter, initialize, parameter_table, t5x_parameters, training_flops_per_token,
+    Initialization, StoredParameter, initialize, parameter_table, t5x_parameters, training_flops_per_token,
 };
 #[cfg(feature = "train")]
 pub use train::TensorBoard;

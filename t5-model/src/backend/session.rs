@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use fusion_core::{HostTensor, HostTensors};
 
+use super::TokenLoss;
 use crate::optimizer::ParameterUpdate;
 use crate::{Answer, Batch, Decoding, Error, Optimizer, Probe, T5Config};
 
@@ -96,37 +97,6 @@ pub struct TrainStep {
     pub gradient_norm: f64,
 }
 
-/// Sums over the evaluation of a batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Evaluation {
-    /// Sum of the target tokens' cross-entropy in nats, without z-loss.
-    pub loss_sum: f64,
-    /// Target tokens whose most likely prediction is right.
-    pub correct: u64,
-    /// Target tokens.
-    pub tokens: u64,
-}
-
-impl Evaluation {
-    /// Mean cross-entropy of a target token in nats.
-    pub fn loss(&self) -> f64 {
-        self.loss_sum / self.tokens as f64
-    }
-
-    /// Share of target tokens whose most likely prediction is right.
-    pub fn accuracy(&self) -> f64 {
-        self.correct as f64 / self.tokens as f64
-    }
-}
-
-impl std::ops::AddAssign for Evaluation {
-    fn add_assign(&mut self, other: Evaluation) {
-        self.loss_sum += other.loss_sum;
-        self.correct += other.correct;
-        self.tokens += other.tokens;
-    }
-}
-
 /// The predictions of a model for a batch.
 #[derive(Clone, Debug, Default)]
 pub struct Forward {
@@ -167,8 +137,8 @@ pub trait Session {
         false
     }
 
-    /// The loss and accuracy of a batch, without dropout.
-    fn evaluate(&mut self, batch: &Batch) -> Result<Evaluation, SessionError>;
+    /// The loss of each label of a batch, `[size, target_length]` row by row, without dropout.
+    fn evaluate(&mut self, batch: &Batch) -> Result<Vec<TokenLoss>, SessionError>;
 
     /// Logits and loss of a batch without dropout, and on request the gradient of every parameter.
     fn forward(&mut self, batch: &Batch, gradients: bool) -> Result<Forward, SessionError>;

@@ -9,16 +9,16 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct OptimizerOptions {
-    /// Share of the weights that an update takes away, times the learning rate (adamw, adamw-scale) [default: 0]
+    /// Share of the weights that an update takes away, times the learning rate (adamw, adamw_scale) [default: 0]
     #[cfg_attr(feature = "clap", arg(long, value_name = "SHARE"))]
     pub weight_decay: Option<f64>,
-    /// Decay of the mean of gradients (adamw, adamw-scale) [default: 0.9]
+    /// Decay of the mean of gradients (adamw, adamw_scale) [default: 0.9]
     #[cfg_attr(feature = "clap", arg(long, value_name = "DECAY"))]
     pub beta1: Option<f64>,
-    /// Decay of the mean of squared gradients (adamw, adamw-scale) [default: 0.999]
+    /// Decay of the mean of squared gradients (adamw, adamw_scale) [default: 0.999]
     #[cfg_attr(feature = "clap", arg(long, value_name = "DECAY"))]
     pub beta2: Option<f64>,
-    /// Added to the root of the mean of squares (adamw, adamw-scale) [default: 1e-8, adamw-scale: 1e-6]
+    /// Added to the root of the mean of squares (adamw, adamw_scale) [default: 1e-8, adamw_scale: 1e-6]
     #[cfg_attr(feature = "clap", arg(long, value_name = "EPSILON"))]
     pub epsilon: Option<f64>,
     /// The decay of the mean of squares at update t is 1 - t^-RATE (adafactor) [default: 0.8]
@@ -40,12 +40,9 @@ pub struct DecayOptions {
     /// lower; linear 0]
     #[cfg_attr(feature = "clap", arg(long = "minimum-learning-rate", value_name = "RATE"))]
     pub minimum: Option<f64>,
-    /// Updates during which the rate stays at its peak (inverse-square-root) [default: 10000]
-    #[cfg_attr(
-        feature = "clap",
-        arg(id = "inverse_square_root_offset", long = "inverse-square-root-offset", value_name = "N")
-    )]
-    pub offset: Option<u64>,
+    /// Updates during which the rate stays at its peak (inverse_square_root) [default: 10000]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    pub timescale: Option<u64>,
 }
 
 impl OptimizerOptions {
@@ -55,7 +52,7 @@ impl OptimizerOptions {
     /// [`Error::Setting`] if it has no such setting.
     pub fn of(&self, optimizer: Optimizer) -> Result<Optimizer> {
         let own = json!(optimizer);
-        let name = own["name"].as_str().unwrap_or_default().replace('_', "-");
+        let name = own["name"].as_str().unwrap_or_default().to_owned();
         serde_json::from_value(with(own, json!(self), &name)?)
             .map_err(|error| Error::Setting { key: "optimizer", problem: error.to_string() })
     }
@@ -68,7 +65,7 @@ impl DecayOptions {
     /// [`Error::Setting`] if it has no such setting.
     pub fn of(&self, decay: Decay) -> Result<Decay> {
         let own = json!(decay);
-        let kind = own["kind"].as_str().unwrap_or_default().replace('_', "-");
+        let kind = own["kind"].as_str().unwrap_or_default().to_owned();
         serde_json::from_value(with(own, json!(self), &kind)?)
             .map_err(|error| Error::Setting { key: "schedule", problem: error.to_string() })
     }
@@ -81,9 +78,7 @@ fn with(settings: Value, options: Value, name: &str) -> Result<Value> {
         match settings.get_mut(&key) {
             Some(setting) => *setting = value,
             None => {
-                let known = KEYS.into_iter().find(|known| *known == key).unwrap_or("optimizer");
-                // A schedule has another offset besides that of a decay.
-                let key = if known == "offset" { "inverse_square_root_offset" } else { known };
+                let key = KEYS.into_iter().find(|known| *known == key).unwrap_or("optimizer");
                 return Err(Error::Setting { key, problem: format!("{name} has no such setting") });
             }
         }
@@ -100,7 +95,7 @@ const KEYS: [&str; 9] = [
     "clip_threshold",
     "min_dim_size_to_factor",
     "minimum",
-    "offset",
+    "timescale",
 ];
 
 fn object(value: Value) -> Map<String, Value> {
@@ -133,12 +128,12 @@ mod tests {
 
     #[test]
     fn options_belong_to_schedules() {
-        let minimum = DecayOptions { minimum: Some(1e-3), offset: None };
+        let minimum = DecayOptions { minimum: Some(1e-3), timescale: None };
         assert_eq!(minimum.of(Decay::Cosine { minimum: 0.0 }).unwrap(), Decay::Cosine { minimum: 1e-3 });
-        let refused = minimum.of(Decay::InverseSquareRoot { offset: 5 }).unwrap_err().to_string();
-        assert_eq!(refused, "minimum: inverse-square-root has no such setting");
-        let offset = DecayOptions { minimum: None, offset: Some(7) };
-        let decay = offset.of(Decay::InverseSquareRoot { offset: 5 }).unwrap();
-        assert_eq!(decay, Decay::InverseSquareRoot { offset: 7 });
+        let refused = minimum.of(Decay::InverseSquareRoot { timescale: 5 }).unwrap_err().to_string();
+        assert_eq!(refused, "minimum: inverse_square_root has no such setting");
+        let timescale = DecayOptions { minimum: None, timescale: Some(7) };
+        let decay = timescale.of(Decay::InverseSquareRoot { timescale: 5 }).unwrap();
+        assert_eq!(decay, Decay::InverseSquareRoot { timescale: 7 });
     }
 }

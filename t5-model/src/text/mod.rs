@@ -25,6 +25,6 @@ pub use documents::{Corpus, Documents, TEXT_FIELD};
 pub use epoch::{HoldOut, Split};
 pub use error::{Result, TextError};
 pub use lines::lines;
-pub use span_corruption::{ChunkKey, SpanCorruption, SpanLengths, random_spans_noise_mask};
+pub use span_corruption::{ChunkKey, SpanCorruption, SpanLengths, TargetToken, random_spans_noise_mask};
 pub use stream::{DataPosition, Order, SpanCorruptionStream, StreamOptions, StreamedBatch};
 pub use tokenizer::Tokenizer;

@@ -5,10 +5,13 @@ mod answers;
 mod calibrate;
 mod carry;
 mod conformance;
+mod evaluate;
 mod fusion;
 mod goldens;
 #[path = "../minimal_backend/mod.rs"]
 mod minimal_backend;
+#[path = "../text_support/mod.rs"]
+mod text_support;
 mod unfinished;
 
 use fusion_core::TensorSource;

@@ -15,6 +15,7 @@ mod glue;
 mod inspect;
 mod man;
 mod pretrain;
+mod recipe;
 mod report;
 mod run;
 mod section;
@@ -134,6 +135,7 @@ macro_rules! commands {
 // In the order in which the help lists them.
 commands! {
     Run: run,
+    Recipe: recipe,
     Pretrain: pretrain,
     Fuse: fuse,
     Check: check,

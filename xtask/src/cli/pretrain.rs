@@ -7,7 +7,7 @@ use pipeline::stage::pretrain::{Pretrain, Start};
 use pipeline::stage::{Dimensions, Input};
 use t5_model::optimizer::{DecayOptions, OptimizerOptions};
 use t5_model::train::Settings;
-use t5_model::{Decay, FeedForward, Schedule};
+use t5_model::{FeedForward, Initialization};
 
 use crate::cli::compute::ComputeArguments;
 use crate::cli::section::section;
@@ -24,7 +24,7 @@ const EXAMPLES: &str = concat!(
 
 /// The settings in the order in which the help lists them.
 const TRAINING: &str = "steps batch_size micro_batch_size optimizer carry_optimizer keep_optimizer peak decay minimum \
-     inverse_square_root_offset warm_up warm_up_from cycles offset re_warm_up clip_norm z_loss dropout seed evaluate_every \
+     timescale warm_up warm_up_from cycles offset re_warm_up clip_norm z_loss dropout seed evaluate_every \
      evaluation_batches checkpoint_every keep_checkpoints log_every";
 /// The optimiser's own, which belong to some optimisers each.
 const OPTIMIZER: &str = "weight_decay beta1 beta2 epsilon decay_rate clip_threshold min_dim_size_to_factor";
@@ -67,9 +67,6 @@ pub struct Arguments {
     optimizer: OptimizerOptions,
     #[command(flatten)]
     decay: DecayOptions,
-    /// Updates in the warm-up [default: a tenth of the steps]
-    #[arg(long, value_name = "N")]
-    warm_up: Option<u64>,
     #[command(flatten)]
     compute: ComputeArguments,
 }
@@ -102,6 +99,12 @@ struct NewModel {
     /// Use the embedding as the output head, as T5 1.0 does
     #[arg(long)]
     tie_word_embeddings: bool,
+    /// How the random weights begin: t5, mimetic, or parts of the latter (matching+copying+local)
+    ///
+    /// With t5, training from scratch starts with a long plateau on which the decoder ignores the encoder. With
+    /// mimetic, small models leave it within a few hundred updates.
+    #[arg(long, value_name = "HOW", default_value_t)]
+    init: Initialization,
 }
 
 impl Arguments {
@@ -113,13 +116,8 @@ impl Arguments {
         interrupt::listen()?;
         let trained =
             stage.train(from.as_deref(), &tokenizer, &self.output, &compute, "pretrain", &Terminal)?;
-        let (model, accuracy) = (self.output.join("model"), 100.0 * trained.accuracy);
-        print(&format!(
-            "{}: step {}, held-out loss {:.4}, accuracy {accuracy:.2} %\n",
-            model.display(),
-            trained.steps,
-            trained.loss
-        ))
+        let model = self.output.join("model");
+        print(&format!("{}: step {}, held-out {}\n", model.display(), trained.steps, trained.quality))
     }
 
     /// The stage that these settings would make in a recipe.
@@ -134,19 +132,10 @@ impl Arguments {
         let own = || self.from.clone().map(Input::from);
         let tokenizer = self.tokenizer.clone().map(Input::Path).or_else(own).context("give a --tokenizer")?;
         let data = self.text.data(tokenizer)?;
-        Ok(Pretrain { start, data, settings: self.settings()? })
-    }
-
-    fn settings(&self) -> Result<Settings> {
         let mut settings = self.training.clone();
         settings.optimizer = self.optimizer.of(settings.optimizer)?;
-        let Schedule { peak, warm_up, decay, .. } = &mut settings.schedule;
-        *warm_up = self.warm_up.unwrap_or(settings.steps / 10);
-        if let Decay::Cosine { minimum } = decay {
-            *minimum = minimum.min(*peak);
-        }
-        *decay = self.decay.of(*decay)?;
-        Ok(settings)
+        settings.schedule.decay = self.decay.of(settings.schedule.decay)?;
+        Ok(Pretrain { start, data, settings })
     }
 }
 
@@ -161,6 +150,7 @@ impl NewModel {
             num_decoder_layers: self.num_decoder_layers,
             feed_forward_proj: self.feed_forward_proj,
             tie_word_embeddings: self.tie_word_embeddings,
+            init: self.init,
         }
     }
 }

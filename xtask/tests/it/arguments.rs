@@ -63,7 +63,7 @@ fn errors_name_flags() {
             format!("{start} --batch-size 8 --micro-batch-size 3"),
             "--micro-batch-size: 3 does not divide --batch-size 8",
         ),
-        (format!("{start} --steps 10 --warm-up 20"), "--warm-up is 20, but there are 10 steps in all"),
+        (format!("{start} --steps 10 --warm-up 20"), "--warm-up: it is 20, but there are 10 steps in all"),
         (format!("{start} --learning-rate NaN"), "--learning-rate is NaN; a rate is at least 0"),
         (format!("{start} --evaluate-every 0"), "--evaluate-every: it must be at least 1"),
         (
@@ -74,10 +74,7 @@ fn errors_name_flags() {
             format!("{start} --schedule constant --minimum-learning-rate 0.1"),
             "--minimum-learning-rate: constant has no such setting",
         ),
-        (
-            format!("{start} --inverse-square-root-offset 9"),
-            "--inverse-square-root-offset: cosine has no such setting",
-        ),
+        (format!("{start} --timescale 9"), "--timescale: cosine has no such setting"),
         (format!("{start} --beta2 2"), "--beta2 is 2; it must be at least 0 and below 1"),
         ("glue --model m --glue g --epsilon 1".into(), "--epsilon: adafactor has no such setting"),
         ("glue --model m --glue g --seeds 0".into(), "--seeds: 0, must be at least 1"),

@@ -98,7 +98,7 @@ fn what_cannot_be_checked_says_why() {
     assert!(
         check(&["https://host/glue"])
             .stderr
-            .contains("cargo xtask data fetch https://host/glue --output DIR")
+            .contains("data fetch https://host/glue --output DIR")
     );
 }
 

@@ -31,6 +31,7 @@ mod installed;
 mod kill;
 mod optimizer;
 mod program;
+mod recipe_keys;
 mod recipes;
 mod report;
 #[cfg(unix)]

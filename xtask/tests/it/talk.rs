@@ -100,11 +100,11 @@ fn folders_are_taken_for_their_content(folder: &Path) {
         "inspect small".to_owned(),
         "generate --model small x --max-new-tokens 2 --tokenizer vocabulary".to_owned(),
         "generate --model small x --max-new-tokens 2 --tokenizer small".to_owned(),
-        "evaluate --model small --text builtin:webster --input-length 48 --batches 1 --tokenizer vocabulary"
+        "evaluate --model small --text builtin:webster --input-length 48 --examples 16 --tokenizer vocabulary"
             .to_owned(),
         "fuse small small --output fused".to_owned(),
         "check small small".to_owned(),
-        "verify fused small small --text builtin:webster --batches 1 --tokenizer vocabulary".to_owned(),
+        "verify fused small small --text builtin:webster --examples 4 --tokenizer vocabulary".to_owned(),
         "export small --output exported".to_owned(),
         "convert small --tokenizer vocabulary --output converted".to_owned(),
         format!("pretrain {TEXT} --from small --steps 0 --batch-size 4 --evaluation-batches 1 --output more"),
@@ -114,7 +114,7 @@ fn folders_are_taken_for_their_content(folder: &Path) {
     }
     let recipe = "[data]\ntext = \"builtin:webster\"\nheld_out_every = 20\ntokenizer = \"vocabulary\"\ninput_length = 48\n\
                   [stages.fused]\nkind = \"fuse\"\nparents = [\"small\", \"small\"]\n\
-                  [stages.score]\nkind = \"evaluate\"\nmodel = \"small\"\nbatches = 1\n";
+                  [stages.score]\nkind = \"evaluate\"\nmodel = \"small\"\nexamples = 16\n";
     fs::write(folder.join("folders.toml"), recipe).expect("a file");
     call_in(folder, &words("run folders.toml --output folders --dry-run")).success();
     call_in(folder, &words("run folders.toml --output folders")).success();
@@ -235,7 +235,7 @@ fn text_comes_from_columns(folder: &Path) {
     };
     assert_eq!(train("tables --text-field body"), train("numbers.jsonl"));
     let recipe = "[data]\ntext = \"tables\"\ntext_field = \"body\"\nheld_out_every = 9\ntokenizer = \"vocabulary\"\n\
-                  input_length = 40\n[stages.score]\nkind = \"evaluate\"\nmodel = \"small\"\nbatches = 1\n";
+                  input_length = 40\n[stages.score]\nkind = \"evaluate\"\nmodel = \"small\"\nexamples = 8\n";
     fs::write(folder.join("columns.toml"), recipe).expect("a file");
     call_in(folder, &words("run columns.toml --output columns")).success();
     let refused = call_in(folder, &words("evaluate --model small --text tables --input-length 40")).failure();

@@ -2,6 +2,7 @@
 
 mod comparison;
 pub mod glue_table;
+mod seeds;
 pub mod table;
 
 use std::fs;
@@ -13,12 +14,13 @@ use serde::Serialize;
 use serde_json::Value;
 use t5_model::train::EvaluationPoint;
 
+use self::comparison::Chance;
 use self::glue_table::{Beside, Named};
 use self::table::Table;
 use crate::numbers::{count, duration, thousands};
-use crate::run::journal::Record;
-use crate::run::{RunFile, StageEntry};
-use crate::stage::{Arm, Finished, Kind, Overview, Shown, pretrain};
+use crate::run::journal::{self, Record};
+use crate::run::{LeftOut, RunFile, StageEntry};
+use crate::stage::{Arm, Finished, Kind, Overview, QUALITY, Shown, pretrain, quality_cells};
 
 /// A run's results.
 #[derive(Default, Serialize)]
@@ -45,12 +47,34 @@ pub struct StageReport {
     pub entry: StageEntry,
     /// Whether the stage has a `stage.json`.
     pub finished: bool,
-    /// Wall-clock time of the process that finished the stage; `None` until then.
+    /// Whether it has begun and not finished.
+    pub unfinished: bool,
+    /// Wall-clock time of all processes that worked on the stage; `None` until it has finished.
     pub seconds: Option<f64>,
     /// The result in `stage.json`; `None` until the stage has finished.
     pub result: Option<Value>,
     #[serde(skip)]
     shown: Option<Shown>,
+    /// What made it.
+    #[serde(skip)]
+    settings: Option<Value>,
+}
+
+impl StageReport {
+    /// The time it took, or why there is none.
+    fn time(&self) -> String {
+        let left_out = match self.entry.left_out {
+            Some(LeftOut::WithoutGlue) => "left out (no GLUE)",
+            Some(LeftOut::NotSelected) => "left out",
+            None => "not begun",
+        };
+        match self.seconds {
+            Some(seconds) => duration(seconds),
+            None if self.finished => "-".to_owned(),
+            None if self.unfinished => "not finished".to_owned(),
+            None => left_out.to_owned(),
+        }
+    }
 }
 
 /// A table with surrounding text.
@@ -100,7 +124,8 @@ impl Report {
     /// A training by itself, finished or not, as `cargo xtask pretrain` leaves it.
     fn of_training(place: &Path) -> Result<Self> {
         let name = name_of(place);
-        let entry = StageEntry { name: name.clone(), kind: pretrain::KIND.name.into(), inputs: Vec::new() };
+        let (kind, inputs) = (pretrain::KIND.name.into(), Vec::new());
+        let entry = StageEntry { name: name.clone(), kind, inputs, left_out: None };
         let evaluations = pretrain::evaluations(place)?;
         let result = pretrain::trained_in(place)?.map(serde_json::to_value).transpose()?;
         let shown = match (&result, evaluations.last()) {
@@ -109,8 +134,7 @@ impl Report {
                 overview: Overview {
                     steps: Some(last.step),
                     tokens: Some(last.tokens),
-                    loss: Some(last.loss),
-                    accuracy: Some(last.accuracy),
+                    quality: Some(last.quality),
                     ..Overview::default()
                 },
                 ..Shown::default()
@@ -118,7 +142,9 @@ impl Report {
             (None, None) => None,
         };
         let finished = result.is_some();
-        let stages = vec![StageReport { entry, finished, seconds: None, shown, result }];
+        let (unfinished, settings) = (!finished, None);
+        let stages =
+            vec![StageReport { entry, finished, unfinished, seconds: None, shown, result, settings }];
         let mut sections = stage_tables(&stages);
         sections.push(curve(&evaluations));
         Ok(Report { name, stages, sections, ..Report::default() })
@@ -159,8 +185,10 @@ impl Report {
             Ok(StageReport {
                 entry: entry.clone(),
                 finished: record.is_some(),
+                unfinished: record.is_none() && journal::begun(&directory)?.is_some(),
                 seconds: record.as_ref().map(|record| record.seconds),
                 shown: shown.transpose()?,
+                settings: record.as_ref().map(Record::settings),
                 result: record.map(|record| record.result),
             })
         };
@@ -170,7 +198,13 @@ impl Report {
         if let Some((baseline, fused)) = arms.split_first()
             && !fused.is_empty()
         {
-            sections.extend(comparison::sections(baseline, fused));
+            let keys = seeds::apart_from_seeds(&stages);
+            let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
+            let chance = Chance {
+                groups: names.iter().filter_map(|name| Some((*name, keys.get(name)?.as_str()))).collect(),
+                seeds: seeds::variation(&stages, &names),
+            };
+            sections.extend(comparison::sections(baseline, fused, &chance));
             if let Some(section) = sections.last_mut().filter(|_| !missing.is_empty()) {
                 section.notes.push(format!("Not finished, so not compared: {}.", missing.join(", ")));
             }
@@ -221,29 +255,28 @@ fn finished<'a>(entry: &'a StageEntry, directory: &'a Path, result: &'a Value) -
 }
 
 fn overview(stages: &[StageReport]) -> Section {
+    let [loss, accuracy, gain] = QUALITY;
     let mut table =
-        Table::new(["stage", "kind", "parameters", "steps", "tokens", "loss", "accuracy, %", "time"]);
-    for StageReport { entry, shown, seconds, finished, .. } in stages {
+        Table::new(["stage", "kind", "parameters", "steps", "tokens", loss, accuracy, gain, "time"]);
+    for stage in stages {
+        let StageReport { entry, shown, .. } = stage;
         let mut row = vec![entry.name.clone(), entry.kind.clone()];
         let number = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-        let Overview { parameters, steps, tokens, loss, accuracy } =
+        let Overview { parameters, steps, tokens, quality } =
             shown.as_ref().map(|shown| shown.overview).unwrap_or_default();
         row.extend([
             number(parameters.map(thousands)),
             number(steps.map(|steps| steps.to_string())),
             number(tokens.map(|tokens| count(tokens as f64))),
-            number(loss.map(|loss| format!("{loss:.4}"))),
-            number(accuracy.map(|accuracy| format!("{:.2}", 100.0 * accuracy))),
-            match (seconds, finished) {
-                (Some(seconds), _) => duration(*seconds),
-                (None, true) => number(None),
-                (None, false) => "not finished".to_owned(),
-            },
         ]);
+        row.extend(quality_cells(quality.as_ref()));
+        row.push(stage.time());
         table.rows.push(row);
     }
-    let about =
-        "Loss (mean cross-entropy of a target token, in nats) and token accuracy on held-out text.".into();
+    let about = "Loss (mean cross-entropy of a target token, in nats) and token accuracy on held-out text. The context \
+                 gain is what the loss rises by if every example gets another's input: with a gain of 0, a model does \
+                 not read its input."
+        .into();
     Section { title: "Stages".into(), about, table, ..Section::default() }
 }
 
@@ -252,17 +285,15 @@ const CURVE_ROWS: usize = 12;
 
 /// The evaluations of a training, or as many of them at equal distances, with the first and the last.
 fn curve(evaluations: &[EvaluationPoint]) -> Section {
-    let mut table = Table::new(["step", "tokens", "loss", "accuracy, %"]);
+    let mut table = Table::new(["step", "tokens"]);
+    table.header.extend(QUALITY.map(str::to_owned));
     let last = evaluations.len().saturating_sub(1);
     let rows = last.min(CURVE_ROWS - 1);
     for at in (0..=rows).map(|row| row * last / rows.max(1)) {
         let Some(point) = evaluations.get(at) else { continue };
-        table.rows.push(vec![
-            point.step.to_string(),
-            count(point.tokens as f64),
-            format!("{:.4}", point.loss),
-            format!("{:.2}", 100.0 * point.accuracy),
-        ]);
+        let mut row = vec![point.step.to_string(), count(point.tokens as f64)];
+        row.extend(quality_cells(Some(&point.quality)));
+        table.rows.push(row);
     }
     Section { title: "On held-out text".into(), table, ..Section::default() }
 }

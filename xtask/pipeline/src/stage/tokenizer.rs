@@ -6,12 +6,16 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use fusion_core::atomic::write_directory_atomically;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use t5_model::text::{HoldOut, Split, Tokenizer};
 
-use super::text::is_usual;
-use super::{Context, Forecast, Gives, Input, Keys, Kind, Known, Shown, Vocabulary, Work};
+use super::text::{Purpose, Reading, is_usual};
+use super::{
+    Context, DataTable, Forecast, Gives, Input, Keys, Kind, Known, Shown, TokenizerId, Vocabulary, Work,
+};
+use crate::recipe::schema::one;
 use crate::source::corpus;
 
 /// A Unigram vocabulary in the style of T5's.
@@ -48,9 +52,12 @@ pub struct TrainedTokenizer {
 /// `tokenizer`, which gives a tokenizer.
 pub const KIND: Kind = Kind {
     name: "tokenizer",
+    about: "Trains a vocabulary.",
     gives: Some(Gives::Tokenizer),
     output: "tokenizer",
     table: None,
+    keys: one::<OwnKeys>,
+    computes: false,
     read,
     show: Shown::parameters,
     arm: None,
@@ -59,14 +66,22 @@ pub const KIND: Kind = Kind {
 /// The number of sentinels that T5's own vocabulary has.
 pub const T5_SENTINELS: usize = 100;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct OwnKeys {
+    /// The number of tokens, including special ones and sentinels; always needed.
     vocabulary: usize,
+    /// The number of tokens that stand for masked spans.
     #[serde(default = "t5_sentinels")]
     sentinels: usize,
+    /// Read at most this many documents [default: as in `data`].
     #[serde(default)]
     max_documents: Option<u64>,
+    /// Overrides keys of `[data]`, of which `text`, `held_out_every` and `max_documents` matter here.
+    #[serde(default)]
+    #[schemars(with = "Option<DataTable>")]
+    #[expect(dead_code, reason = "read with `[data]`")]
+    data: Option<()>,
 }
 
 fn t5_sentinels() -> usize {
@@ -75,7 +90,7 @@ fn t5_sentinels() -> usize {
 
 fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
     let data = keys.data()?;
-    let OwnKeys { vocabulary, sentinels, max_documents } = keys.rest()?;
+    let OwnKeys { vocabulary, sentinels, max_documents, .. } = keys.rest()?;
     let text = keys.text(&data)?;
     let data = data.into_inner();
     Ok(Arc::new(TrainTokenizer {
@@ -93,9 +108,21 @@ impl Work for TrainTokenizer {
         Vec::new()
     }
 
-    fn forecast(&self, _: &Known<'_>) -> Result<Forecast> {
+    fn reads(&self) -> Vec<Reading<'_>> {
+        let (every, purpose) = (self.held_out_every, Purpose::Vocabulary);
+        vec![Reading { text: &self.text, field: &self.text_field, every, purpose }]
+    }
+
+    fn computes(&self) -> bool {
+        false
+    }
+
+    fn forecast(&self, known: &Known<'_>) -> Result<Forecast> {
         let (size, sentinels) = (self.vocabulary.next_multiple_of(128), self.sentinels);
-        Ok(Forecast { vocabulary: Some(Vocabulary { size, sentinels }), ..Forecast::default() })
+        let vocabulary = Vocabulary { size, sentinels };
+        let (stage, text) = (known.name.to_owned(), self.text.clone());
+        let tokenizer = Some(TokenizerId::Trained { stage, text, vocabulary });
+        Ok(Forecast { vocabulary: Some(vocabulary), tokenizer, ..Forecast::default() })
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Value> {

@@ -54,7 +54,7 @@ impl Arguments {
         let data = self.text.data(Input::Path(self.tokenizer.clone()))?;
         let text = data.open(load_tokenizer(&self.tokenizer)?)?;
         let stream = match self.held_out {
-            true => text.evaluation(self.batch_size)?,
+            true => text.evaluation_in_batches(self.batch_size)?,
             false => text.training(self.batch_size, self.seed, DataPosition::default())?,
         };
         let samples = samples(stream, text.tokenizer()).skip(self.skip).take(self.batches);
