@@ -144,7 +144,7 @@ impl<O: Ops> ModelSession<O> {
         let rows = self.weights.parameters.iter();
         let trained = rows
             .zip(self.parameters.iter_mut().zip(&mut self.moments))
-            .map(|(row, (parameter, moments))| Trained { parameter, moments, decay: row.decays });
+            .map(|(row, (parameter, moments))| Trained { parameter, moments, role: row.role });
         self.ops.update_all(trained.collect(), gradients, update)
     }
 }
