@@ -143,6 +143,7 @@ fn metrics_are_means() {
             "tokens",
             "flops",
             "loss",
+            "loss_error",
             "accuracy",
             "context_gain",
             "sentinel_loss",

@@ -33,6 +33,7 @@ mod kill;
 mod optimizer;
 mod program;
 mod recipe_keys;
+mod recipe_text;
 mod recipes;
 mod report;
 #[cfg(unix)]

@@ -57,8 +57,8 @@ pub enum TokenizerId {
         stage: String,
         /// What it is trained on.
         text: Vec<String>,
-        /// Of the tokenizer.
-        vocabulary: Vocabulary,
+        /// The number of tokens asked for.
+        vocabulary: usize,
     },
     /// A tokenizer's fingerprint.
     Files(String),

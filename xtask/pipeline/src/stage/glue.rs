@@ -78,7 +78,13 @@ fn show(finished: &Finished<'_>) -> Result<Shown> {
 
 impl Work for Glue {
     fn effects(&self) -> Effects {
-        Effects { neutral: NEUTRAL, measuring: &[], keeping: &["save_models"] }
+        Effects {
+            neutral: NEUTRAL,
+            measuring: &[],
+            keeping: &["save_models"],
+            // Each seed is a fine-tuning of its own, and each task, unless they are mixed.
+            extending: if self.settings.mixture { &["seeds"] } else { &["seeds", "tasks"] },
+        }
     }
 
     fn inputs(&self) -> Vec<&Input> {

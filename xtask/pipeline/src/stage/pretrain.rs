@@ -194,6 +194,7 @@ impl Work for Pretrain {
                 HeldOut::Text(_) => MEASURING_TEXT,
             },
             keeping: &["keep_optimizer"],
+            extending: &[],
         }
     }
 
