@@ -3,6 +3,7 @@
 //! are for backends to share.
 
 mod computation;
+mod host_memory;
 pub mod kernels;
 mod model_session;
 mod ops;

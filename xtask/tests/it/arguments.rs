@@ -64,7 +64,7 @@ fn errors_name_flags() {
             "--micro-batch-size: 3 does not divide --batch-size 8",
         ),
         (format!("{start} --steps 10 --warm-up 20"), "--warm-up: it is 20, but there are 10 steps in all"),
-        (format!("{start} --learning-rate NaN"), "--learning-rate is NaN; a rate is at least 0"),
+        (format!("{start} --learning-rate NaN"), "--learning-rate: NaN is not a rate of at least 0"),
         (format!("{start} --evaluate-every 0"), "--evaluate-every: it must be at least 1"),
         (
             format!("{start} --optimizer adafactor --weight-decay 0.1"),
@@ -94,6 +94,16 @@ fn errors_name_flags() {
         let refused = crate::program::call_in(folder.path(), &arguments).failure();
         assert!(refused.contains(expected), "{refused}");
     }
+}
+
+/// Where there is nobody to ask.
+#[cfg(not(feature = "wgpu"))]
+#[test]
+fn what_is_missing_is_built_only_if_asked_for() {
+    let refused = call(&["conformance", "--backend", "burn", "--device", "wgpu:0"]).failure();
+    assert!(refused.contains("not built yet: burn on GPUs through wgpu (about ten minutes"), "{refused}");
+    assert!(refused.contains("; needs a driver of Vulkan or Metal)"), "{refused}");
+    assert!(refused.contains("error: --build builds it, and then runs the command"), "{refused}");
 }
 
 #[test]
