@@ -106,6 +106,9 @@ pub struct FineTuneSettings {
     /// Updates between checkpoints.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.checkpoint_every))]
     pub checkpoint_every: u64,
+    /// Minutes after which a checkpoint is written in any case; 0 for never.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "MINUTES", default_value_t = DEFAULT.checkpoint_minutes))]
+    pub checkpoint_minutes: f64,
     /// Updates between two points of the curves.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.log_every))]
     pub log_every: u64,
@@ -163,6 +166,7 @@ const DEFAULT: FineTuneSettings = FineTuneSettings {
     submission: None,
     save_models: false,
     checkpoint_every: 1_000,
+    checkpoint_minutes: 10.0,
     log_every: 50,
 };
 
@@ -174,7 +178,7 @@ impl Default for FineTuneSettings {
 
 impl FineTuneSettings {
     /// Settings that make no difference once a fine-tuning has finished.
-    pub const NEUTRAL: &[&str] = &["checkpoint_every", "log_every"];
+    pub const NEUTRAL: &[&str] = &["checkpoint_every", "checkpoint_minutes", "log_every"];
 
     /// The settings that decide the result of the fine-tuning with this seed.
     pub(super) fn identity(&self, seed: u64) -> Identity {
@@ -225,6 +229,12 @@ impl FineTuneSettings {
         let in_range = [
             ("learning_rate", self.learning_rate, self.learning_rate > 0.0, "above 0"),
             ("dropout", self.dropout, (0.0..1.0).contains(&self.dropout), "from 0 to below 1"),
+            (
+                "checkpoint_minutes",
+                self.checkpoint_minutes,
+                (0.0..=525_600.0).contains(&self.checkpoint_minutes),
+                "from 0 to 525600",
+            ),
             ("z_loss", self.z_loss, self.z_loss >= 0.0, "at least 0"),
             (
                 "clip_norm",

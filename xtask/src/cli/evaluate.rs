@@ -65,7 +65,7 @@ impl Arguments {
         let model = self.model.directory(&Terminal)?;
         let tokenizer = self.tokenizer.as_deref().unwrap_or(&model);
         let work = Evaluate { model: input, data, examples: self.examples, batch_size: self.batch_size };
-        let score = work.score(&model, tokenizer, &self.compute.start()?)?;
+        let score = work.score(&model, tokenizer, &self.compute.start()?, "evaluate", &Terminal)?;
         if self.json {
             return print_json(&score);
         }

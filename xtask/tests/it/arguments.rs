@@ -96,6 +96,16 @@ fn errors_name_flags() {
     }
 }
 
+/// Where there is nobody to ask.
+#[cfg(not(feature = "wgpu"))]
+#[test]
+fn what_is_missing_is_built_only_if_asked_for() {
+    let refused = call(&["conformance", "--backend", "burn", "--device", "wgpu:0"]).failure();
+    assert!(refused.contains("not built yet: burn on GPUs through wgpu (about ten minutes"), "{refused}");
+    assert!(refused.contains("; needs a driver of Vulkan or Metal)"), "{refused}");
+    assert!(refused.contains("error: --build builds it, and then runs the command"), "{refused}");
+}
+
 #[test]
 fn backends_are_listed() {
     let text = call(&["backends", "--json"]).success();

@@ -79,7 +79,8 @@ struct Beginning {
 }
 
 /// Settings that make no difference to a finished training, or only in the last bits of its weights.
-const NEUTRAL: &[&str] = &["checkpoint_every", "keep_checkpoints", "log_every", "micro_batch_size"];
+const NEUTRAL: &[&str] =
+    &["checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every", "micro_batch_size"];
 
 /// A text of its own to evaluate on is only measured with.
 const MEASURING_TEXT: &[&str] = &["evaluate_every", "evaluation_batches", "data.held_out.text"];
