@@ -14,6 +14,7 @@ mod holes;
 mod lines;
 mod sentencepiece;
 mod span_corruption;
+mod special;
 mod stream;
 mod tokenizer;
 mod train_unigram;

@@ -19,6 +19,7 @@ mod data_fetch;
 mod dependencies;
 mod durable;
 mod export;
+mod fidelity;
 mod forward;
 mod help;
 #[cfg(feature = "hub")]

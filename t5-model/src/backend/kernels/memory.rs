@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use crate::optimizer::Optimizer;
 use crate::parameters::parameter_table;
 use crate::{Computation, TrainingMemory, TrainingSize};
 
@@ -28,12 +27,9 @@ pub fn training_memory(how: &Computation, size: &TrainingSize<'_>) -> TrainingMe
 
 fn peak(how: &Computation, size: &TrainingSize<'_>) -> f64 {
     let &TrainingSize { config, examples, input_length, target_length, optimizer, dropout } = size;
-    let parameters = parameter_table(config).map_or(0, |table| table.parameter_count()) as f64;
-    let moments = match optimizer {
-        Optimizer::Adamw { .. } | Optimizer::AdamwScale { .. } => 2.0,
-        Optimizer::Adafactor { .. } => 0.1,
-    };
-    let (kept, gradients) = (parameters * ELEMENT * (1.0 + moments), parameters * ELEMENT);
+    let (parameters, moments) = parameter_table(config)
+        .map_or((0.0, 0.0), |table| (table.parameter_count() as f64, optimizer.state_size(&table) as f64));
+    let (kept, gradients) = (parameters * ELEMENT + moments, parameters * ELEMENT);
     let [encoder, decoder] = [config.num_layers, config.num_decoder_layers()].map(|layers| layers as f64);
     let [inputs, targets] = [input_length, target_length].map(|length| (examples * length) as f64);
     let [model, inner, hidden] =
