@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use fusion_core::table::ParamTable;
+
 use crate::parameters::parameter_table;
 use crate::{Computation, TrainingMemory, TrainingSize};
 
@@ -27,9 +29,10 @@ pub fn training_memory(how: &Computation, size: &TrainingSize<'_>) -> TrainingMe
 
 fn peak(how: &Computation, size: &TrainingSize<'_>) -> f64 {
     let &TrainingSize { config, examples, input_length, target_length, optimizer, dropout } = size;
-    let (parameters, moments) = parameter_table(config)
-        .map_or((0.0, 0.0), |table| (table.parameter_count() as f64, optimizer.state_size(&table) as f64));
-    let (kept, gradients) = (parameters * ELEMENT + moments, parameters * ELEMENT);
+    let table = parameter_table(config).ok();
+    let of_table = |size: &dyn Fn(&ParamTable) -> u64| table.as_ref().map_or(0, size) as f64;
+    let gradients = ELEMENT * of_table(&|table| table.parameter_count());
+    let kept = gradients + of_table(&|table| optimizer.state_size(table));
     let [encoder, decoder] = [config.num_layers, config.num_decoder_layers()].map(|layers| layers as f64);
     let [inputs, targets] = [input_length, target_length].map(|length| (examples * length) as f64);
     let [model, inner, hidden] =
