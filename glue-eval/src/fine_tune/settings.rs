@@ -37,10 +37,10 @@ pub struct FineTuneSettings {
     #[cfg_attr(feature = "clap", arg(long, value_name = "RATE", default_value_t = DEFAULT.dropout))]
     pub dropout: f64,
     /// Factor of `log(Z)²` in the loss (T5X: 1e-4).
-    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.z_loss))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "FACTOR", default_value_t = DEFAULT.z_loss))]
     pub z_loss: f64,
     /// The norm that all gradients together are scaled down to; T5 does not clip.
-    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.clip_norm))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NORM"))]
     pub clip_norm: Option<f64>,
     /// Maximum tokens per input; longer inputs are cut.
     ///
@@ -48,7 +48,7 @@ pub struct FineTuneSettings {
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.input_length))]
     pub input_length: usize,
     /// The most tokens of a target, end token included, and the most that are generated.
-    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.target_length))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.target_length))]
     pub target_length: usize,
     /// Train one model on all tasks, mixed in proportion to their number of examples.
     ///
@@ -107,7 +107,7 @@ pub struct FineTuneSettings {
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.checkpoint_every))]
     pub checkpoint_every: u64,
     /// Updates between two points of the curves.
-    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.log_every))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.log_every))]
     pub log_every: u64,
 }
 

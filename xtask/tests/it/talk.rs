@@ -42,6 +42,7 @@ fn from_text_to_answers() {
     folders_are_taken_for_their_content(folder);
     answers_show_sentinels(folder);
     inputs_come_from_files(folder);
+    text_comes_from_columns(folder);
     a_training_is_reported(folder);
 }
 
@@ -205,6 +206,40 @@ fn inputs_come_from_files(folder: &Path) {
     assert!(refused.contains("broken.txt:2"), "{refused}");
     let refused = call_in(folder, &words(&format!("{generate} --input nothing.txt"))).failure();
     assert!(refused.contains("nothing.txt"), "{refused}");
+}
+
+/// The same text in tables, under another name, gives the same batches.
+fn text_comes_from_columns(folder: &Path) {
+    let documents: Vec<String> =
+        (0..300).map(|n| format!("{n} is a number, \"{}\"; so is {}", n * 7, n + 1)).collect();
+    let lines = documents.iter().map(|text| serde_json::json!({ "text": text }).to_string() + "\n");
+    fs::write(folder.join("numbers.jsonl"), lines.collect::<String>()).expect("a file");
+    let row = |text: &String| format!("1,\"{}\"\n", text.replace('"', "\"\""));
+    let rows: String = documents.iter().map(row).collect();
+    fs::create_dir_all(folder.join("tables")).expect("a directory");
+    fs::write(folder.join("tables/numbers.csv"), format!("id,body\n{rows}")).expect("a file");
+    let sample = |text: &str| {
+        let command = format!(
+            "data sample --text {text} --held-out-every 9 --tokenizer vocabulary --input-length 40 --json"
+        );
+        json(&call_in(folder, &words(&command)).success())
+    };
+    let expected = sample("numbers.jsonl");
+    assert_eq!(sample("tables --text-field body"), expected);
+    let train = |text: &str| {
+        let command = format!(
+            "tokenizer train --text {text} --vocabulary 200 --sentinels 5 --json --output {}",
+            text.len()
+        );
+        json(&call_in(folder, &words(&command)).success())["fingerprint"].clone()
+    };
+    assert_eq!(train("tables --text-field body"), train("numbers.jsonl"));
+    let recipe = "[data]\ntext = \"tables\"\ntext_field = \"body\"\nheld_out_every = 9\ntokenizer = \"vocabulary\"\n\
+                  input_length = 40\n[stages.score]\nkind = \"evaluate\"\nmodel = \"small\"\nexamples = 8\n";
+    fs::write(folder.join("columns.toml"), recipe).expect("a file");
+    call_in(folder, &words("run columns.toml --output columns")).success();
+    let refused = call_in(folder, &words("evaluate --model small --text tables --input-length 40")).failure();
+    assert!(refused.contains("there is no column \"text\"; there are: id, body"), "{refused}");
 }
 
 fn a_training_is_reported(folder: &Path) {

@@ -66,10 +66,10 @@ pub struct Settings {
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.checkpoint_every))]
     pub checkpoint_every: u64,
     /// How many checkpoints are kept, the newest ones.
-    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.keep_checkpoints))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.keep_checkpoints))]
     pub keep_checkpoints: usize,
     /// Updates between two lines of metrics, which average over them.
-    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.log_every))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.log_every))]
     pub log_every: u64,
     /// Save the optimiser's state with the final model too.
     #[cfg_attr(feature = "clap", arg(long))]
