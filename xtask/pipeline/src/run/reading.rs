@@ -16,10 +16,13 @@ use crate::stage::{Read as ReadText, TextFile};
 /// Documents that are looked at to find one of a part of a text.
 const MOST: u64 = 100_000;
 
+type Found = (Corpus, Arc<[TextFile]>);
+
 /// Texts that have been found, by their names in a recipe.
 #[derive(Default)]
 pub struct Texts {
-    found: BTreeMap<(Vec<String>, String), Option<(Corpus, Arc<[TextFile]>)>>,
+    /// By their field too; `None` for those that cannot be read.
+    found: BTreeMap<(Vec<String>, String), Option<Found>>,
     /// Parts without a document.
     empty: Vec<(Vec<String>, String, Option<HoldOut>)>,
 }
@@ -41,7 +44,7 @@ impl Texts {
         Ok(Some(ReadText { files, hold_out }))
     }
 
-    fn open(&mut self, text: &[String], field: &str) -> Result<Option<(Corpus, Arc<[TextFile]>)>> {
+    fn open(&mut self, text: &[String], field: &str) -> Result<Option<Found>> {
         let name = (text.to_vec(), field.to_owned());
         if let Some(found) = self.found.get(&name) {
             return Ok(found.clone());
