@@ -32,6 +32,8 @@ mod installed;
 mod kill;
 mod optimizer;
 mod program;
+#[cfg(all(unix, feature = "burn", feature = "webster"))]
+mod readme;
 mod recipe_keys;
 mod recipe_text;
 mod recipes;
