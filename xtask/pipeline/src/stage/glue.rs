@@ -16,7 +16,7 @@ use toml::Spanned;
 use super::{Effects, Finished, Forecast, Gives, Input, Keys, Kind, Known, Shown, Training, Work};
 use crate::checkpoint::{Beside, Made, lineage_to_continue, tokenizer_for};
 use crate::recipe::schema::both;
-use crate::{Compute, Interrupted, Stoppable, Watch};
+use crate::{Compute, Interrupted, Note, Stoppable, Watch};
 
 /// A model to fine-tune on some or all tasks, starting over for each.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -141,6 +141,9 @@ pub fn fine_tune(
     let tokenizer = tokenizer_for(places.model, &config, places.tokenizer)?;
     let lineage = lineage_to_continue(&checkpoint)?;
     let beside = Beside::of(&[("", places.model)], Made::Another)?;
+    if settings.save_models {
+        beside.warnings.iter().for_each(|warning| watch.note("glue", &Note::Warning(warning)));
+    }
     let glue = glue_eval::Glue {
         tasks,
         files: places.files,
