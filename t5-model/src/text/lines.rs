@@ -19,6 +19,18 @@ pub fn lines(path: &Path) -> Result<impl Iterator<Item = Result<String>> + use<>
     Ok(std::iter::from_fn(move || lines.next_line().map(|line| line.map(str::to_owned)).transpose()))
 }
 
+/// A file's bytes, decompressed.
+pub(super) fn decoded(path: &Path) -> Result<Box<dyn Read + Send>> {
+    let failed = |source| TextError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    Ok(match path.extension().and_then(|extension| extension.to_str()) {
+        // Concatenated members form one stream: shards are often assembled that way.
+        Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(file)),
+        Some("zst") => Box::new(zstd::stream::read::Decoder::new(file).map_err(failed)?),
+        _ => Box::new(file),
+    })
+}
+
 pub(super) struct Lines {
     reader: BufReader<Box<dyn Read + Send>>,
     pub path: PathBuf,
@@ -29,15 +41,7 @@ pub(super) struct Lines {
 
 impl Lines {
     pub fn open(path: &Path) -> Result<Self> {
-        let failed = |source| TextError::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
-        let decoded: Box<dyn Read + Send> = match path.extension().and_then(|extension| extension.to_str()) {
-            // Concatenated members form one stream: shards are often assembled that way.
-            Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(file)),
-            Some("zst") => Box::new(zstd::stream::read::Decoder::new(file).map_err(failed)?),
-            _ => Box::new(file),
-        };
-        let reader = BufReader::with_capacity(1 << 16, decoded);
+        let reader = BufReader::with_capacity(1 << 16, decoded(path)?);
         Ok(Self { reader, path: path.to_owned(), number: 0, buffer: Vec::new() })
     }
 

@@ -16,10 +16,10 @@ use super::text::{Data, Reading};
 use super::{
     DataTable, Finished, Forecast, Gives, Input, Keys, Kind, Known, QUALITY, Row, Shown, Work, quality_cells,
 };
-use crate::Compute;
 use crate::checkpoint::tokenizer_for;
 use crate::numbers::count;
 use crate::recipe::schema::one;
+use crate::{Compute, Watch};
 
 /// A model, and the text to evaluate it on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -113,20 +113,31 @@ impl Work for Evaluate {
 
     fn run(&self, context: &super::Context<'_>) -> Result<Value> {
         let tokenizer = context.locate(&self.data.tokenizer)?;
-        let score = self.score(&context.locate(&self.model)?, &tokenizer, context.compute)?;
+        let model = context.locate(&self.model)?;
+        let score = self.score(&model, &tokenizer, context.compute, context.name, context.watch)?;
         context.write_json(&score)
     }
 }
 
 impl Evaluate {
     /// Evaluates the model, whose files were found.
-    pub fn score(&self, model: &Path, tokenizer: &Path, compute: &Compute) -> Result<Evaluation> {
+    pub fn score(
+        &self,
+        model: &Path,
+        tokenizer: &Path,
+        compute: &Compute,
+        name: &str,
+        watch: &dyn Watch,
+    ) -> Result<Evaluation> {
         let (checkpoint, config) = T5Config::open(model)?;
         let tokenizer = tokenizer_for(model, &config, Some(tokenizer))?;
         let text = self.data.open(tokenizer)?;
         let mut session = compute.open_checkpoint(&checkpoint)?;
         let size = EvaluationSize { examples: self.examples, examples_at_once: self.batch_size.get() };
-        t5_model::train::evaluate(session.as_mut(), text.evaluation()?, size, &mut |_, _| {})
-            .with_context(|| format!("cannot evaluate {}", model.display()))
+        let progress = watch.steps(name, "examples evaluated");
+        t5_model::train::evaluate(session.as_mut(), text.evaluation()?, size, &mut |done, of| {
+            progress(done, of)
+        })
+        .with_context(|| format!("cannot evaluate {}", model.display()))
     }
 }

@@ -31,7 +31,8 @@ pub struct Glue {
 }
 
 /// Settings that make no difference to a finished fine-tuning, or only in the last bits of its weights.
-const NEUTRAL: &[&str] = &["checkpoint_every", "evaluation_batch_size", "log_every", "micro_batch_size"];
+const NEUTRAL: &[&str] =
+    &["checkpoint_every", "checkpoint_minutes", "evaluation_batch_size", "log_every", "micro_batch_size"];
 
 /// `glue`, whose result is a [`GlueReport`].
 pub const KIND: Kind = Kind {
@@ -154,6 +155,11 @@ pub fn fine_tune(
         lineage: &lineage,
         identity: &identity(places.files, lineage.blake3.clone(), compute)?,
     };
+    let training = Training::of_fine_tuning(&config, settings);
+    let memory = training.memory(compute.backend(), compute.how());
+    if let Some(warning) = memory.and_then(|memory| training.warning(&memory, &compute.how().device)) {
+        watch.note("glue", &Note::Warning(&warning));
+    }
     let mut progress = watch.fine_tuning();
     let mut open = |resumed: Option<&Path>| match resumed {
         None => compute.open(&config, &checkpoint).map_err(Into::into),

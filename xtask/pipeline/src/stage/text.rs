@@ -8,7 +8,7 @@ use serde::Serialize;
 use t5_model::Batch;
 use t5_model::text::{
     self, Corpus, DataPosition, HoldOut, SpanCorruption, SpanCorruptionStream, Split, StreamOptions,
-    Tokenizer,
+    TEXT_FIELD, Tokenizer,
 };
 
 use super::Input;
@@ -19,6 +19,9 @@ use crate::source::corpus;
 pub struct Data {
     /// Files, folders, globs, or `builtin:…`.
     pub text: Vec<String>,
+    /// The field or column of JSON and tables that holds the text; held-out text has the same.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub text_field: String,
     /// The text to evaluate on.
     pub held_out: HeldOut,
     /// Used for the held-out text too.
@@ -27,6 +30,11 @@ pub struct Data {
     pub input_length: usize,
     /// The maximum number of documents to train on.
     pub max_documents: Option<u64>,
+}
+
+/// Nothing is recorded of the usual field: there were runs before there was any other.
+pub(super) fn is_usual(field: &str) -> bool {
+    field == TEXT_FIELD
 }
 
 /// The text models are evaluated on.
@@ -44,6 +52,8 @@ pub enum HeldOut {
 pub struct Reading<'a> {
     /// Files, folders, globs, or `builtin:…`.
     pub text: &'a [String],
+    /// The field or column that holds it.
+    pub field: &'a str,
     /// Every k-th document is for evaluation.
     pub every: Option<NonZeroU64>,
     /// What the rest is for, or the documents that are held out.
@@ -94,10 +104,15 @@ pub struct OpenText {
 
 impl Data {
     /// Text, as seen from the current directory, that is only evaluated on.
-    pub fn to_evaluate(text: &[String], tokenizer: Input, input_length: usize) -> Result<Self> {
+    pub fn to_evaluate(
+        text: &[String],
+        text_field: &str,
+        tokenizer: Input,
+        input_length: usize,
+    ) -> Result<Self> {
         let text = corpus::from_here(text)?;
-        let held_out = HeldOut::Text(text.clone());
-        Ok(Data { text, held_out, tokenizer, input_length, max_documents: None })
+        let (held_out, text_field) = (HeldOut::Text(text.clone()), text_field.to_owned());
+        Ok(Data { text, text_field, held_out, tokenizer, input_length, max_documents: None })
     }
 
     /// The text that is trained on.
@@ -106,7 +121,7 @@ impl Data {
             HeldOut::Every(every) => Some(every),
             HeldOut::Text(_) => None,
         };
-        Reading { text: &self.text, every, purpose: Purpose::Training }
+        Reading { text: &self.text, field: &self.text_field, every, purpose: Purpose::Training }
     }
 
     /// The text that is evaluated on.
@@ -115,15 +130,15 @@ impl Data {
             HeldOut::Every(every) => (&self.text, Some(*every)),
             HeldOut::Text(text) => (text, None),
         };
-        Reading { text, every, purpose: Purpose::Evaluation }
+        Reading { text, field: &self.text_field, every, purpose: Purpose::Evaluation }
     }
 
     /// Finds the text's files, to be read with this tokenizer.
     pub fn open(&self, tokenizer: Tokenizer) -> Result<OpenText> {
-        let training = corpus::open(&self.text)?;
+        let training = corpus::open(&self.text, &self.text_field)?;
         let (evaluation, every) = match &self.held_out {
             HeldOut::Every(every) => (training.clone(), Some(*every)),
-            HeldOut::Text(text) => (corpus::open(text)?, None),
+            HeldOut::Text(text) => (corpus::open(text, &self.text_field)?, None),
         };
         let spans = SpanCorruption::t5(self.input_length, &tokenizer)?;
         let tokenizer = Arc::new(tokenizer);

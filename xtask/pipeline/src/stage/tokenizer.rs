@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use t5_model::text::{HoldOut, Split, Tokenizer};
 
-use super::text::{Purpose, Reading};
+use super::text::{Purpose, Reading, is_usual};
 use super::{
     Context, DataTable, Forecast, Gives, Input, Keys, Kind, Known, Shown, TokenizerId, Vocabulary, Work,
 };
@@ -23,6 +23,9 @@ use crate::source::corpus;
 pub struct TrainTokenizer {
     /// Files, folders, globs, or `builtin:…`.
     pub text: Vec<String>,
+    /// The field or column of JSON and tables that holds the text.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub text_field: String,
     /// Every k-th document is reserved for evaluation.
     pub held_out_every: Option<NonZeroU64>,
     /// The number of tokens, including special ones and sentinels.
@@ -92,6 +95,7 @@ fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
     let data = data.into_inner();
     Ok(Arc::new(TrainTokenizer {
         text,
+        text_field: data.text_field,
         held_out_every: data.held_out_every,
         vocabulary,
         sentinels,
@@ -105,7 +109,8 @@ impl Work for TrainTokenizer {
     }
 
     fn reads(&self) -> Vec<Reading<'_>> {
-        vec![Reading { text: &self.text, every: self.held_out_every, purpose: Purpose::Vocabulary }]
+        let (every, purpose) = (self.held_out_every, Purpose::Vocabulary);
+        vec![Reading { text: &self.text, field: &self.text_field, every, purpose }]
     }
 
     fn computes(&self) -> bool {
@@ -143,7 +148,7 @@ impl TrainTokenizer {
     }
 
     fn documents(&self) -> Result<Vec<String>> {
-        let corpus = corpus::open(&self.text)?;
+        let corpus = corpus::open(&self.text, &self.text_field)?;
         let limit = self.max_documents.unwrap_or(u64::MAX);
         let mut texts = Vec::new();
         for file in 0..corpus.file_count() {
