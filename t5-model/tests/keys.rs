@@ -146,8 +146,8 @@ fn configurations_mean_what_they_mean_to_transformers() {
 }
 
 /// A release's answers, up to what ends them.
-fn answers(release: &Value, ends: &[i32]) -> Option<Vec<Vec<i32>>> {
-    let rows: Vec<Vec<i32>> = serde_json::from_value(release["answers"].clone()).ok()?;
+fn rows(answers: &Value, ends: &[i32]) -> Option<Vec<Vec<i32>>> {
+    let rows: Vec<Vec<i32>> = serde_json::from_value(answers.clone()).ok()?;
     let row = |row: Vec<i32>| row.into_iter().skip(1).take_while(|token| !ends.contains(token)).collect();
     Some(rows.into_iter().map(row).collect())
 }
@@ -182,8 +182,8 @@ fn answers_are_those_of_transformers() {
         let config = T5Config::from_json(&config, Path::new("config.json")).unwrap();
         let read = GenerationSettings::of(folder.path(), &config).unwrap();
         let ends = read.ends().to_vec();
-        let told: Vec<&str> = read.not_followed.iter().map(|(key, _)| *key).collect();
-        let expected = ["5", "4"].map(|release| answers(&case[release], &ends));
+        let told: Vec<&str> = read.not_followed(&Decoding::default()).iter().map(|(key, _)| *key).collect();
+        let expected = ["5", "4"].map(|release| rows(&case[release]["answers"], &ends));
         let key = |key: &Value| treatment(GENERATION, key.as_str().unwrap()).unwrap();
         if !told.is_empty() {
             assert!(keys.iter().any(|key| told.contains(&key.as_str().unwrap())), "{case}");
@@ -194,11 +194,25 @@ fn answers_are_those_of_transformers() {
             assert_eq!(case["4"], ordinary["4"], "{keys:?}");
         }
         let session = backend("minimal").unwrap().open(&Computation::on("cpu"), &config, &checkpoint);
-        let rules = read.rules(ends[0]);
-        let decoding = Decoding { max_new_tokens: read.max_new_tokens(), rules, ..Decoding::default() };
-        let found = session.unwrap().generate(&batch, &decoding, &|_| false).unwrap();
+        let mut session = session.unwrap();
+        let mut greedy = Decoding::default();
+        read.complete(&mut greedy, ends[0]);
+        let found = session.generate(&batch, &greedy, &|_| false).unwrap();
         for expected in expected.into_iter().flatten() {
             assert_eq!(found, expected, "{settings}");
+        }
+        // Several forced tokens are equally likely, and transformers' search takes any of them.
+        if settings["forced_eos_token_id"].is_array() {
+            continue;
+        }
+        // The same of a search with three beams.
+        let mut search = Decoding { beams: 3, ..Decoding::default() };
+        read.complete(&mut search, ends[0]);
+        let found = session.answers(&batch, &search, 0).unwrap();
+        let found: Vec<Vec<i32>> = found.into_iter().map(|answers| answers[0].tokens.clone()).collect();
+        let expected = ["5", "4"].map(|release| rows(&case[release]["beams"], &ends));
+        for expected in expected.into_iter().flatten() {
+            assert_eq!(found, expected, "{settings}, three beams");
         }
     }
 }

@@ -6,7 +6,7 @@ use fusion_core::json;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::Rules;
+use super::{Decoding, Rules};
 use crate::keys::{self, GENERATION};
 use crate::{Error, Result, T5Config, TokenIds};
 
@@ -19,9 +19,10 @@ pub const GENERATION_CONFIG: &str = "generation_config.json";
 pub struct GenerationSettings {
     /// Where they stand.
     pub path: PathBuf,
-    /// Keys that would change an answer and are not followed, with their values.
-    pub not_followed: Vec<(&'static str, Value)>,
+    not_followed: Vec<(&'static str, Value)>,
     keys: Keys,
+    /// Of keys that are not followed when tokens are drawn, those with a value that would change something.
+    not_drawn_by: Vec<(&'static str, Value)>,
 }
 
 /// The keys that are followed. Null is the same as nothing.
@@ -42,7 +43,17 @@ struct Keys {
     bad_words_ids: Option<Vec<Vec<i32>>>,
     repetition_penalty: Option<f32>,
     no_repeat_ngram_size: Option<usize>,
+    temperature: Option<f64>,
+    top_k: Option<usize>,
+    top_p: Option<f64>,
+    min_p: Option<f64>,
+    length_penalty: Option<f64>,
+    early_stopping: Option<Value>,
 }
+
+/// Keys that matter only when tokens are drawn and are not followed, with the value that changes nothing.
+const DRAWN_BY: [(&str, f64); 4] =
+    [("typical_p", 1.0), ("epsilon_cutoff", 0.0), ("eta_cutoff", 0.0), ("top_h", 1.0)];
 
 impl GenerationSettings {
     /// Reads the settings beside a model.
@@ -60,6 +71,12 @@ impl GenerationSettings {
 
     fn from_json(values: Map<String, Value>, path: PathBuf, config: &T5Config) -> Result<Self> {
         let not_followed = keys::not_followed(GENERATION, &values);
+        let drawn_by = DRAWN_BY.into_iter().filter_map(|(key, neutral)| {
+            let value =
+                values.get(key).filter(|value| !value.is_null() && value.as_f64() != Some(neutral))?;
+            Some((key, value.clone()))
+        });
+        let not_drawn_by = drawn_by.collect();
         let fail = |problem| Error::Config { path: path.clone(), problem };
         let keys: Keys = serde_path_to_error::deserialize(Value::Object(values))
             .map_err(|error| fail(format!("{}: {}", error.path(), error.inner())))?;
@@ -80,7 +97,7 @@ impl GenerationSettings {
         if keys.repetition_penalty.is_some_and(|penalty| !(penalty > 0.0 && penalty.is_finite())) {
             return Err(fail("repetition_penalty is not positive".into()));
         }
-        Ok(GenerationSettings { path, not_followed, keys })
+        Ok(GenerationSettings { path, not_followed, keys, not_drawn_by })
     }
 
     /// The tokens that end an answer in transformers.
@@ -88,15 +105,49 @@ impl GenerationSettings {
         &self.keys.eos_token_id.0
     }
 
-    /// The most tokens of an answer, if the settings name a length.
-    pub fn max_new_tokens(&self) -> Option<usize> {
+    /// Adds these settings to a way of finding answers: its length and its rules, and those of how it draws or
+    /// searches that it leaves open. An answer also ends with `eos`, the tokenizer's end token, with which a
+    /// T5 is trained.
+    pub fn complete(&self, how: &mut Decoding, eos: i32) {
+        let keys = &self.keys;
         // A length includes the token that the decoder starts with.
-        self.keys.max_new_tokens.or(self.keys.max_length.map(|length| length.saturating_sub(1)))
+        let length = keys.max_new_tokens.or(keys.max_length.map(|length| length.saturating_sub(1)));
+        how.max_new_tokens = how.max_new_tokens.or(length);
+        if how.draws() {
+            how.temperature = how.temperature.or(keys.temperature);
+            how.top_k = how.top_k.or(keys.top_k.filter(|count| *count > 0));
+            how.top_p = how.top_p.or(keys.top_p);
+            how.min_p = how.min_p.or(keys.min_p);
+        }
+        if how.beams > 1 {
+            how.length_penalty = how.length_penalty.or(keys.length_penalty);
+            how.early_stopping |= keys.early_stopping == Some(Value::Bool(true));
+        }
+        how.rules = self.rules(eos);
     }
 
-    /// The rules for answers. An answer also ends with `eos`, the tokenizer's end token, with which a T5 is
-    /// trained.
-    pub fn rules(&self, eos: i32) -> Rules {
+    /// Keys that would change an answer and that this way of finding answers does not follow, with their
+    /// values.
+    pub fn not_followed(&self, how: &Decoding) -> Vec<(&'static str, Value)> {
+        let number = |value: &Value, number: usize| value.as_u64() == Some(number as u64);
+        let is_followed = |(key, value): &(&'static str, Value)| match *key {
+            "num_beams" => number(value, how.beams),
+            "num_return_sequences" => number(value, how.answers),
+            "do_sample" => how.draws(),
+            _ => false,
+        };
+        let mut keys: Vec<_> = self.not_followed.iter().filter(|key| !is_followed(key)).cloned().collect();
+        if how.draws() {
+            keys.extend(self.not_drawn_by.iter().cloned());
+        }
+        if how.beams > 1 {
+            let odd = self.keys.early_stopping.as_ref().filter(|value| value.is_string());
+            keys.extend(odd.map(|value| ("early_stopping", value.clone())));
+        }
+        keys
+    }
+
+    fn rules(&self, eos: i32) -> Rules {
         let keys = self.keys.clone();
         let mut ends = keys.eos_token_id.0;
         if !ends.contains(&eos) {

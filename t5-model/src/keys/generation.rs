@@ -6,8 +6,8 @@ use super::{Key, honoured, immaterial, is_falsy, is_one, told};
 
 const OUTPUTS: &str = "it decides what transformers returns, not what it computes";
 const SPEED: &str = "it decides how transformers computes, not what";
+/// With `--sample`, the user is told: `GenerationSettings::not_followed`.
 const SAMPLING: &str = "it is read only when sampling";
-const BEAMS: &str = "it is read only with several beams";
 const HISTORY: &str = "it says where the file comes from";
 
 /// The keys of `generation_config.json`. A key that transformers does not know changes nothing there.
@@ -47,17 +47,18 @@ pub const GENERATION: &[Key] = &[
     told("force_words_ids", is_falsy),
     told("do_sample", is_falsy),
     told("num_return_sequences", is_one),
-    immaterial("temperature", SAMPLING),
-    immaterial("top_k", SAMPLING),
-    immaterial("top_p", SAMPLING),
-    immaterial("min_p", SAMPLING),
+    // When sampling or searching is asked for, which these alone do not.
+    honoured("temperature"),
+    honoured("top_k"),
+    honoured("top_p"),
+    honoured("min_p"),
+    honoured("length_penalty"),
+    honoured("early_stopping"),
     immaterial("top_h", SAMPLING),
     immaterial("typical_p", SAMPLING),
     immaterial("epsilon_cutoff", SAMPLING),
     immaterial("eta_cutoff", SAMPLING),
-    immaterial("length_penalty", BEAMS),
-    immaterial("early_stopping", BEAMS),
-    immaterial("diversity_penalty", BEAMS),
+    immaterial("diversity_penalty", "it is read only with groups of beams, which are not followed"),
     immaterial("renormalize_logits", "it keeps the order of the logits"),
     immaterial("remove_invalid_values", "a model's logits are finite, or it is not a model"),
     immaterial("is_assistant", SPEED),

@@ -10,7 +10,8 @@ Everything is done with both releases. `keys.json` holds, for `config.json`, `ge
 
 A case of `config.json` gives what the configuration then says (`effective`), and whether the model's logits and greedy
 answers are still those of the model without the change (`logits`, `answers`; null where its weights no longer fit).
-A case of `generation_config.json` gives the answers, with all tokens that `generate` returns. A case of a tokenizer
+A case of `generation_config.json` gives the greedy answers and those of three beams, with all tokens that `generate`
+returns. A case of a tokenizer
 gives the ids of texts, and texts of ids. Where a release fails, the case says `error`.
 
 The model is `v1_1` of the conformance suite.
@@ -303,7 +304,11 @@ def vocabulary():
             input=str(text), model_prefix=f"{folder}/spiece", vocab_size=230, model_type="unigram", pad_id=0, eos_id=1,
             unk_id=2, bos_id=-1, num_threads=1, hard_vocab_limit=False, minloglevel=2, normalization_rule_name="identity",
         )  # fmt: skip
-        shutil.copy(f"{folder}/spiece.model", TOKENIZER)
+        from sentencepiece import sentencepiece_model_pb2
+
+        model = sentencepiece_model_pb2.ModelProto.FromString(Path(f"{folder}/spiece.model").read_bytes())
+        model.trainer_spec.ClearField("input")  # the name of a temporary file
+        (TOKENIZER / "spiece.model").write_bytes(model.SerializeToString())
         (TOKENIZER / "tokenizer.json").unlink(missing_ok=True)
         transformers.T5Tokenizer.from_pretrained(str(TOKENIZER)).save_pretrained(folder)
         shutil.copy(f"{folder}/tokenizer.json", TOKENIZER)
@@ -457,8 +462,12 @@ class Release:
                 _, model = self.run(path)
                 answers = self.answers(model)
             except Exception:
-                answers = "error"
-        return settings, answers
+                return settings, "error", "error"
+            try:
+                beams = self.answers(model, num_beams=3, do_sample=False)
+            except Exception:
+                beams = "error"
+        return settings, answers, beams
 
     def tokenizer(self, case):
         with tempfile.TemporaryDirectory() as folder:
@@ -490,8 +499,9 @@ def measure():
     generation = []
     for place, changes in (("own", GENERATION), ("config", GENERATION[:5] + GENERATION[12:18])):
         for change in changes:
-            settings, answers = release.generation(change, place)
-            generation.append({"keys": sorted(change), "place": place, "settings": settings, "answers": answers})
+            settings, answers, beams = release.generation(change, place)
+            case = {"keys": sorted(change), "place": place, "settings": settings}
+            generation.append({**case, "answers": answers, "beams": beams})
     return {
         "version": release.transformers.__version__,
         "known": {file: sorted(keys) for file, keys in read_keys(Path(release.transformers.__file__).parent).items()},

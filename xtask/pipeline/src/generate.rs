@@ -53,8 +53,7 @@ impl Generator {
         let (checkpoint, config) = T5Config::open(model)?;
         let tokenizer = tokenizer_for(model, &config, tokenizer)?;
         let settings = GenerationSettings::of(model, &config)?;
-        how.max_new_tokens = how.max_new_tokens.or(settings.max_new_tokens());
-        how.rules = settings.rules(tokenizer.eos_id());
+        settings.complete(&mut how, tokenizer.eos_id());
         how.check()?;
         let warnings = generation_warnings(&settings, &tokenizer, &how);
         let session = compute.open_checkpoint(&checkpoint)?;

@@ -1,6 +1,5 @@
 //! Settings for generation, and what the user should know of them.
 
-use serde_json::Value;
 use t5_model::text::Tokenizer;
 use t5_model::{Decoding, GenerationSettings};
 
@@ -22,14 +21,7 @@ pub fn generation_warnings(
     if !tokenizer.ends_texts() {
         warnings.push(Warning::TextsWithoutEnd);
     }
-    let chosen = |key: &str, value: &Value| match key {
-        "num_beams" => value.as_u64() == Some(how.beams as u64),
-        "num_return_sequences" => value.as_u64() == Some(how.answers as u64),
-        "do_sample" => how.draws(),
-        _ => false,
-    };
-    let mut keys = settings.not_followed.clone();
-    keys.retain(|(key, value)| !chosen(key, value));
+    let keys = settings.not_followed(how);
     if !keys.is_empty() {
         warnings.push(Warning::NotFollowed { file: file(), keys });
     }

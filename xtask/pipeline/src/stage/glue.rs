@@ -142,6 +142,9 @@ pub fn fine_tune(
     let tokenizer = tokenizer_for(places.model, &config, places.tokenizer)?;
     let lineage = lineage_to_continue(&checkpoint)?;
     let beside = Beside::of(&[("", places.model)], Made::Another)?;
+    if settings.save_models {
+        beside.warnings.iter().for_each(|warning| watch.note("glue", &Note::Warning(warning)));
+    }
     let glue = glue_eval::Glue {
         tasks,
         files: places.files,
