@@ -54,4 +54,6 @@ pub mod table;
 mod tensor;
 
 pub use error::{Error, Result};
-pub use tensor::{Dtype, HostTensor, HostTensors, TensorSource, TensorView, convert_tensor};
+pub use tensor::{
+    Dtype, HostTensor, HostTensors, TensorSource, TensorView, convert_tensor, count_not_finite, wider,
+};

@@ -3,7 +3,6 @@
 //! are for backends to share.
 
 mod computation;
-mod host_memory;
 pub mod kernels;
 mod model_session;
 mod ops;

@@ -4,7 +4,6 @@
 use fusion_core::TensorSource;
 use fusion_core::execute::PlanDevice;
 
-use super::host_memory;
 use super::{Computation, DeviceInfo, ModelSession, Ops, Precision, Session, TrainingMemory, TrainingSize};
 use crate::conformance::{self, Check};
 use crate::{Error, Result, SessionError, T5Config};
@@ -29,10 +28,9 @@ pub trait Backend: Sync {
     /// The device is not present: see [`Backend::no_device`].
     fn plan_device(&self, device: &str) -> Result<Box<dyn PlanDevice>>;
 
-    /// The memory that training takes, where the backend can tell. The device need not be present. By default
-    /// that of the device `cpu`, for backends whose activations are kept as this crate's tape keeps them.
-    fn training_memory(&self, how: &Computation, size: &TrainingSize<'_>) -> Option<TrainingMemory> {
-        (how.device == "cpu").then(|| host_memory::training_memory(how, size))
+    /// The memory that training takes, where the backend can tell. The device need not be present.
+    fn training_memory(&self, _how: &Computation, _size: &TrainingSize<'_>) -> Option<TrainingMemory> {
+        None
     }
 
     /// Puts a model on a device. `weights` holds every parameter in the configuration's table, in its shape.

@@ -9,18 +9,21 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct OptimizerOptions {
-    /// Share of the weights that an update takes away, times the learning rate (adamw, adamw_scale) [default: 0]
+    /// Share of the weights that an update takes away, times the learning rate (adamw, adamw_scale, muon) [default: 0]
     #[cfg_attr(feature = "clap", arg(long, value_name = "SHARE"))]
     pub weight_decay: Option<f64>,
-    /// Decay of the mean of gradients (adamw, adamw_scale) [default: 0.9]
+    /// Decay of the mean of gradients (adamw, adamw_scale, muon for what is no matrix) [default: 0.9]
     #[cfg_attr(feature = "clap", arg(long, value_name = "DECAY"))]
     pub beta1: Option<f64>,
-    /// Decay of the mean of squared gradients (adamw, adamw_scale) [default: 0.999]
+    /// Decay of the mean of squared gradients (adamw, adamw_scale, muon) [default: 0.999]
     #[cfg_attr(feature = "clap", arg(long, value_name = "DECAY"))]
     pub beta2: Option<f64>,
-    /// Added to the root of the mean of squares (adamw, adamw_scale) [default: 1e-8, adamw_scale: 1e-6]
+    /// Added to the root of the mean of squares (adamw, adamw_scale, muon) [default: 1e-6, adamw: 1e-8]
     #[cfg_attr(feature = "clap", arg(long, value_name = "EPSILON"))]
     pub epsilon: Option<f64>,
+    /// Decay of the mean of matrices' gradients (muon) [default: 0.95]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "DECAY"))]
+    pub momentum: Option<f64>,
     /// The decay of the mean of squares at update t is 1 - t^-RATE (adafactor) [default: 0.8]
     #[cfg_attr(feature = "clap", arg(long, value_name = "RATE"))]
     pub decay_rate: Option<f64>,
@@ -86,8 +89,9 @@ fn with(settings: Value, options: Value, name: &str) -> Result<Value> {
     Ok(Value::Object(settings))
 }
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "weight_decay",
+    "momentum",
     "beta1",
     "beta2",
     "epsilon",

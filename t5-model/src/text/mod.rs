@@ -16,6 +16,7 @@ mod lines;
 mod parquet;
 mod sentencepiece;
 mod span_corruption;
+mod special;
 mod stream;
 mod table;
 mod tokenizer;

@@ -26,7 +26,8 @@ const EXAMPLES: &str = concat!(
 const FINE_TUNING: &str = "steps batch_size micro_batch_size optimizer learning_rate dropout clip_norm z_loss mixture \
      input_length target_length max_train_examples skip_bad_rows seed seeds checkpoint_every checkpoint_minutes log_every save_models";
 /// The optimiser's own, which belong to some optimisers each.
-const OPTIMIZER: &str = "weight_decay beta1 beta2 epsilon decay_rate clip_threshold min_dim_size_to_factor";
+const OPTIMIZER: &str =
+    "weight_decay momentum beta1 beta2 epsilon decay_rate clip_threshold min_dim_size_to_factor";
 const SCORING: &str = "score evaluate_every evaluation_batch_size max_eval_examples early_stopping bootstrap submission \
      details";
 

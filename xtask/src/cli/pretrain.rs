@@ -27,7 +27,8 @@ const TRAINING: &str = "steps batch_size micro_batch_size optimizer carry_optimi
      timescale warm_up warm_up_from cycles offset re_warm_up clip_norm z_loss dropout seed evaluate_every \
      evaluation_batches checkpoint_every checkpoint_minutes keep_checkpoints log_every";
 /// The optimiser's own, which belong to some optimisers each.
-const OPTIMIZER: &str = "weight_decay beta1 beta2 epsilon decay_rate clip_threshold min_dim_size_to_factor";
+const OPTIMIZER: &str =
+    "weight_decay momentum beta1 beta2 epsilon decay_rate clip_threshold min_dim_size_to_factor";
 const CARRY_OPTIMIZER: &str =
     "Continue from the optimiser state stored with the weights of --from, including its count of updates";
 const KEEP_OPTIMIZER: &str = "Also save the optimiser state with the finished model, for `fuse --optimizer carry` or \

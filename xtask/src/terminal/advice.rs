@@ -54,6 +54,20 @@ pub fn with_advice(warning: &Warning, asked: Asked) -> String {
             };
             format!("{fits}; `--checkpoint-activations` needs less, too, for a third more computation")
         }
+        Warning::Rounded { .. } => format!("{} rounds nothing that shows", setting("dtype", "f32")),
+        Warning::NotFollowed { keys, .. } => {
+            let flag = |(key, _): &(&'static str, _)| match *key {
+                "num_beams" => Some("--beams"),
+                "do_sample" => Some("--sample"),
+                "num_return_sequences" => Some("--answers"),
+                _ => None,
+            };
+            let flags: Vec<&str> = keys.iter().filter_map(flag).collect();
+            if flags.is_empty() {
+                return warning.to_string();
+            }
+            format!("{} can", flags.join(" and "))
+        }
         _ => return warning.to_string(),
     };
     format!("{warning}. {advice}")

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use fusion_core::checkpoint::ShardIndex;
 
-use super::TOKENIZER_FILES;
+use super::files;
 use crate::source::hub::{Cache, HubName, HubRepo, RepoType, is_offline};
 use crate::{Note, Watch};
 
@@ -25,7 +25,7 @@ pub fn fetch_model(name: &HubName, watch: &dyn Watch) -> Result<PathBuf> {
     let model = HubRepo { name, kind: RepoType::Model };
     let cached = model.cached(&cache).filter(|directory| is_whole(directory));
     let has_tokenizer =
-        |directory: &PathBuf| TOKENIZER_FILES.iter().any(|name| directory.join(name).exists());
+        |directory: &PathBuf| files::tokenizer_files().any(|name| directory.join(name).exists());
     match cached {
         Some(directory) if is_offline() || has_tokenizer(&directory) => Ok(directory),
         None if is_offline() => model.refuse_offline(&cache),
@@ -62,7 +62,7 @@ fn download(cache: &Cache, model: HubRepo<'_>) -> Result<PathBuf> {
     let weights =
         weights.with_context(|| format!("{name} has no weights: looked for {}", WEIGHTS.join(", ")))?;
 
-    for name in TOKENIZER_FILES.into_iter().filter(|name| hub.has(name)) {
+    for name in files::fetched().filter(|name| hub.has(name)) {
         hub.file(name)?;
     }
     let first = hub.file(weights)?;
