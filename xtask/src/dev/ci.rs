@@ -109,7 +109,7 @@ fn smoke(backend: &str, features: Option<&str>) -> Result<()> {
     let output = tempfile::tempdir().context("cannot create a temporary directory")?;
     let mut run = build::cargo("run")?;
     run.arg("--quiet").args(PROGRAM).args(features.map(|features| format!("--features={features}")));
-    run.args(["--", "run", "recipes/quickstart-smoke.toml", "--backend", backend, "--output"]);
+    run.args(["--", "run", "recipes/quickstart-smoke.toml", "--backend", backend, "--build", "--output"]);
     succeed(run.arg(output.path().join("run"))).with_context(|| format!("the quickstart on {backend}"))
 }
 

@@ -246,7 +246,7 @@ fn two_signals_at_once_are_one_wish(folder: &Path) {
         .spawn()
         .expect("the program starts");
     let metrics = folder.join("stopped/metrics.jsonl");
-    while fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() > 3) == false {
+    while !fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() > 3) {
         std::thread::sleep(std::time::Duration::from_millis(2));
     }
     for signal in ["-INT", "-TERM"] {
