@@ -1,12 +1,12 @@
 //! Reads documents from files in C4's layout, from plain text, or from memory.
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::error::{Result, TextError};
+use super::find::{Found, LeftOut, find, kind};
 use super::lines::{Lines, MAX_DOCUMENT_BYTES};
 
 /// An ordered list of files containing documents.
@@ -17,6 +17,7 @@ use super::lines::{Lines, MAX_DOCUMENT_BYTES};
 #[derive(Clone, Debug)]
 pub struct Corpus {
     sources: Vec<Source>,
+    left_out: Arc<[LeftOut]>,
 }
 
 #[derive(Clone, Debug)]
@@ -27,29 +28,26 @@ enum Source {
 
 impl Corpus {
     /// Resolves files, folders (all readable files below, sorted by path) and glob patterns, in the given
-    /// order. A file named by several inputs is read once.
+    /// order. A file is read once, whatever names and links lead to it. Hidden files and folders are left out
+    /// unless they are named ([`Corpus::left_out`]); links to folders are followed.
     ///
     /// # Errors
-    /// If an input matches nothing, a folder contains no readable file, or a file is of another kind.
+    /// If an input matches nothing, a folder contains no readable file, a file is of another kind, or a link
+    /// leads nowhere.
     pub fn open<S: AsRef<str>>(inputs: &[S]) -> Result<Self> {
-        let mut paths: Vec<PathBuf> = Vec::new();
-        let mut seen = HashSet::new();
-        for input in inputs {
-            for path in resolve(input.as_ref())? {
-                if seen.insert(path.clone()) {
-                    paths.push(path);
-                }
-            }
-        }
-        if paths.is_empty() {
-            return Err(TextError::NoInputs);
-        }
-        Ok(Self { sources: paths.into_iter().map(Source::File).collect() })
+        let Found { files, left_out, .. } = find(inputs)?;
+        Ok(Self { sources: files.into_iter().map(Source::File).collect(), left_out: left_out.into() })
+    }
+
+    /// Files and folders that were found but are not read.
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
     }
 
     /// Text already in memory, as a single file called `name`.
     pub fn from_documents(name: impl Into<String>, documents: Vec<String>) -> Self {
-        Self { sources: vec![Source::Memory { name: name.into(), documents: documents.into() }] }
+        let source = Source::Memory { name: name.into(), documents: documents.into() };
+        Self { sources: vec![source], left_out: Arc::default() }
     }
 
     /// The number of files.
@@ -186,52 +184,4 @@ fn next_paragraph(lines: &mut Lines) -> Result<Option<String>> {
         }
     }
     Ok((!document.is_empty()).then_some(document))
-}
-
-fn resolve(input: &str) -> Result<Vec<PathBuf>> {
-    let path = PathBuf::from(input);
-    let paths = if path.exists() { vec![path] } else { matches(input)? };
-    let mut found = Vec::new();
-    for path in paths {
-        if path.is_dir() {
-            found.extend(folder(&path)?);
-        } else if kind(&path).is_some() {
-            found.push(path);
-        } else {
-            return Err(TextError::Extension { path });
-        }
-    }
-    if found.is_empty() {
-        return Err(TextError::NoMatch { input: input.to_owned() });
-    }
-    Ok(found)
-}
-
-fn folder(path: &Path) -> Result<Vec<PathBuf>> {
-    let pattern = format!("{}/**/*", glob::Pattern::escape(&path.to_string_lossy()));
-    let files: Vec<_> =
-        matches(&pattern)?.into_iter().filter(|path| kind(path).is_some() && path.is_file()).collect();
-    if files.is_empty() {
-        return Err(TextError::EmptyFolder { path: path.to_owned() });
-    }
-    Ok(files)
-}
-
-/// Sorted by path; symbolic links to folders are not followed below `**`.
-fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
-    let failed = |reason: String| TextError::Glob { input: pattern.to_owned(), reason };
-    let mut paths: Vec<_> = glob::glob(pattern)
-        .map_err(|error| failed(error.to_string()))?
-        .collect::<std::result::Result<_, _>>()
-        .map_err(|error| TextError::Read { path: error.path().to_owned(), source: error.into() })?;
-    paths.sort();
-    Ok(paths)
-}
-
-/// `json`, `jsonl` or `txt`, ignoring the compression.
-fn kind(path: &Path) -> Option<&str> {
-    let name = path.file_name()?.to_str()?;
-    let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name);
-    let (_, kind) = name.rsplit_once('.')?;
-    ["json", "jsonl", "txt"].contains(&kind).then_some(kind)
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use fusion_core::Mistaken;
 use fusion_core::atomic::write_file_atomically;
 use serde::de::IgnoredAny;
 use serde_json::json;
@@ -51,6 +52,9 @@ impl Tokenizer {
         };
         let bytes =
             std::fs::read(file).map_err(|source| TextError::Read { path: file.to_owned(), source })?;
+        if let Some(what) = Mistaken::of(&bytes) {
+            return Err(fusion_core::Error::Mistaken { path: file.to_owned(), what }.into());
+        }
         let failed = |reason| TextError::Tokenizer { path: file.to_owned(), reason };
         let inner = if file.extension().is_some_and(|extension| extension == "model") {
             sentencepiece::parse(&bytes).map_err(failed)?

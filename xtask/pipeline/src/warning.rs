@@ -37,6 +37,9 @@ pub enum Warning {
     /// Tensors that a conversion leaves out.
     #[error("left out, since no T5 of this configuration has it: {}", tensors.join(", "))]
     LeftOut { tensors: Vec<String> },
+    /// Files and folders that were found among the text but are not read, each with the reason.
+    #[error("left out of the text: {}", shortened(files))]
+    LeftOutText { files: Vec<String> },
     /// A child's lineage.json names other parents.
     #[error("{child} was not made from the weights of {parent}, says its lineage.json")]
     NotMadeFrom { child: String, parent: String },
@@ -44,6 +47,16 @@ pub enum Warning {
 
 fn lineage_of(model: Option<&str>) -> String {
     model.map_or("lineage.json".to_owned(), |model| format!("the lineage.json of {model}"))
+}
+
+/// The first few of many.
+fn shortened(files: &[String]) -> String {
+    const NAMED: usize = 5;
+    let named = files.get(..NAMED).unwrap_or(files).join(", ");
+    match files.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named}, and {more} more"),
+    }
 }
 
 fn remedy(fitting: Option<usize>) -> String {

@@ -54,7 +54,7 @@ impl Arguments {
         let model = self.model.directory(&Terminal)?;
         let tokenizer = self.tokenizer.as_deref().unwrap_or(&model);
         let work = Evaluate { model: input, data, batch_size: self.batch_size, batches: self.batches };
-        let score = work.score(&model, tokenizer, &self.compute.start()?)?;
+        let score = work.score(&model, tokenizer, &self.compute.start()?, &Terminal)?;
         if self.json {
             return print_json(&score);
         }

@@ -2,13 +2,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use fusion_core::atomic::write_file_atomically;
+use fusion_core::atomic::write_own_file;
 use pipeline::numbers::{bytes, count, thousands};
 use pipeline::recipe::Recipe;
 use pipeline::report::Report;
 use pipeline::report::glue_table::Beside;
 use pipeline::report::table::Table;
-use pipeline::run::{Run, State, forecasts};
+use pipeline::run::{REPORT, Run, State, forecasts};
 use pipeline::source::glue::GluePlace;
 use pipeline::stage::{Forecast, Stage};
 use t5_model::backend;
@@ -129,8 +129,7 @@ fn describe(state: &State) -> &'static str {
 
 fn report(output: &Path) -> Result<()> {
     let report = Report::of(&[output.to_owned()], &Beside::default())?;
-    let path = output.join("report.md");
-    write_file_atomically(&path, report.markdown().as_bytes())?;
-    eprintln!("the report is in {}", path.display());
+    write_own_file(output, REPORT, report.markdown().as_bytes())?;
+    eprintln!("the report is in {}", output.join(REPORT).display());
     print(&report.text())
 }

@@ -109,7 +109,7 @@ impl Arguments {
         let tokenizer = Input::Path(self.tokenizer.clone().unwrap_or_else(|| model.into()));
         let data = Data::to_evaluate(&self.text, tokenizer, input_length.into())?;
         let tokenizer = tokenizer_for(model, &family.child.config, self.tokenizer.as_deref())?;
-        let stream = data.open(tokenizer)?.evaluation(batch_size.into())?;
+        let stream = data.open(tokenizer, &Terminal)?.evaluation(batch_size.into())?;
         stream.take(batches as usize).map(|next| Ok(next?.batch)).collect()
     }
 }

@@ -51,7 +51,7 @@ pub fn causes(error: &anyhow::Error) -> String {
             Remedy::Tokenizer => "--tokenizer names one that lies elsewhere",
             Remedy::Configuration => "--config names one",
             Remedy::OtherConfiguration => "--config names a configuration",
-            Remedy::Overwrite => "--overwrite replaces the checkpoint in it",
+            Remedy::Overwrite => "--overwrite replaces the checkpoint in it and keeps other files",
             Remedy::Redo => {
                 "--redo replaces it and what follows from it, --output keeps it and begins elsewhere"
             }

@@ -27,7 +27,10 @@ mod hub;
 mod hub_server;
 #[cfg(all(feature = "burn", feature = "webster"))]
 mod kill;
+mod odd_files;
 mod optimizer;
+#[cfg(unix)]
+mod places;
 mod program;
 mod recipes;
 mod report;

@@ -1,30 +1,40 @@
 //! Writes checkpoint directories, each as a whole or not at all.
 
-use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
 use fusion_core::Error;
-use fusion_core::atomic::write_directory_atomically;
+use fusion_core::atomic::{Place, write_directory_atomically};
 use fusion_core::checkpoint::Progress;
 
 use crate::problems::{Remedy, mendable};
+use crate::source::TOKENIZER_FILES;
 use crate::{Interrupted, Stoppable, Watch};
 
-/// Checks whether a checkpoint made from `inputs` may be written to `output`: either nothing is there, or
-/// another checkpoint that is to be replaced.
+/// Names that files of a checkpoint may have. A conflict over one of them shows before the work.
+const NAMES: [&str; 5] = [
+    "config.json",
+    "generation_config.json",
+    "lineage.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+];
+
+/// Checks, before the work, whether a checkpoint made from `inputs` may be written to `output`: nothing is there, or a
+/// checkpoint that this program wrote, which is to be replaced. Files of others in it are kept.
 pub fn check_replaceable(output: &Path, overwrite: bool, inputs: &[&Path]) -> Result<()> {
-    let Ok(mut entries) = fs::read_dir(output) else { return Ok(()) };
-    if entries.next().is_none() {
-        return Ok(());
+    let place = Place::of(output)?;
+    let shown = output.display();
+    if !place.is_free()? {
+        let same = inputs.iter().any(|input| place.is(input));
+        ensure!(!same, "{shown} is what is to be read, so it is not overwritten");
+        let ours = "holds no checkpoint that this program wrote, so it is not overwritten";
+        ensure!(place.is_ours()?, "{shown} exists and is not empty, and {ours}");
+        ensure!(overwrite, mendable(format!("{shown} exists and is not empty"), Remedy::Overwrite));
     }
-    let place = output.display();
-    ensure!(overwrite, mendable(format!("{place} exists and is not empty"), Remedy::Overwrite));
-    ensure!(output.join("config.json").is_file(), "{place} holds no checkpoint, so it is not overwritten");
-    let same = |input: &&Path| fs::canonicalize(input).ok() == fs::canonicalize(output).ok();
-    ensure!(!inputs.iter().any(same), "{place} is what is to be read, so it is not overwritten");
-    Ok(())
+    let names: Vec<&str> = NAMES.into_iter().chain(TOKENIZER_FILES).collect();
+    Ok(place.check(&names)?)
 }
 
 /// Writes a whole directory or nothing. `fill` reports every byte of `size`; `name` labels the progress. If

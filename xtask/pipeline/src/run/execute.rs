@@ -1,11 +1,13 @@
 //! Runs the stages of a recipe in a directory.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, DirEntry};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
+use fusion_core::atomic::{RECORD, claim, remove_written};
 use fusion_core::checkpoint::Checkpoint;
 use serde_json::{Value, json};
 use t5_model::text::Tokenizer;
@@ -18,6 +20,9 @@ use crate::recipe::Recipe;
 use crate::source::fetch_model;
 use crate::stage::{Context, Input, Stage};
 use crate::{Compute, Interrupted, Note, Watch};
+
+/// The report that a caller may write into a run's directory.
+pub const REPORT: &str = "report.md";
 
 /// A recipe's run in a directory, which has a subdirectory for each stage.
 pub struct Run<'a> {
@@ -110,6 +115,9 @@ impl<'a> Run<'a> {
     /// Runs the stages that have not finished; `stages` lists each after its inputs. With `redo`, outdated
     /// results are replaced.
     pub fn execute(&self, stages: &[&Stage], redo: bool, compute: &Compute) -> Result<()> {
+        let stages_and_reports = self.recipe.stages.iter().map(|stage| stage.name.as_str());
+        let names: Vec<&str> = stages_and_reports.chain([RunFile::NAME, REPORT]).collect();
+        claim(self.output, &names)?;
         RunFile::new(self.recipe).write(self.output)?;
         for stage in stages {
             if self.watch.wants_stop() {
@@ -143,15 +151,17 @@ impl<'a> Run<'a> {
                 return Err(mendable(problem, Remedy::Redo));
             }
             State::OutOfDate(_) => {
-                fs::remove_dir_all(&directory)
-                    .with_context(|| format!("cannot remove {}", directory.display()))?;
+                if remove_written(&directory)? {
+                    self.watch.note(name, &Note::Kept { directory: &directory });
+                }
             }
             State::Begun | State::New => {}
         }
         let identity = self.identity(stage)?;
         self.watch.note(name, &Note::Begins(stage.kind.name));
         let start = Instant::now();
-        fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        let names = [stage.kind.output, journal::FILE, journal::BEGUN];
+        claim(&directory, &names.iter().chain(stage.work.beside()).copied().collect::<Vec<_>>())?;
         journal::begin(&identity, &directory)?;
         let result = self.work(stage, &directory, compute);
         let result = result.map_err(|error| match error.is::<Interrupted>() {
@@ -191,5 +201,6 @@ impl<'a> Run<'a> {
 /// Whether an unfinished stage left anything that its settings affect: a result, or something to resume from.
 fn has_results(stage: &Stage, directory: &Path) -> bool {
     let begun = fs::read_dir(directory.join(stage.work.checkpoints()));
-    stage.output_in(directory).exists() || begun.is_ok_and(|mut entries| entries.next().is_some())
+    let counts = |entry: io::Result<DirEntry>| entry.is_ok_and(|entry| entry.file_name() != RECORD);
+    stage.output_in(directory).exists() || begun.is_ok_and(|mut entries| entries.any(counts))
 }

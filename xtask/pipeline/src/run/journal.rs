@@ -15,9 +15,9 @@ use t5_model::train::{Difference, Identity};
 use super::{VERSION, check_version};
 use crate::write_json;
 
-const FILE: &str = "stage.json";
+pub(super) const FILE: &str = "stage.json";
 /// The identity alone, written at the start.
-const BEGUN: &str = "begun.json";
+pub(super) const BEGUN: &str = "begun.json";
 
 const SETTINGS: &str = "settings";
 const INPUTS: &str = "inputs";

@@ -5,6 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use t5_model::text::Corpus;
 
+use crate::Warning;
+
 /// The prefix of built-in text.
 pub const BUILTIN: &str = "builtin:";
 
@@ -16,6 +18,14 @@ pub fn open(inputs: &[String]) -> Result<Corpus> {
         Some(name) => bail!("{BUILTIN}{name} cannot be mixed with other text"),
         None => Corpus::open(inputs).context("the text cannot be read"),
     }
+}
+
+/// What was found for the inputs of texts but is not read, if there is anything.
+pub fn left_out<'a>(texts: impl IntoIterator<Item = &'a Corpus>) -> Option<Warning> {
+    let left_out = texts.into_iter().flat_map(Corpus::left_out).map(ToString::to_string);
+    let mut files: Vec<String> = left_out.collect();
+    files.dedup();
+    (!files.is_empty()).then_some(Warning::LeftOutText { files })
 }
 
 /// Inputs as seen from `directory`, as absolute paths: a run goes on wherever the user stands.

@@ -12,9 +12,9 @@ use toml::Spanned;
 
 use super::text::Data;
 use super::{Finished, Gives, Input, Keys, Kind, Row, Shown, Work};
-use crate::Compute;
 use crate::checkpoint::tokenizer_for;
 use crate::numbers::count;
+use crate::{Compute, Watch};
 
 /// A model, and the text to evaluate it on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -92,18 +92,24 @@ impl Work for Evaluate {
 
     fn run(&self, context: &super::Context<'_>) -> Result<Value> {
         let tokenizer = context.locate(&self.data.tokenizer)?;
-        let score = self.score(&context.locate(&self.model)?, &tokenizer, context.compute)?;
+        let score = self.score(&context.locate(&self.model)?, &tokenizer, context.compute, context.watch)?;
         context.write_json(&score)
     }
 }
 
 impl Evaluate {
     /// Evaluates the model, whose files were found.
-    pub fn score(&self, model: &Path, tokenizer: &Path, compute: &Compute) -> Result<TextScore> {
+    pub fn score(
+        &self,
+        model: &Path,
+        tokenizer: &Path,
+        compute: &Compute,
+        watch: &dyn Watch,
+    ) -> Result<TextScore> {
         let checkpoint = Checkpoint::open(model)?;
         let config = T5Config::of_checkpoint(&checkpoint)?;
         let tokenizer = tokenizer_for(model, &config, Some(tokenizer))?;
-        let text = self.data.open(tokenizer)?;
+        let text = self.data.open(tokenizer, watch)?;
         let mut session = compute.open_checkpoint(&checkpoint)?;
         let batches = text.evaluation(self.batch_size)?;
         let evaluation = t5_model::train::evaluate(session.as_mut(), batches, self.batches)

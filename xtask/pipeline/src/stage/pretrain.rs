@@ -196,7 +196,7 @@ impl Pretrain {
         self.settings.validate()?;
         let tokenizer = Tokenizer::load(tokenizer)?;
         let beginning = self.beginning(from, &tokenizer)?;
-        let text = self.data.open(tokenizer)?;
+        let text = self.data.open(tokenizer, watch)?;
         let Settings { seed, .. } = self.settings;
         let lengths = SpanLengths::t5(self.data.input_length, text.tokenizer().sentinels().len())?;
         let training = Training::new(&beginning.config, &self.settings, lengths);

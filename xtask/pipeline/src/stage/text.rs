@@ -12,6 +12,7 @@ use t5_model::text::{
 
 use super::Input;
 use crate::source::corpus;
+use crate::{Note, Watch};
 
 /// Text with its tokenizer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -56,13 +57,17 @@ impl Data {
         Ok(Data { text, held_out, tokenizer, input_length, max_documents: None })
     }
 
-    /// Finds the text's files, to be read with this tokenizer.
-    pub fn open(&self, tokenizer: Tokenizer) -> Result<OpenText> {
+    /// Finds the text's files, to be read with this tokenizer. Warns of files that are left out.
+    pub fn open(&self, tokenizer: Tokenizer, watch: &dyn Watch) -> Result<OpenText> {
         let training = corpus::open(&self.text)?;
         let (evaluation, every) = match &self.held_out {
             HeldOut::Every(every) => (training.clone(), Some(*every)),
             HeldOut::Text(text) => (corpus::open(text)?, None),
         };
+        let separate = Some(&evaluation).filter(|_| every.is_none());
+        if let Some(warning) = corpus::left_out([&training].into_iter().chain(separate)) {
+            watch.note("text", &Note::Warning(&warning));
+        }
         let spans = SpanCorruption::t5(self.input_length, &tokenizer)?;
         let tokenizer = Arc::new(tokenizer);
         Ok(OpenText { training, evaluation, every, max_documents: self.max_documents, tokenizer, spans })

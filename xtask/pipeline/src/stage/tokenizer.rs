@@ -1,16 +1,16 @@
 //! Trains a vocabulary.
 
 use std::num::NonZeroU64;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
 use fusion_core::atomic::write_directory_atomically;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use t5_model::text::{HoldOut, Split, Tokenizer};
+use t5_model::text::{Corpus, HoldOut, Split, Tokenizer};
 
 use super::{Context, Forecast, Gives, Input, Keys, Kind, Known, Shown, Vocabulary, Work};
+use crate::Note;
 use crate::source::corpus;
 
 /// A Unigram vocabulary in the style of T5's.
@@ -78,14 +78,17 @@ impl Work for TrainTokenizer {
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Value> {
-        self.train(context.output)
+        self.train(context)
     }
 }
 
 impl TrainTokenizer {
-    /// Writes the tokenizer's files into `output`.
-    fn train(&self, output: &Path) -> Result<Value> {
-        let texts = self.documents()?;
+    /// Writes the tokenizer's files.
+    fn train(&self, context: &Context<'_>) -> Result<Value> {
+        let output = context.output;
+        let corpus = corpus::open(&self.text)?;
+        corpus::left_out([&corpus]).iter().for_each(|warning| context.note(&Note::Warning(warning)));
+        let texts = self.documents(&corpus)?;
         let tokenizer = Tokenizer::train_unigram(&texts, self.vocabulary, self.sentinels)?;
         write_directory_atomically::<anyhow::Error>(output, |directory| Ok(tokenizer.save(directory)?))?;
         let characters: usize = texts.iter().map(|text| text.chars().count()).sum();
@@ -95,8 +98,7 @@ impl TrainTokenizer {
         }))
     }
 
-    fn documents(&self) -> Result<Vec<String>> {
-        let corpus = corpus::open(&self.text)?;
+    fn documents(&self, corpus: &Corpus) -> Result<Vec<String>> {
         let limit = self.max_documents.unwrap_or(u64::MAX);
         let mut texts = Vec::new();
         for file in 0..corpus.file_count() {
