@@ -7,7 +7,7 @@ use std::slice::from_ref;
 
 use backend_burn as _;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use t5_model::{Batch, Dropout, Optimizer, T5Config, Update, backend, initialize};
+use t5_model::{Batch, Dropout, Initialization, Optimizer, T5Config, Update, backend, initialize};
 
 /// A model and its batch.
 struct Case {
@@ -43,7 +43,7 @@ fn training_step(criterion: &mut Criterion) {
         let ids = |count: usize| (0..count as i32).map(|i| 2 + (i * 7919) % 8190).collect::<Vec<_>>();
         let (inputs, targets) = (ids(size * input), ids(size * target));
         let batch = Batch::padded(inputs.chunks(input).zip(targets.chunks(target)), 0);
-        let weights = initialize(&config, 1).expect("a valid configuration");
+        let weights = initialize(&config, Initialization::T5, 1).expect("a valid configuration");
         let mut group = criterion.benchmark_group(name);
         group.throughput(Throughput::Elements((size * (input + target)) as u64)).sample_size(samples);
         for device in devices {

@@ -1,12 +1,12 @@
 //! Head and loss on burn's devices, computed and differentiated a few rows at a time.
 
 use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
-use t5_model::backend::{CrossEntropy, LossSums};
+use t5_model::backend::{CrossEntropy, TokenLoss};
 
 /// The number of logits held in memory at a time.
 const LOGITS: usize = 1 << 24;
 
-/// The sums over rows of `x` `[rows, features]`, and, if `wanted`, the gradients of `x` and of `head`
+/// The loss of each row of `x` `[rows, features]`, and, if `wanted`, the gradients of `x` and of `head`
 /// `[vocabulary, features]`. Nothing is recorded.
 pub fn cross_entropy(
     x: Tensor<2>,
@@ -14,17 +14,15 @@ pub fn cross_entropy(
     labels: &[i32],
     how: CrossEntropy,
     wanted: bool,
-) -> (LossSums, Option<[Tensor<2>; 2]>) {
+) -> (Vec<TokenLoss>, Option<[Tensor<2>; 2]>) {
     let (dtype, device) = (FloatDType::from(x.dtype()), x.device());
     let [vocabulary, _] = head.dims();
     let step = (LOGITS / vocabulary.max(1)).max(16);
-    let mut sums = LossSums::default();
     let (mut losses, mut rights, mut dx) = (vec![], vec![], vec![]);
     let mut dhead: Option<Tensor<2>> = None;
     for (index, labels) in labels.chunks(step).enumerate() {
         let rows = labels.len();
         let counts: Vec<f32> = labels.iter().map(|label| if *label < 0 { 0.0 } else { 1.0 }).collect();
-        sums.tokens += labels.iter().filter(|label| **label >= 0).count() as u64;
         let counts = Tensor::<2>::from_data(TensorData::new(counts, [rows, 1]), &device);
         let ids: Vec<i32> = labels.iter().map(|label| (*label).max(0)).collect();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, 1]), &device);
@@ -54,9 +52,9 @@ pub fn cross_entropy(
     }
     // Read last and all at once, so that the host does not wait for a GPU in between.
     losses.append(&mut rights);
-    let rows: Vec<f64> = Tensor::cat(losses, 0).into_data().iter::<f32>().map(f64::from).collect();
+    let rows: Vec<f32> = Tensor::cat(losses, 0).into_data().iter::<f32>().collect();
     let (losses, rights) = rows.split_at(labels.len());
-    sums.loss = losses.iter().sum();
-    sums.correct = rights.iter().sum::<f64>() as u64;
-    (sums, dhead.map(|dhead| [Tensor::cat(dx, 0), dhead]))
+    let token = |(loss, right): (&f32, &f32)| TokenLoss { loss: f64::from(*loss), correct: *right > 0.0 };
+    let losses = losses.iter().zip(rights).map(token).collect();
+    (losses, dhead.map(|dhead| [Tensor::cat(dx, 0), dhead]))
 }

@@ -6,7 +6,7 @@ use burn::tensor::activation::{relu, softmax};
 use burn::tensor::{Bool, DType, Device, FloatDType, Gradients, Int, Tensor, TensorData};
 use fusion_core::HostTensor;
 use t5_model::backend::{
-    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Pending, Positions, TokenIds,
+    Attention, Buckets, CrossEntropy, DropoutDraw, Pending, Positions, TokenIds, TokenLoss,
 };
 use t5_model::optimizer::{Moments, ParameterUpdate, UpdateRule};
 use t5_model::{Ops, Precision};
@@ -230,21 +230,21 @@ impl Ops for PlainOps {
         head: &PlainMatrix,
         labels: &[i32],
         how: CrossEntropy,
-    ) -> (Tensor<1>, Pending<LossSums>) {
+    ) -> (Tensor<1>, Pending<Vec<TokenLoss>>) {
         let features = x.dims()[2];
         let (value, weight) = match self.recording {
             true => (x.clone().inner(), head.tensor.clone().inner()),
             false => (x.clone(), self.input(head)),
         };
         let value = cast(value.reshape([labels.len(), features]), self.dtype);
-        let (sums, gradients) = cross_entropy(value, cast(weight, self.dtype), labels, how, self.recording);
+        let (losses, gradients) = cross_entropy(value, cast(weight, self.dtype), labels, how, self.recording);
         let Some([dx, dhead]) = gradients else {
-            return (Tensor::zeros([1], &self.device()), sums.into());
+            return (Tensor::zeros([1], &self.device()), losses.into());
         };
         // A surrogate whose gradients are these.
         let dx = cast(dx.reshape(x.dims()), x.dtype());
         let by_x = self.product(x, &dx);
-        (exact(by_x) + (self.input(head) * dhead.autodiff()).sum(), sums.into())
+        (exact(by_x) + (self.input(head) * dhead.autodiff()).sum(), losses.into())
     }
 
     fn leaf(&self, x: &Tensor<3>) -> Tensor<3> {

@@ -28,7 +28,7 @@ fn training_is_the_same_with_fused_and_plain_operations() {
         if !gated {
             config.feed_forward_proj = t5_model::FeedForward::Relu;
         }
-        let weights = t5_model::initialize(&config, 1).unwrap();
+        let weights = t5_model::initialize(&config, t5_model::Initialization::T5, 1).unwrap();
         let rows: Vec<Vec<i32>> =
             (0..6).map(|row| (0..9 + row).map(|i| 2 + (i * 7 + row * 5) % 60).collect()).collect();
         let batch = |rows: &[Vec<i32>]| Batch::padded(rows.iter().map(|row| (&row[..], &row[3..])), 0);
@@ -61,7 +61,7 @@ fn training_is_the_same_with_fused_and_plain_operations() {
 #[test]
 fn training_does_not_depend_on_threads() {
     let config = T5Config::v1_1(512, 64, 2, 32, 128, 2);
-    let weights = t5_model::initialize(&config, 1).unwrap();
+    let weights = t5_model::initialize(&config, t5_model::Initialization::T5, 1).unwrap();
     let ids: Vec<i32> = (0..8 * 64).map(|i| 2 + (i * 37) % 500).collect();
     let batch = Batch::padded(ids.chunks(64).map(|row| (row, &row[..40])), 0);
     let train = |threads| {

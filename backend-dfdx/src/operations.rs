@@ -7,7 +7,7 @@ use t5_model::Ops;
 use t5_model::backend::kernels::attention::{self, attention, attention_gradient};
 use t5_model::backend::kernels::{activation, cross_entropy, elementwise, embedding, matmul, norm};
 use t5_model::backend::{
-    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Pending, Positions, TokenIds,
+    Attention, Buckets, CrossEntropy, DropoutDraw, Pending, Positions, TokenIds, TokenLoss,
 };
 use t5_model::optimizer::{Moments, ParameterUpdate, sum_of_squares};
 
@@ -218,10 +218,10 @@ impl Ops for DfdxOps {
         Parameter { matrix: head, .. }: &Parameter,
         labels: &[i32],
         how: CrossEntropy,
-    ) -> (Tensor<Rank0, f32, Cpu>, Pending<LossSums>) {
+    ) -> (Tensor<Rank0, f32, Cpu>, Pending<Vec<TokenLoss>>) {
         let (_, _, features) = *x.tensor.shape();
         let (inputs, weight, recording) = (values(&x.tensor), values(&head.tensor), self.tape.is_recording());
-        let (loss, sums, gradients) =
+        let (loss, losses, gradients) =
             cross_entropy::cross_entropy(inputs, weight, features, labels, how, recording);
         let loss = tensor(&self.device, vec![loss as f32], ());
         self.tape.append([&x.gradient, &head.gradient], &loss, move |dy| {
@@ -229,7 +229,7 @@ impl Ops for DfdxOps {
             let cross_entropy::HeadGradients { x, head } = gradients.scaled(dy[0]);
             [x, head]
         });
-        (loss, sums.into())
+        (loss, losses.into())
     }
 
     fn leaf(&self, x: &Activation) -> Activation {

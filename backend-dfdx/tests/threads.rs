@@ -1,13 +1,15 @@
 //! What a training comes to on any number of threads.
 
 use backend_dfdx as _;
-use t5_model::{Batch, Computation, Dropout, Optimizer, T5Config, Update, backend, initialize};
+use t5_model::{
+    Batch, Computation, Dropout, Initialization, Optimizer, T5Config, Update, backend, initialize,
+};
 
 /// The same bits. Products of a thousand rows and more are split among threads.
 #[test]
 fn training_does_not_depend_on_threads() {
     let config = T5Config::v1_1(512, 64, 2, 32, 128, 2);
-    let weights = initialize(&config, 1).unwrap();
+    let weights = initialize(&config, Initialization::T5, 1).unwrap();
     let ids: Vec<i32> = (0..16 * 64).map(|i| 2 + (i * 37) % 500).collect();
     let batch = Batch::padded(ids.chunks(64).map(|row| (row, &row[..40])), 0);
     let train = |threads| {

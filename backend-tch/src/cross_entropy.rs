@@ -1,16 +1,16 @@
 //! Head and loss, computed and differentiated a few rows at a time.
 
-use t5_model::backend::{CrossEntropy, LossSums};
+use t5_model::backend::{CrossEntropy, TokenLoss};
 use tch::{Kind, Tensor};
 
 use crate::operations::{TchOps, rows};
 use crate::parameter::Parameter;
-use crate::tensor::{matmul, numbers};
+use crate::tensor::{host, matmul};
 
 /// The number of logits held in memory at a time.
 const LOGITS: usize = 1 << 21;
 
-/// The sums over rows, and the gradients of `x` (in its shape) and of `head`; empty tensors unless they are
+/// The loss of each row, and the gradients of `x` (in its shape) and of `head`; empty tensors unless they are
 /// `wanted`.
 pub fn cross_entropy(
     ops: &TchOps,
@@ -19,17 +19,15 @@ pub fn cross_entropy(
     labels: &[i32],
     how: CrossEntropy,
     wanted: bool,
-) -> (LossSums, [Tensor; 2]) {
+) -> (Vec<TokenLoss>, [Tensor; 2]) {
     let (x_rows, weight) = (rows(&x.to_kind(ops.kind)), head.operand(ops.kind));
     let vocabulary = weight.size()[0] as usize;
     let step = (LOGITS / vocabulary.max(1)).max(16);
     let transposed = weight.tr();
-    let mut sums = LossSums::default();
     let mut dx = vec![];
     let mut dhead: Option<Tensor> = None;
-    let mut totals: Vec<[Tensor; 2]> = vec![];
+    let mut results = vec![];
     for (index, labels) in labels.chunks(step).enumerate() {
-        sums.tokens += labels.iter().filter(|label| **label >= 0).count() as u64;
         let counts: Vec<f32> = labels.iter().map(|label| if *label < 0 { 0.0 } else { 1.0 }).collect();
         let counts = Tensor::from_slice(&counts).to_device(ops.device).unsqueeze(1); // [rows, 1]
         let labels = labels.iter().map(|label| i64::from((*label).max(0))).collect::<Vec<_>>();
@@ -41,7 +39,7 @@ pub fn cross_entropy(
         let mut logs = logits.log_softmax(1, Kind::Float);
         drop(logits);
         let target_log = logs.gather(1, &labels, false);
-        totals.push([(&target_log * &counts).sum(Kind::Double).neg(), (right * &counts).sum(Kind::Double)]);
+        results.push(Tensor::cat(&[(&target_log * &counts).neg(), right * &counts], 1)); // [rows, 2]
         if !wanted {
             continue;
         }
@@ -60,11 +58,17 @@ pub fn cross_entropy(
         });
     }
     // Read last, so that the host does not wait for a GPU in between.
-    let totals: Vec<Tensor> = totals.into_iter().flatten().collect();
-    let totals = Tensor::stack(&totals, 0).view([-1, 2]).sum_dim_intlist([0].as_slice(), false, Kind::Double);
-    let [loss, correct] = numbers(&totals);
-    (sums.loss, sums.correct) = (loss, correct as u64);
+    let losses = token_losses(&Tensor::cat(&results, 0).tr());
     let none = || Tensor::zeros([0], (Kind::Float, ops.device));
     let dx = if dx.is_empty() { none() } else { Tensor::cat(&dx, 0).view_as(x).to_kind(x.kind()) };
-    (sums, [dx, dhead.unwrap_or_else(none)])
+    (losses, [dx, dhead.unwrap_or_else(none)])
+}
+
+/// The losses of rows from `[2, rows]`: cross-entropies, and 1 for each row whose label is predicted. Waits for
+/// the device.
+pub fn token_losses(results: &Tensor) -> Vec<TokenLoss> {
+    let results = host(results).data;
+    let (losses, correct) = results.split_at(results.len() / 2);
+    let token = |(loss, correct): (&f32, &f32)| TokenLoss { loss: f64::from(*loss), correct: *correct > 0.0 };
+    losses.iter().zip(correct).map(token).collect()
 }

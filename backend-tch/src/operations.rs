@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use fusion_core::HostTensor;
 use t5_model::backend::{
-    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Pending, Place, Positions, Tape, TokenIds,
+    Attention, Buckets, CrossEntropy, DropoutDraw, Pending, Place, Positions, Tape, TokenIds, TokenLoss,
     Trained, update_each,
 };
 use t5_model::optimizer::{Moments, ParameterUpdate, UpdateRule, sum_of_squares};
@@ -14,15 +14,13 @@ use t5_model::{Ops, Precision, Update};
 use tch::{Device, Kind, Tensor};
 
 use crate::bias::Bias;
-use crate::cross_entropy::cross_entropy;
+use crate::cross_entropy::{cross_entropy, token_losses};
 use crate::cuda::{Kernels, Updated};
 use crate::memory;
 use crate::node::{Gradient, Node};
 use crate::norm;
 use crate::parameter::{Parameter, joined};
-use crate::tensor::{
-    beside, elements, elements_mut, host, integers, matmul, numbers, product_in_f32, sizes, upload,
-};
+use crate::tensor::{beside, elements, elements_mut, host, integers, matmul, product_in_f32, sizes, upload};
 use crate::update::{Moment, update_on_device};
 
 /// The operations on a device, with what they recorded.
@@ -273,34 +271,29 @@ impl Ops for TchOps {
         head: &Parameter,
         labels: &[i32],
         how: CrossEntropy,
-    ) -> (Loss, Pending<LossSums>) {
+    ) -> (Loss, Pending<Vec<TokenLoss>>) {
         let tracked = self.tape.is_recording();
         let value = x.value();
-        let (sums, [dx, dhead]) = match self.kernels.clone() {
+        let (losses, [dx, dhead]) = match self.kernels.clone() {
             Some(kernels) => {
                 let x_rows = rows(&value.to_kind(self.kind)).contiguous();
                 let operand = head.operand(self.kind);
                 // Logits take as much of the device's memory as the activations of a few layers.
                 let row = operand.size()[0] * self.kind.elt_size_in_bytes() as i64;
                 let at_once = (kernels.memory() / memory::LOGITS / row).max(1);
-                let (sums, [dx, dhead]) =
+                let (results, [dx, dhead]) =
                     kernels.cross_entropy(&x_rows, &operand, labels, how, tracked, at_once);
-                let tokens = labels.iter().filter(|label| **label >= 0).count() as u64;
-                let read = move || {
-                    let [loss, correct] = numbers(&sums);
-                    LossSums { loss, correct: correct as u64, tokens }
-                };
                 let dx = if tracked { dx.view_as(&value).to_kind(value.kind()) } else { dx };
-                (Pending::new(read), [dx, dhead])
+                (Pending::new(move || token_losses(&results)), [dx, dhead])
             }
             None => {
-                let (sums, gradients) = cross_entropy(self, &value, head, labels, how, tracked);
-                (sums.into(), gradients)
+                let (losses, gradients) = cross_entropy(self, &value, head, labels, how, tracked);
+                (losses.into(), gradients)
             }
         };
         // These are already gradients of the scaled loss.
         let place = self.tape.step([x.place, self.place(head)], |_, _| [Some(dx.into()), Some(dhead.into())]);
-        (Loss { place, gradient: Tensor::from(1f32) }, sums)
+        (Loss { place, gradient: Tensor::from(1f32) }, losses)
     }
 
     fn leaf(&self, x: &Node) -> Node {

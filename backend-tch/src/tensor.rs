@@ -51,16 +51,6 @@ pub fn host(tensor: &Tensor) -> HostTensor {
     HostTensor { shape, data }
 }
 
-/// The elements of an f64 tensor `[N]`.
-///
-/// # Panics
-/// If it has another shape or type, or the device fails.
-pub fn numbers<const N: usize>(tensor: &Tensor) -> [f64; N] {
-    let numbers = Vec::<f64>::try_from(tensor.to_device(Device::Cpu));
-    let numbers = numbers.unwrap_or_else(|error| panic!("a tensor cannot be read: {error}"));
-    numbers.try_into().unwrap_or_else(|numbers: Vec<f64>| panic!("{} numbers, not {N}", numbers.len()))
-}
-
 /// The elements of a contiguous f32 tensor in the host's memory; `None` for any other.
 pub fn elements(tensor: &Tensor) -> Option<&[f32]> {
     let here = tensor.device() == Device::Cpu && tensor.kind() == Kind::Float && tensor.is_contiguous();

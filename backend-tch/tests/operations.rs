@@ -1,14 +1,16 @@
 //! How many operations a training step takes. A GPU waits for each to be launched.
 
 use backend_tch::Operations;
-use t5_model::{Batch, Computation, Dropout, Optimizer, Precision, T5Config, Update, backend, initialize};
+use t5_model::{
+    Batch, Computation, Dropout, Initialization, Optimizer, Precision, T5Config, Update, backend, initialize,
+};
 
 /// The paper's T5-Small. What counts does not depend on the lengths, but for head and loss, whose logits come
 /// in pieces.
 #[test]
 fn a_step_of_t5_small() {
     let config = T5Config::v1_1(32_128, 512, 6, 64, 1024, 8);
-    let weights = initialize(&config, 1).unwrap();
+    let weights = initialize(&config, Initialization::T5, 1).unwrap();
     let ids: Vec<i32> = (0..48).map(|i| 2 + i * 37 % 32_000).collect();
     let batch = Batch::padded([(&ids[..32], &ids[32..]), (&ids[8..40], &ids[..16])], 0);
     let update = |step| Update {

@@ -11,6 +11,7 @@ use crate::metrics::{ClassMetric, ScoreMetric};
 /// A GLUE task, in the column order of the paper's Table 5. WNLI is left out, as in T5 and the paper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Task {
     /// The Corpus of Linguistic Acceptability.
     Cola,

@@ -24,6 +24,8 @@ pub enum Error {
     T5xArray { array: String },
     #[error("the batch: {0}")]
     Batch(String),
+    #[error("{key}: {problem}")]
+    Setting { key: &'static str, problem: String },
     #[error("candidate {candidate} has token {token} at {at}, but the vocabulary has ids 0 to {last}")]
     Candidate { candidate: usize, at: usize, token: i32, last: usize },
     #[error("these models cannot be fused: {0}")]

@@ -36,7 +36,7 @@ pub mod train;
 
 #[cfg(feature = "compute")]
 pub use backend::{
-    Backend, Computation, DeviceInfo, Dropout, Evaluation, Forward, Ops, Precision, Session, SessionError,
+    Backend, Computation, ComputeChoice, DeviceInfo, Dropout, Forward, Ops, Precision, Session, SessionError,
     TrainStep, TrainingMemory, TrainingSize, Update, backend, backends,
 };
 #[cfg(feature = "compute")]
@@ -44,11 +44,13 @@ pub use calibrate::Calibration;
 pub use config::{FeedForward, T5Config};
 pub use error::{Error, Result};
 #[cfg(feature = "compute")]
+pub use generate::{Answer, Decoding, Sampling};
+#[cfg(feature = "compute")]
 pub use model::Probe;
 pub use model::{Batch, Comparison, Deviation, IGNORED_LABEL, position_bucket};
 pub use optimizer::{Decay, Optimizer, Schedule};
 pub use parameters::{
-    StoredParameter, initialize, parameter_table, t5x_parameters, training_flops_per_token,
+    Initialization, StoredParameter, initialize, parameter_table, t5x_parameters, training_flops_per_token,
 };
 #[cfg(feature = "train")]
 pub use train::TensorBoard;

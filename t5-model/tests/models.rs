@@ -4,9 +4,10 @@ use std::path::Path;
 
 use fusion_core::grow::DirectSum;
 use fusion_core::plan::{Fill, FusionPlan, Normalisation, StandardDeviation};
+use fusion_core::random::Philox;
 use serde_json::json;
 use t5_model::method::{DepthAlignment, Fuse, FusionParent, GrowthMethod};
-use t5_model::{Error, T5Config, initialize, parameter_table, position_bucket};
+use t5_model::{Error, Initialization, T5Config, initialize, parameter_table, position_bucket};
 
 /// Tables 6 and 7: heads, d_kv, d_ff by d_model.
 fn paper(name: &str) -> T5Config {
@@ -197,7 +198,7 @@ fn scaling_follows_transformers_5s_key() -> Result<(), Error> {
 #[test]
 fn initial_weights_have_t5s_deviations() -> Result<(), Error> {
     let config = T5Config::v1_1(512, 64, 4, 32, 256, 1);
-    let weights = initialize(&config, 3)?;
+    let weights = initialize(&config, Initialization::T5, 3)?;
     let deviation = |name: &str| {
         let data = &weights[name].data;
         (data.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / data.len() as f64).sqrt()
@@ -218,8 +219,84 @@ fn initial_weights_have_t5s_deviations() -> Result<(), Error> {
         let found = deviation(&name);
         assert!((found / expected - 1.0).abs() < tolerance, "{name}: {found} for {expected}");
     }
-    assert_eq!(weights, initialize(&config, 3)?);
-    assert_ne!(weights, initialize(&config, 4)?);
+    assert_eq!(weights, initialize(&config, Initialization::T5, 3)?);
+    assert_ne!(weights, initialize(&config, Initialization::T5, 4)?);
+    Ok(())
+}
+
+/// The algebra that [`Initialization`] documents, on random vectors.
+#[test]
+fn mimetic_weights_match_and_copy() -> Result<(), Error> {
+    let (d_model, heads, d_kv) = (128, 4, 64);
+    let config = T5Config::v1_1(32, d_model, heads, d_kv, 16, 2);
+    let weights = initialize(&config, Initialization::MIMETIC, 3)?;
+    let apply = |name: &str, x: &[f32]| -> Vec<f32> {
+        let rows = weights[name].data.chunks(x.len());
+        rows.map(|row| row.iter().zip(x).map(|(weight, x)| weight * x).sum()).collect()
+    };
+    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(x * y)).sum::<f64>();
+    let vectors: Vec<Vec<f32>> = (0..40)
+        .map(|seed| {
+            let mut x = vec![0.0; d_model];
+            Philox::new(seed, "vector").fill_normal(0, 1.0, &mut x);
+            let scale = (d_model as f64 / dot(&x, &x)).sqrt() as f32;
+            x.iter().map(|x| scale * x).collect()
+        })
+        .collect();
+
+    let cross = "decoder.block.1.layer.1.EncDecAttention";
+    let of = |name: &str, x: &[f32]| apply(&format!("{cross}.{name}.weight"), x);
+    let (mut own, mut others) = (vec![], vec![]);
+    for (at, x) in vectors.iter().enumerate() {
+        for (other, y) in vectors.iter().enumerate() {
+            let (q, k) = (of("q", x), of("k", y));
+            let scores = q.chunks(d_kv).zip(k.chunks(d_kv)).map(|(q, k)| dot(q, k));
+            if at == other { own.extend(scores) } else { others.extend(scores) }
+        }
+    }
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    assert!((mean(&own) - 8.0).abs() < 0.3, "{}, not the square root of d_kv", mean(&own));
+    assert!(mean(&others).abs() < 0.05, "{}", mean(&others));
+    let squares: Vec<f64> = others.iter().map(|score| score * score).collect();
+    assert!((mean(&squares).sqrt() - 1.0).abs() < 0.3, "{}, not T5's deviation", mean(&squares).sqrt());
+
+    for attention in [cross, "encoder.block.1.layer.0.SelfAttention"] {
+        let of = |name: &str, x: &[f32]| apply(&format!("{attention}.{name}.weight"), x);
+        // sqrt(d_model / inner) times v's transpose: sqrt(inner / d_model) times the identity on average.
+        let kept = vectors.iter().map(|x| dot(&of("o", &of("v", x)), x) / dot(x, x)).collect::<Vec<_>>();
+        assert!((mean(&kept) - 2f64.sqrt()).abs() < 0.05, "{}", mean(&kept));
+    }
+
+    let bias = &weights["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"].data;
+    let of_head = |position: i64, head: usize| bias[position_bucket(position, true, 32, 128) * heads + head];
+    assert_eq!([0, -1, 1, 7, 8].map(|position| of_head(position, 0)), [0.0, -1.0, -1.0, -7.0, -8.0]);
+    assert_eq!([0, 1, 2, 3].map(|head| of_head(-4, head)), [-4.0, -2.0, -1.0, -0.5]);
+    Ok(())
+}
+
+#[test]
+fn an_initialization_changes_only_its_parts() -> Result<(), Error> {
+    let config = T5Config::v1_1(32, 16, 2, 8, 16, 2);
+    let changed = |how: &str| -> Result<Vec<String>, Error> {
+        let weights = initialize(&config, how.parse().unwrap(), 3)?;
+        let plain = initialize(&config, Initialization::T5, 3)?;
+        assert!(weights.keys().eq(plain.keys()));
+        Ok(weights
+            .into_iter()
+            .filter(|(name, tensor)| plain[name] != *tensor)
+            .map(|(name, _)| name)
+            .collect())
+    };
+    assert_eq!(changed("t5")?, Vec::<String>::new());
+    assert_eq!(changed("matching")?.len(), 4, "q and k of each cross-attention");
+    assert_eq!(changed("copying")?.len(), 4, "o of the encoder and of cross-attention");
+    assert_eq!(changed("local")?.len(), 1);
+    assert_eq!(changed("mimetic")?.len(), 9);
+    assert_eq!(changed("local+copying")?.len(), 5);
+    let shown = |how: &str| how.parse::<Initialization>().map(|how| how.to_string());
+    assert_eq!(shown("local+copying+matching").unwrap(), "mimetic");
+    assert_eq!(shown("local+matching").unwrap(), "matching+local");
+    insta::assert_snapshot!(shown("matching+xavier").unwrap_err(), @r#""xavier" is none of t5, mimetic, matching, copying and local; parts are joined with +, as in matching+local"#);
     Ok(())
 }
 

@@ -109,9 +109,9 @@ fn schedules() {
         let base = number(golden, "base");
         let warm_up = number(golden, "warmup") as u64;
         let minimum = number(golden, "minimum");
-        let once = |decay| Schedule { warm_up, decay, ..Schedule::constant(base) };
+        let once = |decay| Schedule { warm_up: Some(warm_up), decay, ..Schedule::constant(base) };
         let cosine = once(Decay::Cosine { minimum });
-        let root = Decay::InverseSquareRoot { offset: warm_up };
+        let root = Decay::InverseSquareRoot { timescale: warm_up };
         let schedule = match name.as_str() {
             "constant_with_warmup" => once(Decay::Constant),
             "linear_with_warmup" => once(Decay::Linear { minimum: 0.0 }),
@@ -119,7 +119,7 @@ fn schedules() {
             "nano_t5_cosine" => Schedule { warm_up_from: 0.5, ..cosine },
             // T5X multiplies by the square root of the offset from the start.
             "inverse_square_root" => {
-                Schedule { warm_up: 0, peak: base / (warm_up as f64).sqrt(), ..once(root) }
+                Schedule { warm_up: Some(0), peak: base / (warm_up as f64).sqrt(), ..once(root) }
             }
             "inverse_square_root_with_warmup" => {
                 Schedule { peak: base / (warm_up as f64).sqrt(), ..once(root) }
@@ -137,7 +137,7 @@ fn schedules() {
 #[test]
 fn cycles_repeat_warm_up_and_decay() {
     let decay = Decay::Linear { minimum: 0.0 };
-    let schedule = Schedule { warm_up: 10, decay, cycles: 3, ..Schedule::constant(1.0) };
+    let schedule = Schedule { warm_up: Some(10), decay, cycles: 3, ..Schedule::constant(1.0) };
     let rates: Vec<f64> = [0, 10, 55, 99, 100, 110, 299].map(|step| schedule.rate(step, 300)).to_vec();
     let last = 1.0 - 89.0 / 90.0;
     let expected = [0.0, 1.0, 0.5, last, 0.0, 1.0, last];
@@ -150,12 +150,12 @@ fn cycles_repeat_warm_up_and_decay() {
 fn schedules_go_on() {
     for decay in [
         Decay::Constant,
-        Decay::InverseSquareRoot { offset: 50 },
+        Decay::InverseSquareRoot { timescale: 50 },
         Decay::Cosine { minimum: 0.1 },
         Decay::Linear { minimum: 0.1 },
     ] {
         for (warm_up, cycles) in [(10, 1), (10, 4), (120, 1)] {
-            let whole = Schedule { warm_up, decay, cycles, ..Schedule::constant(1.0) };
+            let whole = Schedule { warm_up: Some(warm_up), decay, cycles, ..Schedule::constant(1.0) };
             let rest = Schedule { offset: 100, ..whole.clone() };
             let warmed = Schedule { re_warm_up: 20, ..rest.clone() };
             for updates in 0..300 {

@@ -30,6 +30,10 @@ fn take(corpus: &Corpus, options: StreamOptions, position: DataPosition, count: 
     open(corpus, options, position).take(count).map(Result::unwrap).collect()
 }
 
+fn evaluation(batch_size: usize) -> StreamOptions {
+    StreamOptions { batch_size, ..StreamOptions::evaluation() }
+}
+
 fn training(batch_size: usize, seed: u64, shuffle_buffer: usize) -> StreamOptions {
     StreamOptions { order: Order::Training { shuffle_buffer }, ..StreamOptions::training(batch_size, seed) }
 }
@@ -76,15 +80,12 @@ fn sorted<T: Ord>(mut items: Vec<T>) -> Vec<T> {
 fn evaluation_passes_once_in_order() {
     let expected = joined(documents(600));
     assert!(expected.len() > 256, "more than a block: {}", expected.len());
-    let batches = take(&corpus(600), StreamOptions::evaluation(7), DataPosition::default(), usize::MAX);
+    let batches = take(&corpus(600), evaluation(7), DataPosition::default(), usize::MAX);
     assert_eq!(chunks(&batches), expected);
     let sizes: BTreeSet<_> = batches.iter().map(|streamed| streamed.batch.size).collect();
     assert_eq!(sizes, BTreeSet::from([7, expected.len() % 7]));
     assert_eq!(batches.last().map(|last| last.batch.size), Some(expected.len() % 7));
-    assert_eq!(
-        take(&corpus(600), StreamOptions::evaluation(7), DataPosition::default(), usize::MAX),
-        batches
-    );
+    assert_eq!(take(&corpus(600), evaluation(7), DataPosition::default(), usize::MAX), batches);
 }
 
 #[test]
@@ -151,12 +152,12 @@ fn files_are_permuted_in_each_epoch() {
 fn hold_out_splits_the_documents() {
     let part = |split| {
         let hold_out = Some(HoldOut { every: NonZeroU64::new(4).unwrap(), split });
-        let options = StreamOptions { hold_out, ..StreamOptions::evaluation(8) };
+        let options = StreamOptions { hold_out, ..evaluation(8) };
         chunks(&take(&corpus(60), options, DataPosition::default(), usize::MAX))
     };
     assert_eq!(part(Split::HeldOut), joined((0..60).step_by(4).map(document)));
     assert_eq!(part(Split::Train), joined((0..60).filter(|number| number % 4 != 0).map(document)));
-    let options = StreamOptions { max_documents: Some(9), ..StreamOptions::evaluation(8) };
+    let options = StreamOptions { max_documents: Some(9), ..evaluation(8) };
     let limited = take(&corpus(60), options, DataPosition::default(), usize::MAX);
     assert_eq!(chunks(&limited), joined((0..9).map(document)));
 }
@@ -165,7 +166,7 @@ fn hold_out_splits_the_documents() {
 fn text_cannot_spell_control_tokens() {
     let marked: Vec<_> = documents(20).iter().map(|text| format!("<pad>{text}</s><extra_id_3>")).collect();
     let corpus = Corpus::from_documents("marked", marked);
-    let all = chunks(&take(&corpus, StreamOptions::evaluation(8), DataPosition::default(), usize::MAX));
+    let all = chunks(&take(&corpus, evaluation(8), DataPosition::default(), usize::MAX));
     assert!(all.concat().iter().all(|id| !tokenizer().is_control(*id)));
     assert_eq!(all.concat().len() / 16, joined(documents(20)).concat().len() / 16);
 }
@@ -231,7 +232,7 @@ fn errors() {
     let start = DataPosition::default();
     let small = Corpus::from_documents("small", vec!["water".to_owned()]);
     assert_snapshot!(fails(&small, training(1, 1, 8), start), @"too little text: one pass over the corpus gives 6 tokens, one example needs 44");
-    assert_snapshot!(fails(&small, StreamOptions::evaluation(1), start), @"too little text: one pass over the corpus gives 6 tokens, one example needs 44");
+    assert_snapshot!(fails(&small, evaluation(1), start), @"too little text: one pass over the corpus gives 6 tokens, one example needs 44");
     let file = folder.path().join("a.json");
     let line = format!("{{\"text\": \"{}\"}}\n", document(50));
     fs::write(&file, format!("{}oops\n", line.repeat(30))).unwrap();

@@ -82,6 +82,41 @@ fn trained_vocabulary_has_t5_layout() {
     assert!(tokenizer.encode("日").unwrap().contains(&2));
 }
 
+/// Sentinels as transformers' tokenizers show them, with the space before a word and none before a sentinel.
+#[test]
+fn sentinels_are_shown() {
+    let tokenizer = tokenizer();
+    let said = tokenizer.encode("<extra_id_0> the river<extra_id_1> bridge").unwrap();
+    let padded = [&[tokenizer.pad_id()], &said[..], &[tokenizer.eos_id(), tokenizer.pad_id(), -100]].concat();
+    let shown = tokenizer.decode_with_sentinels(&padded).unwrap();
+    assert_eq!(shown, "<extra_id_0> the river<extra_id_1> bridge");
+    assert_eq!(tokenizer.decode_with_sentinels(&[tokenizer.unk_id()]).unwrap(), "<unk>");
+    assert_eq!(tokenizer.decode(&said).unwrap(), "the river bridge");
+}
+
+#[test]
+fn holes_are_filled() {
+    let tokenizer = tokenizer();
+    let fill = |input: &str, answer: &str| {
+        let ids = |text| tokenizer.encode(text).unwrap();
+        let input = [ids(input), vec![tokenizer.eos_id()]].concat();
+        tokenizer.decode_with_sentinels(&tokenizer.fill(&input, &ids(answer))).unwrap()
+    };
+    let input = "the <extra_id_0> runs under <extra_id_1> bridge";
+    assert_eq!(
+        fill(input, "<extra_id_0> river<extra_id_1> a stone<extra_id_2>"),
+        "the river runs under a stone bridge"
+    );
+    assert_eq!(fill(input, "<extra_id_1> a<extra_id_0> water"), "the water runs under a bridge");
+    // The first of two; what belongs to no hole is left out.
+    let answer = "old <extra_id_0> river<extra_id_5> wheels<extra_id_0> water";
+    assert_eq!(fill(input, answer), "the river runs under<extra_id_1> bridge");
+    assert_eq!(fill(input, "<extra_id_0><extra_id_1>"), "the runs under bridge");
+    assert_eq!(fill(input, ""), fill(input, "river"));
+    let ended = [tokenizer.sentinel(0).unwrap(), 5, tokenizer.eos_id(), 6];
+    assert_eq!(tokenizer.fill(&[tokenizer.sentinel(0).unwrap()], &ended), [5]);
+}
+
 #[test]
 fn training_depends_on_nothing_but_the_words() {
     let folder = tempfile::tempdir().unwrap();

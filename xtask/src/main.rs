@@ -1,4 +1,4 @@
-//! `cargo xtask`: the command line. Parses arguments, passes the pipeline a backend and a terminal, and
+//! `cargo xtask`, or `deep-fusion` where it is installed: the command line. Parses arguments, passes the pipeline a backend and a terminal, and
 //! prints results; the only place that links backends.
 
 mod cli;
@@ -14,14 +14,15 @@ use backend_burn as _;
 use backend_dfdx as _;
 #[cfg(feature = "tch")]
 use backend_tch as _;
-use clap::Parser;
 use pipeline::{Interrupted, NotBuilt};
 
 use crate::dev::build;
-use crate::terminal::{causes, interrupt};
+use crate::terminal::{Asked, causes, interrupt};
 
 fn main() -> ExitCode {
-    let result = cli::Cli::parse().run();
+    let cli = cli::Cli::read(std::env::args_os());
+    let asked = if cli.is_recipe() { Asked::ByRecipe } else { Asked::ByFlags };
+    let result = cli.run();
     match result.map_err(|error| match NotBuilt::cause_of(&error) {
         Some(missing) => build::again_with(&missing),
         None => error,
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
                 ExitCode::from(interrupt::EXIT_CODE)
             }
             None => {
-                eprintln!("error: {}", causes(&error));
+                eprintln!("error: {}", causes(&error, asked));
                 ExitCode::FAILURE
             }
         },

@@ -9,7 +9,7 @@ use t5_model::Ops;
 use t5_model::backend::kernels::attention::{self, attention, attention_gradient};
 use t5_model::backend::kernels::{activation, cross_entropy, elementwise, embedding, matmul, norm};
 use t5_model::backend::{
-    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Pending, Positions, TokenIds,
+    Attention, Buckets, CrossEntropy, DropoutDraw, Pending, Positions, TokenIds, TokenLoss,
 };
 use t5_model::optimizer::{Moments, ParameterUpdate, sum_of_squares};
 
@@ -230,12 +230,12 @@ impl Ops for FlexOps {
         head: &Node,
         labels: &[i32],
         how: CrossEntropy,
-    ) -> (Node, Pending<LossSums>) {
+    ) -> (Node, Pending<Vec<TokenLoss>>) {
         let head = self.input(head);
         let shape = dims::<3>(x.primitive());
         let head_shape = dims::<2>(head.primitive());
         let tracked = x.is_tracked() || head.is_tracked();
-        let (loss, sums, gradients) = cross_entropy::cross_entropy(
+        let (loss, losses, gradients) = cross_entropy::cross_entropy(
             &values(x.primitive()),
             &values(head.primitive()),
             shape[2],
@@ -253,7 +253,7 @@ impl Ops for FlexOps {
                 None => [None, None],
             }
         });
-        (loss, sums.into())
+        (loss, losses.into())
     }
 
     fn leaf(&self, x: &Node) -> Node {

@@ -207,8 +207,8 @@ impl Kernels {
         );
     }
 
-    /// The sums `[loss, correct]`, f64, and the gradients of `x` `[rows, features]` and of `head`; empty
-    /// tensors unless they are `wanted`. Logits exist for `at_once` rows at a time.
+    /// The loss of each row and whether its label is predicted, `[2, rows]`, f32, and the gradients of `x`
+    /// `[rows, features]` and of `head`; empty tensors unless they are `wanted`. Logits exist for `at_once` rows at a time.
     pub fn cross_entropy(
         &self,
         x: &Tensor,
@@ -263,7 +263,7 @@ impl Kernels {
             None if dx.is_empty() => none(),
             None => Tensor::cat(&dx, 0),
         };
-        (results.sum_dim_intlist([1].as_slice(), false, Kind::Double), [dx, dhead.unwrap_or_else(none)])
+        (results, [dx, dhead.unwrap_or_else(none)])
     }
 }
 

@@ -17,6 +17,7 @@ pub use warning::Warning;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Normalisation {
     /// Each parent's slice is normalised on its own (`fusion-prop`): exact, but needs a grouped normalisation.
     #[cfg_attr(feature = "clap", value(help = None::<&str>))]
@@ -73,6 +74,7 @@ impl Fill {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Direction {
     /// From every parent into every other.
     #[default]

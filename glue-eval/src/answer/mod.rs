@@ -20,6 +20,7 @@ pub(crate) use encoder::Encoder;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Scoring {
     /// Greedy decoding, as in T5; an output that is not an answer is invalid.
     #[default]

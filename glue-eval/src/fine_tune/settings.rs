@@ -14,6 +14,7 @@ use crate::error::GlueError;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FineTuneSettings {
     /// Updates for each task.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.steps))]
@@ -114,6 +115,7 @@ pub struct FineTuneSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum AtStep {
     /// The step at which each task scored best on its development set.
     ///

@@ -6,8 +6,9 @@ use std::fs;
 use std::rc::Rc;
 
 use fusion_core::{HostTensor, HostTensors};
+use t5_model::backend::TokenLoss;
 use t5_model::text::Tokenizer;
-use t5_model::{Batch, Evaluation, Forward, Session, SessionError, T5Config, TrainStep, Update};
+use t5_model::{Batch, Forward, Session, SessionError, T5Config, TrainStep, Update};
 
 /// Every word of these tests is a token, in addition to T5's special ones.
 const WORDS: &str = "<pad> </s> <unk> <extra_id_0> sst2 sentence: stsb sentence1: sentence2: a gripping film dull and \
@@ -117,7 +118,7 @@ impl Session for Shared {
         Ok(std::mem::take(&mut self.steps))
     }
 
-    fn evaluate(&mut self, _: &Batch) -> Result<Evaluation, SessionError> {
+    fn evaluate(&mut self, _: &Batch) -> Result<Vec<TokenLoss>, SessionError> {
         unimplemented!("answers are generated")
     }
 

@@ -11,6 +11,7 @@ use crate::{Optimizer, T5Config};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Precision {
     /// IEEE single precision.
     #[default]
@@ -51,6 +52,48 @@ impl Computation {
     /// In f32 on a device, with all activations kept.
     pub fn on(device: impl Into<String>) -> Self {
         Computation { device: device.into(), precision: Precision::F32, checkpoint_activations: false }
+    }
+}
+
+/// What to compute on, as far as that is said. Whatever is left out is decided elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ComputeChoice {
+    /// The tensor framework, as listed by the command `backends`.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    pub backend: Option<String>,
+    /// The backend's device, such as `cpu` or `cuda:0`.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "DEVICE"))]
+    pub device: Option<String>,
+    /// The type in which activations and matrix products are computed.
+    ///
+    /// Parameters and the optimiser state are always f32.
+    #[cfg_attr(feature = "clap", arg(long, value_enum))]
+    pub precision: Option<Precision>,
+    /// When training, keep only the inputs of each block and recompute the rest in the backward pass: less
+    /// memory, a third more computation.
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", default_missing_value = "true"))]
+    pub checkpoint_activations: Option<bool>,
+    /// Threads to compute with.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024)))]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 1024)))]
+    pub threads: Option<u16>,
+}
+
+impl ComputeChoice {
+    /// This choice, and where it leaves something open, another's.
+    pub fn or(self, other: &ComputeChoice) -> Self {
+        let ComputeChoice { backend, device, precision, checkpoint_activations, threads } = other.clone();
+        ComputeChoice {
+            // A device belongs to its backend.
+            device: self.device.or(device.filter(|_| self.backend.is_none() || self.backend == backend)),
+            backend: self.backend.or(backend),
+            precision: self.precision.or(precision),
+            checkpoint_activations: self.checkpoint_activations.or(checkpoint_activations),
+            threads: self.threads.or(threads),
+        }
     }
 }
 

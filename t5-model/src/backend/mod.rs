@@ -11,14 +11,14 @@ mod registry;
 mod session;
 mod tape;
 
-pub use computation::{Computation, DeviceInfo, Precision, TrainingMemory, TrainingSize};
+pub use computation::{Computation, ComputeChoice, DeviceInfo, Precision, TrainingMemory, TrainingSize};
 pub use model_session::ModelSession;
 pub use ops::{
-    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Ops, Pending, Positions, TokenIds, Trained,
+    Attention, Buckets, CrossEntropy, DropoutDraw, Ops, Pending, Positions, TokenIds, TokenLoss, Trained,
     update_each,
 };
 pub use registry::{AnyOps, Backend, backend, backends};
-pub use session::{Dropout, Evaluation, Forward, Session, SessionError, TrainStep, Update};
+pub use session::{Dropout, Forward, Session, SessionError, TrainStep, Update};
 pub use tape::{Place, Tape};
 
 pub(crate) use panics::guarded;

@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use fusion_core::{HostTensor, HostTensors, TensorSource};
 
 use super::{
-    Computation, CrossEntropy, Dropout, Evaluation, Forward, LossSums, Ops, Pending, Session, SessionError,
-    TrainStep, Trained, Update, guarded,
+    Computation, CrossEntropy, Dropout, Forward, Ops, Pending, Session, SessionError, TokenLoss, TrainStep,
+    Trained, Update, guarded,
 };
-use crate::generate::{Candidates, generate, log_likelihoods};
+use crate::generate::{Candidates, answers, generate, log_likelihoods};
 use crate::model::{Checkpointed, T5};
 use crate::optimizer::Moments;
 use crate::parameters::{Weights, parameters};
-use crate::{Batch, Error, Probe, T5Config};
+use crate::{Answer, Batch, Decoding, Error, Probe, T5Config};
 
 /// A T5 on the device of its operations: the [`Session`] of every backend.
 pub struct ModelSession<O: Ops> {
@@ -38,17 +38,17 @@ struct RunningStep {
     step: u64,
     tokens: u64,
     /// Of each micro-batch.
-    sums: Vec<Pending<LossSums>>,
+    losses: Vec<Pending<Vec<TokenLoss>>>,
     gradient_norm: Pending<f64>,
 }
 
 impl RunningStep {
     fn finish(self) -> Result<TrainStep, SessionError> {
-        let RunningStep { step, tokens, sums, gradient_norm } = self;
+        let RunningStep { step, tokens, losses, gradient_norm } = self;
         let (mut loss, mut correct) = (0.0, 0);
-        for sums in sums.into_iter().map(Pending::read) {
-            loss += sums.loss;
-            correct += sums.correct;
+        for token in losses.into_iter().flat_map(Pending::read) {
+            loss += token.loss;
+            correct += u64::from(token.correct);
         }
         let (loss, gradient_norm) = (loss / tokens as f64, gradient_norm.read());
         match loss.is_finite() && gradient_norm.is_finite() {
@@ -116,7 +116,7 @@ impl<O: Ops> ModelSession<O> {
         dropout: Dropout,
         pass: String,
         how: CrossEntropy,
-    ) -> (Pending<LossSums>, Vec<O::Gradient>) {
+    ) -> (Pending<Vec<TokenLoss>>, Vec<O::Gradient>) {
         if self.checkpoint_activations {
             let ModelSession { ops, config, weights, parameters, .. } = self;
             return Checkpointed { ops, config, weights, parameters, batch, dropout, pass }.run(how);
@@ -124,12 +124,12 @@ impl<O: Ops> ModelSession<O> {
         self.ops.record(true);
         let model = self.model().with_dropout(dropout, pass);
         let x = model.forward(batch); // [batch, target, d_model]
-        let (loss, sums) = self.ops.cross_entropy(&x, model.head(), &batch.labels, how);
+        let (loss, losses) = self.ops.cross_entropy(&x, model.head(), &batch.labels, how);
         drop(x);
         let parameters: Vec<_> = self.parameters.iter().collect();
         let (_, gradients) = self.ops.backward(loss, &[], &parameters);
         self.ops.record(false);
-        (sums, gradients)
+        (losses, gradients)
     }
 
     fn check(&self, batch: &Batch) -> Result<u64, SessionError> {
@@ -162,11 +162,11 @@ impl<O: Ops> Session for ModelSession<O> {
         let how = CrossEntropy { scale: 1.0 / tokens as f32, z_loss: update.z_loss as f32 };
         self.guarded(|session| {
             let mut total: Option<Vec<O::Gradient>> = None;
-            let mut sums = vec![];
+            let mut losses = vec![];
             for (index, batch) in micro_batches.iter().enumerate() {
                 let pass = format!("{}.{index}", update.step);
-                let (batch_sums, gradients) = session.gradients(batch, update.dropout, pass, how);
-                sums.push(batch_sums);
+                let (of_batch, gradients) = session.gradients(batch, update.dropout, pass, how);
+                losses.push(of_batch);
                 match &mut total {
                     None => total = Some(gradients),
                     Some(total) => total
@@ -176,7 +176,7 @@ impl<O: Ops> Session for ModelSession<O> {
                 }
             }
             let gradient_norm = session.apply(total.unwrap_or_default(), update);
-            let step = RunningStep { step: update.step, tokens, sums, gradient_norm };
+            let step = RunningStep { step: update.step, tokens, losses, gradient_norm };
             session.begun.push(match session.ops.is_asynchronous() {
                 true => Begun::Running(step),
                 false => Begun::Done(step.finish()?),
@@ -198,15 +198,14 @@ impl<O: Ops> Session for ModelSession<O> {
         self.ops.is_asynchronous()
     }
 
-    fn evaluate(&mut self, batch: &Batch) -> Result<Evaluation, SessionError> {
+    fn evaluate(&mut self, batch: &Batch) -> Result<Vec<TokenLoss>, SessionError> {
         self.check(batch)?;
         self.guarded(|session| {
             let model = session.model();
             let x = model.forward(batch);
             let how = CrossEntropy { scale: 1.0, z_loss: 0.0 };
-            let (_, sums) = session.ops.cross_entropy(&x, model.head(), &batch.labels, how);
-            let sums = sums.read();
-            Ok(Evaluation { loss_sum: sums.loss, correct: sums.correct, tokens: sums.tokens })
+            let (_, losses) = session.ops.cross_entropy(&x, model.head(), &batch.labels, how);
+            Ok(losses.read())
         })
     }
 
@@ -217,8 +216,8 @@ impl<O: Ops> Session for ModelSession<O> {
             let model = session.model();
             let x = model.forward(batch);
             let logits = session.ops.read_activation(&session.ops.linear(&x, model.head()));
-            let (_, sums) = session.ops.cross_entropy(&x, model.head(), &batch.labels, how);
-            let loss = sums.read().loss / tokens as f64;
+            let (_, losses) = session.ops.cross_entropy(&x, model.head(), &batch.labels, how);
+            let loss = losses.read().iter().map(|token| token.loss).sum::<f64>() / tokens as f64;
             let mut forward = Forward { logits, loss, gradients: BTreeMap::new() };
             if gradients {
                 let (_, gradients) = session.gradients(batch, Dropout::default(), String::new(), how);
@@ -255,6 +254,17 @@ impl<O: Ops> Session for ModelSession<O> {
     ) -> Result<Vec<Vec<i32>>, SessionError> {
         batch.validate(&self.config)?;
         self.guarded(|session| Ok(generate(&session.model(), batch, max_new_tokens, stop)))
+    }
+
+    fn answers(
+        &mut self,
+        batch: &Batch,
+        how: &Decoding,
+        first_input: u64,
+    ) -> Result<Vec<Vec<Answer>>, SessionError> {
+        how.check()?;
+        batch.validate(&self.config)?;
+        self.guarded(|session| Ok(answers(&session.model(), batch, how, first_input)))
     }
 
     fn log_likelihoods(

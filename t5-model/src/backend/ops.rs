@@ -121,15 +121,13 @@ pub struct CrossEntropy {
     pub z_loss: f32,
 }
 
-/// Sums over a batch's predictions.
+/// How well a label was predicted. For a label that does not count, both are zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct LossSums {
-    /// Sum of the tokens' cross-entropy in nats, without z-loss.
+pub struct TokenLoss {
+    /// Cross-entropy in nats, without z-loss.
     pub loss: f64,
-    /// Tokens whose most likely prediction (the first, in a tie) is the label.
-    pub correct: u64,
-    /// Labels that count.
-    pub tokens: u64,
+    /// Whether the most likely prediction (the first, in a tie) is the label.
+    pub correct: bool,
 }
 
 /// A result that a device may not have computed yet. Reading it waits for the device.
@@ -247,14 +245,14 @@ pub trait Ops: Sized {
         self.embedding(&table, TokenIds { ids, batch: *batch, length: *length })
     }
     /// The loss of predicting `labels` `[batch, length]` (negative ones do not count) from `x · headᵀ`, in
-    /// one operation, so that the logits need not all exist at once.
+    /// one operation, so that the logits need not all exist at once; and the loss of each label.
     fn cross_entropy(
         &self,
         x: &Self::Activation,
         head: &Self::Parameter,
         labels: &[i32],
         how: CrossEntropy,
-    ) -> (Self::Loss, Pending<LossSums>);
+    ) -> (Self::Loss, Pending<Vec<TokenLoss>>);
 
     /// A copy of `x` to differentiate with respect to; no gradient flows through it to what `x` was computed
     /// from.

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use fusion_core::{HostTensor, HostTensors};
 
+use super::TokenLoss;
 use crate::optimizer::ParameterUpdate;
-use crate::{Batch, Error, Optimizer, Probe, T5Config};
+use crate::{Answer, Batch, Decoding, Error, Optimizer, Probe, T5Config};
 
 /// Why a session did not do what it was asked to. The model is as it was before.
 #[derive(Debug, thiserror::Error)]
@@ -96,37 +97,6 @@ pub struct TrainStep {
     pub gradient_norm: f64,
 }
 
-/// Sums over the evaluation of a batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Evaluation {
-    /// Sum of the target tokens' cross-entropy in nats, without z-loss.
-    pub loss_sum: f64,
-    /// Target tokens whose most likely prediction is right.
-    pub correct: u64,
-    /// Target tokens.
-    pub tokens: u64,
-}
-
-impl Evaluation {
-    /// Mean cross-entropy of a target token in nats.
-    pub fn loss(&self) -> f64 {
-        self.loss_sum / self.tokens as f64
-    }
-
-    /// Share of target tokens whose most likely prediction is right.
-    pub fn accuracy(&self) -> f64 {
-        self.correct as f64 / self.tokens as f64
-    }
-}
-
-impl std::ops::AddAssign for Evaluation {
-    fn add_assign(&mut self, other: Evaluation) {
-        self.loss_sum += other.loss_sum;
-        self.correct += other.correct;
-        self.tokens += other.tokens;
-    }
-}
-
 /// The predictions of a model for a batch.
 #[derive(Clone, Debug, Default)]
 pub struct Forward {
@@ -167,8 +137,8 @@ pub trait Session {
         false
     }
 
-    /// The loss and accuracy of a batch, without dropout.
-    fn evaluate(&mut self, batch: &Batch) -> Result<Evaluation, SessionError>;
+    /// The loss of each label of a batch, `[size, target_length]` row by row, without dropout.
+    fn evaluate(&mut self, batch: &Batch) -> Result<Vec<TokenLoss>, SessionError>;
 
     /// Logits and loss of a batch without dropout, and on request the gradient of every parameter.
     fn forward(&mut self, batch: &Batch, gradients: bool) -> Result<Forward, SessionError>;
@@ -194,6 +164,18 @@ pub trait Session {
         max_new_tokens: usize,
         stop: &dyn Fn(&[i32]) -> bool,
     ) -> Result<Vec<Vec<i32>>, SessionError>;
+
+    /// Answers to each row, `[row][answer]`: in the order in which they were drawn, or the best first. Draws
+    /// depend on the number of the batch's first input, so that an input's answers do not depend on how
+    /// inputs are divided into batches.
+    fn answers(
+        &mut self,
+        _batch: &Batch,
+        _how: &Decoding,
+        _first_input: u64,
+    ) -> Result<Vec<Vec<Answer>>, SessionError> {
+        Err(SessionError::Device("it neither draws nor searches for answers".into()))
+    }
 
     /// The log probability of each candidate given each row's inputs, `[row][candidate]`, in nats: the sum
     /// over its tokens, including the end-of-sequence token if the candidate has it.

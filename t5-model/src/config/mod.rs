@@ -13,6 +13,7 @@ use crate::{Error, Result};
 
 /// The MLP between attention blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum FeedForward {
     /// T5 1.0: `wo(relu(wi(x)))`.
     #[serde(rename = "relu")]

@@ -1,4 +1,5 @@
-//! Greedy decoding and ranking against transformers: `t5_goldens.py`.
+//! Greedy decoding and ranking against transformers (`t5_goldens.py`), and so beam search
+//! (`answers_goldens.py`).
 
 use fusion_core::checkpoint::TensorFile;
 use fusion_core::{HostTensor, TensorSource};
@@ -6,7 +7,7 @@ use serde::Deserialize;
 
 use super::references::{self, batch, deviation};
 use super::{Check, Suite};
-use crate::{Batch, Error, IGNORED_LABEL, Precision, Session, SessionError};
+use crate::{Answer, Batch, Decoding, Error, IGNORED_LABEL, Precision, Session, SessionError};
 
 /// As in the script.
 const MAX_NEW_TOKENS: usize = 12;
@@ -14,6 +15,14 @@ const MAX_NEW_TOKENS: usize = 12;
 #[derive(Deserialize)]
 struct Generation {
     tokens: Vec<Vec<i32>>,
+}
+
+/// A beam search, with its answers to each row.
+#[derive(Deserialize)]
+struct Search {
+    how: Decoding,
+    tokens: Vec<Vec<Vec<i32>>>,
+    scores: Vec<Vec<f64>>,
 }
 
 impl Suite<'_> {
@@ -27,15 +36,16 @@ impl Suite<'_> {
         let mut checks = vec![Check::run(name("ranking"), allowed, ranking)?];
         // Rounding to bf16 may decide another way.
         if self.how.precision == Precision::F32 {
-            let expected = references::path(&format!("{variant}/generation.json"));
-            let expected = std::fs::read(&expected).ok().and_then(|text| serde_json::from_slice(&text).ok());
-            let Some(Generation { tokens }) = expected else {
-                return Err(Error::References(format!("{variant}/generation.json cannot be read")).into());
-            };
+            let Generation { tokens } = references::json(&format!("{variant}/generation.json"))?;
+            let searches: Vec<Search> = references::json(&format!("{variant}/beams.json"))?;
             let company = || in_company(open()?.as_mut(), &batch, &tokens);
             let stopped = || stopped(open()?.as_mut(), &batch, &tokens);
             checks.push(Check::run(name("greedy decoding"), 0.0, company)?);
             checks.push(Check::run(name("greedy decoding, stopped"), 0.0, stopped)?);
+            let sampled = || sampled(open()?.as_mut(), &batch, &tokens);
+            checks.push(Check::run(name("sampling"), 0.0, sampled)?);
+            let searched = || searched(open()?.as_mut(), &batch, &searches);
+            checks.push(Check::run(name("beam search"), 1e-4, searched)?);
         }
         Ok(checks)
     }
@@ -78,6 +88,32 @@ fn stopped(session: &mut dyn Session, batch: &Batch, expected: &[Vec<i32>]) -> R
         wrong += found.iter().zip(until).filter(|(found, expected)| found != expected).count();
     }
     Ok(wrong as f64)
+}
+
+/// Rows that are not continued greedily, although there is only one token to draw from.
+fn sampled(session: &mut dyn Session, batch: &Batch, expected: &[Vec<i32>]) -> Result<f64, SessionError> {
+    let how = Decoding { max_new_tokens: MAX_NEW_TOKENS, answers: 3, top_k: Some(1), ..Decoding::default() };
+    let found = session.answers(batch, &how, 0)?;
+    let wrong = |(found, expected): (&Vec<Answer>, &Vec<i32>)| {
+        found.iter().filter(|answer| answer.tokens != *expected).count()
+    };
+    let wrong: usize = found.iter().zip(expected).map(wrong).sum();
+    Ok((wrong + found.concat().len().abs_diff(3 * expected.len())) as f64)
+}
+
+/// The largest deviation of a score, or the number of rows whose answers differ.
+fn searched(session: &mut dyn Session, batch: &Batch, searches: &[Search]) -> Result<f64, SessionError> {
+    let (mut wrong, mut largest) = (0, 0f64);
+    for Search { how, tokens, scores } in searches {
+        let found = session.answers(batch, how, 0)?;
+        wrong += found.len().abs_diff(tokens.len());
+        for (found, (tokens, scores)) in found.iter().zip(tokens.iter().zip(scores)) {
+            wrong += usize::from(!found.iter().map(|answer| &answer.tokens).eq(tokens));
+            let deviations = found.iter().zip(scores).map(|(found, score)| (found.score - score).abs());
+            largest = deviations.fold(largest, f64::max);
+        }
+    }
+    Ok(if wrong > 0 { wrong as f64 } else { largest })
 }
 
 /// The deviation of candidates' likelihoods: of each row's labels from transformers' logits, and of all from

@@ -21,7 +21,7 @@ use fusion_core::checkpoint::{Checkpoint, TensorFile};
 use fusion_core::random::Philox;
 use fusion_core::{HostTensors, TensorSource};
 
-use crate::parameters::{initialize, parameters};
+use crate::parameters::{Initialization, initialize, parameters};
 use crate::{Backend, Computation, Precision, Result, Session, SessionError, T5Config};
 
 /// Checks operations, whole models, fused models, training and the execution of plans (which is always f32).
@@ -71,7 +71,7 @@ impl Suite<'_> {
 
 /// Random weights whose gains, unlike those of fresh weights, are not all 1.
 pub fn random_weights(config: &T5Config, seed: u64) -> Result<HostTensors> {
-    let mut weights = initialize(config, seed)?;
+    let mut weights = initialize(config, Initialization::T5, seed)?;
     for parameter in parameters(config)?.into_iter().filter(|parameter| parameter.module.is_norm()) {
         let name = parameter.spec.name;
         let Some(tensor) = weights.get_mut(&name) else { continue };

@@ -7,8 +7,8 @@ use fusion_core::{HostTensor, TensorSource};
 
 use super::Check;
 use super::by_hand::{by_hand, check};
-use super::references::{self, deviation, integers, number_deviation, shape};
-use crate::backend::{Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, TokenIds};
+use super::references::{self, deviation, integers, shape};
+use crate::backend::{Attention, Buckets, CrossEntropy, DropoutDraw, TokenIds, TokenLoss};
 use crate::{Error, Ops, Precision, Result, SessionError};
 
 /// As in the script.
@@ -48,8 +48,10 @@ struct Case<'a> {
     inputs: BTreeMap<String, HostTensor>,
     integers: BTreeMap<String, (Vec<usize>, Vec<i64>)>,
     y: HostTensor,
-    loss: f64,
-    sums: [i64; 2],
+    /// Of each label, in nats.
+    losses: HostTensor,
+    /// 1 for each label that is predicted.
+    correct: Vec<i64>,
     gradients: BTreeMap<String, HostTensor>,
 }
 
@@ -75,14 +77,13 @@ impl<'a> Case<'a> {
             }
         }
         let of = |what: &str| format!("{name}|out.{what}");
-        let count = |what: &str| Ok::<_, Error>(integers(file, &of(what))?.1.first().copied().unwrap_or(-1));
         Ok(Case {
             name,
             inputs,
             integers: whole,
             y: file.load_f32(&of("y"))?,
-            loss: file.load_f32(&of("loss"))?.data.first().copied().map_or(f64::NAN, f64::from),
-            sums: [count("correct")?, count("tokens")?],
+            losses: file.load_f32(&of("losses"))?,
+            correct: integers(file, &of("correct"))?.1,
             gradients,
         })
     }
@@ -95,8 +96,8 @@ impl<'a> Case<'a> {
         if !self.name.starts_with("cross-entropy") {
             return Ok(worst);
         }
-        let (_, sums) = ops.cross_entropy(&y, self.head(&parameters)?, &self.labels()?, LOSS);
-        Ok(worst.max(self.loss_deviation(sums.read())))
+        let (_, losses) = ops.cross_entropy(&y, self.head(&parameters)?, &self.labels()?, LOSS);
+        Ok(worst.max(self.loss_deviation(&losses.read())))
     }
 
     /// The worst deviation of the result, the loss and all gradients when they are recorded.
@@ -109,13 +110,13 @@ impl<'a> Case<'a> {
         ops.record(true);
         let y = self.apply(&Inputs { ops, case: self, parameters: &parameters })?;
         let recorded = ops.read_activation(&y);
-        let (loss, sums) = ops.cross_entropy(&y, self.head(&parameters)?, &self.labels()?, LOSS);
+        let (loss, losses) = ops.cross_entropy(&y, self.head(&parameters)?, &self.labels()?, LOSS);
         drop(y);
         let wanted: Vec<&O::Parameter> = parameters.values().chain([&unused_parameter]).collect();
         let (_, gradients) = ops.backward(loss, &[], &wanted);
         ops.record(false);
 
-        let mut worst = deviation(Some(&recorded), &self.y).max(self.loss_deviation(sums.read()));
+        let mut worst = deviation(Some(&recorded), &self.y).max(self.loss_deviation(&losses.read()));
         let mut found = gradients.iter().map(|gradient| ops.read_gradient(gradient));
         for (name, found) in parameters.keys().zip(&mut found) {
             let expected = self.gradients.get(name).ok_or_else(|| self.lacks(name))?;
@@ -134,13 +135,12 @@ impl<'a> Case<'a> {
         parameters.get("head").ok_or_else(|| self.lacks("head"))
     }
 
-    fn loss_deviation(&self, sums: LossSums) -> f64 {
-        let [correct, tokens] = self.sums;
-        let counts = [sums.correct as i64, sums.tokens as i64];
-        if counts != [correct, tokens] {
+    fn loss_deviation(&self, found: &[TokenLoss]) -> f64 {
+        if !found.iter().map(|token| i64::from(token.correct)).eq(self.correct.iter().copied()) {
             return f64::INFINITY;
         }
-        number_deviation(sums.loss, self.loss)
+        let data = found.iter().map(|token| token.loss as f32).collect();
+        deviation(Some(&HostTensor { shape: vec![found.len()], data }), &self.losses)
     }
 
     fn lacks(&self, what: &str) -> Error {

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use fusion_core::checkpoint::TensorFile;
 use fusion_core::{HostTensor, HostTensors, TensorSource};
+use serde::de::DeserializeOwned;
 
 use crate::{Batch, Error, Result};
 
@@ -33,6 +34,11 @@ pub(super) fn path(name: &str) -> PathBuf {
 
 pub(super) fn file(name: &str) -> Result<TensorFile> {
     Ok(TensorFile::open(&path(name))?)
+}
+
+pub(super) fn json<T: DeserializeOwned>(name: &str) -> Result<T> {
+    let read = std::fs::read(path(name)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    read.ok_or_else(|| Error::References(format!("{name} cannot be read")))
 }
 
 /// A tensor of i64 and its shape.

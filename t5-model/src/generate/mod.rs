@@ -1,10 +1,41 @@
-//! Answers of a trained model: greedy decoding, and the likelihood of given answers.
+//! Answers of a trained model: greedy decoding, sampling and beam search, and the likelihood of given
+//! answers.
 
+mod beams;
+mod continuation;
 mod decoder;
-mod greedy;
+mod decoding;
 mod packing;
 mod rank;
+mod sampling;
 
-pub(crate) use greedy::generate;
+use self::continuation::Drawing;
+use self::decoding::Strategy;
+use crate::model::T5;
+use crate::{Batch, Ops};
+
+pub use decoding::{Answer, Decoding};
+pub use sampling::Sampling;
+
+pub(crate) use continuation::generate;
 pub(crate) use packing::Packing;
 pub(crate) use rank::{Candidates, log_likelihoods};
+
+/// `[row][answer]`. Draws depend on the number of the batch's first input.
+pub(crate) fn answers<O: Ops>(
+    model: &T5<'_, O>,
+    batch: &Batch,
+    how: &Decoding,
+    first_input: u64,
+) -> Vec<Vec<Answer>> {
+    let Decoding { max_new_tokens, answers, seed, .. } = *how;
+    let rows = match how.strategy() {
+        Strategy::Beams { length_penalty } => return beams::search(model, batch, how, length_penalty),
+        Strategy::Greedy => continuation::greedy(model, batch, max_new_tokens),
+        Strategy::Sampling(sampling) => {
+            let drawing = Drawing { sampling, seed, first_input, answers };
+            continuation::sample(model, batch, max_new_tokens, &drawing)
+        }
+    };
+    rows.chunks(answers).map(<[Answer]>::to_vec).collect()
+}

@@ -73,7 +73,7 @@ pub(crate) fn log_likelihoods<O: Ops>(
         return sums;
     }
     let T5 { ops, config, .. } = *model;
-    let x = decoded(model, &model.start_decoder(batch), candidates); // [rows · candidates, length, d_model]
+    let x = decoded(model, &model.start_decoder(batch, 1), candidates); // [rows · candidates, length, d_model]
     let each_row = candidates.tokens.len() * candidates.length;
     let asked: Vec<(usize, &Question)> =
         (0..batch.size).flat_map(|row| candidates.questions.iter().map(move |each| (row, each))).collect();

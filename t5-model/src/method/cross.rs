@@ -66,6 +66,17 @@ impl fmt::Display for Cross {
     }
 }
 
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Cross {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Cross".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "pattern": "^(zero|(normal|relative|db):.+)$" })
+    }
+}
+
 impl From<Cross> for String {
     fn from(cross: Cross) -> Self {
         cross.to_string()

@@ -70,7 +70,7 @@ impl Method {
 
     /// The method of that name.
     pub fn named(name: &str) -> Option<Method> {
-        Method::all().find(|method| method.name() == name)
+        Method::all().find(|method| method.name() == name || method.aliases().contains(&name))
     }
 
     /// See [`GrowthMethod::NAME`].
@@ -117,6 +117,21 @@ impl clap::ValueEnum for Method {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(PossibleValue::new(self.name()).help(self.summary()).aliases(self.aliases().iter().copied()))
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Method {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Method".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let each = |method: Method| {
+            let names = std::iter::once(method.name()).chain(method.aliases().iter().copied());
+            names.map(move |name| serde_json::json!({ "const": name, "description": method.summary() }))
+        };
+        schemars::json_schema!({ "oneOf": Method::all().flat_map(each).collect::<Vec<_>>() })
     }
 }
 

@@ -14,6 +14,7 @@ use crate::optimizer::CarryOptimizer;
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MethodSettings {
     /// The method that makes the child.
     #[cfg_attr(feature = "clap", arg(long, value_name = "NAME", value_enum, default_value_t))]

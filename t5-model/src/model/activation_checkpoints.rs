@@ -3,7 +3,7 @@
 //! computation. Dropout draws are functions of their places, so both times drop the same.
 
 use super::T5;
-use crate::backend::{CrossEntropy, Dropout, LossSums, Ops, Pending};
+use crate::backend::{CrossEntropy, Dropout, Ops, Pending, TokenLoss};
 use crate::parameters::{Module, Stack, Weights};
 use crate::{Batch, T5Config};
 
@@ -29,7 +29,7 @@ impl<O: Ops> Checkpointed<'_, O> {
     }
 
     /// The loss, and the gradients of all parameters in their order.
-    pub fn run(mut self, how: CrossEntropy) -> (Pending<LossSums>, Vec<O::Gradient>) {
+    pub fn run(mut self, how: CrossEntropy) -> (Pending<Vec<TokenLoss>>, Vec<O::Gradient>) {
         let (batch, weights) = (self.batch, self.weights);
         let model = self.model();
         let bias = model.encoder_bias(batch);
@@ -46,12 +46,12 @@ impl<O: Ops> Checkpointed<'_, O> {
         let mut gradients: Sums<O> = self.parameters.iter().map(|_| None).collect();
         let mut decoder = decoder.into_iter().enumerate().rev();
         let (_, end) = decoder.next().expect("the embedding at least");
-        let mut sums = Pending::from(LossSums::default());
+        let mut losses = Pending::from(vec![]);
         let used = [Module::FinalNorm(Stack::Decoder), weights.head];
         let mut dx = self.segment(&mut gradients, &used, &[&end], |model, [x]| {
             let x = model.finish(Stack::Decoder, x.clone());
             let (loss, found) = model.ops.cross_entropy(&x, model.head(), &batch.labels, how);
-            sums = found;
+            losses = found;
             loss
         });
         let mut dmemory: Option<O::Activation> = None;
@@ -92,7 +92,7 @@ impl<O: Ops> Checkpointed<'_, O> {
                 model.ops.product(&model.embed_inputs(batch), dy)
             });
         }
-        (sums, self.all(gradients))
+        (losses, self.all(gradients))
     }
 
     /// Records one segment from its inputs on and differentiates it. Adds the gradients of the parameters it

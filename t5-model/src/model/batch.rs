@@ -1,5 +1,7 @@
 //! What a model reads in one step.
 
+use std::ops::Range;
+
 use crate::{Error, Result, T5Config};
 
 /// A label that counts neither in the loss nor in the accuracy.
@@ -38,6 +40,30 @@ impl Batch {
             let padding = std::iter::repeat_n(IGNORED_LABEL, target_length - target.len());
             batch.labels.extend(target.iter().copied().chain(padding));
         }
+        batch
+    }
+
+    /// Some of the examples.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn rows(&self, rows: Range<usize>) -> Batch {
+        let of = |length: usize| rows.start * length..rows.end * length;
+        Batch {
+            size: rows.len(),
+            input_length: self.input_length,
+            target_length: self.target_length,
+            input_ids: self.input_ids[of(self.input_length)].to_vec(),
+            attention_mask: self.attention_mask[of(self.input_length)].to_vec(),
+            labels: self.labels[of(self.target_length)].to_vec(),
+        }
+    }
+
+    /// The same targets, each with the input of the example this many rows further on, around the end.
+    pub fn with_inputs_rotated(&self, rows: usize) -> Batch {
+        let mut batch = self.clone();
+        batch.input_ids.rotate_left(rows * self.input_length);
+        batch.attention_mask.rotate_left(rows * self.input_length);
         batch
     }
 

@@ -21,12 +21,14 @@ pub use adamw::AdamwStep;
 pub use carry::{CarriedState, CarryOptimizer};
 use moments::Moment;
 pub use moments::Moments;
+pub(crate) use schedule::WARM_UP_SHARE;
 pub use schedule::{Decay, Schedule};
 pub use state::{OptimizerState, write_optimizer_state};
 
 /// A rule that turns gradients into updates.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Optimizer {
     /// Loshchilov and Hutter (arXiv 1711.05101), as in PyTorch.
     Adamw {
@@ -192,8 +194,8 @@ impl clap::ValueEnum for Optimizer {
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
             Optimizer::Adamw { .. } => PossibleValue::new("adamw").help("AdamW, as in PyTorch"),
-            Optimizer::AdamwScale { .. } => PossibleValue::new("adamw-scale")
-                .alias("adamw_scale")
+            Optimizer::AdamwScale { .. } => PossibleValue::new("adamw_scale")
+                .alias("adamw-scale")
                 .help("nanoT5's AdamW, with updates scaled by the weights' root mean square"),
             Optimizer::Adafactor { .. } => PossibleValue::new("adafactor").help("T5's optimiser"),
         })

@@ -7,19 +7,22 @@ use serde::{Deserialize, Serialize};
 /// How the learning rate decays after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Decay {
     /// Not at all.
     Constant,
-    /// `peak · sqrt(offset / max(updates, offset))`: with peak 0.01 and offset 10⁴,
-    /// T5's `1 / sqrt(max(step, 10⁴))`.
+    /// `peak · sqrt(timescale / max(updates, timescale))`.
+    ///
+    /// With a peak of 0.01 and a timescale of 10⁴, T5's `1 / sqrt(max(step, 10⁴))`.
     InverseSquareRoot {
         /// Updates during which the rate stays at its peak.
-        offset: u64,
+        #[serde(default = "t5_timescale")]
+        timescale: u64,
     },
     /// To `minimum` along half a cosine.
     Cosine {
-        /// The rate at the end.
-        #[serde(default)]
+        /// The rate at the end; the default is the peak, if that is lower.
+        #[serde(default = "nano_t5_minimum")]
         minimum: f64,
     },
     /// To `minimum` along a line.
@@ -30,22 +33,32 @@ pub enum Decay {
     },
 }
 
+const fn t5_timescale() -> u64 {
+    10_000
+}
+
+const fn nano_t5_minimum() -> f64 {
+    1e-5
+}
+
 #[cfg(feature = "clap")]
 impl clap::ValueEnum for Decay {
     fn value_variants<'a>() -> &'a [Self] {
-        &[
-            Decay::Constant,
-            Decay::InverseSquareRoot { offset: 10_000 },
-            Decay::Cosine { minimum: 1e-5 },
-            Decay::Linear { minimum: 0.0 },
-        ]
+        const {
+            &[
+                Decay::Constant,
+                Decay::InverseSquareRoot { timescale: t5_timescale() },
+                Decay::Cosine { minimum: nano_t5_minimum() },
+                Decay::Linear { minimum: 0.0 },
+            ]
+        }
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
             Decay::Constant => PossibleValue::new("constant"),
             Decay::InverseSquareRoot { .. } => {
-                PossibleValue::new("inverse-square-root").alias("inverse_square_root").help("T5's schedule")
+                PossibleValue::new("inverse_square_root").alias("inverse-square-root").help("T5's schedule")
             }
             Decay::Cosine { .. } => {
                 PossibleValue::new("cosine").help("Decay to 1e-5, or to the learning rate if that is lower")
@@ -55,56 +68,75 @@ impl clap::ValueEnum for Decay {
     }
 }
 
-/// A warm-up and a decay, once or in cycles.
+/// A warm-up and a decay, once or in cycles. In files, its keys stand among those of the training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Schedule {
     /// The learning rate at the end of the warm-up.
-    #[cfg_attr(feature = "clap", arg(long = "learning-rate", value_name = "RATE", default_value_t = 2e-2))]
+    #[serde(rename = "learning_rate")]
+    #[cfg_attr(feature = "clap", arg(long = "learning-rate", value_name = "RATE", default_value_t = DEFAULT.peak))]
     pub peak: f64,
-    /// Updates during which the rate rises linearly.
-    #[serde(default)]
-    #[cfg_attr(feature = "clap", arg(skip))]
-    pub warm_up: u64,
-    /// Share of the peak that the warm-up starts from (0; nanoT5: 0.5).
-    #[serde(default)]
-    #[cfg_attr(feature = "clap", arg(skip))]
+    /// Updates during which the rate rises linearly [default: a tenth of the steps].
+    ///
+    /// Of each cycle's steps, if there are several.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    pub warm_up: Option<u64>,
+    /// Share of the learning rate that the warm-up starts from.
+    ///
+    /// nanoT5: 0.5.
+    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.warm_up_from))]
     pub warm_up_from: f64,
     /// How the learning rate decays after the warm-up.
+    #[serde(rename = "schedule")]
     #[cfg_attr(
         feature = "clap",
         arg(long = "schedule", value_enum, value_name = "SCHEDULE", default_value = "cosine")
     )]
     pub decay: Decay,
     /// How many times warm-up and decay are repeated, in cycles of equal length.
-    #[serde(default = "one")]
-    #[cfg_attr(feature = "clap", arg(skip = one()))]
+    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.cycles))]
     pub cycles: u64,
     /// Updates that the schedule treats as already made.
     ///
     /// The schedule continues from there: after its warm-up, with the decay that has already happened.
-    #[serde(default)]
-    #[cfg_attr(feature = "clap", arg(long = "schedule-offset", value_name = "N", default_value_t))]
+    #[serde(rename = "schedule_offset")]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long = "schedule-offset", value_name = "N", default_value_t = DEFAULT.offset)
+    )]
     pub offset: u64,
     /// Number of initial updates over which the learning rate rises from 0 to the scheduled value.
     ///
     /// It rises linearly (Staged Training, arXiv 2203.06211: 200 updates).
-    #[serde(default)]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.re_warm_up))]
     pub re_warm_up: u64,
 }
 
-fn one() -> u64 {
-    1
+const DEFAULT: Schedule = Schedule::DEFAULT;
+
+impl Default for Schedule {
+    fn default() -> Self {
+        DEFAULT
+    }
 }
 
+/// A share of the steps: one in so many is in the warm-up if no number is given.
+pub(crate) const WARM_UP_SHARE: u64 = 10;
+
 impl Schedule {
+    pub(crate) const DEFAULT: Self = Schedule {
+        warm_up: None,
+        decay: Decay::Cosine { minimum: nano_t5_minimum() },
+        ..Schedule::constant(2e-2)
+    };
+
     /// A rate that never changes.
     pub const fn constant(rate: f64) -> Self {
         Schedule {
             peak: rate,
-            warm_up: 0,
+            warm_up: Some(0),
             warm_up_from: 0.0,
             decay: Decay::Constant,
             cycles: 1,
@@ -119,51 +151,78 @@ impl Schedule {
             true => updates as f64 / self.re_warm_up as f64,
             false => 1.0,
         };
-        share * self.planned(updates.saturating_add(self.offset), total.saturating_add(self.offset))
+        let warm_up = self.warm_up(total);
+        share * self.planned(updates.saturating_add(self.offset), total.saturating_add(self.offset), warm_up)
+    }
+
+    /// Updates in each warm-up of a training with so many steps.
+    pub fn warm_up(&self, steps: u64) -> u64 {
+        self.warm_up.unwrap_or(steps / WARM_UP_SHARE / self.cycles.max(1))
     }
 
     /// The rate given by warm-up, decay and cycles alone.
-    fn planned(&self, updates: u64, total: u64) -> f64 {
+    fn planned(&self, updates: u64, total: u64, warm_up: u64) -> f64 {
         let cycle = (total / self.cycles.max(1)).max(1);
         // The last cycle includes the remainder of the division.
         let first = (updates / cycle).min(self.cycles.max(1) - 1) * cycle;
         let length = if first / cycle + 1 >= self.cycles { total.saturating_sub(first) } else { cycle };
         let at = updates - first;
-        if at < self.warm_up {
-            let progress = at as f64 / self.warm_up as f64;
+        if at < warm_up {
+            let progress = at as f64 / warm_up as f64;
             return self.peak * (self.warm_up_from + (1.0 - self.warm_up_from) * progress);
         }
-        let span = length.saturating_sub(self.warm_up).max(1);
-        let progress = ((at - self.warm_up) as f64 / span as f64).min(1.0);
+        let span = length.saturating_sub(warm_up).max(1);
+        let progress = ((at - warm_up) as f64 / span as f64).min(1.0);
         match self.decay {
             Decay::Constant => self.peak,
-            Decay::InverseSquareRoot { offset } => {
-                let offset = offset.max(1);
-                self.peak * (offset as f64 / at.max(offset) as f64).sqrt()
+            Decay::InverseSquareRoot { timescale } => {
+                let timescale = timescale.max(1);
+                self.peak * (timescale as f64 / at.max(timescale) as f64).sqrt()
             }
             Decay::Cosine { minimum } => {
+                let minimum = minimum.min(self.peak);
                 minimum + (self.peak - minimum) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
             }
             Decay::Linear { minimum } => minimum + (self.peak - minimum) * (1.0 - progress),
         }
     }
 
-    /// What is wrong with these settings, if anything.
-    pub fn problem(&self) -> Option<String> {
+    /// What is wrong with these settings, if anything: the setting's key, and the problem.
+    pub(crate) fn problem(&self, steps: u64) -> Option<(&'static str, String)> {
         let minimum = match self.decay {
             Decay::Cosine { minimum } | Decay::Linear { minimum } => minimum,
             _ => 0.0,
         };
         let bad = |rate: f64| !(rate.is_finite() && rate >= 0.0);
         if bad(self.peak) {
-            return Some(format!("peak is {}; a rate is at least 0", self.peak));
+            return Some(("learning_rate", format!("{} is not a rate of at least 0", self.peak)));
         }
-        if bad(minimum) || minimum > self.peak {
-            return Some(format!("minimum is {minimum}; it lies between 0 and the peak {}", self.peak));
+        let usual = minimum == nano_t5_minimum();
+        if bad(minimum) || (minimum > self.peak && !usual) {
+            let problem =
+                format!("the minimum is {minimum}; it lies between 0 and the learning rate {}", self.peak);
+            return Some(("schedule", problem));
         }
         if !(0.0..=1.0).contains(&self.warm_up_from) {
-            return Some(format!("warm_up_from is {}; it is a share of the peak", self.warm_up_from));
+            let problem = format!("{} is not a share of the learning rate, from 0 to 1", self.warm_up_from);
+            return Some(("warm_up_from", problem));
         }
-        (self.cycles == 0).then(|| "cycles is 0; one pass is 1".into())
+        if self.cycles == 0 {
+            return Some(("cycles", "it must be at least 1".into()));
+        }
+        if steps == 0 {
+            return None;
+        }
+        let cycle = steps.saturating_add(self.offset) / self.cycles;
+        if let Some(warm_up) = self.warm_up.filter(|warm_up| *warm_up >= cycle.max(1)) {
+            let there = match self.cycles {
+                1 => format!("there are {cycle} steps in all"),
+                cycles => format!("each of {cycles} cycles has {cycle} steps"),
+            };
+            return Some(("warm_up", format!("it is {warm_up}, but {there}")));
+        }
+        let re_warm_up = self.re_warm_up;
+        (re_warm_up >= steps)
+            .then(|| ("re_warm_up", format!("it is {re_warm_up}, but there are {steps} steps in all")))
     }
 }

@@ -10,7 +10,7 @@ mod table;
 mod weights;
 
 pub use flops::training_flops_per_token;
-pub use initialize::initialize;
+pub use initialize::{Initialization, UnknownInitialization, initialize};
 pub use module::{Linear, Module, Stack, Sublayer, SublayerKind};
 pub use t5x::{StoredParameter, t5x_parameters};
 pub use table::{Parameter, parameter_table, parameters};

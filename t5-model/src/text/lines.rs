@@ -16,6 +16,15 @@ pub(super) const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
 /// What `zstd --ultra --long=31` writes needs a window of 2 GiB, which the decoder only takes where a file uses it.
 const MAX_WINDOW_LOG: u32 = if cfg!(target_pointer_width = "64") { 31 } else { 30 };
 
+/// The lines of a text file, which may be compressed as `.gz` or `.zst`. Stop at the first error.
+///
+/// # Errors
+/// If the file cannot be opened or read, or is not UTF-8.
+pub fn lines(path: &Path) -> Result<impl Iterator<Item = Result<String>> + use<>> {
+    let mut lines = Lines::open(path)?;
+    Ok(std::iter::from_fn(move || lines.next_line().map(|line| line.map(str::to_owned)).transpose()))
+}
+
 pub(super) struct Lines {
     reader: Box<dyn BufRead + Send>,
     pub path: PathBuf,

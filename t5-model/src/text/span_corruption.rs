@@ -83,6 +83,17 @@ impl SpanLengths {
     }
 }
 
+/// What a target token is to its span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetToken {
+    /// A sentinel or EOS, which says that the span before it has ended.
+    Sentinel,
+    /// The first token of a span: the decoder has read nothing of it.
+    First,
+    /// A token that continues a span.
+    Rest,
+}
+
 /// Identifies a chunk: together with the seed, it determines the corruption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkKey {
@@ -137,6 +148,17 @@ impl SpanCorruption {
     /// Lengths of chunks, inputs and targets.
     pub fn lengths(&self) -> SpanLengths {
         self.lengths
+    }
+
+    /// What each label of an example is; `None` for one that does not count.
+    pub fn target_tokens(&self, labels: &[i32]) -> impl Iterator<Item = Option<TargetToken>> {
+        let is_sentinel = |label: &i32| *label == self.eos || self.sentinels.contains(label);
+        labels.iter().enumerate().map(move |(index, label)| match label {
+            ..0 => None,
+            _ if is_sentinel(label) => Some(TargetToken::Sentinel),
+            _ if index == 0 || is_sentinel(&labels[index - 1]) => Some(TargetToken::First),
+            _ => Some(TargetToken::Rest),
+        })
     }
 
     /// Appends the chunk's input to `inputs` and its target to `targets`, including EOS.

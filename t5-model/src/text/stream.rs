@@ -19,6 +19,8 @@ use crate::Batch;
 
 /// The default number of chunks shuffled together.
 const SHUFFLE_BUFFER: usize = 4096;
+/// The number of examples in a batch of [`StreamOptions::evaluation`].
+const EVALUATION_BATCH: usize = 128;
 /// The number of chunks that an evaluation holds in memory at a time.
 const EVALUATION_BLOCK: usize = 256;
 /// All models are evaluated on the same corruption of the text.
@@ -59,10 +61,17 @@ impl StreamOptions {
         Self { batch_size, seed, order, hold_out: None, max_documents: None }
     }
 
-    /// One pass in order; every call corrupts the same text in the same way.
-    pub fn evaluation(batch_size: usize) -> Self {
+    /// One pass in order; every call corrupts the same text in the same way. The size of the batches is part of
+    /// what an evaluation measures, so it is always the same: see [`evaluate`](crate::train::evaluate).
+    pub fn evaluation() -> Self {
         let order = Order::Evaluation;
-        Self { batch_size, seed: EVALUATION_SEED, order, hold_out: None, max_documents: None }
+        Self {
+            batch_size: EVALUATION_BATCH,
+            seed: EVALUATION_SEED,
+            order,
+            hold_out: None,
+            max_documents: None,
+        }
     }
 }
 
@@ -178,6 +187,11 @@ impl SpanCorruptionStream {
             move || reader.run(DataPosition { index: 0, ..position }, &sender, &stop)
         });
         Ok(Self { spans, options, position, current: None, worker: Some(Worker { blocks, stop, thread }) })
+    }
+
+    /// How chunks become inputs and targets.
+    pub fn spans(&self) -> &SpanCorruption {
+        &self.spans
     }
 
     fn next_batch(&mut self) -> Result<Option<StreamedBatch>> {

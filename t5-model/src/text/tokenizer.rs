@@ -107,6 +107,14 @@ impl Tokenizer {
         self.inner.decode(&ids, true).map_err(encoding)
     }
 
+    /// The text for some ids, with sentinels and unknown tokens as transformers shows them
+    /// (`<extra_id_0> dog<extra_id_1> cat`), but without padding and EOS.
+    pub fn decode_with_sentinels(&self, ids: &[i32]) -> Result<String> {
+        let said = ids.iter().filter(|id| **id != self.pad && **id != self.eos);
+        let ids: Vec<u32> = said.filter_map(|&id| u32::try_from(id).ok()).collect();
+        self.inner.decode(&ids, false).map_err(encoding)
+    }
+
     /// The padding token.
     pub fn pad_id(&self) -> i32 {
         self.pad
@@ -168,6 +176,8 @@ impl Tokenizer {
         let mut config = special.clone();
         config["tokenizer_class"] = "PreTrainedTokenizerFast".into();
         config["clean_up_tokenization_spaces"] = false.into();
+        // Of this class, transformers 4 returns `token_type_ids` as well, which its T5 refuses.
+        config["model_input_names"] = json!(["input_ids", "attention_mask"]);
         for (name, content) in [
             ("tokenizer.json", tokenizer),
             ("tokenizer_config.json", format!("{config:#}")),

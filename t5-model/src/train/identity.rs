@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::optimizer::WARM_UP_SHARE;
+
 /// Everything that determines a result, by name. Contains whole values rather than a hash, so that a
 /// difference can be named. Stored as a JSON object; nested objects are compared value by value.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -16,7 +18,7 @@ pub struct Identity(Map<String, Value>);
 /// A value that differs between two identities.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
-    /// Dotted if the value is inside an object: `schedule.peak`.
+    /// Dotted if the value is inside an object: `schedule.kind`.
     pub key: String,
     /// The value before as JSON, or `absent`.
     pub was: String,
@@ -57,9 +59,15 @@ impl Identity {
         self.0.extend(values.iter().map(|(key, value)| (key.clone(), value.clone())));
     }
 
-    /// Removes a value that does not affect the result.
+    /// Removes a value that does not affect the result, which may be inside objects: `schedule.kind`.
     pub fn remove(&mut self, key: &str) {
-        self.0.remove(key);
+        let (mut object, mut key) = (&mut self.0, key);
+        while let Some((outer, inner)) = key.split_once('.').filter(|(outer, _)| object.get(*outer).is_some())
+        {
+            let Some(Value::Object(own)) = object.get_mut(outer) else { return };
+            (object, key) = (own, inner);
+        }
+        object.shift_remove(key);
     }
 
     /// The same, stored in order of the keys.
@@ -73,11 +81,24 @@ impl Identity {
         Identity(self.values().into_iter().map(|(key, value)| (key, value.clone())).collect())
     }
 
-    /// The differences from an earlier identity, in order of the keys.
+    /// The differences from an earlier identity, in order of the keys. A value that follows from another, and
+    /// differs because that does, is left out.
     pub fn differences(&self, earlier: &Identity) -> Vec<Difference> {
         let (was, now) = (earlier.values(), self.values());
         let keys: BTreeSet<_> = was.keys().chain(now.keys()).collect();
-        let changed = keys.into_iter().filter(|&key| given(&was, key) != given(&now, key));
+        let differs = |key: &str| given(&was, key) != given(&now, key);
+        let follows = |key: &str| {
+            FOLLOWS.iter().any(|(effect, cause, share)| {
+                let Some(object) = object_of(key, effect) else { return false };
+                let cause = &format!("{object}{cause}");
+                let as_usual = |values: &BTreeMap<String, &Value>| {
+                    let number = |key| given(values, key).and_then(Value::as_u64);
+                    number(key).is_some() && number(key) == number(cause).map(|cause| cause / share)
+                };
+                differs(cause) && as_usual(&was) && as_usual(&now)
+            })
+        };
+        let changed = keys.into_iter().filter(|&key| differs(key) && !follows(key));
         let value = |values: &BTreeMap<String, &Value>, key| {
             values.get(key).map_or("absent".into(), |value| value.to_string())
         };
@@ -103,6 +124,28 @@ impl Identity {
     }
 }
 
+/// Keys that settings have had, and their present ones. Files of earlier versions have the former.
+pub const RENAMED: [(&str, &str); 9] = [
+    ("schedule.peak", "learning_rate"),
+    ("schedule.warm_up", "warm_up"),
+    ("schedule.warm_up_from", "warm_up_from"),
+    ("schedule.cycles", "cycles"),
+    ("schedule.offset", "schedule_offset"),
+    ("schedule.re_warm_up", "re_warm_up"),
+    ("schedule.decay.kind", "schedule.kind"),
+    ("schedule.decay.minimum", "schedule.minimum"),
+    ("schedule.decay.offset", "schedule.timescale"),
+];
+
+/// A key, the one whose value it usually follows from, and the share of it that it usually is.
+const FOLLOWS: [(&str, &str, u64); 2] =
+    [("warm_up", "steps", WARM_UP_SHARE), ("micro_batch_size", "batch_size", 1)];
+
+/// What precedes `own` in a dotted key that ends with it: nothing, or an object's key and a dot.
+fn object_of<'a>(key: &'a str, own: &str) -> Option<&'a str> {
+    key.strip_suffix(own).filter(|object| object.is_empty() || object.ends_with('.'))
+}
+
 /// A value, unless it is null: a setting without a value is the same as one that did not exist yet.
 fn given<'a>(values: &BTreeMap<String, &'a Value>, key: &str) -> Option<&'a Value> {
     values.get(key).copied().filter(|value| !value.is_null())
@@ -113,7 +156,12 @@ fn collect<'a>(prefix: &str, object: &'a Map<String, Value>, values: &mut BTreeM
         let key = format!("{prefix}{key}");
         match value {
             Value::Object(inner) => collect(&format!("{key}."), inner, values),
-            value => drop(values.insert(key, value)),
+            value => {
+                let present = |(earlier, present): &(&str, &str)| {
+                    object_of(&key, earlier).map(|object| format!("{object}{present}"))
+                };
+                values.insert(RENAMED.iter().find_map(present).unwrap_or(key), value);
+            }
         }
     }
 }

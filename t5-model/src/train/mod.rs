@@ -27,10 +27,10 @@ mod training;
 
 pub use checkpoints::Checkpoints;
 pub use error::{Intact, TrainError};
-pub use identity::{Changed, Difference, Identity};
+pub use identity::{Changed, Difference, Identity, RENAMED};
 pub use pretrain::{
-    EvaluationPoint, Metrics, OpenEvaluationText, OpenTrainingText, Outcome, PretrainingEvent, Run, Settings,
-    evaluate, read_metrics, train,
+    Evaluation, EvaluationPoint, EvaluationSize, Metrics, OpenEvaluationText, OpenTrainingText, Outcome,
+    PretrainingEvent, Quality, Run, Settings, evaluate, read_metrics, train,
 };
 pub use regime::{Event, Progress, Regime, Standing};
 pub use tensorboard::TensorBoard;

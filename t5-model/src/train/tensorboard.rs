@@ -52,8 +52,12 @@ impl TensorBoard {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn append<'a>(&mut self, step: u64, scalars: impl IntoIterator<Item = (&'a str, f64)>) -> Result<()> {
-        let value = |(tag, value): (&str, f64)| Value { tag: tag.into(), simple_value: Some(value as f32) };
+    pub fn append<T: Into<String>>(
+        &mut self,
+        step: u64,
+        scalars: impl IntoIterator<Item = (T, f64)>,
+    ) -> Result<()> {
+        let value = |(tag, value): (T, f64)| Value { tag: tag.into(), simple_value: Some(value as f32) };
         let summary = Summary { value: scalars.into_iter().map(value).collect() };
         self.write(i64::try_from(step).unwrap_or(i64::MAX), What::Summary(summary))
     }

@@ -18,7 +18,7 @@ use super::regime::{Event, Regime, Standing};
 use super::snapshot::{Saved, Snapshot};
 use crate::optimizer::OptimizerState;
 use crate::text::Tokenizer;
-use crate::{Dropout, Optimizer, Session, SessionError, Update, training_flops_per_token};
+use crate::{Batch, Dropout, Optimizer, Session, SessionError, Update, training_flops_per_token};
 
 /// How long an asynchronous device computes before its progress is queried.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -234,13 +234,13 @@ impl<'a, R: Regime> Training<'a, R> {
 
         let progress = &mut self.at.progress;
         let before = progress.tokens;
-        for batch in &batches {
-            let tokens = batch.input_tokens() + batch.target_tokens();
-            let each =
-                training_flops_per_token(self.session.config(), batch.input_length, batch.target_length);
-            progress.tokens += tokens;
-            progress.flops += each * tokens as f64;
-        }
+        let tokens = |batch: &Batch| batch.input_tokens() + batch.target_tokens();
+        progress.tokens += batches.iter().map(tokens).sum::<u64>();
+        // The lengths of the whole batch: what an update costs does not depend on how it is cut.
+        let longest = |length: fn(&Batch) -> usize| batches.iter().map(length).max().unwrap_or(0);
+        let (input, target) = (longest(|batch| batch.input_length), longest(|batch| batch.target_length));
+        let each = training_flops_per_token(self.session.config(), input, target);
+        progress.flops += each * (progress.tokens - before) as f64;
         progress.step = step;
         let (tokens, learning_rate) = (progress.tokens - before, update.learning_rate);
         self.begun.updates.push(BegunUpdate { step, tokens, learning_rate });

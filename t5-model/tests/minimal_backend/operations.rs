@@ -8,7 +8,7 @@ use std::rc::Rc;
 use fusion_core::HostTensor;
 use t5_model::Ops;
 use t5_model::backend::{
-    Attention, Buckets, CrossEntropy, DropoutDraw, LossSums, Pending, Place, Tape, TokenIds,
+    Attention, Buckets, CrossEntropy, DropoutDraw, Pending, Place, Tape, TokenIds, TokenLoss,
 };
 
 use super::attention::Heads;
@@ -212,11 +212,11 @@ impl Ops for MinimalOps {
         head: &Node,
         labels: &[i32],
         how: CrossEntropy,
-    ) -> (Self::Loss, Pending<LossSums>) {
+    ) -> (Self::Loss, Pending<Vec<TokenLoss>>) {
         let [vocabulary, features] = head.shape();
         let rows = labels.len();
         let mut logits = product([rows, features, vocabulary], x.data(), &transposed(head.data(), features));
-        let sums = loss::differentiate(&mut logits, vocabulary, labels, how);
+        let losses = loss::differentiate(&mut logits, vocabulary, labels, how);
         let (saved_x, saved_head) = (x.value.clone(), head.value.clone());
         // The logits' gradients are already those of the scaled loss, whose own gradient is 1.
         let place = self.tape.step([x.place, head.place], move |_, _| {
@@ -225,7 +225,7 @@ impl Ops for MinimalOps {
                 product([vocabulary, rows, features], &transposed(&logits, vocabulary), &saved_x.data);
             [Some(dx), Some(dhead)]
         });
-        ((place, vec![1.0]), sums.into())
+        ((place, vec![1.0]), losses.into())
     }
 
     fn leaf(&self, x: &Node) -> Node {

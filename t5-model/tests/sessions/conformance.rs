@@ -21,7 +21,7 @@ fn refuses_what_it_has_not() {
     ];
     for (how, expected) in refused {
         let config = T5Config::v1_1(16, 4, 1, 4, 4, 1);
-        let weights = t5_model::initialize(&config, 1).unwrap();
+        let weights = t5_model::initialize(&config, t5_model::Initialization::T5, 1).unwrap();
         assert_eq!(minimal.open(how, &config, &weights).err().unwrap().to_string(), expected);
         assert_eq!(minimal.check_operations(how).unwrap_err().to_string(), expected);
     }

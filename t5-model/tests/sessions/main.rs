@@ -1,13 +1,17 @@
 //! Sessions on a backend of plain loops: the conformance suite, fused models, calibration, and optimiser
 //! state carried to a child.
 
+mod answers;
 mod calibrate;
 mod carry;
 mod conformance;
+mod evaluate;
 mod fusion;
 mod goldens;
 #[path = "../minimal_backend/mod.rs"]
 mod minimal_backend;
+#[path = "../text_support/mod.rs"]
+mod text_support;
 mod unfinished;
 
 use fusion_core::TensorSource;

@@ -236,6 +236,6 @@ fn the_toy_depends_on_what_resuming_restores() {
     let weights = UNINTERRUPTED.model["model.safetensors"].clone();
     assert_eq!(uninterrupted(|_| {}), weights);
     assert_ne!(uninterrupted(|trial| trial.settings.seed += 1), weights);
-    assert_ne!(uninterrupted(|trial| trial.settings.schedule.warm_up += 1), weights);
+    assert_ne!(uninterrupted(|trial| trial.settings.schedule.warm_up = Some(4)), weights);
     assert_ne!(uninterrupted(|trial| trial.settings.steps += 1), weights);
 }

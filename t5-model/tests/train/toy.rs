@@ -10,10 +10,11 @@ use fusion_core::checkpoint::Checkpoint;
 use fusion_core::lineage::Lineage;
 use fusion_core::{HostTensor, HostTensors, TensorSource};
 use serde_json::Value;
+use t5_model::backend::TokenLoss;
 use t5_model::optimizer::OptimizerState;
 use t5_model::text::{Corpus, DataPosition, Order, SpanCorruption, SpanCorruptionStream, StreamOptions};
 use t5_model::train::{Outcome, PretrainingEvent as Event, Run, Settings, TrainError, train};
-use t5_model::{Batch, Evaluation, Forward, Schedule, Session, SessionError, T5Config, TrainStep, Update};
+use t5_model::{Batch, Forward, Schedule, Session, SessionError, T5Config, TrainStep, Update};
 use tempfile::TempDir;
 
 use crate::text_support::{documents, tokenizer};
@@ -118,13 +119,13 @@ impl Session for Toy {
         self.asynchronous
     }
 
-    fn evaluate(&mut self, batch: &Batch) -> Result<Evaluation, SessionError> {
-        let mut loss_sum = batch.labels.iter().map(|&label| self.loss(label)).sum();
-        if self.fault == Some(Fault::Evaluation(self.step)) {
-            loss_sum = f64::NAN;
-        }
-        let correct = batch.labels.iter().filter(|&&label| self.loss(label) < 0.3).count() as u64;
-        Ok(Evaluation { loss_sum, correct, tokens: batch.labels.len() as u64 })
+    fn evaluate(&mut self, batch: &Batch) -> Result<Vec<TokenLoss>, SessionError> {
+        let fault = self.fault == Some(Fault::Evaluation(self.step));
+        let token = |&label: &i32| TokenLoss {
+            loss: if fault { f64::NAN } else { self.loss(label) },
+            correct: self.loss(label) < 0.3,
+        };
+        Ok(batch.labels.iter().map(token).collect())
     }
 
     fn forward(&mut self, _: &Batch, _: bool) -> Result<Forward, SessionError> {
@@ -166,7 +167,7 @@ pub fn settings() -> Settings {
         steps: 10,
         batch_size: 4,
         micro_batch_size: Some(2),
-        schedule: Schedule { warm_up: 3, ..Schedule::constant(0.5) },
+        schedule: Schedule { warm_up: Some(3), ..Schedule::constant(0.5) },
         dropout: 0.1,
         seed: 5,
         evaluate_every: 4,
@@ -283,7 +284,7 @@ impl Trial {
             open_training_text: &mut |position: DataPosition| {
                 open(text_options(micro_batch_size, seed), position)
             },
-            open_evaluation_text: &mut || open(StreamOptions::evaluation(2), DataPosition::default()),
+            open_evaluation_text: &mut || open(StreamOptions::evaluation(), DataPosition::default()),
         };
         train(run, &mut observer, &flag)
     }

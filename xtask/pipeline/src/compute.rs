@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use fusion_core::TensorSource;
 use fusion_core::checkpoint::Checkpoint;
 use serde_json::{Value, json};
-use t5_model::{Backend, Computation, Precision, Session, SessionError, T5Config};
+use t5_model::{Backend, Computation, ComputeChoice, Precision, Session, SessionError, T5Config};
 
 /// A backend and how it computes.
 #[derive(Clone)]
@@ -13,11 +13,29 @@ pub struct Compute {
     how: Computation,
 }
 
+/// The device that every backend has.
+const CPU: &str = "cpu";
+
 impl Compute {
     /// Fails if the backend has no such device, or the device does not support that precision.
     pub fn new(backend: &'static dyn Backend, how: Computation) -> t5_model::Result<Self> {
         backend.device(&how)?;
         Ok(Compute { backend, how })
+    }
+
+    /// What is chosen, and this where nothing is. Fails if the backend is not linked, or as [`Compute::new`].
+    pub fn chosen(&self, choice: &ComputeChoice) -> t5_model::Result<Self> {
+        let ComputeChoice { backend, device, precision, checkpoint_activations, threads: _ } = choice;
+        let (backend, own) = match backend {
+            Some(name) if name != self.backend.name() => (t5_model::backend(name)?, Computation::on(CPU)),
+            _ => (self.backend, self.how.clone()),
+        };
+        let how = Computation {
+            device: device.clone().unwrap_or(own.device),
+            precision: precision.unwrap_or(self.how.precision),
+            checkpoint_activations: checkpoint_activations.unwrap_or(self.how.checkpoint_activations),
+        };
+        Compute::new(backend, how)
     }
 
     /// The backend that opens the sessions.

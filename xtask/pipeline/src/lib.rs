@@ -7,6 +7,7 @@
 
 pub mod checkpoint;
 mod compute;
+pub mod generate;
 mod json;
 mod located;
 mod not_built;
@@ -15,6 +16,7 @@ pub mod problems;
 pub mod recipe;
 pub mod report;
 pub mod run;
+pub mod sample;
 pub mod source;
 pub mod stage;
 mod warning;

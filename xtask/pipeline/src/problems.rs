@@ -10,7 +10,7 @@ pub struct Problems(Vec<anyhow::Error>);
 
 /// More than one error.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", each(.0, &|_| None))]
+#[error("{}", each(.0, &Plain))]
 struct Several(Vec<anyhow::Error>);
 
 impl Problems {
@@ -65,17 +65,34 @@ pub fn mendable(problem: impl Into<String>, remedy: Remedy) -> anyhow::Error {
     Mendable { problem: problem.into(), remedy }.into()
 }
 
-/// The caller's wording of a remedy.
-pub type Advice<'a> = &'a dyn Fn(Remedy) -> Option<&'static str>;
+/// How the caller puts errors to its users.
+pub trait Wording {
+    /// What would fix an error, in the terms of whoever asked for the work.
+    fn remedy(&self, remedy: Remedy) -> Option<&'static str> {
+        let _ = remedy;
+        None
+    }
+
+    /// An error's message, where it has a better one than its own.
+    fn message(&self, error: &(dyn std::error::Error + 'static)) -> Option<String> {
+        let _ = error;
+        None
+    }
+}
+
+/// Errors in their own words.
+struct Plain;
+
+impl Wording for Plain {}
 
 /// An error with its causes, without those that its message already spells out.
 pub fn causes(error: &anyhow::Error) -> String {
-    causes_with(error, &|_| None)
+    causes_with(error, &Plain)
 }
 
-/// The same, with advice on how to fix it.
-pub fn causes_with(error: &anyhow::Error, advice: Advice<'_>) -> String {
-    let mut all = error.chain().map(|cause| said(cause, advice));
+/// The same in the caller's words, with advice on how to fix it.
+pub fn causes_with(error: &anyhow::Error, wording: &dyn Wording) -> String {
+    let mut all = error.chain().map(|cause| said(cause, wording));
     let mut text = all.next().unwrap_or_default();
     for cause in all {
         if !text.contains(&cause) {
@@ -85,19 +102,19 @@ pub fn causes_with(error: &anyhow::Error, advice: Advice<'_>) -> String {
     text
 }
 
-fn each(errors: &[anyhow::Error], advice: Advice<'_>) -> String {
-    let each: Vec<String> = errors.iter().map(|error| causes_with(error, advice)).collect();
+fn each(errors: &[anyhow::Error], wording: &dyn Wording) -> String {
+    let each: Vec<String> = errors.iter().map(|error| causes_with(error, wording)).collect();
     each.join("\n  and: ")
 }
 
-fn said(error: &(dyn std::error::Error + 'static), advice: Advice<'_>) -> String {
+fn said(error: &(dyn std::error::Error + 'static), wording: &dyn Wording) -> String {
     if let Some(several) = error.downcast_ref::<Several>() {
-        return each(&several.0, advice);
+        return each(&several.0, wording);
     }
-    let words = error.downcast_ref::<Mendable>().and_then(|mendable| advice(mendable.remedy));
-    match words {
-        Some(words) => format!("{error}; {words}"),
-        None => error.to_string(),
+    let message = wording.message(error).unwrap_or_else(|| error.to_string());
+    match error.downcast_ref::<Mendable>().and_then(|mendable| wording.remedy(mendable.remedy)) {
+        Some(words) => format!("{message}; {words}"),
+        None => message,
     }
 }
 
@@ -118,8 +135,13 @@ mod tests {
         problems.add(mendable("there is no tokenizer", Remedy::Tokenizer).context("cannot run"));
         problems.add(mendable("it exists", Remedy::Overwrite));
         let error = problems.result().expect_err("two problems");
-        let advice = |remedy| (remedy == Remedy::Tokenizer).then_some("name one");
-        let text = causes_with(&error, &advice);
+        struct Advice;
+        impl Wording for Advice {
+            fn remedy(&self, remedy: Remedy) -> Option<&'static str> {
+                (remedy == Remedy::Tokenizer).then_some("name one")
+            }
+        }
+        let text = causes_with(&error, &Advice);
         assert_eq!(text, "cannot run\n  because: there is no tokenizer; name one\n  and: it exists");
         assert_eq!(causes(&error), text.replace("; name one", ""));
     }

@@ -18,6 +18,11 @@ pub enum Warning {
     /// A parent of a fusion has no tokenizer.
     #[error("{model} comes without a tokenizer: whether its tokens are the other parents' was not checked")]
     NoTokenizer { model: String },
+    /// A model is evaluated on text that it was trained on.
+    #[error(
+        "documents of {file} are held out, but its model is also trained on them: it will look better than it is"
+    )]
+    TrainedOnHeldOut { file: String },
     /// Training will hardly fit in memory.
     #[error(
         "it needs about {} on {device}, which has {}; {}", bytes(*needed), bytes(*total), remedy(*fitting)

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use t5_model::Deviation;
-use t5_model::train::PretrainingEvent;
+use t5_model::train::{Difference, PretrainingEvent};
 
 use crate::Warning;
 use crate::numbers::duration;
@@ -84,12 +84,15 @@ pub enum Note<'a> {
     /// A stage of this kind begins.
     Begins(&'static str),
     /// An earlier run finished the stage.
-    FinishedBefore,
+    FinishedBefore {
+        /// Settings of what was measured on the way that have changed since.
+        measured: &'a [Difference],
+    },
     /// The stage is skipped.
     WithoutGlue,
     /// The stage has just finished.
     Finished {
-        /// Wall-clock time since this process began the stage.
+        /// Wall-clock time of all processes that worked on the stage.
         seconds: f64,
     },
     /// A fused child was fitted to its ensemble: the distance on held-out text before and after.
@@ -122,7 +125,11 @@ impl fmt::Display for Note<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Note::Begins(kind) => f.write_str(kind),
-            Note::FinishedBefore => f.write_str("finished before"),
+            Note::FinishedBefore { measured: [] } => f.write_str("finished before"),
+            Note::FinishedBefore { measured } => {
+                let changes: Vec<String> = measured.iter().map(ToString::to_string).collect();
+                write!(f, "finished before, with other evaluations: {}", changes.join("; "))
+            }
             Note::WithoutGlue => f.write_str("left out, since GLUE's files were not given"),
             Note::Finished { seconds } => write!(f, "finished in {}", duration(*seconds)),
             Note::Calibrated { before, after } if before == after => {

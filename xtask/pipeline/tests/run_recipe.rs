@@ -54,7 +54,7 @@ parents = ["a", "b"]
 [stages.measured]
 kind = "evaluate"
 model = "ab"
-batches = 1
+examples = 4
 "#;
 
 /// Writes down what it hears, and stops at a step of a training.

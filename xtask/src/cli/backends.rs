@@ -2,8 +2,9 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
+use crate::dev::build::install;
 use crate::dev::feature;
-use crate::dev::resources::is_bundle;
+use crate::dev::resources::{is_bundle, is_in_checkout};
 use crate::terminal::output::{print, print_json};
 
 /// List the compiled-in backends and their devices
@@ -46,8 +47,10 @@ impl Arguments {
                 format!(
                     "{what}  not in this bundle; `cargo xtask bundle --features {name}` makes one with it\n"
                 )
-            } else {
+            } else if is_in_checkout() {
                 format!("{what}  not compiled in; `{flags}` builds it, and it needs {needs}\n")
+            } else {
+                format!("{what}  not compiled in; `{}` in a checkout installs it\n", install(&[name]))
             };
         }
         print(&text)

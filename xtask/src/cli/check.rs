@@ -89,7 +89,7 @@ impl Arguments {
         let outlook = problems.keep(self.outlook());
         let result = problems.result();
         if self.json {
-            let refused = result.as_ref().err().map(causes);
+            let refused = result.as_ref().err().map(|error| causes(error, Asked::ByFlags));
             print_json(&serde_json::json!({ "outlook": outlook, "refused": refused }))?;
         } else if let Some(outlook) = &outlook {
             print(&outlook.text())?;

@@ -7,11 +7,16 @@ use t5_model::Computation;
 
 use crate::dev::build;
 
+/// The backend of the first build.
+pub const DEFAULT_BACKEND: &str = "burn";
+/// The device that every backend has.
+pub const DEFAULT_DEVICE: &str = "cpu";
+
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Computing")]
 pub struct ComputeArguments {
     /// The tensor framework; `cargo xtask backends` lists them
-    #[arg(long, value_name = "NAME", default_value = "burn")]
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_BACKEND)]
     pub backend: String,
     #[command(flatten)]
     pub how: Computation,

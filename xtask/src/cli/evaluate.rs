@@ -1,11 +1,15 @@
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use pipeline::numbers::thousands;
+use pipeline::report::table::Table;
 use pipeline::source::ModelPlace;
 use pipeline::stage::Input;
 use pipeline::stage::evaluate::Evaluate;
 use pipeline::stage::text::Data;
+use t5_model::train::Evaluation;
 
 use crate::cli::compute::ComputeArguments;
 use crate::terminal::Terminal;
@@ -17,7 +21,9 @@ const EXAMPLES: &str =
 /// Measure a model's loss and token accuracy on text
 ///
 /// The text is span-corrupted with a fixed seed, as in pretraining, so all models with the same tokenizer see
-/// the same targets. The loss is the mean cross-entropy per target token, in nats.
+/// the same targets. The loss is the mean cross-entropy per target token, in nats. It is also given for sentinels
+/// (and the end), for each span's first token, and for the tokens that continue a span. The context gain is what
+/// the loss rises by if every example gets another's input: a model with a gain of 0 does not read its input.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -33,13 +39,13 @@ pub struct Arguments {
     /// Tokens per input
     #[arg(long, value_name = "N", default_value_t = 512)]
     input_length: usize,
-    /// Examples per batch
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    batch_size: usize,
-    /// The maximum number of batches
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
-    batches: u64,
-    /// Print JSON: loss, accuracy (as a fraction), target tokens
+    /// The maximum number of examples
+    #[arg(long, value_name = "N", default_value_t = 16_000, value_parser = clap::value_parser!(u64).range(1..))]
+    examples: u64,
+    /// Examples on the device at once; changes results by rounding at most
+    #[arg(long, value_name = "N", default_value = "32")]
+    batch_size: NonZeroUsize,
+    /// Print JSON: losses in nats, accuracies as fractions, target tokens
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -53,12 +59,28 @@ impl Arguments {
         let data = Data::to_evaluate(&self.text, tokenizer, self.input_length)?;
         let model = self.model.directory(&Terminal)?;
         let tokenizer = self.tokenizer.as_deref().unwrap_or(&model);
-        let work = Evaluate { model: input, data, batch_size: self.batch_size, batches: self.batches };
+        let work = Evaluate { model: input, data, examples: self.examples, batch_size: self.batch_size };
         let score = work.score(&model, tokenizer, &self.compute.start()?, &Terminal)?;
         if self.json {
             return print_json(&score);
         }
-        let accuracy = 100.0 * score.accuracy;
-        print(&format!("loss {:.4}, token accuracy {accuracy:.2} %, {} tokens\n", score.loss, score.tokens))
+        print(&table(&score))
     }
+}
+
+fn table(Evaluation { quality, tokens }: &Evaluation) -> String {
+    let mut table = Table::new(["target tokens", "loss", "accuracy, %"]);
+    let rows = [
+        ("all", Some(quality.loss), Some(quality.accuracy)),
+        ("sentinels and end", quality.sentinel_loss, quality.sentinel_accuracy),
+        ("first of a span", quality.first_loss, quality.first_accuracy),
+        ("others", quality.rest_loss, quality.rest_accuracy),
+    ];
+    for (name, loss, accuracy) in rows {
+        if let (Some(loss), Some(accuracy)) = (loss, accuracy) {
+            table.rows.push(vec![name.into(), format!("{loss:.4}"), format!("{:.2}", 100.0 * accuracy)]);
+        }
+    }
+    let gain = quality.context_gain.map_or(String::new(), |gain| format!("context gain {gain:.4}; "));
+    format!("{}\n{gain}{} target tokens\n", table.text(), thousands(*tokens))
 }

@@ -2,7 +2,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use fusion_core::execute::PlanDevice;
 use pipeline::Compute;
 use pipeline::checkpoint::check_replaceable;
@@ -38,13 +38,16 @@ const HELD_OUT_EVERY: NonZeroU64 = NonZeroU64::new(10).unwrap();
 /// layers may differ. The other methods grow a single model. Prints the plan, and writes a checkpoint in the
 /// Hugging Face layout with the first parent's tokenizer and a lineage.json.
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(
+    after_help = EXAMPLES,
+    group = ArgGroup::new("Result").required(true).multiple(true).args(["output", "plan_only"]),
+)]
 pub struct Arguments {
     /// The checkpoints to fuse: directories, or `hf:ORG/NAME[@REVISION]`
     #[arg(required = true, value_name = "PARENT")]
     parents: Vec<ModelPlace>,
     /// Where to write the fused checkpoint
-    #[arg(long, value_name = "DIR", required_unless_present = "plan_only")]
+    #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
     #[command(flatten)]
     settings: MethodSettings,

@@ -1,32 +1,38 @@
-use std::io::{self, BufRead};
-use std::path::PathBuf;
+use std::io::{self, BufRead, IsTerminal};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use fusion_core::checkpoint::Checkpoint;
-use pipeline::checkpoint::tokenizer_for;
+use pipeline::Watch;
+use pipeline::generate::{Generator, Said, inputs};
 use pipeline::source::ModelPlace;
 use serde_json::json;
-use t5_model::{Batch, T5Config};
+use t5_model::Decoding;
 
 use crate::cli::compute::ComputeArguments;
+use crate::cli::section::section;
 use crate::terminal::Terminal;
 use crate::terminal::output::{print, print_json};
 
-/// The number of rows generated at a time.
-const BATCH: usize = 16;
-
 const EXAMPLES: &str = concat!(
-    "Example:\n",
-    "  cargo xtask generate --model tuned \"cola sentence: The book was read by she.\"",
+    "Examples:\n",
+    "  cargo xtask generate --model large \"The <extra_id_0> walks in <extra_id_1> park\" --fill\n",
+    "  cargo xtask generate --model tuned \"cola sentence: The book was read by she.\"\n",
+    "  cargo xtask generate --model large --input prompts.txt --top-p 0.9 --answers 3 --seed 7 --json\n",
+    "  cargo xtask generate --model large --beams 4 --length-penalty 0.6 < prompts.txt",
 );
 
-/// Answer texts with a model, by greedy decoding
+/// The settings in the order in which the help lists them.
+const DECODING: &str = "max_new_tokens answers sample temperature top_k top_p min_p seed beams length_penalty \
+     early_stopping";
+
+/// Answer texts with a model: greedily, by sampling, or by beam search
 ///
-/// Each TEXT is one input; if there is none, each line of standard input is one. Prints one answer per line.
-/// A pretrained model fills in sentinels; a fine-tuned model answers in its task's words.
+/// Each TEXT is one input; without any, each line of --input or of standard input is one. Prints one answer per
+/// line, and with --answers N, N lines for each input. A pretrained model fills in sentinels; a fine-tuned
+/// model answers in its task's words.
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, mut_args = section("Decoding", DECODING))]
 pub struct Arguments {
     /// The checkpoint, with its tokenizer: a directory in the Hugging Face layout, or
     /// `hf:ORG/NAME[@REVISION]`
@@ -35,48 +41,87 @@ pub struct Arguments {
     /// The inputs [default: the lines of standard input]
     #[arg(value_name = "TEXT")]
     texts: Vec<String>,
-    /// The maximum number of tokens per answer
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    max_new_tokens: u32,
+    /// A file of inputs: one per line, or the documents of a .json or .jsonl file, optionally .gz or .zst; `-`
+    /// is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "texts")]
+    input: Option<PathBuf>,
+    /// Print the inputs with their sentinels replaced by what the answers say of them
+    #[arg(long)]
+    fill: bool,
+    /// Inputs per batch, which changes nothing but speed and memory
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch_size: u32,
     /// A tokenizer.json, spiece.model or folder [default: the model's]
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
-    /// Print JSON: inputs, answers and their token ids
+    /// Print JSON: for every answer its input, text, tokens, and log probability
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    decoding: Decoding,
     #[command(flatten)]
     compute: ComputeArguments,
 }
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
+        self.decoding.check()?;
+        let texts = self.inputs()?;
         let model = self.model.directory(&Terminal)?;
-        let checkpoint = Checkpoint::open(&model)?;
-        let config = T5Config::of_checkpoint(&checkpoint)?;
-        let tokenizer = tokenizer_for(&model, &config, self.tokenizer.as_deref())?;
-        let mut session = self.compute.start()?.open_checkpoint(&checkpoint)?;
-        let texts = if self.texts.is_empty() {
-            let lines = io::stdin().lock().lines().collect::<io::Result<Vec<_>>>();
-            lines.context("cannot read standard input")?
-        } else {
-            self.texts
-        };
-        let mut answers = Vec::new();
-        for texts in texts.chunks(BATCH) {
-            let mut inputs = tokenizer.encode_batch(texts)?;
-            inputs.iter_mut().for_each(|input| input.push(tokenizer.eos_id()));
-            let rows = inputs.iter().map(|input| (input.as_slice(), [].as_slice()));
-            let batch = Batch::padded(rows, tokenizer.pad_id());
-            let outputs = session.generate(&batch, self.max_new_tokens as usize, &|_| false)?;
-            for (text, tokens) in texts.iter().zip(outputs) {
-                let answer = tokenizer.decode(&tokens)?;
-                if self.json {
-                    answers.push(json!({ "input": text, "output": answer, "tokens": tokens }));
-                } else {
-                    print(&format!("{}\n", answer.replace('\n', " ")))?;
+        let tokenizer = self.tokenizer.as_deref();
+        let mut generator =
+            Generator::open(&model, tokenizer, self.decoding.clone(), &self.compute.start()?)?;
+        let (batches, texts_in_all) = (texts.chunks(self.batch_size as usize), texts.len());
+        // On a terminal, the answers themselves show how far it is.
+        let shown = batches.len() > 1 && (self.json || !io::stdout().is_terminal());
+        let progress = shown.then(|| Terminal.steps("generate", "inputs answered"));
+        let (mut answered, mut all) = (0, Vec::new());
+        for texts in batches {
+            let answers = generator.answer(texts)?;
+            answered += texts.len();
+            if let Some(progress) = &progress {
+                progress(answered, texts_in_all);
+            }
+            for (text, answers) in texts.iter().zip(answers) {
+                for said in answers {
+                    match self.json {
+                        true => all.push(self.as_json(text, said)),
+                        false => print(&self.as_line(&said))?,
+                    }
                 }
             }
         }
-        if self.json { print_json(&answers) } else { Ok(()) }
+        drop(progress);
+        if self.json { print_json(&all) } else { Ok(()) }
+    }
+
+    fn inputs(&self) -> Result<Vec<String>> {
+        match &self.input {
+            None if !self.texts.is_empty() => Ok(self.texts.clone()),
+            Some(file) if file != Path::new("-") => inputs(file),
+            _ => {
+                let lines = io::stdin().lock().lines().collect::<io::Result<Vec<_>>>();
+                lines.context("cannot read standard input")
+            }
+        }
+    }
+
+    fn as_line(&self, said: &Said) -> String {
+        let text = if self.fill { &said.filled } else { &said.output };
+        format!("{}\n", text.replace('\n', " "))
+    }
+
+    fn as_json(&self, input: &str, said: Said) -> serde_json::Value {
+        let Said { output, filled, tokens, log_probability, score } = said;
+        let mut json = json!({ "input": input, "output": output });
+        if self.fill {
+            json["filled"] = filled.into();
+        }
+        json["tokens"] = tokens.into();
+        json["log_probability"] = log_probability.into();
+        if self.decoding.beams > 1 {
+            json["score"] = score.into();
+        }
+        json
     }
 }

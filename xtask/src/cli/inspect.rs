@@ -99,7 +99,7 @@ fn transformers(path: &Path, config: &T5Config) -> &'static str {
     match (config.is_stock(), path.join(MODELING_FILE).is_file()) {
         (true, _) => "as any T5",
         (false, true) => "with trust_remote_code=True: its modelling file is included",
-        (false, false) => "needs a modelling file, which `cargo xtask export` writes",
+        (false, false) => "needs a modelling file, which the command `export` writes",
     }
 }
 

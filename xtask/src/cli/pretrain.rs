@@ -1,17 +1,16 @@
-use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
-use pipeline::source::{ModelPlace, corpus};
+use clap::{ArgGroup, Args};
+use pipeline::source::ModelPlace;
 use pipeline::stage::pretrain::{Pretrain, Start};
-use pipeline::stage::text::{Data, HeldOut};
 use pipeline::stage::{Dimensions, Input};
 use t5_model::train::Settings;
-use t5_model::{Decay, FeedForward, Schedule};
+use t5_model::{FeedForward, Initialization};
 
 use crate::cli::compute::ComputeArguments;
 use crate::cli::section::section;
+use crate::cli::text::TextArguments;
 use crate::terminal::output::print;
 use crate::terminal::{Terminal, interrupt};
 
@@ -38,6 +37,7 @@ const KEEP_OPTIMIZER: &str = "Also save the optimiser state with the finished mo
 #[derive(Args, Debug)]
 #[command(
     after_help = EXAMPLES,
+    group = ArgGroup::new("Start").required(true).multiple(true).args(["from", "d_model"]),
     mut_args = section("Training", TRAINING),
     mut_arg("carry_optimizer", |arg| arg.requires("from").help(CARRY_OPTIMIZER)),
     mut_arg("keep_optimizer", |arg| arg.help(KEEP_OPTIMIZER)),
@@ -53,11 +53,11 @@ pub struct Arguments {
     new: Option<NewModel>,
     #[command(flatten)]
     text: TextArguments,
+    /// A tokenizer.json, spiece.model or folder [default: that of --from]
+    #[arg(long, value_name = "PATH", required_unless_present = "from", help_heading = "Text")]
+    tokenizer: Option<PathBuf>,
     #[command(flatten)]
     training: Settings,
-    /// Updates in the warm-up [default: a tenth of the steps]
-    #[arg(long, value_name = "N")]
-    warm_up: Option<u64>,
     #[command(flatten)]
     compute: ComputeArguments,
 }
@@ -81,47 +81,25 @@ struct NewModel {
     /// Layers of the encoder, and of the decoder
     #[arg(long, value_name = "N", required = false)]
     num_layers: usize,
-}
-
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Text")]
-struct TextArguments {
-    /// Files, folders or globs (.json, .jsonl or .txt, optionally .gz or .zst), or builtin:webster
-    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
-    text: Vec<String>,
-    /// Evaluate on this text
-    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "held_out_every")]
-    held_out_text: Vec<String>,
-    /// Hold out every K-th document of the text for evaluation
-    #[arg(long, value_name = "K", required_unless_present = "held_out_text")]
-    held_out_every: Option<NonZeroU64>,
-    /// A tokenizer.json, spiece.model or folder [default: that of --from]
-    #[arg(long, value_name = "PATH", required_unless_present = "from")]
-    tokenizer: Option<PathBuf>,
-    /// Tokens per input
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    input_length: usize,
-    /// Train on at most this many documents
-    #[arg(long, value_name = "N")]
-    max_documents: Option<u64>,
+    /// How the random weights begin: t5, mimetic, or parts of the latter (matching+copying+local)
+    ///
+    /// With t5, training from scratch starts with a long plateau on which the decoder ignores the encoder. With
+    /// mimetic, small models leave it within a few hundred updates.
+    #[arg(long, value_name = "HOW", default_value_t)]
+    init: Initialization,
 }
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
         let stage = self.stage()?;
         let from = self.from.as_ref().map(|from| from.directory(&Terminal)).transpose()?;
-        let tokenizer = self.text.tokenizer.clone().or_else(|| from.clone()).context("give a --tokenizer")?;
+        let tokenizer = self.tokenizer.clone().or_else(|| from.clone()).context("give a --tokenizer")?;
         let compute = self.compute.start()?;
         interrupt::listen()?;
         let trained =
             stage.train(from.as_deref(), &tokenizer, &self.output, &compute, "pretrain", &Terminal)?;
-        let (model, accuracy) = (self.output.join("model"), 100.0 * trained.accuracy);
-        print(&format!(
-            "{}: step {}, held-out loss {:.4}, accuracy {accuracy:.2} %\n",
-            model.display(),
-            trained.steps,
-            trained.loss
-        ))
+        let model = self.output.join("model");
+        print(&format!("{}: step {}, held-out {}\n", model.display(), trained.steps, trained.quality))
     }
 
     /// The stage that these settings would make in a recipe.
@@ -133,30 +111,10 @@ impl Arguments {
                 bail!("give either --from or the dimensions of a new model (--d-model and so on)")
             }
         };
-        let TextArguments { text, held_out_text, held_out_every, tokenizer, .. } = &self.text;
         let own = || self.from.clone().map(Input::from);
-        let tokenizer = tokenizer.clone().map(Input::Path).or_else(own).context("give a --tokenizer")?;
-        let data = Data {
-            text: corpus::from_here(text)?,
-            held_out: match held_out_every {
-                Some(every) => HeldOut::Every(*every),
-                None => HeldOut::Text(corpus::from_here(held_out_text)?),
-            },
-            tokenizer,
-            input_length: self.text.input_length,
-            max_documents: self.text.max_documents,
-        };
-        Ok(Pretrain { start, data, settings: self.settings() })
-    }
-
-    fn settings(&self) -> Settings {
-        let mut settings = self.training.clone();
-        let Schedule { peak, warm_up, decay, .. } = &mut settings.schedule;
-        *warm_up = self.warm_up.unwrap_or(settings.steps / 10);
-        if let Decay::Cosine { minimum } = decay {
-            *minimum = minimum.min(*peak);
-        }
-        settings
+        let tokenizer = self.tokenizer.clone().map(Input::Path).or_else(own).context("give a --tokenizer")?;
+        let data = self.text.data(tokenizer)?;
+        Ok(Pretrain { start, data, settings: self.training.clone() })
     }
 }
 
@@ -171,6 +129,7 @@ impl NewModel {
             num_decoder_layers: None,
             feed_forward_proj: FeedForward::GatedGelu,
             tie_word_embeddings: false,
+            init: self.init,
         }
     }
 }

@@ -15,8 +15,7 @@ const EXAMPLES: &str = concat!(
 
 /// Show the results of runs: every stage, fusions compared with training from scratch, and GLUE
 ///
-/// Reads directories written by `cargo xtask run`, finished or not, and by `cargo xtask glue --output`. A
-/// run's fused models are compared with its baseline at equal steps and at equal computation, including the
+/// Reads directories written by `run` and `pretrain`, finished or not, and by `glue --output`. A run's fused models are compared with its baseline at equal steps and at equal computation, including the
 /// parents' training, as in the paper's Tables 1 and 4. If no fusion wins, the report says so. Several runs
 /// are shown side by side.
 ///

@@ -47,12 +47,12 @@ pub struct Arguments {
     /// Tokens per input
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(8..))]
     input_length: u16,
-    /// Examples per batch
+    /// The maximum number of examples
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    examples: u32,
+    /// Examples on the device at once; changes results by rounding at most
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     batch_size: u16,
-    /// The maximum number of batches
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    batches: u32,
     /// Seed for the random tokens
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -73,7 +73,7 @@ impl Arguments {
         family.warnings()?.iter().for_each(warn);
         let weights = family.weights(self.weights.as_deref())?;
         let batches = self.batches(&family)?;
-        ensure!(!batches.is_empty(), "the text is too short for a batch of {} inputs", self.batch_size);
+        ensure!(!batches.is_empty(), "the text is too short for an input of {} tokens", self.input_length);
         let Deviations { child: deviation, parents } =
             family.compare(&weights, &batches, &self.compute.start()?)?;
         let accepted = deviation.largest <= self.tolerance;
@@ -96,9 +96,9 @@ impl Arguments {
     }
 
     fn batches(&self, family: &Family) -> Result<Vec<Batch>> {
-        let (batches, batch_size, input_length) = (self.batches, self.batch_size, self.input_length);
+        let (examples, batch_size, input_length) = (self.examples, self.batch_size, self.input_length);
         if self.text.is_empty() {
-            let sizes = RandomBatches { batches, batch_size, input_length, seed: self.seed };
+            let sizes = RandomBatches { examples, batch_size, input_length, seed: self.seed };
             return Ok(family.random_batches(&sizes));
         }
         let model = family.child.checkpoint.directory();
@@ -109,8 +109,7 @@ impl Arguments {
         let tokenizer = Input::Path(self.tokenizer.clone().unwrap_or_else(|| model.into()));
         let data = Data::to_evaluate(&self.text, tokenizer, input_length.into())?;
         let tokenizer = tokenizer_for(model, &family.child.config, self.tokenizer.as_deref())?;
-        let stream = data.open(tokenizer, &Terminal)?.evaluation(batch_size.into())?;
-        stream.take(batches as usize).map(|next| Ok(next?.batch)).collect()
+        Ok(data.open(tokenizer, &Terminal)?.held_out(examples as usize, batch_size.into())?)
     }
 }
 

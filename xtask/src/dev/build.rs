@@ -69,6 +69,11 @@ fn rebuild(missing: &[&'static str]) -> Result<Command> {
         !resources::is_bundle(),
         "this bundle was built without {names}; `cargo xtask bundle --features {names}` makes one with it"
     );
+    ensure!(
+        resources::is_in_checkout(),
+        "this program was installed without {names}; in a checkout, `{}` installs it with that",
+        install(missing)
+    );
     if missing.contains(&"tch") {
         require_libtorch()?;
     }
@@ -77,15 +82,24 @@ fn rebuild(missing: &[&'static str]) -> Result<Command> {
     for feature in feature::missing().filter(|feature| missing.contains(&feature.name)) {
         eprintln!("building {} (the first time takes about {})", feature.is, feature.takes);
     }
-    let built = feature::FEATURES.iter().filter(|feature| feature.is_built).map(|feature| feature.name);
-    let features: Vec<&str> = built.chain(missing.iter().copied()).collect();
     let mut build = cargo_with_libtorch("build")?;
-    build.args(["--release", "--package", "xtask", "--features", &features.join(",")]);
+    build.args(["--release", "--package", "xtask", "--features", &with(missing)]);
     let status = build.status().context("cannot start cargo")?;
     ensure!(status.success(), "building with {names} failed");
     let mut program = Command::new(program);
     program.env(BUILT_FOR, names).args(std::env::args_os().skip(1));
     Ok(program)
+}
+
+/// The features that this program has, and these.
+fn with(missing: &[&'static str]) -> String {
+    let built = feature::FEATURES.iter().filter(|feature| feature.is_built).map(|feature| feature.name);
+    built.chain(missing.iter().copied()).collect::<Vec<_>>().join(",")
+}
+
+/// The command that installs this program with these features, too.
+pub fn install(missing: &[&'static str]) -> String {
+    format!("cargo install --locked --path xtask --features {}", with(missing))
 }
 
 /// Replaces this process with another; returns only if that cannot be started.

@@ -33,7 +33,7 @@ impl Arguments {
     pub fn run(self) -> Result<()> {
         let ComputeArguments { backend, how, .. } = &self.compute;
         let compute = self.compute.start()?;
-        set_references(resource(REFERENCES));
+        set_references(resource(REFERENCES)?);
         let checks = suite(compute.backend(), how)?;
         if self.json {
             print_json(&json!({

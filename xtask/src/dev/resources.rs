@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 /// The file that marks a bundle's root and records how its program was built.
 pub const BUNDLE: &str = "bundle.toml";
@@ -15,9 +15,12 @@ pub const REFERENCES: &str = "t5-model/src/conformance/goldens";
 pub const SCRIPTS: &str = "xtask/src/dev/bench/scripts";
 
 enum Root {
-    /// The sources this program was built from, on the same machine.
+    /// The sources this program was built from and lies in.
     Sources(PathBuf),
     Bundle(PathBuf),
+    /// Somewhere else on this machine, by `cargo install` or a copy; and the sources it was built from, which
+    /// may be gone or have changed.
+    Installed(PathBuf),
 }
 
 static ROOT: LazyLock<Root> = LazyLock::new(|| {
@@ -28,25 +31,46 @@ static ROOT: LazyLock<Root> = LazyLock::new(|| {
         Some(folder) => Root::Bundle(folder.to_owned()),
         None => {
             let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-            Root::Sources(package.parent().unwrap_or(package).to_owned())
+            let sources = package.parent().unwrap_or(package).to_owned();
+            // Where cargo builds, it keeps what it knows of builds beside the program.
+            let built_here =
+                program.as_deref().is_none_or(|program| program.with_file_name(".fingerprint").is_dir());
+            if built_here { Root::Sources(sources) } else { Root::Installed(sources) }
         }
     }
 });
 
 /// A file or folder by its path in the source tree.
-pub fn resource(path: &str) -> PathBuf {
-    let (Root::Sources(root) | Root::Bundle(root)) = &*ROOT;
-    root.join(path)
+///
+/// # Errors
+/// If the program was installed, and the sources are gone.
+pub fn resource(path: &str) -> Result<PathBuf> {
+    let (Root::Sources(root) | Root::Bundle(root) | Root::Installed(root)) = &*ROOT;
+    let found = root.join(path);
+    if let Root::Installed(sources) = &*ROOT {
+        let place = sources.display();
+        ensure!(found.exists(), "this needs {path} of the source tree, which is no longer in {place}");
+    }
+    Ok(found)
 }
 
 pub fn is_bundle() -> bool {
     matches!(*ROOT, Root::Bundle(_))
 }
 
-/// The source tree, for tasks that a bundle cannot perform.
+/// Whether the program lies where it was built, so that `cargo xtask` runs it.
+pub fn is_in_checkout() -> bool {
+    matches!(*ROOT, Root::Sources(_))
+}
+
+/// The source tree, for tasks that neither a bundle nor an installed program can perform.
 pub fn sources(purpose: &str) -> Result<&'static Path> {
     match &*ROOT {
         Root::Sources(root) => Ok(root),
         Root::Bundle(_) => bail!("this is a bundle; {purpose} needs the source tree"),
+        Root::Installed(sources) => bail!(
+            "this program was installed; {purpose} needs the source tree, where `cargo xtask` runs it (it was built from {})",
+            sources.display()
+        ),
     }
 }

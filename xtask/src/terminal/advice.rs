@@ -1,9 +1,16 @@
 //! Advice on warnings and errors: they state the problem, this names the flag or recipe key that would fix
 //! it.
 
+use std::error::Error;
+
 use fusion_core::plan::Warning::{AbsentStaysZero, CopiesStayEqual, HalvesStayEqual, InexactNormalisation};
+use glue_eval::GlueError;
 use pipeline::Warning;
-use pipeline::problems::{Remedy, causes_with};
+use pipeline::problems::{Remedy, Wording, causes_with};
+use t5_model::method::SettingsError;
+use t5_model::train::TrainError;
+
+use crate::cli::flag;
 
 /// How the work was requested.
 #[derive(Clone, Copy)]
@@ -44,17 +51,68 @@ pub fn with_advice(warning: &Warning, asked: Asked) -> String {
     format!("{warning}. {advice}")
 }
 
-/// An error with its causes and the flag that would fix it.
-pub fn causes(error: &anyhow::Error) -> String {
-    causes_with(error, &|remedy| {
+/// An error with its causes, in the terms of flags or of a recipe, and what would fix it.
+pub fn causes(error: &anyhow::Error, asked: Asked) -> String {
+    causes_with(error, &asked)
+}
+
+impl Wording for Asked {
+    fn remedy(&self, remedy: Remedy) -> Option<&'static str> {
         Some(match remedy {
             Remedy::Tokenizer => "--tokenizer names one that lies elsewhere",
             Remedy::Configuration => "--config names one",
             Remedy::OtherConfiguration => "--config names a configuration",
-            Remedy::Overwrite => "--overwrite replaces the checkpoint in it and keeps other files",
+            Remedy::Overwrite => "--overwrite replaces what this program wrote into it",
             Remedy::Redo => {
                 "--redo replaces it and what follows from it, --output keeps it and begins elsewhere"
             }
         })
-    })
+    }
+
+    /// Settings are called by the flags that set them.
+    fn message(&self, error: &(dyn Error + 'static)) -> Option<String> {
+        if matches!(self, Asked::ByRecipe) {
+            return None;
+        }
+        if let Some(error) = error.downcast_ref::<SettingsError>() {
+            return Some(in_flags(&error.to_string()));
+        }
+        let model = error.downcast_ref().and_then(|error| match error {
+            t5_model::Error::Setting { key, problem } => Some((*key, problem)),
+            _ => None,
+        });
+        let training = error.downcast_ref().and_then(|error| match error {
+            TrainError::Setting { key, problem } => Some((*key, problem)),
+            _ => None,
+        });
+        let fine_tuning = error.downcast_ref().and_then(|error| match error {
+            GlueError::Setting { name, problem } => Some((*name, problem)),
+            _ => None,
+        });
+        let (key, problem) = model.or(training).or(fine_tuning)?;
+        let problem = in_flags(problem);
+        match problem.starts_with("--") {
+            // Of a group of settings, the problem names the one.
+            true => Some(problem),
+            false => Some(format!("{}: {problem}", flag(key).unwrap_or_else(|| key.to_owned()))),
+        }
+    }
+}
+
+/// A message with settings as flags: those in backticks, those of several words, and one at the start.
+fn in_flags(message: &str) -> String {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let (mut text, mut rest) = (String::new(), message);
+    while let Some(start) = rest.find(is_part) {
+        let (before, word) = rest.split_at(start);
+        let (word, after) = word.split_at(word.find(|c| !is_part(c)).unwrap_or(word.len()));
+        let names = word.contains('_') || before.ends_with('`') || text.is_empty() && before.is_empty();
+        text += before;
+        match flag(word).filter(|_| names) {
+            Some(flag) => text += &flag,
+            None => text += word,
+        }
+        rest = after;
+    }
+    text + rest
 }

@@ -90,8 +90,7 @@ pub fn training(name: &str, steps: u64) -> impl FnMut(&PretrainingEvent<'_>) + u
             display.note(&format!("resuming from step {step} ({})", checkpoint.display()));
         }
         Event::Evaluated { evaluation: point, .. } => {
-            let (step, loss, accuracy) = (point.step, point.loss, 100.0 * point.accuracy);
-            display.note(&format!("step {step}: held-out loss {loss:.4}, accuracy {accuracy:.2} %"));
+            display.note(&format!("step {}: held-out {}", point.step, point.quality));
         }
         _ => {}
     }

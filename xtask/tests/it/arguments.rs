@@ -54,6 +54,37 @@ fn usage_errors_exit_with_2() {
     }
 }
 
+/// Settings are called by the flags that set them.
+#[test]
+fn errors_name_flags() {
+    let start = "pretrain --output o --text builtin:webster --held-out-every 9 --from m --tokenizer t";
+    let cases = [
+        (
+            format!("{start} --batch-size 8 --micro-batch-size 3"),
+            "--micro-batch-size: 3 does not divide --batch-size 8",
+        ),
+        (format!("{start} --steps 10 --warm-up 20"), "--warm-up is 20, but there are 10 steps in all"),
+        (format!("{start} --learning-rate NaN"), "--learning-rate is NaN; a rate is at least 0"),
+        (format!("{start} --evaluate-every 0"), "--evaluate-every: it must be at least 1"),
+        ("glue --model m --glue g --seeds 0".into(), "--seeds: 0, must be at least 1"),
+        (
+            "generate --model m --beams 2 --top-k 3 x".into(),
+            "--beams: beam search draws nothing, so it does not go with --top-k",
+        ),
+        ("check m --d-model 8".into(), "`--d-model` is not an option of method fuse"),
+    ];
+    let model = crate::program::golden("v1_1");
+    let folder = crate::program::directory(&[]);
+    for (words, expected) in cases {
+        let arguments: Vec<&str> = words
+            .split(' ')
+            .map(|word| if word == "m" { crate::program::text(&model) } else { word })
+            .collect();
+        let refused = crate::program::call_in(folder.path(), &arguments).failure();
+        assert!(refused.contains(expected), "{refused}");
+    }
+}
+
 #[test]
 fn backends_are_listed() {
     let text = call(&["backends", "--json"]).success();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::program::{Called, call, text};
+use crate::program::{Called, PROGRAM, call, text};
 use crate::scripts::{backends, python};
 
 /// A worker that answers, with 2 steps per turn.
@@ -149,7 +149,7 @@ fn what_cannot_take_part() {
 fn an_interrupted_bench_leaves_no_worker() {
     let python = python("echo $$ > \"$0.id\"; exec sleep 1000");
     let path = python.path().join("python");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(PROGRAM);
     command.args(TINY).args(["--only", "transformers", "--python"]).arg(&path);
     let mut bench = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
     let worker = first_line(&path.with_extension("id"));

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use crate::program::{Called, call, directory, text};
+use crate::program::{self, Called, call, directory, text};
 
 const LAUNCHER: &str = include_str!("../../src/dev/bundle/deep-fusion");
 /// Stands in for the program; prints the libraries that it was started with.
@@ -154,7 +154,7 @@ fn an_old_processor_is_told_so() {
 fn a_bundle_needs_nothing_outside() {
     let folder = directory(&[(TORCH, "")]);
     let archive = folder.path().join("deep-fusion.tar.gz");
-    let program = env!("CARGO_BIN_EXE_xtask");
+    let program = program::PROGRAM;
     let pack = || call(&["bundle", "--program", program, "--cpu", "generic", "--output", text(&archive)]);
     pack().success();
     let bytes = fs::read(&archive).expect("an archive");

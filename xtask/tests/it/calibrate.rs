@@ -44,7 +44,11 @@ seed = 2
 
 /// Every document contains one word for each letter.
 fn documents() -> String {
-    letters().lines().map(|line| format!("{{\"text\": \"{}\"}}\n", line.repeat(4))).collect()
+    letters()
+        .lines()
+        .filter(|line| !line.is_empty())
+        .map(|line| format!("{{\"text\": \"{}\"}}\n", line.repeat(4)))
+        .collect()
 }
 
 fn json(path: &Path) -> Value {

@@ -118,7 +118,7 @@ fn parents_that_cannot_be_fused() {
     assert!(kept.contains("holds no checkpoint"), "{kept}");
     fs::remove_dir_all(&child).expect("removed");
     let times = fuse(&[text(&parent), text(&parent)], &["--times", "2"]);
-    assert!(times.contains("`times` repeats a single parent"), "{times}");
+    assert!(times.contains("`--times` repeats a single parent"), "{times}");
     let nothing = fuse(&["/no/such/model", text(&parent)], &[]);
     assert!(nothing.contains("/no/such/model"), "{nothing}");
     assert!(!child.exists(), "a failed fusion leaves nothing");

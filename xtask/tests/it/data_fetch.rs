@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::hub::User;
 use crate::hub_server::{Fault, Hub, Model};
-use crate::program::{Called, directory, sha256, text};
+use crate::program::{Called, PROGRAM, directory, sha256, text};
 
 const SST2: [&str; 4] =
     ["train-00000-of-00003", "train-00001-of-00003", "train-00002-of-00003", "validation-00000-of-00001"];
@@ -250,7 +250,7 @@ fn a_file_that_has_changed_is_fetched_anew() {
 fn who_is_killed_goes_on_where_it_stopped() {
     let web = Web::with(site("a"));
     web.hub.fail(Fault::Stall);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(PROGRAM);
     command.args(["data", "fetch", &web.address(), "--output", "GLUE", "--tasks", "rte"]);
     command.current_dir(web.user.home.path()).env("NO_PROXY", "127.0.0.1");
     let mut process =

@@ -9,12 +9,12 @@ use std::time::Duration;
 use fusion_core::checkpoint::Checkpoint;
 use fusion_core::lineage::Lineage;
 
-use crate::program::{call, directory, golden, text};
+use crate::program::{PROGRAM, call, directory, golden, text};
 
 /// Starts replacing a checkpoint in `output`.
 fn fuse(output: &Path, options: &[&str]) -> Child {
     let parents = ["fusion/untied/parent_0", "fusion/untied/parent_1"].map(golden);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(PROGRAM);
     command.arg("fuse").args(parents).arg("--output").arg(output).arg("--overwrite").args(options);
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts")
 }
@@ -92,7 +92,7 @@ fn without_space() {
     // 64 blocks of 512 or 1024 bytes: less than the weights, more than config.json.
     let script = "trap '' XFSZ; ulimit -f 64; exec \"$@\"";
     let mut command = Command::new("sh");
-    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_xtask"), "fuse"]).args(&parents);
+    command.args(["-c", script, "sh", PROGRAM, "fuse"]).args(&parents);
     let output = command.args(["--overwrite", "--output"]).arg(&child).output().expect("the program starts");
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");

@@ -8,6 +8,7 @@ fn commands(help: &str) -> Vec<String> {
     names
         .filter(|line| !line.starts_with(' '))
         .filter_map(|line| line.split(' ').next())
+        .filter(|name| *name != "help")
         .map(str::to_owned)
         .collect()
 }
@@ -26,4 +27,32 @@ fn snapshot(command: &[String]) {
 #[test]
 fn help() {
     snapshot(&[]);
+}
+
+#[test]
+fn help_of_a_command() {
+    for command in [&["fuse"][..], &["data", "fetch"]] {
+        let asked = [&["help"], command].concat();
+        let expected = [command, &["--help"]].concat();
+        assert_eq!(call(&asked).success(), call(&expected).success());
+    }
+}
+
+#[test]
+fn version() {
+    let version = format!("cargo xtask {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(call(&["-V"]).success(), version);
+    let long = call(&["--version"]).success();
+    assert!(
+        long.starts_with(&version) && long.lines().nth(1).is_some_and(|line| line.starts_with("built with "))
+    );
+}
+
+/// What is missing, with the alternatives.
+#[test]
+fn usage_names_required_alternatives() {
+    let missing = ["pretrain --output o --text t --tokenizer k", "fuse a b"]
+        .map(|words| call(&words.split(' ').collect::<Vec<_>>()));
+    assert!(missing.iter().all(|called| called.code == Some(2)));
+    insta::assert_snapshot!(missing.map(|called| called.stderr).join("\n"));
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fusion_core::atomic::RECORD;
 
-use crate::program::{call_in, directory, text};
+use crate::program::{PROGRAM, call_in, directory, text};
 
 const RECIPE: &str = r#"
 [data]
@@ -114,7 +114,7 @@ fn reached(run: &Path, (path, lines): (&str, usize)) -> bool {
 /// Runs the recipe and kills the process once the point is reached. Returns whether it was: the process may
 /// end first.
 fn killed_at(folder: &Path, run: &Path, point: (&str, usize)) -> bool {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(PROGRAM);
     command.args(["run", "recipe.toml", "--glue", "glue", "--output", text(run)]).current_dir(folder);
     let mut process =
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");

@@ -25,6 +25,8 @@ mod help;
 mod hub;
 #[cfg(feature = "hub")]
 mod hub_server;
+#[cfg(unix)]
+mod installed;
 #[cfg(all(feature = "burn", feature = "webster"))]
 mod kill;
 mod odd_files;
@@ -32,7 +34,10 @@ mod optimizer;
 #[cfg(unix)]
 mod places;
 mod program;
+mod recipe_keys;
 mod recipes;
 mod report;
 #[cfg(unix)]
 mod scripts;
+#[cfg(all(feature = "burn", feature = "webster"))]
+mod talk;

@@ -6,6 +6,9 @@ use std::process::{Command, Output};
 
 use sha2::{Digest, Sha256};
 
+/// The program's file.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_deep-fusion");
+
 /// The outcome of running the program.
 pub struct Called {
     pub code: Option<i32>,
@@ -20,7 +23,7 @@ pub fn call_in(directory: &Path, arguments: &[&str]) -> Called {
 
 /// The same with environment variables.
 pub fn call_with(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Called {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(PROGRAM);
     command.args(arguments).current_dir(directory).envs(environment.iter().copied());
     let Output { status, stdout, stderr } = command.output().expect("the program starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");

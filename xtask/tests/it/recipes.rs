@@ -88,9 +88,9 @@ fn errors_know_the_file_that_is_included() {
 fn an_override_changes_what_it_names() {
     let base = format!("{DATA}{MODEL}{WORDS}{TRAINING}[stages.a]\nkind = \"pretrain\"\nmodel = \"small\"\n");
     let over = "include = \"base.toml\"\n[data]\ntokenizer = \"others\"\n[stages.others]\nkind = \"tokenizer\"\nvocabulary = 9\n";
-    let directory = directory(&[("recipe.toml", over), ("base.toml", &base)]);
-    insta::assert_snapshot!(call_in(directory.path(), &["run", "recipe.toml", "--dry-run"]).success());
-    let only = call_in(directory.path(), &["run", "recipe.toml", "--dry-run", "--only", "a"]).success();
+    let directory = directory(&[("recipe.toml", over), ("base.toml", &base), ("a.txt", &letters())]);
+    insta::assert_snapshot!(call_in(directory.path(), &["run", "recipe.toml", "--plan"]).success());
+    let only = call_in(directory.path(), &["run", "recipe.toml", "--plan", "--only", "a"]).success();
     insta::assert_snapshot!(only);
     let unknown = call_in(directory.path(), &["run", "recipe.toml", "--dry-run", "--only", "b"]).failure();
     insta::assert_snapshot!(unknown);
@@ -101,29 +101,38 @@ fn the_recipes_of_the_project_are_sound() {
     let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes");
     let plan = |recipe: &str, arguments: &[&str]| {
         let recipe = recipes.join(recipe);
-        call(&[&["run", text(&recipe), "--dry-run", "--output", "/no/such/run"], arguments].concat())
-            .success()
+        call(&[&["run", text(&recipe), "--plan", "--output", "/no/such/run"], arguments].concat())
     };
-    plan("optimizer-state.toml", &[]);
-    plan("calibration.toml", &[]);
+    plan("optimizer-state.toml", &[]).success();
+    plan("calibration.toml", &[]).success();
+    plan("minimal.toml", &[]).success();
     let quickstart = plan("quickstart.toml", &[]);
+    insta::assert_snapshot!("warnings", quickstart.stderr);
+    let quickstart = quickstart.success();
     insta::assert_snapshot!(quickstart);
     let stages = |plan: &str| -> Vec<String> {
-        let lines = plan.lines().map_while(|line| line.split_whitespace().next());
-        lines.map(str::to_owned).collect()
+        let lines = plan.lines().skip_while(|line| !line.starts_with("stage "));
+        lines.filter_map(|line| Some(line.split_whitespace().next()?.to_owned())).collect()
     };
-    assert_eq!(stages(&plan("quickstart-smoke.toml", &[])), stages(&quickstart));
+    assert_eq!(stages(&plan("quickstart-smoke.toml", &[]).success()), stages(&quickstart));
     let words = format!("{DATA}{WORDS}").replace("held_out_every = 5\n", "");
     let folder = directory(&[("words.toml", &words), ("a.txt", &letters())]);
     call_in(folder.path(), &["run", "words.toml", "--output", "out"]).success();
     let set = format!("data.tokenizer={}", text(&folder.path().join("out/words/tokenizer")));
-    let english = plan("english.toml", &["--set", &set]);
+    let texts =
+        ["text", "held_out_text"].map(|key| format!("data.{key}={}", text(&folder.path().join("a.txt"))));
+    let missing = plan("english.toml", &["--set", &set]).failure();
+    assert!(missing.contains("c4-train.*.json.gz` matches no file"), "{missing}");
+    let english = plan("english.toml", &["--set", &set, "--set", &texts[0], "--set", &texts[1]]);
+    let same = "a.txt are held out, but its model is also trained on them";
+    assert!(english.stderr.contains(same), "{}", english.stderr);
+    let english = english.success();
     assert_eq!(stages(&english).len(), stages(&quickstart).len() - 1);
 }
 
 /// A text with many different words.
 pub fn letters() -> String {
-    let word = |a: char, b: char| format!("{a} {b}{a}x {a}{b}{b}{a}\n");
+    let word = |a: char, b: char| format!("{a} {b}{a}x {a}{b}{b}{a}\n\n");
     ('a'..='z').flat_map(|a| ('a'..='z').map(move |b| word(a, b))).collect()
 }
 

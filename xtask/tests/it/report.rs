@@ -9,13 +9,13 @@ fn pretraining(first: f64, drop: f64, parents: f64) -> (String, String) {
     let point = |step: u64| {
         json!({
             "kind": "evaluation", "step": step, "tokens": 1_000 * step, "flops": 1e10 * step as f64,
-            "loss": first - drop * step as f64, "accuracy": 0.1 + 0.01 * step as f64,
+            "loss": first - drop * step as f64, "context_gain": 0.002 * step as f64, "accuracy": 0.1 + 0.01 * step as f64,
         })
     };
     let metrics: String = (0..=8).map(|part| format!("{}\n", point(5 * part))).collect();
     let result = json!({
         "parameters": 1_234_567, "steps": 40, "tokens": 40_000, "flops": 4e11, "total_flops": 4e11 + parents,
-        "loss": first - drop * 40.0, "accuracy": 0.5,
+        "loss": first - drop * 40.0, "accuracy": 0.5, "context_gain": 0.08,
     });
     let record = json!({ "version": 1, "settings": {}, "inputs": {}, "result": result, "seconds": 75.0 });
     (metrics, record.to_string())
@@ -66,7 +66,10 @@ fn run(fused_first: f64) -> tempfile::TempDir {
         ("fuse/stage.json", &record(json!({ "parameters": 1_234_567 }))),
         ("fused/stage.json", &fused),
         ("fused/metrics.jsonl", &fused_metrics),
-        ("score/stage.json", &record(json!({ "loss": 3.25, "accuracy": 0.4321, "tokens": 98_765 }))),
+        (
+            "score/stage.json",
+            &record(json!({ "loss": 3.25, "accuracy": 0.4321, "context_gain": 0.345, "tokens": 98_765 })),
+        ),
         ("glue/stage.json", &record(glue)),
     ])
 }

@@ -1,6 +1,6 @@
 //! The output head and the loss in one operation: logits exist only for a few rows at a time.
 
-use crate::backend::{CrossEntropy, LossSums};
+use crate::backend::{CrossEntropy, TokenLoss};
 use rayon::prelude::*;
 
 use super::matmul::{Into, Matrix, Threads, matmul};
@@ -19,7 +19,7 @@ pub struct HeadGradients {
 }
 
 /// The loss of `labels` `[rows]` given `x` `[rows, features]` and `head` `[vocabulary, features]`: its scaled
-/// value, its totals, and its gradients if wanted.
+/// value, that of each row, and its gradients if wanted.
 pub fn cross_entropy(
     x: &[f32],
     head: &[f32],
@@ -27,14 +27,14 @@ pub fn cross_entropy(
     labels: &[i32],
     how: CrossEntropy,
     with_gradients: bool,
-) -> (f64, LossSums, Option<HeadGradients>) {
+) -> (f64, Vec<TokenLoss>, Option<HeadGradients>) {
     let vocabulary = head.len() / features;
     let step = (LOGITS / vocabulary).clamp(16, 1024);
     let mut gradients =
         with_gradients.then(|| HeadGradients { x: buffer(x.len()), head: buffer(head.len()) });
     let weight = Matrix::new(head, vocabulary, features);
     let mut logits = buffer(step.min(labels.len()) * vocabulary);
-    let (mut scaled, mut sums) = (0.0, LossSums::default());
+    let (mut scaled, mut losses) = (0.0, Vec::with_capacity(labels.len()));
     let mut head_gradient = Into::Replace;
     for (index, (x, labels)) in x.chunks(step * features).zip(labels.chunks(step)).enumerate() {
         let rows = labels.len();
@@ -47,10 +47,8 @@ pub fn cross_entropy(
             .map(|(logits, label)| row(logits, *label, how, with_gradients))
             .collect();
         for row in each {
-            scaled += f64::from(how.scale) * (row.loss + f64::from(how.z_loss) * row.log_z * row.log_z);
-            sums.loss += row.loss;
-            sums.correct += u64::from(row.correct);
-            sums.tokens += u64::from(row.counts);
+            scaled += f64::from(how.scale) * (row.token.loss + f64::from(how.z_loss) * row.log_z * row.log_z);
+            losses.push(row.token);
         }
         if let Some(gradients) = &mut gradients {
             let dlogits = Matrix::new(logits, rows, vocabulary);
@@ -61,15 +59,13 @@ pub fn cross_entropy(
             head_gradient = Into::Add;
         }
     }
-    (scaled, sums, gradients)
+    (scaled, losses, gradients)
 }
 
 #[derive(Default)]
 struct RowLoss {
-    loss: f64,
+    token: TokenLoss,
     log_z: f64,
-    correct: bool,
-    counts: bool,
 }
 
 /// A row's loss; replaces the logits with their gradient if wanted.
@@ -91,7 +87,7 @@ fn row(logits: &mut [f32], label: i32, how: CrossEntropy, with_gradient: bool) -
         logits.iter_mut().for_each(|logit| *logit *= factor);
         logits[label] -= how.scale;
     }
-    RowLoss { loss: log_z - f64::from(target), log_z, correct, counts: true }
+    RowLoss { token: TokenLoss { loss: log_z - f64::from(target), correct }, log_z }
 }
 
 impl HeadGradients {

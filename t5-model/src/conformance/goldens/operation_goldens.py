@@ -6,8 +6,8 @@ A case is a handful of tensors `<case>|<role>.<name>`, f32 or i64:
 
 - `in.<name>`: what the operation is applied to; three dimensions for an activation, one or two for a parameter;
 - `int.<name>`: token ids, buckets, masks;
-- `out.y`: the result; `out.loss`, `out.correct`, `out.tokens`: the sum of cross-entropies of predicting `int.labels` from
-  `y` with the head `in.head`, and how many labels were hit and count;
+- `out.y`: the result; `out.losses`, `out.correct`: the cross-entropy of predicting each of `int.labels` from `y` with the
+  head `in.head`, and whether it was hit; zeros for labels that do not count;
 - `grad.<name>` for every `in.<name>`: the gradient of `scale * sum(cross-entropy + z_loss * log(Z)^2)`, with scale 0.1 and
   z_loss 0.01.
 
@@ -146,9 +146,8 @@ def main():
         of |= {f"int.{key}": value for key, value in (integers | dict(labels=labels)).items()}
         of |= {
             "out.y": y.detach(),
-            "out.loss": each.sum().detach(),
-            "out.correct": ((logits.argmax(-1) == labels) & counts).sum(),
-            "out.tokens": counts.sum(),
+            "out.losses": each.detach(),
+            "out.correct": ((logits.argmax(-1) == labels) & counts).flatten(),
         }
         for key, value in of.items():
             tensors[f"{name}|{key}"] = (value.float() if value.is_floating_point() else value.long()).contiguous().clone()

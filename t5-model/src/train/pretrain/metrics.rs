@@ -51,16 +51,21 @@ impl Metrics {
     }
 
     /// The values shown in TensorBoard.
-    pub(super) fn scalars(&self) -> Vec<(&'static str, f64)> {
+    pub(super) fn scalars(&self) -> Vec<(String, f64)> {
         match *self {
-            Metrics::Train { loss, accuracy, gradient_norm, learning_rate, tokens_per_second, .. } => vec![
-                ("train/loss", loss),
-                ("train/accuracy", accuracy),
-                ("train/gradient_norm", gradient_norm),
-                ("train/learning_rate", learning_rate),
-                ("train/tokens_per_second", tokens_per_second),
-            ],
-            Metrics::Evaluation(point) => vec![("eval/loss", point.loss), ("eval/accuracy", point.accuracy)],
+            Metrics::Train { loss, accuracy, gradient_norm, learning_rate, tokens_per_second, .. } => {
+                let values = [
+                    ("loss", loss),
+                    ("accuracy", accuracy),
+                    ("gradient_norm", gradient_norm),
+                    ("learning_rate", learning_rate),
+                    ("tokens_per_second", tokens_per_second),
+                ];
+                values.map(|(name, value)| (format!("train/{name}"), value)).to_vec()
+            }
+            Metrics::Evaluation(point) => {
+                point.quality.values().map(|(name, value)| (format!("eval/{name}"), value)).collect()
+            }
         }
     }
 }

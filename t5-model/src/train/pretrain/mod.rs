@@ -25,7 +25,7 @@ use crate::optimizer::OptimizerState;
 use crate::text::{self, DataPosition, SpanCorruptionStream, Tokenizer};
 use crate::{Dropout, T5Config, TensorBoard};
 
-pub use evaluate::{EvaluationPoint, evaluate};
+pub use evaluate::{Evaluation, EvaluationPoint, EvaluationSize, Quality, evaluate};
 pub use metrics::{Metrics, read_metrics};
 pub use regime::OpenEvaluationText;
 pub use settings::Settings;

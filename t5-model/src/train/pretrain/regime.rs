@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
 
-use super::evaluate::{EvaluationPoint, evaluate_unless};
+use super::evaluate::{EvaluationPoint, EvaluationSize, evaluate_unless};
 use super::metrics::{Metrics, MetricsFile, Window};
 use super::settings::Settings;
 use crate::text::{self, SpanCorruptionStream};
@@ -85,14 +85,16 @@ impl Regime for Pretraining<'_> {
         &mut self,
         at: &mut Standing<Measured>,
         session: &mut dyn Session,
-        _: &mut dyn FnMut(usize, usize),
+        progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Option<Vec<EvaluationPoint>>> {
         let text = (self.open_evaluation_text)()?;
-        let limit = self.settings.evaluation_batches;
-        let Some(evaluation) = evaluate_unless(session, text, limit, self.stop)? else { return Ok(None) };
+        let examples = self.settings.evaluation_batches.saturating_mul(self.settings.batch_size as u64);
+        let size = EvaluationSize { examples, examples_at_once: self.settings.micro_batch_size() };
+        let Some(evaluation) = evaluate_unless(session, text, size, self.stop, progress)? else {
+            return Ok(None);
+        };
         let Progress { step, tokens, flops, .. } = at.progress;
-        let (loss, accuracy) = (evaluation.loss(), evaluation.accuracy());
-        let point = EvaluationPoint { step, tokens, flops, loss, accuracy };
+        let point = EvaluationPoint { step, tokens, flops, quality: evaluation.quality };
         at.measured.evaluations.push(point);
         self.record(at, &Metrics::Evaluation(point))?;
         Ok(Some(vec![point]))

@@ -4,12 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::train::error::TrainError;
 use crate::train::identity::Identity;
-use crate::{Decay, Optimizer, Schedule};
+use crate::{Optimizer, Schedule};
 
 /// How to pretrain. The defaults are nanoT5's (T5-base 1.1 in 65,536 steps on one GPU).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Settings {
     /// Number of updates.
     ///
@@ -31,6 +32,7 @@ pub struct Settings {
     #[cfg_attr(feature = "clap", arg(long))]
     pub carry_optimizer: bool,
     /// The learning rate of each update.
+    #[serde(flatten)]
     #[cfg_attr(feature = "clap", command(flatten))]
     pub schedule: Schedule,
     /// The global gradient norm to clip to; 0 for no clipping.
@@ -55,9 +57,9 @@ pub struct Settings {
     /// The model is always evaluated before the first update and after the last.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.evaluate_every))]
     pub evaluate_every: u64,
-    /// Batches per evaluation.
+    /// Batches per evaluation, of the batch size.
     ///
-    /// Fewer if the text is shorter.
+    /// Fewer if the text is shorter. How they are cut into micro-batches changes nothing but rounding.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.evaluation_batches))]
     pub evaluation_batches: u64,
     /// Updates between checkpoints.
@@ -80,12 +82,7 @@ const DEFAULT: Settings = Settings {
     micro_batch_size: None,
     optimizer: Optimizer::adamw_scale(),
     carry_optimizer: false,
-    schedule: Schedule {
-        warm_up: 10_000,
-        warm_up_from: 0.5,
-        decay: Decay::Cosine { minimum: 1e-5 },
-        ..Schedule::constant(2e-2)
-    },
+    schedule: Schedule::DEFAULT,
     clip_norm: Some(1.0),
     z_loss: 0.0,
     dropout: 0.0,
@@ -111,11 +108,17 @@ impl Settings {
     /// Settings that make no difference once a run has finished.
     pub const NEUTRAL: &[&str] = &["checkpoint_every", "keep_checkpoints", "log_every"];
 
-    /// The settings that determine the weights.
+    /// Settings that change no weight, only which evaluations there are.
+    pub const MEASURING: &[&str] = &["evaluate_every", "evaluation_batches"];
+
+    /// The settings that determine the weights and what the evaluations measure.
     pub(super) fn identity(&self) -> Identity {
         let mut identity = Identity::of_settings(self, Self::NEUTRAL);
+        identity.remove("evaluate_every"); // a resumed run evaluates at other steps from then on
         identity.remove("keep_optimizer"); // decides what is saved with them
-        identity.insert("micro_batch_size", self.micro_batch_size()); // the same, given or not
+        // The same, given or not.
+        identity.insert("micro_batch_size", self.micro_batch_size());
+        identity.insert("warm_up", self.schedule.warm_up(self.steps));
         identity
     }
 
@@ -153,22 +156,8 @@ impl Settings {
         if let Some(problem) = self.optimizer.problem() {
             return fail("optimizer", problem);
         }
-        if let Some(problem) = self.schedule.problem() {
-            return fail("schedule", problem);
-        }
-        let cycle = self.steps.saturating_add(self.schedule.offset) / self.schedule.cycles;
-        if self.steps > 0 && self.schedule.warm_up >= cycle.max(1) {
-            let (warm_up, cycles) = (self.schedule.warm_up, self.schedule.cycles);
-            let problem = match cycles {
-                1 => format!("warm_up is {warm_up}, but there are {cycle} steps in all"),
-                _ => format!("warm_up is {warm_up}, but each of {cycles} cycles has {cycle} steps"),
-            };
-            return fail("schedule", problem);
-        }
-        let re_warm_up = self.schedule.re_warm_up;
-        if self.steps > 0 && re_warm_up >= self.steps {
-            let problem = format!("re_warm_up is {re_warm_up}, but there are {} steps in all", self.steps);
-            return fail("schedule", problem);
+        if let Some((key, problem)) = self.schedule.problem(self.steps) {
+            return fail(key, problem);
         }
         if self.clip_norm.is_some_and(|norm| !(norm >= 0.0 && norm.is_finite())) {
             return fail("clip_norm", "it must be a positive number, or 0 for no clipping".into());

@@ -8,11 +8,11 @@ use anyhow::{Context, Result, ensure};
 use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, Writer};
 use fusion_core::lineage::Lineage;
 use fusion_core::{Dtype, TensorSource, TensorView, convert_tensor};
-use t5_model::text::Tokenizer;
 use t5_model::{StoredParameter, T5Config, parameter_table, t5x_parameters};
 
-use super::{copy_tokenizer, known_lineage, tokenizer_of, write_directory};
+use super::{copy_tokenizer, known_lineage, load_tokenizer, tokenizer_of, write_directory};
 use crate::problems::{Remedy, mendable};
+use crate::source::content;
 use crate::{Warning, Watch, write_json};
 
 /// T5X's name for the file in a checkpoint's directory.
@@ -157,14 +157,14 @@ impl Conversion {
 
     fn write_tokenizer(&self, directory: &Path, given: Option<&Path>) -> Result<()> {
         let loaded = match (given, &self.folder) {
-            (Some(path), _) => Some((path, Tokenizer::load(path)?)),
-            (None, Some(folder)) => tokenizer_of(folder)?.map(|tokenizer| (folder.as_path(), tokenizer)),
+            (Some(path), _) => Some((content(path)?, load_tokenizer(path)?)),
+            (None, Some(folder)) => tokenizer_of(folder)?.map(|tokenizer| (folder.clone(), tokenizer)),
             (None, None) => None,
         };
         let Some((path, tokenizer)) = loaded else { return Ok(()) };
         let (tokens, vocabulary) = (tokenizer.vocab_size(), self.config.vocab_size);
         ensure!(tokens <= vocabulary, "the tokenizer has {tokens} tokens, but the model only {vocabulary}");
-        if path.is_dir() { copy_tokenizer(path, directory) } else { Ok(tokenizer.save(directory)?) }
+        if path.is_dir() { copy_tokenizer(&path, directory) } else { Ok(tokenizer.save(directory)?) }
     }
 
     fn tensor<'a>(

@@ -14,8 +14,8 @@ use fusion_core::checkpoint::Checkpoint;
 use fusion_core::{Dtype, TensorSource};
 
 pub use lineage::{known_lineage, lineage_to_continue};
-pub use tokenizer::{copy_files, copy_tokenizer, tokenizer_for, tokenizer_of};
-pub use write::{check_replaceable, write_directory};
+pub use tokenizer::{copy_files, copy_tokenizer, load_tokenizer, tokenizer_for, tokenizer_of};
+pub use write::{check_replaceable, check_replaceable_tokenizer, write_directory};
 
 /// The number of parameters that the weights hold. Tensors of integers, such as positions, are none.
 pub fn parameter_count(checkpoint: &Checkpoint) -> Result<u64> {

@@ -7,7 +7,7 @@ use t5_model::T5Config;
 use t5_model::text::Tokenizer;
 
 use crate::problems::{Remedy, mendable};
-use crate::source::TOKENIZER_FILES;
+use crate::source::{TOKENIZER_FILES, content};
 
 /// Copies the tokenizer and its accompanying files.
 pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
@@ -26,6 +26,11 @@ pub fn copy_files(names: &[&str], from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The tokenizer in a file, a folder, or a folder that holds one (see [`content`]).
+pub fn load_tokenizer(path: &Path) -> Result<Tokenizer> {
+    Ok(Tokenizer::load(content(path)?)?)
+}
+
 /// The tokenizer inside a checkpoint, if there is one.
 pub fn tokenizer_of(directory: &Path) -> Result<Option<Tokenizer>> {
     let here = |name: &str| directory.join(name).is_file();
@@ -38,7 +43,7 @@ pub fn tokenizer_of(directory: &Path) -> Result<Option<Tokenizer>> {
 /// The tokenizer in `given`, or else the model's own; it must fit the model's vocabulary.
 pub fn tokenizer_for(model: &Path, config: &T5Config, given: Option<&Path>) -> Result<Tokenizer> {
     let own = tokenizer_of(model)?;
-    let tokenizer = match (given.map(Tokenizer::load).transpose()?, own) {
+    let tokenizer = match (given.map(load_tokenizer).transpose()?, own) {
         (Some(given), Some(own)) => {
             let same = given.fingerprint() == own.fingerprint();
             ensure!(same, "{} comes with another tokenizer than the one given", model.display());

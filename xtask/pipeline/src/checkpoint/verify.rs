@@ -9,6 +9,9 @@ use t5_model::{Batch, Comparison, Deviation, Session, T5Config};
 use crate::source::ModelPlace;
 use crate::{Compute, Warning, Watch};
 
+/// Examples drawn from one stream of random numbers.
+const STREAM: u32 = 4;
+
 /// A child and its parents.
 pub struct Family {
     /// The model that was made from the parents.
@@ -35,16 +38,16 @@ pub struct Deviations {
     pub parents: Vec<(String, Deviation)>,
 }
 
-/// The sizes of batches of random tokens.
+/// The sizes of examples of random tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct RandomBatches {
-    /// The number of batches.
-    pub batches: u32,
-    /// Inputs per batch.
+    /// The number of examples.
+    pub examples: u32,
+    /// Examples per batch.
     pub batch_size: u16,
     /// Length of the longest input in tokens.
     pub input_length: u16,
-    /// Equal seeds give equal batches.
+    /// Equal seeds give equal examples, however they are cut into batches.
     pub seed: u64,
 }
 
@@ -108,7 +111,12 @@ impl Family {
     /// Batches of random tokens.
     pub fn random_batches(&self, sizes: &RandomBatches) -> Vec<Batch> {
         let vocabulary = self.child.config.vocab_size as f64;
-        (0..sizes.batches).map(|index| sizes.batch(index, vocabulary)).collect()
+        let examples: Vec<_> = (0..sizes.examples).map(|index| sizes.example(index, vocabulary)).collect();
+        let batches = examples.chunks(sizes.batch_size.into());
+        let pairs = |batch: &'_ [(Vec<i32>, Vec<i32>)]| {
+            Batch::padded(batch.iter().map(|(input, target)| (&**input, &**target)), 0)
+        };
+        batches.map(pairs).collect()
     }
 
     /// Runs every model on the batches, one at a time.
@@ -152,19 +160,15 @@ impl Family {
 
 impl RandomBatches {
     /// Inputs of different lengths, so that some are padded, with targets a quarter as long.
-    fn batch(&self, index: u32, vocabulary: f64) -> Batch {
-        let stream = Philox::new(self.seed, &format!("verify {index}"));
-        let (length, size) = (u64::from(self.input_length), u64::from(self.batch_size));
+    fn example(&self, index: u32, vocabulary: f64) -> (Vec<i32>, Vec<i32>) {
+        let (stream, place) = (index / STREAM, u64::from(index % STREAM));
+        let stream = Philox::new(self.seed, &format!("verify {stream}"));
         let token = |at: u64| (f64::from(stream.uniform(at)) * vocabulary) as i32;
-        let examples: Vec<(Vec<i32>, Vec<i32>)> = (0..size)
-            .map(|example| {
-                let first = example * 2 * length;
-                let input = length - example % (length / 4);
-                let of = |from: u64, count: u64| (from..from + count).map(token).collect();
-                (of(first, input), of(first + length, length / 4))
-            })
-            .collect();
-        Batch::padded(examples.iter().map(|(input, target)| (input.as_slice(), target.as_slice())), 0)
+        let length = u64::from(self.input_length);
+        let first = place * 2 * length;
+        let input = length - place % (length / 4);
+        let of = |from: u64, count: u64| (from..from + count).map(token).collect();
+        (of(first, input), of(first + length, length / 4))
     }
 }
 

@@ -9,7 +9,7 @@ use fusion_core::atomic::{Place, write_directory_atomically};
 use fusion_core::checkpoint::Progress;
 
 use crate::problems::{Remedy, mendable};
-use crate::source::TOKENIZER_FILES;
+use crate::source::{TOKENIZER_FILES, content};
 use crate::{Interrupted, Stoppable, Watch};
 
 /// Names that files of a checkpoint may have. A conflict over one of them shows before the work.
@@ -24,17 +24,26 @@ const NAMES: [&str; 5] = [
 /// Checks, before the work, whether a checkpoint made from `inputs` may be written to `output`: nothing is there, or a
 /// checkpoint that this program wrote, which is to be replaced. Files of others in it are kept.
 pub fn check_replaceable(output: &Path, overwrite: bool, inputs: &[&Path]) -> Result<()> {
+    let names: Vec<&str> = NAMES.into_iter().chain(TOKENIZER_FILES).collect();
+    check_place(output, overwrite, inputs, "checkpoint", &names)
+}
+
+/// Checks the same for a tokenizer.
+pub fn check_replaceable_tokenizer(output: &Path, overwrite: bool) -> Result<()> {
+    check_place(output, overwrite, &[], "tokenizer", &TOKENIZER_FILES)
+}
+
+fn check_place(output: &Path, overwrite: bool, inputs: &[&Path], what: &str, names: &[&str]) -> Result<()> {
     let place = Place::of(output)?;
     let shown = output.display();
     if !place.is_free()? {
-        let same = inputs.iter().any(|input| place.is(input));
+        let same = inputs.iter().any(|input| content(input).is_ok_and(|input| place.is(&input)));
         ensure!(!same, "{shown} is what is to be read, so it is not overwritten");
-        let ours = "holds no checkpoint that this program wrote, so it is not overwritten";
+        let ours = format!("holds no {what} that this program wrote, so it is not overwritten");
         ensure!(place.is_ours()?, "{shown} exists and is not empty, and {ours}");
         ensure!(overwrite, mendable(format!("{shown} exists and is not empty"), Remedy::Overwrite));
     }
-    let names: Vec<&str> = NAMES.into_iter().chain(TOKENIZER_FILES).collect();
-    Ok(place.check(&names)?)
+    Ok(place.check(names)?)
 }
 
 /// Writes a whole directory or nothing. `fill` reports every byte of `size`; `name` labels the progress. If

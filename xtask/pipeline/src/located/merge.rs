@@ -8,17 +8,22 @@ use toml::de::DeValue;
 
 use super::{Table, Texts, Value};
 
+/// Puts what one text says into the form in which texts are merged.
+pub type Normalise<'a> = &'a dyn Fn(&mut Table);
+
 /// Reads a recipe with everything it includes, and applies `sets` (`key.path=value`) on top.
-pub fn load(path: &Path, sets: &[String], texts: &mut Texts) -> Result<Table> {
-    let mut table = read(path, &mut Vec::new(), texts)?;
+pub fn load(path: &Path, sets: &[String], normalise: Normalise<'_>, texts: &mut Texts) -> Result<Table> {
+    let mut table = read(path, &mut Vec::new(), normalise, texts)?;
     for set in sets {
-        merge(&mut table, parse_set(set, texts)?);
+        let mut set = parse_set(set, texts)?;
+        normalise(&mut set);
+        merge(&mut table, set);
     }
     Ok(table)
 }
 
 /// `open` lists the files being read, so that one that includes itself does not recurse forever.
-fn read(path: &Path, open: &mut Vec<PathBuf>, texts: &mut Texts) -> Result<Table> {
+fn read(path: &Path, open: &mut Vec<PathBuf>, normalise: Normalise<'_>, texts: &mut Texts) -> Result<Table> {
     let canonical =
         fs::canonicalize(path).with_context(|| format!("cannot read the recipe {}", path.display()))?;
     if open.contains(&canonical) {
@@ -30,6 +35,7 @@ fn read(path: &Path, open: &mut Vec<PathBuf>, texts: &mut Texts) -> Result<Table
         fs::read_to_string(path).with_context(|| format!("cannot read the recipe {}", path.display()))?;
     let directory = path.parent().unwrap_or(Path::new("")).to_owned();
     let mut table = texts.parse(path.display().to_string(), &directory, text)?.into_inner();
+    normalise(&mut table);
     let Some(include) = table.remove("include") else { return Ok(table) };
     let included = match include.get_ref() {
         DeValue::String(file) => vec![(include.span(), file.to_string())],
@@ -45,7 +51,7 @@ fn read(path: &Path, open: &mut Vec<PathBuf>, texts: &mut Texts) -> Result<Table
     open.push(canonical);
     let mut merged = Table::new();
     for (span, file) in included {
-        let base = read(&directory.join(&file), open, texts);
+        let base = read(&directory.join(&file), open, normalise, texts);
         merge(
             &mut merged,
             base.map_err(|error| error.context(texts.error(span, format!("`include` of {file:?}"))))?,
@@ -65,12 +71,22 @@ fn parse_set(set: &str, texts: &mut Texts) -> Result<Table> {
     let here = Path::new("");
     let is_toml = toml::from_str::<toml::Table>(&format!("value = {value}")).is_ok();
     let value = if is_toml { value.to_owned() } else { toml::Value::from(value).to_string() };
-    Ok(texts.parse(name, here, format!("{key}={value}"))?.into_inner())
+    Ok(texts.parse_override(name, here, format!("{key}={value}"))?.into_inner())
 }
+
+/// Keys that say the same in two ways: one of them replaces the other.
+const EXCLUSIVE: [[&str; 2]; 2] = [["held_out_text", "held_out_every"], ["model", "from"]];
 
 /// Merges `over` into `base`: tables are merged key by key, everything else is replaced. A table with another
 /// `kind` or `name` is replaced as well: the old one's keys would mean nothing to it.
 pub fn merge(base: &mut Table, over: Table) {
+    for [one, other] in EXCLUSIVE {
+        for (key, replaced) in [(one, other), (other, one)] {
+            if over.contains_key(key) && !over.contains_key(replaced) {
+                base.remove(replaced);
+            }
+        }
+    }
     for (key, value) in over {
         match base.get_mut(key.get_ref().as_ref()) {
             Some(old) => merge_value(old, value),

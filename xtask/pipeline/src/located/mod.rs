@@ -29,6 +29,8 @@ struct Text {
     /// The offset at which its spans begin.
     start: usize,
     text: String,
+    /// Whether it comes from the command line.
+    is_override: bool,
 }
 
 impl Texts {
@@ -44,8 +46,25 @@ impl Texts {
         // parser's types borrow from the text even where they own it; a recipe is read once, so leaking it is
         // harmless.
         let padded: &'static str = format!("{}{text}", " ".repeat(start)).leak();
-        self.texts.push(Text { name, directory: directory.to_owned(), start, text });
+        self.texts.push(Text { name, directory: directory.to_owned(), start, text, is_override: false });
         DeTable::parse(padded).map_err(|error| self.toml_error(&error))
+    }
+
+    /// The same for a text that overrides others.
+    pub fn parse_override(
+        &mut self,
+        name: String,
+        directory: &Path,
+        text: String,
+    ) -> Result<Spanned<DeTable<'static>>> {
+        let parsed = self.parse(name, directory, text);
+        self.texts.iter_mut().last().into_iter().for_each(|text| text.is_override = true);
+        parsed
+    }
+
+    /// Whether a place is in a text that overrides others.
+    pub fn is_override(&self, span: &Range<usize>) -> bool {
+        self.at(span.start).is_some_and(|text| text.is_override)
     }
 
     /// `file:line:column: message`.
@@ -59,7 +78,7 @@ impl Texts {
 
     /// The same for an error from the parser.
     pub fn toml_error(&self, error: &toml::de::Error) -> Error {
-        let message = error.message().trim_end().replace('\n', ", ");
+        let message = error.message().trim_end().replace('\n', ", ").replace("missing field", "there is no");
         match error.span() {
             Some(span) => self.error(span, message),
             None => anyhow!("{message}"),

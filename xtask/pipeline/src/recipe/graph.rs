@@ -4,7 +4,7 @@ use anyhow::Result;
 use toml::Spanned;
 
 use super::Comparison;
-use super::schema::Located;
+use super::resolve::Located;
 use crate::located::Texts;
 use crate::stage::Stage;
 

@@ -23,7 +23,7 @@ fn read(text: &[u8]) -> Result<(), TestCaseError> {
     let path = directory.path().join("damaged.toml");
     fs::write(&path, text).expect("written");
     match within_memory(|| Recipe::read(&path, &[])) {
-        Ok(recipe) => drop(within_memory(|| forecasts(&recipe.stages, &Silent))),
+        Ok(recipe) => drop(within_memory(|| forecasts(&recipe.stages, None, &Silent))),
         Err(error) => {
             let error = crate::problems::causes(&error);
             prop_assert!(error.contains("damaged.toml"), "{} does not name the file", error);

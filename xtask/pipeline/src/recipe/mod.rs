@@ -1,18 +1,26 @@
 //! Recipes: TOML files that describe a graph of stages. Every error in one is reported with file, line and
 //! column before anything runs.
 
+mod check;
 mod graph;
 #[cfg(test)]
 mod hostile;
-mod schema;
+pub mod reference;
+mod resolve;
+pub(crate) mod schema;
+mod spelling;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use t5_model::ComputeChoice;
 
 use crate::located::{self, Texts};
 use crate::stage::Stage;
+
+pub use schema::json_schema;
 
 /// A recipe that has been checked.
 #[derive(Debug)]
@@ -26,12 +34,12 @@ pub struct Recipe {
 }
 
 /// Which trained models the report compares.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Comparison {
-    /// The stage that trains from scratch.
+    /// The stage that the others are compared with, usually one that trains from scratch.
     pub baseline: String,
-    /// The other stages.
+    /// The stages to compare with it.
     pub arms: Vec<String>,
 }
 
@@ -39,10 +47,18 @@ impl Recipe {
     /// Reads a recipe; `sets` are of the form `key.path=value`.
     pub fn read(path: &Path, sets: &[String]) -> Result<Self> {
         let mut texts = Texts::default();
-        let table = located::load(path, sets, &mut texts)?;
+        let table = located::load(path, sets, &spelling::normalise, &mut texts)?;
         let name = path.file_stem().context("a recipe is a file")?.to_string_lossy().into_owned();
-        let (stages, comparison) = schema::resolve(table, &texts)?;
+        let (stages, comparison) = resolve::resolve(table, &texts)?;
+        ensure!(!stages.is_empty(), "{} has no stages; `[stages.NAME]` defines one", path.display());
         Ok(Recipe { name, stages, comparison })
+    }
+
+    /// Has its stages compute on what is chosen here, and on what they chose where nothing is.
+    pub fn compute_on(&mut self, choice: &ComputeChoice) {
+        for stage in &mut self.stages {
+            stage.compute = choice.clone().or(&stage.compute);
+        }
     }
 
     /// Where its results go by default.

@@ -1,9 +1,12 @@
 //! Training from scratch against fusions: at equal steps (the paper's Table 1), and at equal computation
 //! including the parents' training (Table 4).
 
+use std::collections::BTreeMap;
+
 use t5_model::train::EvaluationPoint;
 
 use super::Section;
+use super::seeds::Variation;
 use super::table::Table;
 use crate::numbers::count;
 use crate::stage::Arm;
@@ -36,18 +39,106 @@ impl Arm {
 
     /// The computation spent when an evaluation's loss first reached this value.
     fn flops_to_reach(&self, loss: f64) -> Option<f64> {
-        let point = self.evaluations.iter().find(|point| point.loss <= loss)?;
+        let point = self.evaluations.iter().find(|point| point.quality.loss <= loss)?;
         Some(self.parents_flops + point.flops)
     }
 }
 
-/// The sections of a comparison; the baseline comes first.
-pub fn sections(baseline: &Arm, arms: &[Arm]) -> Vec<Section> {
-    let all: Vec<&Arm> = std::iter::once(baseline).chain(arms).collect();
-    vec![at_equal_steps(&all), at_equal_compute(baseline, &all), computation(baseline, &all)]
+/// What is known of differences that mean nothing.
+#[derive(Debug, Default)]
+pub struct Chance<'a> {
+    /// For each arm, what made it but seeds.
+    pub groups: BTreeMap<&'a str, &'a str>,
+    /// What another seed changes.
+    pub seeds: Option<Variation>,
 }
 
-fn at_equal_steps(arms: &[&Arm]) -> Section {
+/// Models that differ only by seeds, at one point of their training.
+struct Contender<'a> {
+    /// The first's.
+    name: &'a str,
+    losses: Vec<f64>,
+    /// The largest standard error of their evaluations.
+    error: Option<f64>,
+}
+
+impl Contender<'_> {
+    fn loss(&self) -> f64 {
+        self.losses.iter().sum::<f64>() / self.losses.len().max(1) as f64
+    }
+
+    fn called(&self) -> String {
+        match self.losses.len() {
+            0 | 1 => self.name.to_owned(),
+            seeds => format!("{} (mean of {seeds} seeds)", self.name),
+        }
+    }
+}
+
+impl Chance<'_> {
+    /// Twice the standard deviation of the difference of two losses that would be equal but for chance.
+    fn margin(&self, one: &Contender<'_>, other: &Contender<'_>) -> Option<f64> {
+        let shares = |contender: &Contender<'_>| 1.0 / contender.losses.len().max(1) as f64;
+        let seeds = self.seeds.as_ref().map(|seeds| seeds.deviation * (shares(one) + shares(other)).sqrt());
+        let errors = one.error.zip(other.error).map(|(one, other)| one.hypot(other));
+        [seeds, errors].into_iter().flatten().reduce(f64::max).map(|deviation| 2.0 * deviation)
+    }
+
+    /// The models at one point, those that differ only by seeds together.
+    fn contenders<'a>(
+        &self,
+        arms: &[&'a Arm],
+        point: impl Fn(&'a Arm) -> Option<&'a EvaluationPoint>,
+    ) -> Vec<Contender<'a>> {
+        let mut all: Vec<(&str, Contender<'a>)> = Vec::new();
+        for arm in arms {
+            let Some(EvaluationPoint { quality, .. }) = point(arm) else { continue };
+            let group = self.groups.get(arm.name.as_str()).copied().unwrap_or(&arm.name);
+            let at = all.iter().position(|(known, _)| *known == group).unwrap_or_else(|| {
+                all.push((group, Contender { name: &arm.name, losses: Vec::new(), error: None }));
+                all.len() - 1
+            });
+            if let Some((_, contender)) = all.get_mut(at) {
+                contender.losses.push(quality.loss);
+                contender.error = contender.error.into_iter().chain(quality.loss_error).reduce(f64::max);
+            }
+        }
+        all.into_iter().map(|(_, contender)| contender).collect()
+    }
+
+    /// How a difference is judged.
+    fn note(&self, arms: &[&Arm]) -> String {
+        let has_errors =
+            arms.iter().all(|arm| arm.last().is_some_and(|last| last.quality.loss_error.is_some()));
+        match (&self.seeds, has_errors) {
+            (Some(Variation { deviation, trainings }), _) => format!(
+                "Another seed changes a loss by {deviation:.4}: the standard deviation of trainings that differ in \
+                 nothing else ({}). A model is ahead if its loss is lower by more than twice what seeds, or the \
+                 evaluations' standard errors if these are larger, make such a difference deviate.",
+                trainings.join(", ")
+            ),
+            (None, true) => "A model is ahead if its loss is lower by more than twice the standard error of the \
+                             difference of the evaluations. Each model was trained once: another seed may change \
+                             more."
+                .into(),
+            (None, false) => "Each model was trained once: a difference means something only if it exceeds what \
+                              another seed changes."
+                .into(),
+        }
+    }
+}
+
+/// The sections of a comparison; the baseline comes first.
+pub fn sections(baseline: &Arm, arms: &[Arm], chance: &Chance<'_>) -> Vec<Section> {
+    let all: Vec<&Arm> = std::iter::once(baseline).chain(arms).collect();
+    vec![
+        at_equal_steps(&all, chance),
+        at_equal_compute(baseline, &all, chance),
+        computation(baseline, &all, chance),
+    ]
+}
+
+fn at_equal_steps(arms: &[&Arm], chance: &Chance<'_>) -> Section {
     let mut table = Table::new([""]);
     let common = |step: &u64| arms.iter().all(|arm| arm.at_step(*step).is_some());
     let steps: Vec<u64> = arms.first().map_or(Vec::new(), |arm| {
@@ -61,7 +152,7 @@ fn at_equal_steps(arms: &[&Arm]) -> Section {
     }
     let mut notes = Vec::new();
     if let Some(step) = steps.last() {
-        notes.push(verdict(&format!("After {step} steps"), arms, |arm| arm.at_step(*step)));
+        notes.push(verdict(&format!("After {step} steps"), arms, chance, |arm| arm.at_step(*step)));
     }
     Section {
         title: "At equal steps of the large model".into(),
@@ -71,7 +162,7 @@ fn at_equal_steps(arms: &[&Arm]) -> Section {
     }
 }
 
-fn at_equal_compute(baseline: &Arm, arms: &[&Arm]) -> Section {
+fn at_equal_compute(baseline: &Arm, arms: &[&Arm], chance: &Chance<'_>) -> Section {
     let mut table = Table::new([""]);
     table.header.extend(BUDGETS.map(|share| format!("{:.0} %", 100.0 * share)));
     for arm in arms {
@@ -80,9 +171,8 @@ fn at_equal_compute(baseline: &Arm, arms: &[&Arm]) -> Section {
     }
     let notes = BUDGETS.map(|share| {
         let budget = share * baseline.total_flops();
-        verdict(&format!("At {:.0} % of the baseline's computation", 100.0 * share), arms, |arm| {
-            arm.within(budget)
-        })
+        let when = format!("At {:.0} % of the baseline's computation", 100.0 * share);
+        verdict(&when, arms, chance, |arm| arm.within(budget))
     });
     Section {
         title: "At equal computation".into(),
@@ -95,12 +185,12 @@ fn at_equal_compute(baseline: &Arm, arms: &[&Arm]) -> Section {
     }
 }
 
-fn computation(baseline: &Arm, arms: &[&Arm]) -> Section {
+fn computation(baseline: &Arm, arms: &[&Arm], chance: &Chance<'_>) -> Section {
     let mut table =
         Table::new(["", "parents, FLOP", "own, FLOP", "of the baseline's", "to the baseline's loss"]);
     let share = |flops: f64| format!("{:.1} %", 100.0 * flops / baseline.total_flops());
     for arm in arms {
-        let reached = baseline.last().and_then(|last| arm.flops_to_reach(last.loss));
+        let reached = baseline.last().and_then(|last| arm.flops_to_reach(last.quality.loss));
         table.rows.push(vec![
             arm.name.clone(),
             count(arm.parents_flops),
@@ -116,42 +206,47 @@ fn computation(baseline: &Arm, arms: &[&Arm]) -> Section {
                 final loss."
             .into(),
         table,
-        notes: vec![
-            "Each model was trained once: a difference means something only if it exceeds what another seed changes."
-                .into(),
-        ],
+        notes: vec![chance.note(arms)],
     }
 }
 
-/// Says which model is ahead, the baseline or the best arm.
+/// Says which model is ahead, the baseline or the best arm, if the difference means anything.
 fn verdict<'a>(
     when: &str,
     arms: &[&'a Arm],
+    chance: &Chance<'_>,
     point: impl Fn(&'a Arm) -> Option<&'a EvaluationPoint>,
 ) -> String {
-    let Some((baseline, fused)) = arms.split_first() else { return String::new() };
-    let Some(reference) = point(baseline) else {
+    let Some(baseline) = arms.first() else { return String::new() };
+    if point(baseline).is_none() {
         return format!("{when}, {} was not evaluated.", baseline.name);
+    }
+    let contenders = chance.contenders(arms, point);
+    let best = contenders.iter().skip(1).min_by(|one, other| one.loss().total_cmp(&other.loss()));
+    let (Some(reference), Some(best)) = (contenders.first(), best) else {
+        return format!("{when}, no fused model has begun: the budget does not pay for any one's parents.");
     };
-    let measured: Vec<(&str, f64)> =
-        fused.iter().filter_map(|arm| point(arm).map(|point| (arm.name.as_str(), point.loss))).collect();
-    let best = measured.iter().min_by(|a, b| a.1.total_cmp(&b.1));
-    let (name, loss) = (&baseline.name, reference.loss);
-    match best {
-        None => format!("{when}, no fused model has begun: the budget does not pay for any one's parents."),
-        Some((best, best_loss)) if *best_loss < loss => {
-            format!("{when}, {best} is ahead: loss {best_loss:.4} against {loss:.4} of {name}.")
-        }
-        Some((best, best_loss)) => {
-            format!(
-                "{when}, no fusion wins: {name} has loss {loss:.4}, the best fused model ({best}) {best_loss:.4}."
-            )
+    let (name, loss) = (reference.called(), reference.loss());
+    let (best_name, best_loss) = (best.called(), best.loss());
+    match chance.margin(reference, best) {
+        Some(margin) if (loss - best_loss).abs() <= margin => format!(
+            "{when}, {best_name} and {name} are level: loss {best_loss:.4} against {loss:.4}, no further apart \
+             than chance may put them."
+        ),
+        _ if best_loss >= loss => format!(
+            "{when}, no fusion wins: {name} has loss {loss:.4}, the best fused model ({best_name}) {best_loss:.4}."
+        ),
+        Some(_) => format!("{when}, {best_name} is ahead: loss {best_loss:.4} against {loss:.4} of {name}."),
+        None => {
+            format!("{when}, {best_name} has the lower loss: {best_loss:.4} against {loss:.4} of {name}.")
         }
     }
 }
 
 fn quality(point: Option<&EvaluationPoint>) -> String {
-    point.map_or(MISSING.into(), |point| format!("{:.4} / {:.2}", point.loss, 100.0 * point.accuracy))
+    point.map_or(MISSING.into(), |EvaluationPoint { quality, .. }| {
+        format!("{:.4} / {:.2}", quality.loss, 100.0 * quality.accuracy)
+    })
 }
 
 /// The first step, the last, and some in between.
@@ -164,17 +259,16 @@ fn spread(steps: &[u64]) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
-    use t5_model::train::EvaluationPoint;
+    use t5_model::train::{EvaluationPoint, Quality};
 
-    use super::Arm;
+    use super::{Arm, Chance, Variation};
 
     fn arm(parents_flops: f64, losses: &[f64]) -> Arm {
         let point = |(step, loss): (u64, &f64)| EvaluationPoint {
             step,
             tokens: 100 * step,
             flops: 10.0 * step as f64,
-            loss: *loss,
-            accuracy: 0.5,
+            quality: Quality { loss: *loss, ..Quality::default() },
         };
         Arm { name: "arm".into(), parents_flops, evaluations: (0..).zip(losses).map(point).collect() }
     }
@@ -188,6 +282,60 @@ mod tests {
         assert_eq!(arm.within(1e9).map(|point| point.step), Some(2));
         assert_eq!(arm.flops_to_reach(8.0), Some(25.0));
         assert_eq!(arm.flops_to_reach(6.9), None);
+    }
+
+    /// Only what exceeds chance is called ahead; without knowledge of chance, nothing is.
+    #[test]
+    fn ahead_is_more_than_chance() {
+        let named = |name: &str, loss: f64, error: Option<f64>| {
+            let mut arm = arm(0.0, &[loss]);
+            arm.name = name.into();
+            arm.evaluations[0].quality.loss_error = error;
+            arm
+        };
+        let said = |arms: &[Arm], chance: &Chance<'_>| {
+            super::verdict("Then", &arms.iter().collect::<Vec<_>>(), chance, |arm| arm.last())
+        };
+        let pair = |loss, error| [named("base", 4.8213, error), named("fused", loss, error)];
+        let unknown = Chance::default();
+        let seeds = |deviation| Chance {
+            seeds: Some(Variation { deviation, trainings: Vec::new() }),
+            ..Chance::default()
+        };
+        let lower = "Then, fused has the lower loss: 4.8180 against 4.8213 of base.";
+        assert_eq!(said(&pair(4.8180, None), &unknown), lower);
+        let level = "Then, fused and base are level: loss 4.8180 against 4.8213, no further apart than chance may put them.";
+        assert_eq!(said(&pair(4.8180, Some(0.02)), &unknown), level);
+        assert_eq!(said(&pair(4.8180, None), &seeds(0.01)), level);
+        let ahead = "Then, fused is ahead: loss 4.8180 against 4.8213 of base.";
+        assert_eq!(said(&pair(4.8180, None), &seeds(0.001)), ahead);
+        assert_eq!(said(&pair(4.8180, Some(0.001)), &unknown), ahead);
+        // The larger of both counts.
+        assert_eq!(said(&pair(4.8180, Some(0.02)), &seeds(0.001)), level);
+        let behind = said(&pair(4.9, None), &seeds(0.01));
+        assert!(behind.starts_with("Then, no fusion wins: base has loss 4.8213"), "{behind}");
+        // Several seeds make a difference surer.
+        let arms = [
+            named("base", 4.82, None),
+            named("base-2", 4.84, None),
+            named("base-3", 4.80, None),
+            named("fused", 4.79, None),
+            named("fused-2", 4.80, None),
+            named("fused-3", 4.78, None),
+        ];
+        let groups = [
+            ("base", "b"),
+            ("base-2", "b"),
+            ("base-3", "b"),
+            ("fused", "f"),
+            ("fused-2", "f"),
+            ("fused-3", "f"),
+        ];
+        let grouped = Chance { groups: groups.into(), ..seeds(0.015) };
+        let ahead =
+            "Then, fused (mean of 3 seeds) is ahead: loss 4.7900 against 4.8200 of base (mean of 3 seeds).";
+        assert_eq!(said(&arms, &grouped), ahead);
+        assert!(said(&arms, &Chance { groups: groups.into(), ..seeds(0.02) }).contains("are level"));
     }
 
     #[test]

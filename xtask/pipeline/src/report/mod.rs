@@ -2,6 +2,7 @@
 
 mod comparison;
 pub mod glue_table;
+mod seeds;
 pub mod table;
 
 use std::fs;
@@ -11,13 +12,15 @@ use anyhow::{Context, Result};
 use glue_eval::ScoreTable;
 use serde::Serialize;
 use serde_json::Value;
+use t5_model::train::EvaluationPoint;
 
+use self::comparison::Chance;
 use self::glue_table::{Beside, Named};
 use self::table::Table;
 use crate::numbers::{count, duration, thousands};
-use crate::run::journal::Record;
-use crate::run::{RunFile, StageEntry};
-use crate::stage::{Arm, Finished, Kind, Overview, Shown};
+use crate::run::journal::{self, Record};
+use crate::run::{LeftOut, RunFile, StageEntry};
+use crate::stage::{Arm, Finished, Kind, Overview, QUALITY, Shown, pretrain, quality_cells};
 
 /// A run's results.
 #[derive(Default, Serialize)]
@@ -44,12 +47,34 @@ pub struct StageReport {
     pub entry: StageEntry,
     /// Whether the stage has a `stage.json`.
     pub finished: bool,
-    /// Wall-clock time of the process that finished the stage; `None` until then.
+    /// Whether it has begun and not finished.
+    pub unfinished: bool,
+    /// Wall-clock time of all processes that worked on the stage; `None` until it has finished.
     pub seconds: Option<f64>,
     /// The result in `stage.json`; `None` until the stage has finished.
     pub result: Option<Value>,
     #[serde(skip)]
     shown: Option<Shown>,
+    /// What made it.
+    #[serde(skip)]
+    settings: Option<Value>,
+}
+
+impl StageReport {
+    /// The time it took, or why there is none.
+    fn time(&self) -> String {
+        let left_out = match self.entry.left_out {
+            Some(LeftOut::WithoutGlue) => "left out (no GLUE)",
+            Some(LeftOut::NotSelected) => "left out",
+            None => "not begun",
+        };
+        match self.seconds {
+            Some(seconds) => duration(seconds),
+            None if self.finished => "-".to_owned(),
+            None if self.unfinished => "not finished".to_owned(),
+            None => left_out.to_owned(),
+        }
+    }
 }
 
 /// A table with surrounding text.
@@ -69,7 +94,7 @@ pub struct Section {
 const GLUE: &str = "glue.json";
 
 impl Report {
-    /// Reads run directories and results of `cargo xtask glue`. Several are shown side by side: the names of
+    /// Reads run directories, trainings, and results of `cargo xtask glue`. Several are shown side by side: the names of
     /// their stages and GLUE results say which run they belong to.
     pub fn of(places: &[PathBuf], beside: &Beside) -> Result<Self> {
         let mut reports = places.iter().map(|place| Report::read(place)).collect::<Result<Vec<_>>>()?;
@@ -83,15 +108,46 @@ impl Report {
 
     fn read(place: &Path) -> Result<Self> {
         let file = if place.is_dir() { place.join(GLUE) } else { place.to_owned() };
+        if place.join("metrics.jsonl").is_file() && !place.join("run.json").exists() {
+            return Report::of_training(place);
+        }
         if place.join("run.json").exists() || !file.is_file() {
             return Report::of_run(place);
         }
         let text = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let report =
             serde_json::from_slice(&text).with_context(|| format!("{} is damaged", file.display()))?;
-        let named = if place.is_dir() { place } else { place.parent().unwrap_or(place) };
-        let name = named.file_name().unwrap_or(named.as_os_str()).to_string_lossy().into_owned();
+        let name = name_of(if place.is_dir() { place } else { place.parent().unwrap_or(place) });
         Ok(Report { name: name.clone(), models: vec![Named { name, report }], ..Report::default() })
+    }
+
+    /// A training by itself, finished or not, as `cargo xtask pretrain` leaves it.
+    fn of_training(place: &Path) -> Result<Self> {
+        let name = name_of(place);
+        let (kind, inputs) = (pretrain::KIND.name.into(), Vec::new());
+        let entry = StageEntry { name: name.clone(), kind, inputs, left_out: None };
+        let evaluations = pretrain::evaluations(place)?;
+        let result = pretrain::trained_in(place)?.map(serde_json::to_value).transpose()?;
+        let shown = match (&result, evaluations.last()) {
+            (Some(result), _) => Some((pretrain::KIND.show)(&finished(&entry, place, result))?),
+            (None, Some(last)) => Some(Shown {
+                overview: Overview {
+                    steps: Some(last.step),
+                    tokens: Some(last.tokens),
+                    quality: Some(last.quality),
+                    ..Overview::default()
+                },
+                ..Shown::default()
+            }),
+            (None, None) => None,
+        };
+        let finished = result.is_some();
+        let (unfinished, settings) = (!finished, None);
+        let stages =
+            vec![StageReport { entry, finished, unfinished, seconds: None, shown, result, settings }];
+        let mut sections = stage_tables(&stages);
+        sections.push(curve(&evaluations));
+        Ok(Report { name, stages, sections, ..Report::default() })
     }
 
     fn side_by_side(reports: Vec<Report>) -> Self {
@@ -129,8 +185,10 @@ impl Report {
             Ok(StageReport {
                 entry: entry.clone(),
                 finished: record.is_some(),
+                unfinished: record.is_none() && journal::begun(&directory)?.is_some(),
                 seconds: record.as_ref().map(|record| record.seconds),
                 shown: shown.transpose()?,
+                settings: record.as_ref().map(Record::settings),
                 result: record.map(|record| record.result),
             })
         };
@@ -140,7 +198,13 @@ impl Report {
         if let Some((baseline, fused)) = arms.split_first()
             && !fused.is_empty()
         {
-            sections.extend(comparison::sections(baseline, fused));
+            let keys = seeds::apart_from_seeds(&stages);
+            let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
+            let chance = Chance {
+                groups: names.iter().filter_map(|name| Some((*name, keys.get(name)?.as_str()))).collect(),
+                seeds: seeds::variation(&stages, &names),
+            };
+            sections.extend(comparison::sections(baseline, fused, &chance));
             if let Some(section) = sections.last_mut().filter(|_| !missing.is_empty()) {
                 section.notes.push(format!("Not finished, so not compared: {}.", missing.join(", ")));
             }
@@ -191,26 +255,52 @@ fn finished<'a>(entry: &'a StageEntry, directory: &'a Path, result: &'a Value) -
 }
 
 fn overview(stages: &[StageReport]) -> Section {
+    let [loss, accuracy, gain] = QUALITY;
     let mut table =
-        Table::new(["stage", "kind", "parameters", "steps", "tokens", "loss", "accuracy, %", "time"]);
-    for StageReport { entry, shown, seconds, .. } in stages {
+        Table::new(["stage", "kind", "parameters", "steps", "tokens", loss, accuracy, gain, "time"]);
+    for stage in stages {
+        let StageReport { entry, shown, .. } = stage;
         let mut row = vec![entry.name.clone(), entry.kind.clone()];
         let number = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-        let Overview { parameters, steps, tokens, loss, accuracy } =
+        let Overview { parameters, steps, tokens, quality } =
             shown.as_ref().map(|shown| shown.overview).unwrap_or_default();
         row.extend([
             number(parameters.map(thousands)),
             number(steps.map(|steps| steps.to_string())),
             number(tokens.map(|tokens| count(tokens as f64))),
-            number(loss.map(|loss| format!("{loss:.4}"))),
-            number(accuracy.map(|accuracy| format!("{:.2}", 100.0 * accuracy))),
-            seconds.map_or_else(|| "not finished".to_owned(), duration),
         ]);
+        row.extend(quality_cells(quality.as_ref()));
+        row.push(stage.time());
         table.rows.push(row);
     }
-    let about =
-        "Loss (mean cross-entropy of a target token, in nats) and token accuracy on held-out text.".into();
+    let about = "Loss (mean cross-entropy of a target token, in nats) and token accuracy on held-out text. The context \
+                 gain is what the loss rises by if every example gets another's input: with a gain of 0, a model does \
+                 not read its input."
+        .into();
     Section { title: "Stages".into(), about, table, ..Section::default() }
+}
+
+/// The number of evaluations that a table shows of a training.
+const CURVE_ROWS: usize = 12;
+
+/// The evaluations of a training, or as many of them at equal distances, with the first and the last.
+fn curve(evaluations: &[EvaluationPoint]) -> Section {
+    let mut table = Table::new(["step", "tokens"]);
+    table.header.extend(QUALITY.map(str::to_owned));
+    let last = evaluations.len().saturating_sub(1);
+    let rows = last.min(CURVE_ROWS - 1);
+    for at in (0..=rows).map(|row| row * last / rows.max(1)) {
+        let Some(point) = evaluations.get(at) else { continue };
+        let mut row = vec![point.step.to_string(), count(point.tokens as f64)];
+        row.extend(quality_cells(Some(&point.quality)));
+        table.rows.push(row);
+    }
+    Section { title: "On held-out text".into(), table, ..Section::default() }
+}
+
+/// The last component of a path.
+fn name_of(place: &Path) -> String {
+    place.file_name().unwrap_or(place.as_os_str()).to_string_lossy().into_owned()
 }
 
 /// The table of all stages, and those that kinds of stages have for themselves.

@@ -4,21 +4,21 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirEntry};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use fusion_core::atomic::{RECORD, claim, remove_written};
 use fusion_core::checkpoint::Checkpoint;
+use rayon::ThreadPoolBuilder;
 use serde_json::{Value, json};
+use t5_model::Precision;
 use t5_model::text::Tokenizer;
-use t5_model::train::Identity;
+use t5_model::train::{Difference, Identity};
 
-use super::journal::{self, Record};
-use super::{RunFile, StageLock};
+use super::journal::{self, Changes, Clock, Record};
+use super::{LeftOut, RunFile, StageLock, forecasts};
 use crate::problems::{Remedy, mendable};
 use crate::recipe::Recipe;
-use crate::source::fetch_model;
-use crate::stage::{Context, Input, Stage};
+use crate::stage::{Context, Forecast, Input, Stage};
 use crate::{Compute, Interrupted, Note, Watch};
 
 /// The report that a caller may write into a run's directory.
@@ -36,8 +36,9 @@ pub struct Run<'a> {
 /// How far a stage has got.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
-    /// The result is there, and nothing that determines it is known to have changed.
-    Finished,
+    /// The result is there, and nothing that determines it is known to have changed. Settings of what was
+    /// measured on the way may have.
+    Finished(Vec<Difference>),
     /// Finished or started, but with other settings or inputs.
     OutOfDate(Vec<String>),
     /// Started and can be resumed.
@@ -66,50 +67,88 @@ impl<'a> Run<'a> {
     /// Where a stage's input is, fetching it if necessary.
     fn locate(&self, input: &Input) -> Result<PathBuf> {
         match input {
-            Input::Path(path) => Ok(path.clone()),
-            Input::Hub(model) => fetch_model(model, self.watch),
             Input::Stage(name) => Ok(self.stage(name)?.output_in(&self.directory(name))),
+            _ => Ok(input.path(self.watch)?.with_context(|| format!("{input} has no path"))?),
         }
     }
 
     /// What determines a stage's result: the recipe alone, except for inputs that are files.
     fn identity(&self, stage: &Stage) -> Result<Identity> {
-        let mut settings = Identity::of_settings(&stage.settings()?, stage.work.neutral());
+        let mut settings = Identity::of_settings(&stage.settings()?, stage.work.effects().neutral);
+        if let Some(precision) = stage.compute.precision.filter(|_| stage.work.computes())
+            && precision != Precision::default()
+        {
+            settings.insert("precision", json!(precision));
+        }
         if let Some(files) = self.glue.filter(|_| stage.work.glue_tasks().is_some()) {
             settings.insert("files", json!(std::path::absolute(files)?));
         }
         let mut inputs = BTreeMap::new();
         for input in stage.work.inputs() {
             let fingerprint = match input {
-                Input::Stage(name) => journal::fingerprint(&self.identity(self.stage(name)?)?)?,
-                Input::Path(path) if path.join("config.json").is_file() => {
-                    Checkpoint::open(path)?.blake3()?
-                }
-                Input::Hub(model) => Checkpoint::open(&fetch_model(model, self.watch)?)?.blake3()?,
-                Input::Path(path) => Tokenizer::load(path)?.fingerprint().to_owned(),
+                Input::Stage(name) => self.deciding(self.stage(name)?)?,
+                _ => match self.locate(input)? {
+                    path if path.join("config.json").is_file() => Checkpoint::open(&path)?.blake3()?,
+                    path => Tokenizer::load(path)?.fingerprint().to_owned(),
+                },
             };
             inputs.insert(input.to_string(), fingerprint);
         }
         Ok(journal::identity(settings, inputs))
     }
 
+    /// The fingerprint of what decides a stage's result.
+    fn deciding(&self, stage: &Stage) -> Result<String> {
+        journal::fingerprint(&journal::deciding(&stage.work.effects(), &self.identity(stage)?))
+    }
+
+    /// How a stage has changed since it had an earlier identity.
+    fn changes(&self, stage: &Stage, earlier: &Identity) -> Result<Changes> {
+        let mut changes = Changes::new(&stage.work.effects(), &self.identity(stage)?, earlier);
+        let mut others = Vec::new();
+        for (name, was) in std::mem::take(&mut changes.inputs) {
+            if !self.is_as_recorded(&name, &was)? {
+                others.push((name, was));
+            }
+        }
+        changes.inputs = others;
+        Ok(changes)
+    }
+
+    /// Whether an input that had this fingerprint is the finished stage of that name, and this has not
+    /// changed. Earlier versions took the fingerprint of everything that was recorded.
+    fn is_as_recorded(&self, name: &str, fingerprint: &str) -> Result<bool> {
+        let Some(stage) = self.recipe.stages.iter().find(|stage| stage.name == name) else {
+            return Ok(false);
+        };
+        let Some(record) = Record::read(&self.directory(name))? else { return Ok(false) };
+        Ok(journal::fingerprint(&record.identity)? == fingerprint
+            && self.changes(stage, &record.identity)?.outdating().is_empty())
+    }
+
     /// How far a stage has got, judging by its directory.
     pub fn state(&self, stage: &Stage) -> Result<State> {
         let directory = self.directory(&stage.name);
         let needs_files = stage.work.glue_tasks().is_some() && self.glue.is_none();
-        let unless_changed = |state, earlier: &Identity| {
-            let changes = journal::changes(&self.identity(stage)?, earlier);
-            Ok(if changes.is_empty() { state } else { State::OutOfDate(changes) })
+        let unless_changed = |state: fn(Changes) -> State, earlier: &Identity| {
+            let changes = self.changes(stage, earlier)?;
+            let outdating = changes.outdating();
+            Ok(if outdating.is_empty() { state(changes) } else { State::OutOfDate(outdating) })
         };
         match Record::read(&directory)? {
-            Some(_) if needs_files => Ok(State::Finished),
-            Some(record) => unless_changed(State::Finished, &record.identity),
+            Some(_) if needs_files => Ok(State::Finished(Vec::new())),
+            Some(record) => unless_changed(|changes| State::Finished(changes.measured), &record.identity),
             None if needs_files => Ok(State::WithoutFiles),
             None => match journal::begun(&directory)?.filter(|_| has_results(stage, &directory)) {
                 None => Ok(State::New),
-                Some(begun) => unless_changed(State::Begun, &begun),
+                Some(begun) => unless_changed(|_| State::Begun, &begun),
             },
         }
+    }
+
+    /// Forecasts stages listed after their inputs, or reports everything that will be refused.
+    pub fn forecasts(&self, stages: &[&Stage]) -> Result<Vec<Forecast>> {
+        forecasts(stages.iter().copied(), self.glue, self.watch)
     }
 
     /// Runs the stages that have not finished; `stages` lists each after its inputs. With `redo`, outdated
@@ -118,7 +157,12 @@ impl<'a> Run<'a> {
         let stages_and_reports = self.recipe.stages.iter().map(|stage| stage.name.as_str());
         let names: Vec<&str> = stages_and_reports.chain([RunFile::NAME, REPORT]).collect();
         claim(self.output, &names)?;
-        RunFile::new(self.recipe).write(self.output)?;
+        let left_out = |stage: &Stage| match () {
+            () if stage.work.glue_tasks().is_some() && self.glue.is_none() => Some(LeftOut::WithoutGlue),
+            () if !stages.iter().any(|selected| selected.name == stage.name) => Some(LeftOut::NotSelected),
+            () => None,
+        };
+        RunFile::new(self.recipe, &left_out).write(self.output)?;
         for stage in stages {
             if self.watch.wants_stop() {
                 return Err(Interrupted { left: None, resumes: true }.into());
@@ -133,12 +177,13 @@ impl<'a> Run<'a> {
         let (name, directory) = (&stage.name, self.directory(&stage.name));
         // Reading needs no lock; a writer looks again once it holds the lock.
         let _lock = match self.state(stage)? {
-            State::Finished | State::WithoutFiles => None,
+            State::Finished(_) | State::WithoutFiles => None,
             _ => Some(StageLock::take(self.output, name)?),
         };
+        let mut resumes = false;
         match self.state(stage)? {
-            State::Finished => {
-                self.watch.note(name, &Note::FinishedBefore);
+            State::Finished(measured) => {
+                self.watch.note(name, &Note::FinishedBefore { measured: &measured });
                 return Ok(());
             }
             State::WithoutFiles => {
@@ -155,20 +200,21 @@ impl<'a> Run<'a> {
                     self.watch.note(name, &Note::Kept { directory: &directory });
                 }
             }
-            State::Begun | State::New => {}
+            State::Begun => resumes = true,
+            State::New => {}
         }
         let identity = self.identity(stage)?;
         self.watch.note(name, &Note::Begins(stage.kind.name));
-        let start = Instant::now();
-        let names = [stage.kind.output, journal::FILE, journal::BEGUN];
+        let names = [stage.kind.output, journal::FILE, journal::BEGUN, journal::TIME];
         claim(&directory, &names.iter().chain(stage.work.beside()).copied().collect::<Vec<_>>())?;
         journal::begin(&identity, &directory)?;
+        let clock = Clock::start(&directory, resumes)?;
         let result = self.work(stage, &directory, compute);
+        let seconds = clock.stop()?;
         let result = result.map_err(|error| match error.is::<Interrupted>() {
             true => error,
             false => error.context(format!("stage {name:?} failed")),
         })?;
-        let seconds = start.elapsed().as_secs_f64();
         Record::new(identity, result, seconds).write(&directory)?;
         self.watch.note(name, &Note::Finished { seconds });
         Ok(())
@@ -177,8 +223,16 @@ impl<'a> Run<'a> {
     fn work(&self, stage: &Stage, directory: &Path, compute: &Compute) -> Result<Value> {
         let locate = |input: &Input| self.locate(input);
         let (name, glue, watch) = (&stage.name, self.glue, self.watch);
-        let output = &stage.output_in(directory);
-        stage.work.run(&Context { name, directory, output, glue, compute, watch, locate: &locate })
+        let (output, compute) = (&stage.output_in(directory), &compute.chosen(&stage.compute)?);
+        let work =
+            || stage.work.run(&Context { name, directory, output, glue, compute, watch, locate: &locate });
+        match stage.compute.threads {
+            None => work(),
+            Some(threads) => {
+                let pool = ThreadPoolBuilder::new().num_threads(threads.into()).build();
+                pool.context("cannot start the threads")?.install(work)
+            }
+        }
     }
 
     /// The stages named in `only` and everything they depend on, in order; all stages if `only` is empty.

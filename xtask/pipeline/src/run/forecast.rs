@@ -1,31 +1,84 @@
 //! Forecasts stages whose inputs need not exist yet.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use anyhow::{Context, Result};
+use glue_eval::data::Split;
 use t5_model::parameter_table;
 
-use crate::Watch;
+use super::reading::{Texts, shared};
 use crate::problems::Problems;
+use crate::stage::text::Purpose;
 use crate::stage::{Forecast, Known, Stage};
+use crate::{Warning, Watch};
 
-/// Forecasts stages listed after their inputs, or reports everything that will be refused.
+/// Forecasts stages listed after their inputs, or reports everything that will be refused. `glue` are GLUE's
+/// files, if they were given.
 pub fn forecasts<'a>(
     stages: impl IntoIterator<Item = &'a Stage>,
+    glue: Option<&Path>,
     watch: &'a dyn Watch,
 ) -> Result<Vec<Forecast>> {
-    let (mut known, mut problems) = (Known { watch, stages: Vec::new() }, Problems::default());
+    let (mut known, mut problems) = (Known { name: "", watch, stages: Vec::new() }, Problems::default());
+    let (mut texts, mut failing) = (Texts::default(), BTreeSet::new());
     for stage in stages {
-        let forecast = forecast(stage, &known);
-        let forecast = forecast.with_context(|| format!("stage {:?} will fail", stage.name));
-        known.stages.extend(problems.keep(forecast).map(|forecast| (stage.name.as_str(), forecast)));
+        known.name = &stage.name;
+        let mut own = Problems::default();
+        let follows =
+            stage.work.inputs().iter().any(|input| input.stage().is_some_and(|name| failing.contains(name)));
+        // What comes of a stage that fails is not known.
+        let forecast = if follows { None } else { own.keep(complete(stage, &known)) };
+        if forecast.is_none() {
+            failing.insert(stage.name.as_str());
+        }
+        let mut forecast = forecast.unwrap_or_default();
+        read(&mut forecast, stage, &known, &mut texts, &mut own);
+        find_glue(stage, glue, &mut own);
+        problems.keep(own.result().with_context(|| format!("stage {:?} will fail", stage.name)));
+        known.stages.push((&stage.name, forecast));
     }
     problems.result()?;
     Ok(known.stages.into_iter().map(|(_, forecast)| forecast).collect())
 }
 
-fn forecast(stage: &Stage, known: &Known<'_>) -> Result<Forecast> {
+fn complete(stage: &Stage, known: &Known<'_>) -> Result<Forecast> {
     let mut forecast = stage.work.forecast(known)?;
     if let Some(model) = &forecast.model {
         forecast.parameters = Some(parameter_table(model)?.parameter_count());
     }
     Ok(forecast)
+}
+
+/// Finds the text that a stage reads, and looks whether its model is evaluated on what it was trained on.
+fn read(
+    forecast: &mut Forecast,
+    stage: &Stage,
+    known: &Known<'_>,
+    texts: &mut Texts,
+    problems: &mut Problems,
+) {
+    for input in stage.work.inputs() {
+        let earlier = known.stages.iter().find(|(name, _)| input.stage() == Some(name));
+        forecast.trained_on.extend(earlier.into_iter().flat_map(|(_, earlier)| earlier.trained_on.clone()));
+    }
+    for reading in stage.work.reads() {
+        let Some(read) = problems.keep(texts.find(&reading)).flatten() else { continue };
+        match reading.purpose {
+            Purpose::Vocabulary => {}
+            Purpose::Training => forecast.trained_on.push(read),
+            Purpose::Evaluation => {
+                let file = shared(&forecast.trained_on, &read).map(|file| file.name.clone());
+                forecast.warnings.extend(file.map(|file| Warning::TrainedOnHeldOut { file }));
+            }
+        }
+    }
+}
+
+fn find_glue(stage: &Stage, glue: Option<&Path>, problems: &mut Problems) {
+    let Some((tasks, files)) = stage.work.glue_tasks().zip(glue) else { return };
+    for task in tasks.iter().copied() {
+        let labelled = Split::all(task).filter(|split| split.is_labelled());
+        labelled.for_each(|split| drop(problems.keep(split.find(task, files).map_err(Into::into))));
+    }
 }

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
@@ -13,11 +14,14 @@ use sha2::{Digest, Sha256};
 use t5_model::train::{Difference, Identity};
 
 use super::{VERSION, check_version};
+use crate::stage::Effects;
 use crate::write_json;
 
 pub(super) const FILE: &str = "stage.json";
 /// The identity alone, written at the start.
 pub(super) const BEGUN: &str = "begun.json";
+/// What each process spent.
+pub(super) const TIME: &str = "time.json";
 
 const SETTINGS: &str = "settings";
 const INPUTS: &str = "inputs";
@@ -32,7 +36,7 @@ pub struct Record {
     pub identity: Identity,
     /// What the stage's work returned.
     pub result: Value,
-    /// Wall-clock time of the process that finished the stage.
+    /// Wall-clock time of all processes that worked on the stage.
     pub seconds: f64,
 }
 
@@ -51,18 +55,58 @@ pub fn fingerprint(identity: &Identity) -> Result<String> {
     Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Describes how an identity differs from an earlier one: settings first, then inputs.
-pub fn changes(identity: &Identity, earlier: &Identity) -> Vec<String> {
-    let (mut settings, mut inputs) = (Vec::new(), Vec::new());
-    for Difference { key, was, now } in identity.differences(earlier) {
-        match key.split_once('.') {
-            Some((SETTINGS, key)) => settings.push(Difference { key: key.into(), was, now }.to_string()),
-            Some((INPUTS, name)) => inputs.push(format!("its input {name:?} is another")),
-            _ => settings.push(Difference { key, was, now }.to_string()),
+/// How a stage's identity differs from an earlier one.
+#[derive(Debug, Default, PartialEq)]
+pub struct Changes {
+    /// What makes its result another.
+    pub settings: Vec<Difference>,
+    /// The inputs that are others, and what their fingerprints were.
+    pub inputs: Vec<(String, String)>,
+    /// What changes only what is measured on the way.
+    pub measured: Vec<Difference>,
+}
+
+impl Changes {
+    /// Compares a stage's identity with an earlier one.
+    pub fn new(effects: &Effects, identity: &Identity, earlier: &Identity) -> Self {
+        let mut changes = Changes::default();
+        for difference in identity.differences(earlier) {
+            let Some((part, key)) = difference.key.split_once('.') else {
+                changes.settings.push(difference);
+                continue;
+            };
+            if part == INPUTS {
+                let was = difference.was.trim_matches('"').to_owned();
+                changes.inputs.push((key.to_owned(), was));
+                continue;
+            }
+            let root = key.split('.').next().unwrap_or(key);
+            let is_in = |keys: &[&str]| keys.contains(&root) || keys.contains(&key);
+            let loses_nothing = is_in(effects.keeping) && difference.now == "false";
+            let own = Difference { key: key.to_owned(), ..difference.clone() };
+            match () {
+                () if is_in(effects.neutral) || loses_nothing => {}
+                () if is_in(effects.measuring) => changes.measured.push(own),
+                () => changes.settings.push(own),
+            }
         }
+        changes
     }
-    settings.append(&mut inputs);
-    settings
+
+    /// Why the result is out of date; empty if it is not.
+    pub fn outdating(&self) -> Vec<String> {
+        let inputs = self.inputs.iter().map(|(name, _)| format!("its input {name:?} is another"));
+        self.settings.iter().map(ToString::to_string).chain(inputs).collect()
+    }
+}
+
+/// What decides the result of stages that take this one's: its identity without what is only measured.
+pub fn deciding(effects: &Effects, identity: &Identity) -> Identity {
+    let mut identity = identity.clone();
+    for key in effects.neutral.iter().chain(effects.measuring).chain(effects.keeping) {
+        identity.remove(&format!("{SETTINGS}.{key}"));
+    }
+    identity
 }
 
 /// The identity with which an unfinished stage in `directory` was started.
@@ -73,6 +117,68 @@ pub fn begun(directory: &Path) -> Result<Option<Identity>> {
 /// Records that a stage starts with this identity.
 pub fn begin(identity: &Identity, directory: &Path) -> Result<()> {
     write_json(&directory.join(BEGUN), identity)
+}
+
+/// A process's work on a stage.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+struct Session {
+    /// Seconds since 1970.
+    began: u64,
+    /// Wall-clock time; `None` for a process that was killed, or still works.
+    seconds: Option<f64>,
+}
+
+/// The time that all processes have spent on a stage: `time.json`.
+pub struct Clock {
+    path: PathBuf,
+    earlier: Vec<Session>,
+    began: u64,
+    start: Instant,
+}
+
+impl Clock {
+    /// Starts to measure. Without `resumes`, what was spent on earlier attempts is forgotten.
+    pub fn start(directory: &Path, resumes: bool) -> Result<Self> {
+        let path = directory.join(TIME);
+        let earlier: Option<Vec<Session>> = if resumes { read(&path)? } else { None };
+        let mut earlier = earlier.unwrap_or_default();
+        for session in earlier.iter_mut().filter(|session| session.seconds.is_none()) {
+            // It lasted at least until it last wrote anything.
+            let last = last_written(directory).unwrap_or(session.began);
+            session.seconds = Some(last.saturating_sub(session.began) as f64);
+        }
+        let began = seconds_since_1970(SystemTime::now());
+        let clock = Clock { path, earlier, began, start: Instant::now() };
+        clock.write(None)?;
+        Ok(clock)
+    }
+
+    /// Stops, and returns the seconds of all processes together.
+    pub fn stop(self) -> Result<f64> {
+        let seconds = self.start.elapsed().as_secs_f64();
+        self.write(Some(seconds))?;
+        Ok(self.earlier.iter().filter_map(|session| session.seconds).sum::<f64>() + seconds)
+    }
+
+    fn write(&self, seconds: Option<f64>) -> Result<()> {
+        let own = Session { began: self.began, seconds };
+        write_json(&self.path, &self.earlier.iter().copied().chain([own]).collect::<Vec<_>>())
+    }
+}
+
+fn seconds_since_1970(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// When a file in a directory was last changed.
+fn last_written(directory: &Path) -> Option<u64> {
+    let entries = fs::read_dir(directory).ok()?.flatten();
+    let times = entries.filter(|entry| entry.file_name() != TIME).filter_map(|entry| {
+        let metadata = entry.metadata().ok()?;
+        let own = metadata.modified().ok().map(seconds_since_1970);
+        if metadata.is_dir() { own.max(last_written(&entry.path())) } else { own }
+    });
+    times.max()
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
@@ -100,6 +206,12 @@ impl Record {
         Ok(record)
     }
 
+    /// The settings of the stage's work.
+    pub fn settings(&self) -> Value {
+        let identity = Value::from(self.identity.clone());
+        identity.get(SETTINGS).cloned().unwrap_or_default()
+    }
+
     /// Writes `stage.json`, which marks the stage in `directory` as finished.
     pub fn write(&self, directory: &Path) -> Result<()> {
         write_json(&directory.join(FILE), self)
@@ -114,14 +226,23 @@ mod tests {
 
     use t5_model::train::{Identity, Settings};
 
-    use super::{changes, fingerprint, identity};
+    use super::{Changes, deciding, fingerprint, identity};
+    use crate::stage::Effects;
+
+    const EFFECTS: Effects =
+        Effects { neutral: Settings::NEUTRAL, measuring: Settings::MEASURING, keeping: &["keep_optimizer"] };
+
+    fn changes(now: &Identity, earlier: &Identity) -> Vec<String> {
+        Changes::new(&EFFECTS, now, earlier).outdating()
+    }
 
     #[test]
     fn changes_are_named_and_neutral_settings_are_not_compared() {
-        let identity = |settings, input: &str| {
+        let identity = |settings: serde_json::Value, input: &str| {
             let settings = Identity::of_settings(&settings, Settings::NEUTRAL);
             identity(settings, BTreeMap::from([("small".to_owned(), input.to_owned())]))
         };
+        let print = |identity: &Identity| fingerprint(&deciding(&EFFECTS, identity)).expect("a fingerprint");
         let old = identity(json!({ "steps": 600, "log_every": 10, "data": { "text": ["a"] } }), "1");
         let new = identity(json!({ "steps": 800, "log_every": 99, "data": { "text": ["b"] } }), "2");
         let expected = [
@@ -132,7 +253,50 @@ mod tests {
         assert_eq!(changes(&new, &old), expected);
         let same = identity(json!({ "steps": 600, "log_every": 99, "data": { "text": ["a"] } }), "1");
         assert_eq!(changes(&same, &old), Vec::<String>::new());
-        assert_eq!(fingerprint(&same).ok(), fingerprint(&old).ok());
-        assert_ne!(fingerprint(&new).ok(), fingerprint(&old).ok());
+        assert_eq!(print(&same), print(&old));
+        assert_ne!(print(&new), print(&old));
+    }
+
+    #[test]
+    fn what_is_measured_or_kept_decides_no_weights() {
+        let identity =
+            |settings: serde_json::Value| identity(Identity::of_settings(&settings, &[]), BTreeMap::new());
+        let old = identity(json!({ "steps": 600, "evaluate_every": 100, "keep_optimizer": true }));
+        let new = identity(json!({ "steps": 600, "evaluate_every": 50, "keep_optimizer": false }));
+        let there = Changes::new(&EFFECTS, &new, &old);
+        assert_eq!(there.outdating(), Vec::<String>::new());
+        assert_eq!(there.measured.len(), 1);
+        let back = Changes::new(&EFFECTS, &old, &new);
+        assert_eq!(back.outdating(), ["`keep_optimizer` was false, is true"]);
+        let print = |identity: &Identity| fingerprint(&deciding(&EFFECTS, identity)).expect("a fingerprint");
+        assert_eq!(print(&old), print(&new));
+    }
+
+    /// What follows from a setting is not said of the setting's change, and earlier names are known.
+    #[test]
+    fn settings_are_named_as_users_set_them() {
+        let identity =
+            |settings: serde_json::Value| identity(Identity::of_settings(&settings, &[]), BTreeMap::new());
+        let old = identity(json!({ "steps": 600, "schedule": {
+            "peak": 0.02, "warm_up": 60, "decay": { "kind": "inverse_square_root", "offset": 9 }, "offset": 0,
+        } }));
+        let same = json!({
+            "steps": 600, "learning_rate": 0.02, "warm_up": 60,
+            "schedule": { "kind": "inverse_square_root", "timescale": 9 }, "schedule_offset": 0,
+        });
+        assert_eq!(changes(&identity(same.clone()), &old), Vec::<String>::new());
+        let with = |key: &str, value: serde_json::Value| {
+            let mut settings = same.clone();
+            settings[key] = value;
+            settings
+        };
+        let longer = {
+            let mut settings = with("steps", json!(800));
+            settings["warm_up"] = json!(80);
+            identity(settings)
+        };
+        assert_eq!(changes(&longer, &old), ["`steps` was 600, is 800"]);
+        let other = identity(with("warm_up", json!(80)));
+        assert_eq!(changes(&other, &old), ["`warm_up` was 60, is 80"]);
     }
 }

@@ -4,6 +4,7 @@ mod execute;
 mod forecast;
 pub mod journal;
 mod lock;
+mod reading;
 mod run_file;
 
 use std::path::Path;
@@ -13,7 +14,7 @@ use anyhow::{Result, ensure};
 pub use execute::{REPORT, Run, State};
 pub use forecast::forecasts;
 pub use lock::StageLock;
-pub use run_file::{RunFile, StageEntry};
+pub use run_file::{LeftOut, RunFile, StageEntry};
 
 /// Of `run.json` and `stage.json`.
 const VERSION: u32 = 1;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{VERSION, check_version};
 use crate::recipe::{Comparison, Recipe};
+use crate::stage::Stage;
 use crate::write_json;
 
 /// A run's recipe, as far as a report needs it.
@@ -33,6 +34,19 @@ pub struct StageEntry {
     pub kind: String,
     /// Stages and paths.
     pub inputs: Vec<String>,
+    /// Why the latest run leaves it out, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<LeftOut>,
+}
+
+/// Why a run leaves a stage out.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeftOut {
+    /// It needs GLUE's files, which were not given.
+    WithoutGlue,
+    /// Only others were asked for.
+    NotSelected,
 }
 
 impl RunFile {
@@ -40,11 +54,12 @@ impl RunFile {
     pub const NAME: &str = "run.json";
 
     /// What to record for a run of this recipe.
-    pub fn new(recipe: &Recipe) -> Self {
+    pub fn new(recipe: &Recipe, left_out: &dyn Fn(&Stage) -> Option<LeftOut>) -> Self {
         let stages = recipe.stages.iter().map(|stage| StageEntry {
             name: stage.name.clone(),
             kind: stage.kind.name.to_owned(),
             inputs: stage.work.inputs().iter().map(ToString::to_string).collect(),
+            left_out: left_out(stage),
         });
         RunFile {
             version: VERSION,

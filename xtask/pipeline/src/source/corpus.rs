@@ -1,6 +1,8 @@
 //! Text by name: files, folders, globs, and built-in text.
 
 use std::path::Path;
+#[cfg(feature = "webster")]
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail, ensure};
 use t5_model::text::Corpus;
@@ -49,8 +51,16 @@ pub fn from_here(inputs: &[String]) -> Result<Vec<String>> {
 
 #[cfg(feature = "webster")]
 fn builtin_corpus(name: &str) -> Result<Corpus> {
+    // Several stages may read it.
+    static WEBSTER: OnceLock<Corpus> = OnceLock::new();
     match name {
-        "webster" => Ok(Corpus::from_documents("builtin:webster", super::webster::documents()?)),
+        "webster" => match WEBSTER.get() {
+            Some(webster) => Ok(webster.clone()),
+            None => {
+                let webster = Corpus::from_documents("builtin:webster", super::webster::documents()?);
+                Ok(WEBSTER.get_or_init(|| webster).clone())
+            }
+        },
         _ => bail!("no built-in text is called {name:?}; there is {BUILTIN}webster"),
     }
 }

@@ -1,5 +1,6 @@
 //! Sources of models and data: directories, the Hugging Face Hub, the web, and built-in text.
 
+mod content;
 pub mod corpus;
 mod digest;
 pub mod glue;
@@ -8,4 +9,5 @@ mod model;
 #[cfg(feature = "webster")]
 mod webster;
 
+pub use content::content;
 pub use model::{ModelPlace, TOKENIZER_FILES, fetch_model};

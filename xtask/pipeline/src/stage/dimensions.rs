@@ -1,11 +1,12 @@
 //! `[models.NAME]` of a recipe.
 
 use anyhow::Result;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use t5_model::{FeedForward, T5Config};
+use t5_model::{FeedForward, Initialization, T5Config};
 
 /// A new T5, in the terms of Hugging Face's `config.json`. The vocabulary is the tokenizer's.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dimensions {
     /// Width of the hidden states.
@@ -18,15 +19,18 @@ pub struct Dimensions {
     pub d_ff: usize,
     /// Layers of the encoder, and of the decoder unless it has its own number.
     pub num_layers: usize,
-    /// Layers of the decoder; `None` means as many as the encoder has.
+    /// Layers of the decoder [default: as many as the encoder has].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub num_decoder_layers: Option<usize>,
-    /// The activation of feed-forward layers, and whether it is gated; gated GELU by default.
+    /// The activation of feed-forward layers, and whether it is gated.
     #[serde(default = "gated_gelu")]
     pub feed_forward_proj: FeedForward,
-    /// Whether the embedding is also the output projection; not by default.
+    /// Whether the embedding is also the output projection.
     #[serde(default)]
     pub tie_word_embeddings: bool,
+    /// How the random weights begin.
+    #[serde(default, skip_serializing_if = "Initialization::is_t5")]
+    pub init: Initialization,
 }
 
 fn gated_gelu() -> FeedForward {

@@ -1,19 +1,25 @@
 //! Evaluates a model on held-out text.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use fusion_core::checkpoint::Checkpoint;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use t5_model::T5Config;
+use t5_model::train::{Evaluation, EvaluationSize};
 use toml::Spanned;
 
-use super::text::Data;
-use super::{Finished, Gives, Input, Keys, Kind, Row, Shown, Work};
+use super::text::{Data, Reading};
+use super::{
+    DataTable, Finished, Forecast, Gives, Input, Keys, Kind, Known, QUALITY, Row, Shown, Work, quality_cells,
+};
 use crate::checkpoint::tokenizer_for;
 use crate::numbers::count;
+use crate::recipe::schema::one;
 use crate::{Compute, Watch};
 
 /// A model, and the text to evaluate it on.
@@ -23,64 +29,71 @@ pub struct Evaluate {
     pub model: Input,
     /// Only the held-out text is read.
     pub data: Data,
-    /// Examples per batch.
-    pub batch_size: usize,
-    /// The maximum number of batches.
-    pub batches: u64,
+    /// The maximum number of examples.
+    pub examples: u64,
+    /// Examples on the device at once.
+    pub batch_size: NonZeroUsize,
 }
 
-/// How well a model predicts held-out tokens.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
-pub struct TextScore {
-    /// Mean cross-entropy per target token in nats.
-    pub loss: f64,
-    /// Share of target tokens predicted correctly.
-    pub accuracy: f64,
-    /// The number of target tokens.
-    pub tokens: u64,
-}
+/// `evaluate`, whose result is an [`Evaluation`].
+pub const KIND: Kind = Kind {
+    name: "evaluate",
+    about: "Evaluates a model on held-out text.",
+    gives: None,
+    output: "evaluation.json",
+    table: None,
+    keys: one::<OwnKeys>,
+    computes: true,
+    read,
+    show,
+    arm: None,
+};
 
-/// `evaluate`, whose result is a [`TextScore`].
-pub const KIND: Kind =
-    Kind { name: "evaluate", gives: None, output: "evaluation.json", table: None, read, show, arm: None };
-
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct OwnKeys {
+    /// The model to evaluate: a stage, a checkpoint's directory, or `hf:ORG/NAME[@REVISION]`; always needed.
+    #[schemars(with = "String")]
     model: Spanned<String>,
+    /// The maximum number of examples.
+    #[serde(default = "usual_examples")]
+    examples: u64,
+    /// Examples on the device at once.
     #[serde(default = "usual_batch_size")]
-    batch_size: usize,
-    #[serde(default = "usual_batches")]
-    batches: u64,
+    batch_size: NonZeroUsize,
+    /// Overrides keys of `[data]`, of which the held-out text is read.
+    #[serde(default)]
+    #[schemars(with = "Option<DataTable>")]
+    #[expect(dead_code, reason = "read with `[data]`")]
+    data: Option<()>,
 }
 
-fn usual_batch_size() -> usize {
-    32
+fn usual_examples() -> u64 {
+    16_000
 }
 
-fn usual_batches() -> u64 {
-    500
+fn usual_batch_size() -> NonZeroUsize {
+    const { NonZeroUsize::new(32).unwrap() }
 }
 
 fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
     let data = keys.data()?;
     let data = keys.tokenized(data)?;
-    let OwnKeys { model, batch_size, batches } = keys.rest()?;
+    let OwnKeys { model, examples, batch_size, .. } = keys.rest()?;
     let model = keys.input(model, Gives::Model)?;
-    Ok(Arc::new(Evaluate { model, data, batch_size, batches }))
+    Ok(Arc::new(Evaluate { model, data, examples, batch_size }))
 }
 
 fn show(finished: &Finished<'_>) -> Result<Shown> {
-    let score: TextScore = finished.result()?;
+    let Evaluation { quality, tokens } = finished.result()?;
     let row = Row {
         title: "Evaluations",
-        header: &["model", "loss", "accuracy, %", "tokens"],
-        cells: vec![
-            finished.inputs.first().cloned().unwrap_or_default(),
-            format!("{:.4}", score.loss),
-            format!("{:.2}", 100.0 * score.accuracy),
-            count(score.tokens as f64),
-        ],
+        header: &["model", QUALITY[0], QUALITY[1], QUALITY[2], "tokens"],
+        cells: [finished.inputs.first().cloned().unwrap_or_default()]
+            .into_iter()
+            .chain(quality_cells(Some(&quality)))
+            .chain([count(tokens as f64)])
+            .collect(),
     };
     Ok(Shown { row: Some(row), ..Shown::parameters(finished)? })
 }
@@ -88,6 +101,15 @@ fn show(finished: &Finished<'_>) -> Result<Shown> {
 impl Work for Evaluate {
     fn inputs(&self) -> Vec<&Input> {
         vec![&self.model, &self.data.tokenizer]
+    }
+
+    fn reads(&self) -> Vec<Reading<'_>> {
+        vec![self.data.evaluated()]
+    }
+
+    fn forecast(&self, known: &Known<'_>) -> Result<Forecast> {
+        let tokenizer = known.one_tokenizer([&self.model, &self.data.tokenizer])?;
+        Ok(Forecast { tokenizer, ..Forecast::default() })
     }
 
     fn run(&self, context: &super::Context<'_>) -> Result<Value> {
@@ -105,16 +127,14 @@ impl Evaluate {
         tokenizer: &Path,
         compute: &Compute,
         watch: &dyn Watch,
-    ) -> Result<TextScore> {
+    ) -> Result<Evaluation> {
         let checkpoint = Checkpoint::open(model)?;
         let config = T5Config::of_checkpoint(&checkpoint)?;
         let tokenizer = tokenizer_for(model, &config, Some(tokenizer))?;
         let text = self.data.open(tokenizer, watch)?;
         let mut session = compute.open_checkpoint(&checkpoint)?;
-        let batches = text.evaluation(self.batch_size)?;
-        let evaluation = t5_model::train::evaluate(session.as_mut(), batches, self.batches)
-            .with_context(|| format!("cannot evaluate {}", model.display()))?;
-        let (loss, accuracy, tokens) = (evaluation.loss(), evaluation.accuracy(), evaluation.tokens);
-        Ok(TextScore { loss, accuracy, tokens })
+        let size = EvaluationSize { examples: self.examples, examples_at_once: self.batch_size.get() };
+        t5_model::train::evaluate(session.as_mut(), text.evaluation()?, size, &mut |_, _| {})
+            .with_context(|| format!("cannot evaluate {}", model.display()))
     }
 }

@@ -1,15 +1,18 @@
 //! What a stage will produce, as far as that is known before it runs.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use fusion_core::checkpoint::Checkpoint;
+use glue_eval::FineTuneSettings;
 use t5_model::optimizer::Optimizer;
-use t5_model::text::{SpanLengths, Tokenizer};
+use t5_model::text::{HoldOut, SpanLengths};
 use t5_model::train::Settings;
 use t5_model::{Backend, Computation, T5Config, TrainingMemory, TrainingSize};
 
 use super::Input;
+use crate::checkpoint::{load_tokenizer, tokenizer_of};
 use crate::{Warning, Watch};
 
 /// The forecast of one stage. Unknown values are `None`.
@@ -29,6 +32,10 @@ pub struct Forecast {
     pub flops: Option<f64>,
     /// The training it does, if any.
     pub training: Option<Training>,
+    /// The tokenizer that it produces, or that its model was trained with.
+    pub tokenizer: Option<TokenizerId>,
+    /// The text that its model was trained on, by this stage or those before it.
+    pub trained_on: Vec<Read>,
     /// What the user should know before the stage runs.
     pub warnings: Vec<Warning>,
 }
@@ -42,6 +49,57 @@ pub struct Vocabulary {
     pub sentinels: usize,
 }
 
+/// What tells tokenizers apart before they are trained.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TokenizerId {
+    /// Trained by a stage, from this text to this vocabulary.
+    Trained {
+        /// The stage's name.
+        stage: String,
+        /// What it is trained on.
+        text: Vec<String>,
+        /// Of the tokenizer.
+        vocabulary: Vocabulary,
+    },
+    /// A tokenizer's fingerprint.
+    Files(String),
+}
+
+impl TokenizerId {
+    /// Whether both are known to differ.
+    fn differs(&self, other: &TokenizerId) -> bool {
+        use TokenizerId::{Files, Trained};
+        match (self, other) {
+            (
+                Trained { stage, text, vocabulary },
+                Trained { stage: other, text: other_text, vocabulary: other_vocabulary },
+            ) => stage != other && (text, vocabulary) != (other_text, other_vocabulary),
+            (Files(own), Files(other)) => own != other,
+            _ => false,
+        }
+    }
+}
+
+/// A part of a text, found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Read {
+    /// In the text's order.
+    pub files: Arc<[TextFile]>,
+    /// The documents of it; all of them if `None`.
+    pub hold_out: Option<HoldOut>,
+}
+
+/// A file of a text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextFile {
+    /// Its name in messages.
+    pub name: String,
+    /// Its canonical path, unless the text is built in.
+    pub path: Option<PathBuf>,
+    /// Its size in bytes.
+    pub length: Option<u64>,
+}
+
 /// What determines the memory that training takes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Training {
@@ -49,8 +107,10 @@ pub struct Training {
     pub config: T5Config,
     /// Examples on the device at a time.
     pub examples: usize,
-    /// Tokens per input and per target.
-    pub lengths: SpanLengths,
+    /// Tokens per input.
+    pub inputs: usize,
+    /// Tokens per target.
+    pub targets: usize,
     /// Determines the size of the state kept for each parameter.
     pub optimizer: Optimizer,
     /// The dropout rate; memory depends only on whether it is 0.
@@ -58,12 +118,25 @@ pub struct Training {
 }
 
 impl Training {
+    /// Fine-tuning with these settings.
+    pub fn of_fine_tuning(config: &T5Config, settings: &FineTuneSettings) -> Self {
+        Training {
+            config: config.clone(),
+            examples: settings.micro_batch_size.min(settings.batch_size),
+            inputs: settings.input_length,
+            targets: settings.target_length,
+            optimizer: settings.optimizer,
+            dropout: settings.dropout,
+        }
+    }
+
     /// Training with these settings on inputs and targets of these lengths.
     pub fn new(config: &T5Config, settings: &Settings, lengths: SpanLengths) -> Self {
         Training {
             config: config.clone(),
             examples: settings.micro_batch_size(),
-            lengths,
+            inputs: lengths.inputs,
+            targets: lengths.targets,
             optimizer: settings.optimizer,
             dropout: settings.dropout,
         }
@@ -71,12 +144,12 @@ impl Training {
 
     /// The memory that training takes on this backend, where it can be estimated.
     pub fn memory(&self, backend: &dyn Backend, how: &Computation) -> Option<TrainingMemory> {
-        let Training { config, examples, lengths, optimizer, dropout } = self;
+        let Training { config, examples, inputs, targets, optimizer, dropout } = self;
         let size = TrainingSize {
             config,
             examples: *examples,
-            input_length: lengths.inputs,
-            target_length: lengths.targets,
+            input_length: *inputs,
+            target_length: *targets,
             optimizer: *optimizer,
             dropout: *dropout > 0.0,
         };
@@ -93,6 +166,8 @@ impl Training {
 
 /// What is known of inputs while forecasting: files, and results of stages that need not have run.
 pub struct Known<'a> {
+    /// The stage that is being forecast.
+    pub name: &'a str,
     /// Follows the fetching of inputs that are not on this machine.
     pub watch: &'a dyn Watch,
     /// The stages so far that will not fail.
@@ -114,11 +189,42 @@ impl Known<'_> {
         Ok(match self.path(input)? {
             None => self.stage(input).and_then(|forecast| forecast.vocabulary),
             Some(path) => {
-                let tokenizer = Tokenizer::load(path)?;
+                let tokenizer = load_tokenizer(&path)?;
                 let (size, sentinels) = (tokenizer.model_vocab_size(), tokenizer.sentinels().len());
                 Some(Vocabulary { size, sentinels })
             }
         })
+    }
+
+    /// The tokenizer that an input is, or was trained with; `None` if it is not known.
+    pub fn tokenizer(&self, input: &Input) -> Result<Option<TokenizerId>> {
+        let Some(path) = self.path(input)? else {
+            return Ok(self.stage(input).and_then(|forecast| forecast.tokenizer.clone()));
+        };
+        let own = match path.is_dir() {
+            true => tokenizer_of(&path)?,
+            false => Some(load_tokenizer(&path)?),
+        };
+        Ok(own.map(|own| TokenizerId::Files(own.fingerprint().to_owned())))
+    }
+
+    /// Checks that inputs have, or are, one tokenizer, as far as that is known. Returns it.
+    pub fn one_tokenizer<'b>(
+        &self,
+        inputs: impl IntoIterator<Item = &'b Input>,
+    ) -> Result<Option<TokenizerId>> {
+        let mut first: Option<(&Input, TokenizerId)> = None;
+        for input in inputs {
+            let Some(own) = self.tokenizer(input)? else { continue };
+            match &first {
+                None => first = Some((input, own)),
+                Some((other, known)) if known.differs(&own) => bail!(
+                    "{other} and {input} have different tokenizers: their token ids mean different things"
+                ),
+                Some(_) => {}
+            }
+        }
+        Ok(first.map(|(_, own)| own))
     }
 
     /// The configuration of a model; `None` if it is not known yet.

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use fusion_core::checkpoint::Checkpoint;
 use glue_eval::{FineTuneSettings, GlueReport, Task};
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use t5_model::T5Config;
 use toml::Spanned;
 
-use super::{Finished, Input, Keys, Kind, Shown, Work};
+use super::{Effects, Finished, Forecast, Gives, Input, Keys, Kind, Known, Shown, Training, Work};
 use crate::checkpoint::{lineage_to_continue, tokenizer_for};
+use crate::recipe::schema::both;
 use crate::{Compute, Interrupted, Stoppable, Watch};
 
 /// A model to fine-tune on some or all tasks, starting over for each.
@@ -28,20 +30,36 @@ pub struct Glue {
     pub settings: FineTuneSettings,
 }
 
+/// Settings that make no difference to a finished fine-tuning, or only in the last bits of its weights.
+const NEUTRAL: &[&str] = &["checkpoint_every", "evaluation_batch_size", "log_every", "micro_batch_size"];
+
 /// `glue`, whose result is a [`GlueReport`].
 pub const KIND: Kind = Kind {
     name: "glue",
+    about: "Fine-tunes a model on GLUE and scores it. Without GLUE's files, it is left out.",
     gives: None,
     output: "glue.json",
     table: Some("fine_tuning"),
+    keys: both::<OwnKeys, FineTuneSettings>,
+    computes: true,
     read,
     show,
     arm: None,
 };
 
+#[derive(Deserialize, JsonSchema)]
+struct OwnKeys {
+    /// The model to fine-tune: a stage, a checkpoint's directory, or `hf:ORG/NAME[@REVISION]`; always needed.
+    #[schemars(with = "String")]
+    model: Spanned<String>,
+    /// The tasks to fine-tune on [default: all eight].
+    #[schemars(with = "Option<Vec<Task>>")]
+    tasks: Option<Vec<Spanned<String>>>,
+}
+
 fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
-    let model = keys.model()?;
-    let names: Option<Vec<Spanned<String>>> = keys.take("tasks")?;
+    let OwnKeys { model, tasks: names } = keys.own()?;
+    let model = keys.input(model, Gives::Model)?;
     let task = |name: Spanned<String>| {
         name.get_ref().parse::<Task>().map_err(|error| keys.error_at(name.span(), error))
     };
@@ -59,8 +77,8 @@ fn show(finished: &Finished<'_>) -> Result<Shown> {
 }
 
 impl Work for Glue {
-    fn neutral(&self) -> &'static [&'static str] {
-        FineTuneSettings::NEUTRAL
+    fn effects(&self) -> Effects {
+        Effects { neutral: NEUTRAL, measuring: &[], keeping: &["save_models"] }
     }
 
     fn inputs(&self) -> Vec<&Input> {
@@ -73,6 +91,12 @@ impl Work for Glue {
 
     fn checkpoints(&self) -> String {
         format!("seed-{}", self.settings.seed)
+    }
+
+    fn forecast(&self, known: &Known<'_>) -> Result<Forecast> {
+        let model = known.model(&self.model)?;
+        let training = model.as_ref().map(|model| Training::of_fine_tuning(model, &self.settings));
+        Ok(Forecast { training, ..Forecast::default() })
     }
 
     fn run(&self, context: &super::Context<'_>) -> Result<Value> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::Watch;
 use crate::source::hub::HubName;
-use crate::source::{ModelPlace, fetch_model};
+use crate::source::{ModelPlace, content, fetch_model};
 
 /// A model or a tokenizer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -16,7 +16,7 @@ use crate::source::{ModelPlace, fetch_model};
 pub enum Input {
     /// The result of another stage.
     Stage(String),
-    /// A directory or file.
+    /// A directory or file, or a folder that holds it (see [`content`]).
     Path(PathBuf),
     /// A model on the Hugging Face Hub.
     Hub(HubName),
@@ -63,7 +63,7 @@ impl Input {
     pub fn path(&self, watch: &dyn Watch) -> Result<Option<PathBuf>> {
         match self {
             Input::Stage(_) => Ok(None),
-            Input::Path(path) => Ok(Some(path.clone())),
+            Input::Path(path) => content(path).map(Some),
             Input::Hub(model) => fetch_model(model, watch).map(Some),
         }
     }

@@ -6,8 +6,10 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 
 use anyhow::{Error, Result};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use t5_model::ComputeChoice;
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -15,8 +17,9 @@ use super::text::{Data, HeldOut};
 use super::{Dimensions, Gives, Input};
 use crate::located::{Table, Texts, Value, merge};
 use crate::problems::causes;
-use crate::source::corpus;
+use crate::recipe::schema::keys_of;
 use crate::source::hub::HubName;
+use crate::source::{content, corpus};
 
 /// What the stages of a recipe share.
 pub struct Shared<'a> {
@@ -26,6 +29,8 @@ pub struct Shared<'a> {
     pub data: Option<Value>,
     /// `[models.NAME]`.
     pub models: BTreeMap<String, Dimensions>,
+    /// `[compute]`.
+    pub compute: ComputeChoice,
     /// The names of all stages.
     pub stages: Vec<String>,
 }
@@ -40,29 +45,45 @@ pub struct Keys<'a> {
     inputs: Vec<(Spanned<String>, Gives)>,
 }
 
-/// `[data]`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+/// `[data]`, or a stage's own `data`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct DataTable {
-    text: Several,
-    #[serde(default)]
-    held_out_text: Option<Several>,
-    #[serde(default)]
+    /// The text to train on: files, folders, globs (`.json`, `.jsonl` or `.txt`, also as `.gz` or `.zst`), or
+    /// `builtin:webster`.
+    #[schemars(with = "Option<Several>")]
+    text: Option<Spanned<Several>>,
+    /// The text to evaluate on, if it is a text of its own.
+    #[schemars(with = "Option<Several>")]
+    held_out_text: Option<Spanned<Several>>,
+    /// Hold out every k-th document of the text for evaluation.
     pub held_out_every: Option<NonZeroU64>,
-    #[serde(default)]
+    /// A stage that trains one, or a tokenizer.json, spiece.model or folder.
+    #[schemars(with = "Option<String>")]
     tokenizer: Option<Spanned<String>>,
-    #[serde(default = "t5_input_length")]
+    /// Tokens per input.
     input_length: usize,
-    #[serde(default)]
+    /// Train on at most this many documents.
     pub max_documents: Option<u64>,
 }
 
-fn t5_input_length() -> usize {
-    512
+impl Default for DataTable {
+    fn default() -> Self {
+        DataTable {
+            text: None,
+            held_out_text: None,
+            held_out_every: None,
+            tokenizer: None,
+            input_length: T5_INPUT_LENGTH,
+            max_documents: None,
+        }
+    }
 }
 
+const T5_INPUT_LENGTH: usize = 512;
+
 /// One text or several.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum Several {
     One(String),
@@ -90,9 +111,11 @@ impl<'a> Keys<'a> {
         self.shared.texts.error(span, message)
     }
 
-    /// Removes a key and reads its value; `None` if it is absent.
-    pub fn take<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>> {
-        self.shared.texts.take(&mut self.table, key)
+    /// The keys that make up a type.
+    pub fn own<T: DeserializeOwned + JsonSchema>(&mut self) -> Result<T> {
+        let entries = keys_of::<T>().into_iter().filter_map(|key| self.table.remove_entry(key.as_str()));
+        let table = entries.collect();
+        self.shared.texts.read(Spanned::new(self.span.clone(), DeValue::Table(table)))
     }
 
     /// All keys that have not been taken.
@@ -110,14 +133,6 @@ impl<'a> Keys<'a> {
         })
     }
 
-    /// The key `model`, which names a checkpoint.
-    pub fn model(&mut self) -> Result<Input> {
-        match self.take("model")? {
-            Some(model) => self.input(model, Gives::Model),
-            None => Err(self.error("there is no `model`")),
-        }
-    }
-
     /// A stage, a model on the Hugging Face Hub, or else a path relative to the file that names it.
     pub fn input(&mut self, name: Spanned<String>, wanted: Gives) -> Result<Input> {
         let Shared { texts, stages, .. } = self.shared;
@@ -132,6 +147,7 @@ impl<'a> Keys<'a> {
         }
         let path = texts.directory(name.span()).join(name.get_ref());
         if path.exists() {
+            content(&path).map_err(|error| texts.error(name.span(), causes(&error)))?;
             return Ok(Input::Path(std::path::absolute(path)?));
         }
         let known = stages.join(", ");
@@ -139,10 +155,20 @@ impl<'a> Keys<'a> {
         Err(texts.error(name.span(), message))
     }
 
+    /// The stage's own `data`.
+    pub fn take_data(&mut self) -> Option<Value> {
+        self.table.remove("data")
+    }
+
     /// `[data]`, overridden by the stage's own `data`.
     pub fn data(&mut self) -> Result<Spanned<DataTable>> {
+        let own = self.take_data();
+        self.data_with(own)
+    }
+
+    /// `[data]`, overridden by `own`.
+    pub fn data_with(&self, own: Option<Value>) -> Result<Spanned<DataTable>> {
         let Shared { texts, data: shared, .. } = self.shared;
-        let own = self.table.remove("data");
         let at = own.as_ref().or(shared.as_ref()).map_or(self.span.clone(), Spanned::span);
         let mut data = match shared {
             Some(data) => texts.table(data.clone(), "data")?,
@@ -154,21 +180,22 @@ impl<'a> Keys<'a> {
         if data.is_empty() {
             return Err(texts.error(at, "there is no `[data]` to say which text this stage reads"));
         }
-        // Relative paths start from the file that sets the text.
-        let place = data.get("text").map_or(at.clone(), Spanned::span);
-        Ok(Spanned::new(place, texts.read(Spanned::new(at, DeValue::Table(data)))?))
+        Ok(Spanned::new(at.clone(), texts.read(Spanned::new(at, DeValue::Table(data)))?))
     }
 
     /// The text of `[data]`.
     pub fn text(&self, data: &Spanned<DataTable>) -> Result<Vec<String>> {
-        self.absolute(data.span(), &data.get_ref().text)
+        match &data.get_ref().text {
+            Some(text) => self.absolute(text),
+            None => Err(self.error_at(data.span(), "`[data]` names no `text`")),
+        }
     }
 
     /// All of `[data]`, including a tokenizer and held-out text.
     pub fn tokenized(&mut self, data: Spanned<DataTable>) -> Result<Data> {
         let text = self.text(&data)?;
         let held_out = match (&data.get_ref().held_out_text, data.get_ref().held_out_every) {
-            (Some(held_out), None) => HeldOut::Text(self.absolute(data.span(), held_out)?),
+            (Some(held_out), None) => HeldOut::Text(self.absolute(held_out)?),
             (None, Some(every)) => HeldOut::Every(every),
             _ => {
                 let message = "`[data]` says what models are evaluated on, either by `held_out_text` or by \
@@ -176,21 +203,24 @@ impl<'a> Keys<'a> {
                 return Err(self.error_at(data.span(), message));
             }
         };
+        let at = data.span();
         let data = data.into_inner();
         let Some(tokenizer) = data.tokenizer else {
-            return Err(self.error("`[data]` names no `tokenizer`: a stage or a path"));
+            return Err(self.error_at(at, "`[data]` names no `tokenizer`: a stage or a path"));
         };
         let tokenizer = self.input(tokenizer, Gives::Tokenizer)?;
         let (input_length, max_documents) = (data.input_length, data.max_documents);
         Ok(Data { text, held_out, tokenizer, input_length, max_documents })
     }
 
-    fn absolute(&self, span: Range<usize>, texts: &Several) -> Result<Vec<String>> {
-        let directory = self.shared.texts.directory(span.clone());
-        let texts = match texts {
+    /// Texts as absolute paths; relative ones start from the file that names them.
+    fn absolute(&self, texts: &Spanned<Several>) -> Result<Vec<String>> {
+        let directory = self.shared.texts.directory(texts.span());
+        let names = match texts.get_ref() {
             Several::One(text) => std::slice::from_ref(text),
             Several::All(texts) => texts,
         };
-        corpus::absolute(directory, texts).map_err(|error| self.error_at(span, causes(&error)))
+        let absolute = corpus::absolute(directory, names);
+        absolute.map_err(|error| self.error_at(texts.span(), causes(&error)))
     }
 }

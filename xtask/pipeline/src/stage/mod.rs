@@ -21,16 +21,18 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use glue_eval::Task;
+use schemars::{Schema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use t5_model::ComputeChoice;
 
 use crate::{Compute, Note, Watch, write_json};
 
 pub use dimensions::Dimensions;
-pub use forecast::{Forecast, Known, Training, Vocabulary};
+pub use forecast::{Forecast, Known, Read, TextFile, TokenizerId, Training, Vocabulary};
 pub use input::{Gives, Input};
-pub use keys::{Keys, Shared};
-pub use shown::{Arm, Finished, Overview, Row, Shown};
+pub use keys::{DataTable, Keys, Shared};
+pub use shown::{Arm, Finished, Overview, QUALITY, Row, Shown, quality_cells};
 
 /// The kinds of stages.
 pub const KINDS: &[&Kind] = &[&tokenizer::KIND, &pretrain::KIND, &fuse::KIND, &glue::KIND, &evaluate::KIND];
@@ -40,12 +42,18 @@ pub const KINDS: &[&Kind] = &[&tokenizer::KIND, &pretrain::KIND, &fuse::KIND, &g
 pub struct Kind {
     /// As written in recipes and in `stage.json`.
     pub name: &'static str,
+    /// What such a stage does, in a sentence for users.
+    pub about: &'static str,
     /// What other stages can take from such a stage.
     pub gives: Option<Gives>,
     /// Where that, or the result, is in the stage's directory.
     pub output: &'static str,
     /// The recipe's table of settings for all stages of this kind, which each stage's own keys override.
     pub table: Option<&'static str>,
+    /// The schemas of the tables into which its keys are read.
+    pub keys: fn(&mut SchemaGenerator) -> Vec<Schema>,
+    /// Whether its stages also have the keys of [`ComputeChoice`].
+    pub computes: bool,
     /// Reads a stage's keys.
     pub read: fn(&mut Keys<'_>) -> Result<Arc<dyn Work>>,
     /// What a report shows of a finished stage.
@@ -63,13 +71,23 @@ impl Kind {
 
 /// What a stage does, with everything that determines its result.
 pub trait Work: Settings + fmt::Debug + Send + Sync {
-    /// The settings that do not affect the result.
-    fn neutral(&self) -> &'static [&'static str] {
-        &[]
+    /// What its settings do to its result, other than deciding it.
+    fn effects(&self) -> Effects {
+        Effects::default()
     }
 
     /// The models and tokenizers it reads; stages among them run first.
     fn inputs(&self) -> Vec<&Input>;
+
+    /// The texts it reads.
+    fn reads(&self) -> Vec<text::Reading<'_>> {
+        Vec::new()
+    }
+
+    /// Whether it computes with a backend.
+    fn computes(&self) -> bool {
+        true
+    }
 
     /// The tasks whose files it reads, if it reads GLUE's.
     fn glue_tasks(&self) -> Option<&[Task]> {
@@ -96,6 +114,17 @@ pub trait Work: Settings + fmt::Debug + Send + Sync {
     fn run(&self, context: &Context<'_>) -> Result<Value>;
 }
 
+/// Settings that do not decide a result. All others do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Effects {
+    /// Settings that make no difference.
+    pub neutral: &'static [&'static str],
+    /// Settings that change only what is measured on the way.
+    pub measuring: &'static [&'static str],
+    /// Settings that keep more of the result. If one is switched off, nothing is missing.
+    pub keeping: &'static [&'static str],
+}
+
 /// The settings of whatever can be serialised.
 pub trait Settings {
     /// All settings, as an object.
@@ -117,6 +146,8 @@ pub struct Stage {
     pub kind: &'static Kind,
     /// What it does when it runs, including its settings.
     pub work: Arc<dyn Work>,
+    /// What it computes on, as far as the recipe says.
+    pub compute: ComputeChoice,
 }
 
 impl Stage {
@@ -150,7 +181,7 @@ pub struct Context<'a> {
     /// Follows the stage's progress, and may stop it.
     pub watch: &'a dyn Watch,
     /// Locates inputs, whose stages have finished.
-    pub locate: &'a dyn Fn(&Input) -> Result<PathBuf>,
+    pub locate: &'a (dyn Fn(&Input) -> Result<PathBuf> + Sync),
 }
 
 impl Context<'_> {

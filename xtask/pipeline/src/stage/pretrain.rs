@@ -7,19 +7,22 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 use fusion_core::checkpoint::Checkpoint;
 use fusion_core::lineage::Lineage;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use t5_model::optimizer::OptimizerState;
 use t5_model::text::{SpanLengths, Tokenizer};
-use t5_model::train::{Metrics, Outcome, Run, Settings, read_metrics, train};
-use t5_model::{T5Config, initialize, parameter_table, training_flops_per_token};
+use t5_model::train::{EvaluationPoint, Metrics, Outcome, Quality, Run, Settings, read_metrics, train};
+use t5_model::{Initialization, T5Config, initialize, parameter_table, training_flops_per_token};
 use toml::Spanned;
 
-use super::text::Data;
+use super::text::{Data, HeldOut, Reading};
 use super::{
-    Arm, Dimensions, Finished, Forecast, Gives, Input, Keys, Kind, Known, Overview, Shown, Training, Work,
+    Arm, DataTable, Dimensions, Effects, Finished, Forecast, Gives, Input, Keys, Kind, Known, Overview,
+    Shown, Training, Work,
 };
-use crate::checkpoint::{lineage_to_continue, tokenizer_of};
+use crate::checkpoint::{lineage_to_continue, load_tokenizer, tokenizer_of};
+use crate::recipe::schema::both;
 use crate::{Compute, Interrupted, Note, Stoppable, Watch};
 
 /// A pretraining run.
@@ -58,35 +61,58 @@ pub struct Trained {
     /// The same including all of the model's ancestors.
     pub total_flops: f64,
     /// On held-out text, at the end.
-    pub loss: f64,
-    /// Share of held-out target tokens predicted correctly, at the end.
-    pub accuracy: f64,
+    #[serde(flatten)]
+    pub quality: Quality,
 }
 
 /// The model that training starts from.
 struct Beginning {
     config: T5Config,
+    /// Of weights that no checkpoint gives.
+    init: Initialization,
     lineage: Lineage,
     checkpoint: Option<Checkpoint>,
     /// Stored with the checkpoint, if training continues with it.
     optimizer: Option<OptimizerState>,
 }
 
+/// Settings that make no difference to a finished training, or only in the last bits of its weights.
+const NEUTRAL: &[&str] = &["checkpoint_every", "keep_checkpoints", "log_every", "micro_batch_size"];
+
+/// A text of its own to evaluate on is only measured with.
+const MEASURING_TEXT: &[&str] = &["evaluate_every", "evaluation_batches", "data.held_out.text"];
+
 /// `pretrain`, which gives a model and can take part in a comparison.
 pub const KIND: Kind = Kind {
     name: "pretrain",
+    about: "Pretrains a model by span corruption, from random weights or from another model.",
     gives: Some(Gives::Model),
     output: "model",
     table: Some("pretraining"),
+    keys: both::<OwnKeys, Settings>,
+    computes: true,
     read,
     show,
     arm: Some(arm),
 };
 
+#[derive(Deserialize, JsonSchema)]
+struct OwnKeys {
+    /// Start with random weights: a model of `[models]`, by its name.
+    #[schemars(with = "Option<String>")]
+    model: Option<Spanned<String>>,
+    /// Start from a model: a stage, a checkpoint's directory, or `hf:ORG/NAME[@REVISION]`.
+    #[schemars(with = "Option<String>")]
+    from: Option<Spanned<String>>,
+    /// Overrides keys of `[data]`, such as `data.text`, for this stage.
+    #[schemars(with = "Option<DataTable>")]
+    #[expect(dead_code, reason = "read with `[data]`")]
+    data: Option<()>,
+}
+
 fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
     let data = keys.data()?;
-    let model: Option<Spanned<String>> = keys.take("model")?;
-    let from: Option<Spanned<String>> = keys.take("from")?;
+    let OwnKeys { model, from, .. } = keys.own()?;
     let start = match (model, from) {
         (Some(model), None) => Start::Random(keys.dimensions(&model)?),
         (None, Some(from)) => Start::Model(keys.input(from, Gives::Model)?),
@@ -96,7 +122,9 @@ fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
         }
     };
     let data = keys.tokenized(data)?;
-    let settings: Settings = keys.rest()?;
+    let mut settings: Settings = keys.rest()?;
+    // What follows from other settings is recorded as if it had been given.
+    settings.schedule.warm_up = Some(settings.schedule.warm_up(settings.steps));
     settings.validate().map_err(|error| keys.error(error))?;
     if settings.carry_optimizer && matches!(start, Start::Random(_)) {
         let message =
@@ -107,44 +135,83 @@ fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
 }
 
 fn show(finished: &Finished<'_>) -> Result<Shown> {
-    let Trained { parameters, steps, tokens, loss, accuracy, .. } = finished.result()?;
+    let Trained { parameters, steps, tokens, quality, .. } = finished.result()?;
     let overview = Overview {
         parameters: Some(parameters),
         steps: Some(steps),
         tokens: Some(tokens),
-        loss: Some(loss),
-        accuracy: Some(accuracy),
+        quality: Some(quality),
     };
     Ok(Shown { overview, ..Shown::default() })
 }
 
-fn arm(finished: &Finished<'_>) -> Result<Arm> {
-    let trained: Trained = finished.result()?;
+/// The evaluations in a training's directory, in order.
+///
+/// # Errors
+/// If its metrics cannot be read.
+pub fn evaluations(directory: &Path) -> Result<Vec<EvaluationPoint>> {
     let point = |metrics: Metrics| match metrics {
         Metrics::Evaluation(point) => Some(point),
         Metrics::Train { .. } => None,
     };
-    let evaluations = read_metrics(finished.directory)?.into_iter().filter_map(point).collect();
+    Ok(read_metrics(directory)?.into_iter().filter_map(point).collect())
+}
+
+/// The result of a training that ran by itself, which no `stage.json` tells; `None` if it has not finished.
+///
+/// # Errors
+/// If its metrics or its model cannot be read.
+pub fn trained_in(directory: &Path) -> Result<Option<Trained>> {
+    let model = directory.join(KIND.output);
+    let Some(last) = evaluations(directory)?.pop().filter(|_| model.is_dir()) else { return Ok(None) };
+    let checkpoint = Checkpoint::open(&model)?;
+    let lineage = checkpoint.lineage()?.unwrap_or_default();
+    Ok(Some(Trained {
+        parameters: parameter_table(&T5Config::of_checkpoint(&checkpoint)?)?.parameter_count(),
+        steps: last.step,
+        tokens: last.tokens,
+        flops: last.flops,
+        total_flops: lineage.total_flops(),
+        quality: last.quality,
+    }))
+}
+
+fn arm(finished: &Finished<'_>) -> Result<Arm> {
+    let trained: Trained = finished.result()?;
+    let evaluations = evaluations(finished.directory)?;
     let parents_flops = trained.total_flops - trained.flops;
     Ok(Arm { name: finished.name.to_owned(), parents_flops, evaluations })
 }
 
 impl Work for Pretrain {
-    fn neutral(&self) -> &'static [&'static str] {
-        Settings::NEUTRAL
+    fn effects(&self) -> Effects {
+        Effects {
+            neutral: NEUTRAL,
+            measuring: match self.data.held_out {
+                HeldOut::Every(_) => Settings::MEASURING,
+                HeldOut::Text(_) => MEASURING_TEXT,
+            },
+            keeping: &["keep_optimizer"],
+        }
     }
 
     fn inputs(&self) -> Vec<&Input> {
         self.from().into_iter().chain([&self.data.tokenizer]).collect()
     }
 
+    fn reads(&self) -> Vec<Reading<'_>> {
+        let trained = (self.settings.steps > 0).then(|| self.data.trained());
+        trained.into_iter().chain([self.data.evaluated()]).collect()
+    }
+
     fn forecast(&self, known: &Known<'_>) -> Result<Forecast> {
+        let tokenizer = known.one_tokenizer(self.from().into_iter().chain([&self.data.tokenizer]))?;
         if let (true, Some(from)) = (self.settings.carry_optimizer, self.from()) {
             known.check_carried(from, Some(self.settings.optimizer))?;
         }
         let optimizer = self.settings.keep_optimizer.then_some(self.settings.optimizer);
         let Some(vocabulary) = known.vocabulary(&self.data.tokenizer)? else {
-            return Ok(Forecast { optimizer, ..Forecast::default() });
+            return Ok(Forecast { optimizer, tokenizer, ..Forecast::default() });
         };
         let model = match &self.start {
             Start::Random(dimensions) => Some(dimensions.config(vocabulary.size)?),
@@ -156,6 +223,7 @@ impl Work for Pretrain {
         let each = |model| training_flops_per_token(model, lengths.inputs, lengths.targets);
         Ok(Forecast {
             optimizer,
+            tokenizer,
             tokens: Some(tokens),
             flops: model.as_ref().map(|model| each(model) * tokens),
             training: model.as_ref().map(|model| Training::new(model, &self.settings, lengths)),
@@ -194,7 +262,7 @@ impl Pretrain {
         watch: &dyn Watch,
     ) -> Result<Trained> {
         self.settings.validate()?;
-        let tokenizer = Tokenizer::load(tokenizer)?;
+        let tokenizer = load_tokenizer(tokenizer)?;
         let beginning = self.beginning(from, &tokenizer)?;
         let text = self.data.open(tokenizer, watch)?;
         let Settings { seed, .. } = self.settings;
@@ -208,7 +276,9 @@ impl Pretrain {
         let mut open_session = |resumed: Option<&Path>| match (resumed, &beginning.checkpoint) {
             (Some(checkpoint), _) => Ok(compute.open(&beginning.config, &Checkpoint::open(checkpoint)?)?),
             (None, Some(checkpoint)) => Ok(compute.open(&beginning.config, checkpoint)?),
-            (None, None) => Ok(compute.open(&beginning.config, &initialize(&beginning.config, seed)?)?),
+            (None, None) => {
+                Ok(compute.open(&beginning.config, &initialize(&beginning.config, beginning.init, seed)?)?)
+            }
         };
         let run = Run {
             directory,
@@ -220,7 +290,7 @@ impl Pretrain {
             identity: self.identity(&text.names(), compute),
             open_session: &mut open_session,
             open_training_text: &mut |at| text.training(micro_batch, seed, at),
-            open_evaluation_text: &mut || text.evaluation(micro_batch),
+            open_evaluation_text: &mut || text.evaluation(),
         };
         let mut progress = watch.training(name, self.settings.steps);
         let stoppable = Stoppable::new(watch);
@@ -246,7 +316,11 @@ impl Pretrain {
             ("input_length".to_owned(), json!(self.data.input_length)),
             ("max_documents".to_owned(), json!(self.data.max_documents)),
         ];
-        data.into_iter().chain(compute.identity()).collect()
+        let init = match &self.start {
+            Start::Random(Dimensions { init, .. }) if !init.is_t5() => Some(("init".to_owned(), json!(init))),
+            _ => None,
+        };
+        data.into_iter().chain(init).chain(compute.identity()).collect()
     }
 
     fn beginning(&self, from: Option<&Path>, tokenizer: &Tokenizer) -> Result<Beginning> {
@@ -254,7 +328,8 @@ impl Pretrain {
             (Start::Random(dimensions), _) => {
                 let config = dimensions.config(tokenizer.model_vocab_size())?;
                 let lineage = Lineage::default();
-                return Ok(Beginning { config, lineage, checkpoint: None, optimizer: None });
+                let init = dimensions.init;
+                return Ok(Beginning { config, init, lineage, checkpoint: None, optimizer: None });
             }
             (Start::Model(Input::Path(path)), None) => (path.as_path(), Checkpoint::open(path)?),
             (Start::Model(input), None) => anyhow::bail!("the model of stage {input} is not known"),
@@ -279,7 +354,8 @@ impl Pretrain {
             false => None,
         };
         let lineage = lineage_to_continue(&checkpoint)?;
-        Ok(Beginning { config, lineage, checkpoint: Some(checkpoint), optimizer })
+        let init = Initialization::default();
+        Ok(Beginning { config, init, lineage, checkpoint: Some(checkpoint), optimizer })
     }
 
     fn optimizer_state(&self, directory: &Path, weights: &str, config: &T5Config) -> Result<OptimizerState> {
@@ -296,8 +372,7 @@ impl Pretrain {
             tokens: outcome.tokens,
             flops: outcome.flops,
             total_flops: beginning.lineage.total_flops() + outcome.flops,
-            loss: last.loss,
-            accuracy: last.accuracy,
+            quality: last.quality,
         })
     }
 }

@@ -7,7 +7,7 @@ use glue_eval::GlueReport;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use t5_model::train::EvaluationPoint;
+use t5_model::train::{EvaluationPoint, Quality};
 
 /// A finished stage of a run.
 pub struct Finished<'a> {
@@ -42,9 +42,7 @@ pub struct Overview {
     /// Input and target tokens that were trained on.
     pub tokens: Option<u64>,
     /// On held-out text.
-    pub loss: Option<f64>,
-    /// A fraction.
-    pub accuracy: Option<f64>,
+    pub quality: Option<Quality>,
 }
 
 /// A row of a table shared by stages of one kind.
@@ -67,6 +65,19 @@ pub struct Arm {
     pub parents_flops: f64,
     /// In order of steps.
     pub evaluations: Vec<EvaluationPoint>,
+}
+
+/// The columns of [`quality_cells`].
+pub const QUALITY: [&str; 3] = ["loss", "accuracy, %", "context gain"];
+
+/// A model's quality in a table; dashes where it is not known.
+pub fn quality_cells(quality: Option<&Quality>) -> [String; 3] {
+    let number = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    [
+        number(quality.map(|quality| format!("{:.4}", quality.loss))),
+        number(quality.map(|quality| format!("{:.2}", 100.0 * quality.accuracy))),
+        number(quality.and_then(|quality| quality.context_gain).map(|gain| format!("{gain:.3}"))),
+    ]
 }
 
 impl Finished<'_> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use serde::Serialize;
+use t5_model::Batch;
 use t5_model::text::{
     self, Corpus, DataPosition, HoldOut, SpanCorruption, SpanCorruptionStream, Split, StreamOptions,
     Tokenizer,
@@ -39,6 +40,49 @@ pub enum HeldOut {
     Text(Vec<String>),
 }
 
+/// A part of a text that a stage reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading<'a> {
+    /// Files, folders, globs, or `builtin:…`.
+    pub text: &'a [String],
+    /// Every k-th document is for evaluation.
+    pub every: Option<NonZeroU64>,
+    /// What the rest is for, or the documents that are held out.
+    pub purpose: Purpose,
+}
+
+/// What a text is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To learn a vocabulary from.
+    Vocabulary,
+    /// To learn weights from.
+    Training,
+    /// To measure a model on.
+    Evaluation,
+}
+
+impl Purpose {
+    /// Which documents it takes, in words that complete "no document".
+    pub fn part(self) -> &'static str {
+        match self {
+            Purpose::Vocabulary | Purpose::Training => "to train on",
+            Purpose::Evaluation => "to evaluate on",
+        }
+    }
+}
+
+impl Reading<'_> {
+    /// The documents that are read; all of them if `None`.
+    pub fn hold_out(&self) -> Option<HoldOut> {
+        let split = match self.purpose {
+            Purpose::Vocabulary | Purpose::Training => Split::Train,
+            Purpose::Evaluation => Split::HeldOut,
+        };
+        self.every.map(|every| HoldOut { every, split })
+    }
+}
+
 /// Text ready to be read.
 pub struct OpenText {
     training: Corpus,
@@ -55,6 +99,24 @@ impl Data {
         let text = corpus::from_here(text)?;
         let held_out = HeldOut::Text(text.clone());
         Ok(Data { text, held_out, tokenizer, input_length, max_documents: None })
+    }
+
+    /// The text that is trained on.
+    pub fn trained(&self) -> Reading<'_> {
+        let every = match self.held_out {
+            HeldOut::Every(every) => Some(every),
+            HeldOut::Text(_) => None,
+        };
+        Reading { text: &self.text, every, purpose: Purpose::Training }
+    }
+
+    /// The text that is evaluated on.
+    pub fn evaluated(&self) -> Reading<'_> {
+        let (text, every) = match &self.held_out {
+            HeldOut::Every(every) => (&self.text, Some(*every)),
+            HeldOut::Text(text) => (text, None),
+        };
+        Reading { text, every, purpose: Purpose::Evaluation }
     }
 
     /// Finds the text's files, to be read with this tokenizer. Warns of files that are left out.
@@ -101,10 +163,26 @@ impl OpenText {
     }
 
     /// The held-out batches, with the same order and corruption on every call.
-    pub fn evaluation(&self, batch_size: usize) -> text::Result<SpanCorruptionStream> {
-        let options =
-            StreamOptions { hold_out: self.part(Split::HeldOut), ..StreamOptions::evaluation(batch_size) };
+    pub fn evaluation(&self) -> text::Result<SpanCorruptionStream> {
+        self.evaluation_in_batches(StreamOptions::evaluation().batch_size)
+    }
+
+    /// The same examples in batches of another size.
+    pub fn evaluation_in_batches(&self, batch_size: usize) -> text::Result<SpanCorruptionStream> {
+        let hold_out = self.part(Split::HeldOut);
+        let options = StreamOptions { batch_size, hold_out, ..StreamOptions::evaluation() };
         self.stream(&self.evaluation, options, DataPosition::default())
+    }
+
+    /// The first held-out examples, or as many as there are, in batches of `batch_size`.
+    pub fn held_out(&self, examples: usize, batch_size: usize) -> text::Result<Vec<Batch>> {
+        let batches = self.evaluation_in_batches(batch_size)?.take(examples.div_ceil(batch_size));
+        let mut batches: Vec<Batch> = batches.map(|next| Ok(next?.batch)).collect::<text::Result<_>>()?;
+        let surplus = (batches.len() * batch_size).saturating_sub(examples);
+        if let Some(last) = batches.last_mut().filter(|last| last.size + surplus > batch_size) {
+            *last = last.rows(0..batch_size - surplus);
+        }
+        Ok(batches)
     }
 
     fn part(&self, split: Split) -> Option<HoldOut> {

@@ -1,17 +1,23 @@
 //! Trains a vocabulary.
 
 use std::num::NonZeroU64;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
 use fusion_core::atomic::write_directory_atomically;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use t5_model::text::{Corpus, HoldOut, Split, Tokenizer};
 
-use super::{Context, Forecast, Gives, Input, Keys, Kind, Known, Shown, Vocabulary, Work};
-use crate::Note;
+use super::text::{Purpose, Reading};
+use super::{
+    Context, DataTable, Forecast, Gives, Input, Keys, Kind, Known, Shown, TokenizerId, Vocabulary, Work,
+};
+use crate::recipe::schema::one;
 use crate::source::corpus;
+use crate::{Note, Watch};
 
 /// A Unigram vocabulary in the style of T5's.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -28,34 +34,61 @@ pub struct TrainTokenizer {
     pub max_documents: Option<u64>,
 }
 
+/// A trained vocabulary, and what it was trained on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TrainedTokenizer {
+    /// Documents read.
+    pub documents: usize,
+    /// Their characters.
+    pub characters: usize,
+    /// The number of tokens, which is smaller than asked for if the text does not yield enough.
+    pub vocabulary: usize,
+    /// Equal for equal vocabularies: see [`Tokenizer::fingerprint`].
+    pub fingerprint: String,
+}
+
 /// `tokenizer`, which gives a tokenizer.
 pub const KIND: Kind = Kind {
     name: "tokenizer",
+    about: "Trains a vocabulary.",
     gives: Some(Gives::Tokenizer),
     output: "tokenizer",
     table: None,
+    keys: one::<OwnKeys>,
+    computes: false,
     read,
     show: Shown::parameters,
     arm: None,
 };
 
-#[derive(Deserialize)]
+/// The number of sentinels that T5's own vocabulary has.
+pub const T5_SENTINELS: usize = 100;
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct OwnKeys {
+    /// The number of tokens, including special ones and sentinels; always needed.
     vocabulary: usize,
+    /// The number of tokens that stand for masked spans.
     #[serde(default = "t5_sentinels")]
     sentinels: usize,
+    /// Read at most this many documents [default: as in `data`].
     #[serde(default)]
     max_documents: Option<u64>,
+    /// Overrides keys of `[data]`, of which `text`, `held_out_every` and `max_documents` matter here.
+    #[serde(default)]
+    #[schemars(with = "Option<DataTable>")]
+    #[expect(dead_code, reason = "read with `[data]`")]
+    data: Option<()>,
 }
 
 fn t5_sentinels() -> usize {
-    100
+    T5_SENTINELS
 }
 
 fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
     let data = keys.data()?;
-    let OwnKeys { vocabulary, sentinels, max_documents } = keys.rest()?;
+    let OwnKeys { vocabulary, sentinels, max_documents, .. } = keys.rest()?;
     let text = keys.text(&data)?;
     let data = data.into_inner();
     Ok(Arc::new(TrainTokenizer {
@@ -72,30 +105,46 @@ impl Work for TrainTokenizer {
         Vec::new()
     }
 
-    fn forecast(&self, _: &Known<'_>) -> Result<Forecast> {
+    fn reads(&self) -> Vec<Reading<'_>> {
+        vec![Reading { text: &self.text, every: self.held_out_every, purpose: Purpose::Vocabulary }]
+    }
+
+    fn computes(&self) -> bool {
+        false
+    }
+
+    fn forecast(&self, known: &Known<'_>) -> Result<Forecast> {
         let (size, sentinels) = (self.vocabulary.next_multiple_of(128), self.sentinels);
-        Ok(Forecast { vocabulary: Some(Vocabulary { size, sentinels }), ..Forecast::default() })
+        let vocabulary = Vocabulary { size, sentinels };
+        let (stage, text) = (known.name.to_owned(), self.text.clone());
+        let tokenizer = Some(TokenizerId::Trained { stage, text, vocabulary });
+        Ok(Forecast { vocabulary: Some(vocabulary), tokenizer, ..Forecast::default() })
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Value> {
-        self.train(context)
+        Ok(serde_json::to_value(self.train(context.output, context.watch)?)?)
     }
 }
 
 impl TrainTokenizer {
-    /// Writes the tokenizer's files.
-    fn train(&self, context: &Context<'_>) -> Result<Value> {
-        let output = context.output;
+    /// Writes the tokenizer's files into `output`, all or none.
+    ///
+    /// # Errors
+    /// If the text cannot be read, or the vocabulary is too small for its characters.
+    pub fn train(&self, output: &Path, watch: &dyn Watch) -> Result<TrainedTokenizer> {
         let corpus = corpus::open(&self.text)?;
-        corpus::left_out([&corpus]).iter().for_each(|warning| context.note(&Note::Warning(warning)));
+        if let Some(warning) = corpus::left_out([&corpus]) {
+            watch.note("text", &Note::Warning(&warning));
+        }
         let texts = self.documents(&corpus)?;
         let tokenizer = Tokenizer::train_unigram(&texts, self.vocabulary, self.sentinels)?;
         write_directory_atomically::<anyhow::Error>(output, |directory| Ok(tokenizer.save(directory)?))?;
-        let characters: usize = texts.iter().map(|text| text.chars().count()).sum();
-        Ok(json!({
-            "documents": texts.len(), "characters": characters, "vocabulary": tokenizer.vocab_size(),
-            "fingerprint": tokenizer.fingerprint(),
-        }))
+        Ok(TrainedTokenizer {
+            documents: texts.len(),
+            characters: texts.iter().map(|text| text.chars().count()).sum(),
+            vocabulary: tokenizer.vocab_size(),
+            fingerprint: tokenizer.fingerprint().to_owned(),
+        })
     }
 
     fn documents(&self, corpus: &Corpus) -> Result<Vec<String>> {

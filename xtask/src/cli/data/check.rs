@@ -5,6 +5,7 @@ use clap::Args;
 use glue_eval::check::{Checker, LISTED_BAD_ROWS, SplitCheck};
 use glue_eval::data::Split;
 use glue_eval::{FineTuneSettings, GlueError, Task};
+use pipeline::checkpoint::load_tokenizer;
 use pipeline::numbers::thousands;
 use pipeline::problems::Problems;
 use pipeline::report::table::Table;
@@ -12,8 +13,8 @@ use pipeline::source::glue::{Checksums, GluePlace};
 use serde::Serialize;
 use t5_model::text::Tokenizer;
 
-use crate::terminal::causes;
 use crate::terminal::output::{print, print_json};
+use crate::terminal::{Asked, causes};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -60,7 +61,7 @@ struct TaskChecks {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
-        let tokenizer = self.tokenizer.as_deref().map(Tokenizer::load).transpose()?;
+        let tokenizer = self.tokenizer.as_deref().map(load_tokenizer).transpose()?;
         let glue = self.glue.directory(if self.tasks.is_empty() { &Task::ALL } else { &self.tasks })?;
         let mut problems = Problems::default();
         let sums = Checksums::read(&glue)?;
@@ -77,7 +78,7 @@ impl Arguments {
         }
         let result = problems.result();
         if self.json {
-            let problems = result.as_ref().err().map(causes);
+            let problems = result.as_ref().err().map(|error| causes(error, Asked::ByFlags));
             print_json(&serde_json::json!({ "tasks": checks, "problems": problems }))?;
         } else {
             print(&text(&checks, tokenizer.is_some()))?;

@@ -3,8 +3,9 @@ use clap::{Args, Subcommand};
 
 mod check;
 mod fetch;
+mod sample;
 
-/// Download and check GLUE's files
+/// Download and check GLUE's files, and show what a training reads
 #[derive(Args, Debug)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -15,6 +16,7 @@ pub struct Arguments {
 enum Data {
     Fetch(fetch::Arguments),
     Check(check::Arguments),
+    Sample(sample::Arguments),
 }
 
 impl Arguments {
@@ -22,6 +24,7 @@ impl Arguments {
         match self.data {
             Data::Fetch(arguments) => arguments.run(),
             Data::Check(arguments) => arguments.run(),
+            Data::Sample(arguments) => arguments.run(),
         }
     }
 }

@@ -145,7 +145,7 @@ impl Contestant {
             }
             Framework::Transformers { .. } | Framework::CTranslate2 => {
                 let mut command = python::call(python.context("there is no Python")?);
-                command.arg(resource(SCRIPTS).join(script));
+                command.arg(resource(SCRIPTS)?.join(script));
                 command.args((self.how.precision == Precision::Bf16).then_some("--bf16"));
                 command.args(self.variant().split_whitespace().map(|word| format!("--{word}")));
                 command

@@ -11,7 +11,7 @@ use pipeline::{Stoppable, write_json};
 use serde::Serialize;
 use serde_json::{Value, json};
 use t5_model::method::Cross;
-use t5_model::{T5Config, initialize};
+use t5_model::{Initialization, T5Config, initialize};
 
 use super::{median, memory};
 use crate::terminal::output::{print, print_json};
@@ -180,7 +180,7 @@ const COPY: &str = "copy.safetensors";
 
 /// Writes a checkpoint with random weights.
 fn write_random(directory: &Path, config: &T5Config, seed: u64) -> Result<()> {
-    Writer::default().weights(directory, LazyTensor::all(&initialize(config, seed)?)?)?;
+    Writer::default().weights(directory, LazyTensor::all(&initialize(config, Initialization::T5, seed)?)?)?;
     write_json(&directory.join("config.json"), &config.to_json())
 }
 

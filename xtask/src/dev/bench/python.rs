@@ -22,9 +22,8 @@ pub fn find(wanted: Option<&Path>) -> Result<Option<PathBuf>> {
             .with_context(|| format!("--python {} cannot run transformers", python.display()))?;
         return Ok(Some(python.to_owned()));
     }
-    Ok([resource("target/python/bin/python"), PathBuf::from("python3")]
-        .into_iter()
-        .find(|python| check(python, &TRANSFORMERS).is_ok()))
+    let own = resource("target/python/bin/python").ok();
+    Ok(own.into_iter().chain([PathBuf::from("python3")]).find(|python| check(python, &TRANSFORMERS).is_ok()))
 }
 
 /// A command for a Python, which has its own libraries: those that a bundle's launcher adds to the path are

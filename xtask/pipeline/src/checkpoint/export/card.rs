@@ -135,9 +135,10 @@ impl Card<'_> {
         let name = serde_json::Value::from(self.settings.name.as_str());
         let trust = if self.config.is_stock() { "" } else { ", trust_remote_code=True" };
         let (import, example) = match self.has_tokenizer {
-            true => {
-                (", AutoTokenizer", format!("tokenizer = AutoTokenizer.from_pretrained({name})\n{EXAMPLE}"))
-            }
+            true => (
+                ", AutoTokenizer",
+                format!("tokenizer = AutoTokenizer.from_pretrained({name}{trust})\n{EXAMPLE}"),
+            ),
             false => ("", String::new()),
         };
         writeln!(

@@ -148,10 +148,15 @@ fn write_tokenizer(from: &Path, directory: &Path) -> Result<bool> {
     let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let config: Map<String, Value> = serde_json::from_slice(&text)
         .with_context(|| format!("cannot read {}", from.join("tokenizer_config.json").display()))?;
-    if !config.contains_key("tokenizer_class") {
-        let mut config = config;
-        config.insert("tokenizer_class".into(), "T5Tokenizer".into());
-        write_json(&path, &config)?;
+    let mut complete = config.clone();
+    let class = complete.entry("tokenizer_class").or_insert_with(|| "T5Tokenizer".into());
+    if class == "PreTrainedTokenizerFast" {
+        // Without these, transformers 4 returns `token_type_ids` as well, which its T5 refuses.
+        let names = || json!(["input_ids", "attention_mask"]);
+        complete.entry("model_input_names").or_insert_with(names);
+    }
+    if complete != config {
+        write_json(&path, &complete)?;
     }
     Ok(true)
 }

@@ -73,9 +73,9 @@ impl FromStr for GluePlace {
         match text.strip_prefix(HubName::PREFIX) {
             Some(name) => Ok(GluePlace::Hub(name.parse()?)),
             None if text.is_empty() => Err("the name of the folder is empty".to_owned()),
-            None if text.contains("://") => Err(format!(
-                "files at an address are fetched first: cargo xtask data fetch {text} --output DIR"
-            )),
+            None if text.contains("://") => {
+                Err(format!("files at an address are fetched first: data fetch {text} --output DIR"))
+            }
             None => Ok(GluePlace::Directory(text.into())),
         }
     }

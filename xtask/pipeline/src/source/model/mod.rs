@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use anyhow::Result;
 
+use super::content;
 use super::hub::HubName;
 use crate::Watch;
 
@@ -24,7 +25,7 @@ pub const TOKENIZER_FILES: [&str; 5] = [
     "added_tokens.json",
 ];
 
-/// A checkpoint's directory, or a model on the Hugging Face Hub.
+/// A checkpoint's directory, or a folder that holds one (see [`content`]), or a model on the Hugging Face Hub.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelPlace {
     /// A checkpoint's directory.
@@ -37,12 +38,12 @@ impl ModelPlace {
     /// The directory with the model's files, fetching them if necessary.
     pub fn directory(&self, watch: &dyn Watch) -> Result<PathBuf> {
         match self {
-            ModelPlace::Directory(path) => Ok(path.clone()),
+            ModelPlace::Directory(path) => content(path),
             ModelPlace::Hub(model) => fetch_model(model, watch),
         }
     }
 
-    /// The path of a model that needs no fetching.
+    /// The path of a model that needs no fetching, as it was given.
     pub fn path(&self) -> Option<&Path> {
         match self {
             ModelPlace::Directory(path) => Some(path),

@@ -112,10 +112,9 @@ impl Calibrate {
         let tokenizer = tokenizer_for(&first.path, &fusion.child, Some(tokenizer))?;
         let text = self.data.open(tokenizer, watch)?;
         let fitted = self.examples.div_ceil(BATCH);
+        let held_out = text.held_out(fitted.div_ceil(HELD_OUT_SHARE) * BATCH, BATCH)?;
         let training = text.training(BATCH, 0, DataPosition::default())?.take(fitted);
-        let held_out = text.evaluation(BATCH)?.take(fitted.div_ceil(HELD_OUT_SHARE));
         let fitted = training.map(|next| Ok(next?.batch)).collect::<Result<Vec<_>>>()?;
-        let held_out = held_out.map(|next| Ok(next?.batch)).collect::<Result<Vec<_>>>()?;
         ensure!(!held_out.is_empty(), "the text that is held out is too short to measure a calibration with");
         Ok([fitted, held_out])
     }

@@ -14,15 +14,18 @@ use fusion_core::execute::{Executor, PlanDevice};
 use fusion_core::lineage::Lineage;
 use fusion_core::plan::FusionPlan;
 use fusion_core::{HostTensors, TensorSource};
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use t5_model::T5Config;
 use t5_model::method::{FusionParent, Grown, MethodSettings};
 use t5_model::optimizer::{CarriedState, CarryOptimizer, OptimizerState};
 use toml::Spanned;
 
-use super::{Context, Forecast, Gives, Input, Keys, Kind, Known, Shown, Work};
+use super::text::Reading;
+use super::{Context, DataTable, Forecast, Gives, Input, Keys, Kind, Known, Shown, Work};
 use crate::checkpoint::{copy_tokenizer, write_directory};
+use crate::recipe::schema::both;
 use crate::{Note, Warning, Watch, write_json};
 pub use calibrate::{Calibrate, Calibrated};
 pub use parents::{NamedModel, Parents};
@@ -46,27 +49,44 @@ const PLAN: &str = "plan.txt";
 /// `fuse`, which gives a model.
 pub const KIND: Kind = Kind {
     name: "fuse",
+    about: "Fuses models into a larger one, or grows one.",
     gives: Some(Gives::Model),
     output: "model",
     table: None,
+    keys: both::<OwnKeys, MethodSettings>,
+    computes: true,
     read,
     show: Shown::parameters,
     arm: None,
 };
 
+#[derive(Deserialize, JsonSchema)]
+struct OwnKeys {
+    /// The models to fuse, in order: stages, checkpoints' directories, or `hf:ORG/NAME[@REVISION]`; always
+    /// needed.
+    #[schemars(with = "Option<Vec<String>>")]
+    parents: Option<Vec<Spanned<String>>>,
+    /// Fit a child fused under the rule to the ensemble of its parents, on so many examples of the text.
+    calibrate_examples: Option<usize>,
+    /// Overrides keys of `[data]`, for `calibrate_examples`.
+    #[schemars(with = "Option<DataTable>")]
+    #[expect(dead_code, reason = "read with `[data]`")]
+    data: Option<()>,
+}
+
 fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
-    let parents: Option<Vec<Spanned<String>>> = keys.take("parents")?;
+    let data = keys.take_data();
+    let OwnKeys { parents, calibrate_examples: examples, .. } = keys.own()?;
     let parents = parents.unwrap_or_default();
     if parents.is_empty() {
         return Err(keys.error("a fusion has a list of `parents`"));
     }
     let parents: Vec<Input> =
         parents.into_iter().map(|parent| keys.input(parent, Gives::Model)).collect::<Result<_>>()?;
-    let examples: Option<usize> = keys.take("calibrate_examples")?;
     let calibrate = match examples {
         None => None,
         Some(examples) => {
-            let data = keys.data()?;
+            let data = keys.data_with(data)?;
             Some(Calibrate { data: keys.tokenized(data)?, examples })
         }
     };
@@ -84,7 +104,17 @@ impl Work for Fuse {
         self.parents.iter().chain(tokenizer).collect()
     }
 
+    fn reads(&self) -> Vec<Reading<'_>> {
+        let data = self.calibrate.as_ref().map(|calibrate| &calibrate.data);
+        data.into_iter().flat_map(|data| [data.trained(), data.evaluated()]).collect()
+    }
+
+    fn computes(&self) -> bool {
+        self.calibrate.is_some()
+    }
+
     fn forecast(&self, known: &Known<'_>) -> Result<Forecast> {
+        let tokenizer = known.one_tokenizer(self.inputs())?;
         let carries = self.settings.optimizer != CarryOptimizer::Reset;
         let optimizer = self.parents.first().filter(|_| carries).and_then(|first| known.optimizer(first));
         if carries {
@@ -93,7 +123,7 @@ impl Work for Fuse {
         let mut parents = Vec::new();
         for input in &self.parents {
             let Some(config) = known.model(input)? else {
-                return Ok(Forecast { optimizer, ..Forecast::default() });
+                return Ok(Forecast { optimizer, tokenizer, ..Forecast::default() });
             };
             let path = known.path(input)?.unwrap_or_else(|| PathBuf::from(input.to_string()));
             let parent = FusionParent { label: input.to_string(), config, blake3: None, path };
@@ -104,7 +134,7 @@ impl Work for Fuse {
             plan.params.iter().try_for_each(|param| Carry::new(&plan, param).map(drop))?;
         }
         let warnings = plan.warnings().into_iter().map(Warning::Fusion).collect();
-        Ok(Forecast { model: Some(child), optimizer, warnings, ..Forecast::default() })
+        Ok(Forecast { model: Some(child), optimizer, tokenizer, warnings, ..Forecast::default() })
     }
 
     fn beside(&self) -> &'static [&'static str] {

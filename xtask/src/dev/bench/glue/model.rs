@@ -12,7 +12,7 @@ use pipeline::checkpoint::tokenizer_for;
 use pipeline::source::ModelPlace;
 use pipeline::write_json;
 use t5_model::text::Tokenizer;
-use t5_model::{Computation, Dropout, Optimizer, T5Config, Update, backends, initialize};
+use t5_model::{Computation, Dropout, Initialization, Optimizer, T5Config, Update, backends, initialize};
 
 use super::Arguments;
 use crate::terminal::{Terminal, interrupt};
@@ -101,7 +101,8 @@ fn teach(config: &T5Config, tokenizer: &Tokenizer, arguments: &Arguments, direct
     let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
     let backend = backends().into_iter().next().context("no backend is compiled in")?;
     let device = backend.devices().into_iter().next().context("the backend has no device")?;
-    let mut session = backend.open(&Computation::on(&device.name), config, &initialize(config, 1)?)?;
+    let mut session =
+        backend.open(&Computation::on(&device.name), config, &initialize(config, Initialization::T5, 1)?)?;
     // The task's name comes first in a prompt; a model that sees little more learns the task's answers
     // sooner.
     let settings = FineTuneSettings { batch_size: 32, input_length: 16, ..FineTuneSettings::default() };

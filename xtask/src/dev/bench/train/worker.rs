@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
-use t5_model::{Batch, Dropout, Optimizer, Session, Update, initialize, parameter_table};
+use t5_model::{Batch, Dropout, Initialization, Optimizer, Session, Update, initialize, parameter_table};
 
 use super::model::Workload;
 use super::protocol::{STEP, Summary, Times, WARM_UP};
@@ -25,7 +25,7 @@ impl Arguments {
     pub fn run(self) -> Result<()> {
         let compute = self.compute.start()?;
         let config = self.workload.config();
-        let session = compute.open(&config, &initialize(&config, 1)?)?;
+        let session = compute.open(&config, &initialize(&config, Initialization::T5, 1)?)?;
         let each = on_cpu(&self.compute.how.device);
         let mut training = Training { session, batch: self.workload.batch(), step: 0, loss: f64::NAN };
         for _ in 0..WARM_UP {

@@ -1,0 +1,88 @@
+mod plan;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use fusion_core::atomic::write_own_file;
+use pipeline::recipe::Recipe;
+use pipeline::report::Report;
+use pipeline::report::glue_table::Beside;
+use pipeline::run::{REPORT, Run};
+use pipeline::source::glue::GluePlace;
+use t5_model::ComputeChoice;
+
+use self::plan::Plan;
+use crate::terminal::output::print;
+use crate::terminal::{Terminal, interrupt};
+
+const EXAMPLES: &str = concat!(
+    "Examples:\n",
+    "  cargo xtask run recipes/quickstart.toml\n",
+    "  cargo xtask run recipes/english.toml --set data.text=texts --glue GLUE",
+);
+
+/// Run a recipe: a graph of stages that train, fuse, fine-tune and evaluate
+///
+/// Every stage has a directory in DIR. Finished stages are skipped and interrupted training continues from
+/// its newest checkpoint, so the same command resumes a run. At the end, the report is printed and written to
+/// DIR/report.md.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// The recipe, a TOML file
+    recipe: PathBuf,
+    /// GLUE's files, as for the command `glue`; without them, stages that fine-tune on GLUE are skipped
+    #[arg(long, value_name = "DIR")]
+    glue: Option<GluePlace>,
+    /// Where to write [default: runs/<the recipe's name>]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Run only this stage and the stages it needs; can be repeated
+    #[arg(long, value_name = "STAGE")]
+    only: Vec<String>,
+    /// Override a key of the recipe, such as pretraining.steps=100; can be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Check the recipe and sum up what would run, without running it
+    #[arg(long)]
+    dry_run: bool,
+    /// The same, and list every stage
+    #[arg(long)]
+    plan: bool,
+    /// Replace results that are out of date because the recipe has changed
+    #[arg(long)]
+    redo: bool,
+    /// What all stages compute on, whatever the recipe says
+    #[command(flatten, next_help_heading = "Computing")]
+    compute: ComputeChoice,
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<()> {
+        let mut recipe = Recipe::read(&self.recipe, &self.sets)?;
+        recipe.compute_on(&self.compute);
+        let output = self.output.clone().unwrap_or_else(|| recipe.default_output());
+        let tasks = recipe.stages.iter().filter_map(|stage| stage.work.glue_tasks());
+        let tasks = tasks.flatten().copied().collect::<Vec<_>>();
+        let glue = self.glue.as_ref().map(|glue| glue.directory(&tasks)).transpose()?;
+        let run = Run::new(&recipe, &output, glue.as_deref(), &Terminal);
+        let selected = run.selected(&self.only)?;
+        let plan = Plan::new(&run, &selected)?;
+        plan.warn();
+        if self.dry_run || self.plan {
+            return print(&plan.text(&recipe.name, &output, self.plan));
+        }
+        let compute = plan.compute()?;
+        interrupt::listen()?;
+        run.execute(&selected, self.redo, &compute)?;
+        report(&output)
+    }
+}
+
+fn report(output: &Path) -> Result<()> {
+    let report = Report::of(&[output.to_owned()], &Beside::default())?;
+    write_own_file(output, REPORT, report.markdown().as_bytes())?;
+    eprintln!("the report is in {}", output.join(REPORT).display());
+    print(&report.text())
+}

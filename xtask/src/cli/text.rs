@@ -1,0 +1,53 @@
+//! The text that a command reads.
+
+use std::num::NonZeroU64;
+
+use anyhow::Result;
+use clap::Args;
+use pipeline::source::corpus;
+use pipeline::stage::Input;
+use pipeline::stage::text::{Data, HeldOut};
+
+/// Text, and how it is cut into examples.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Text")]
+pub struct TextArguments {
+    /// Files, folders or globs (.json, .jsonl or .txt, optionally .gz or .zst), or builtin:webster
+    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
+    pub text: Vec<String>,
+    #[command(flatten)]
+    pub held_out: HeldOutArguments,
+    /// Tokens per input
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub input_length: usize,
+    /// Train on at most this many documents
+    #[arg(long, value_name = "N")]
+    pub max_documents: Option<u64>,
+}
+
+/// The text to evaluate on. A command that can do without it makes the group optional.
+#[derive(Args, Debug)]
+#[group(id = "HeldOut", required = true, multiple = false)]
+pub struct HeldOutArguments {
+    /// Evaluate on this text
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub held_out_text: Vec<String>,
+    /// Hold out every K-th document of the text for evaluation
+    #[arg(long, value_name = "K")]
+    pub held_out_every: Option<NonZeroU64>,
+}
+
+impl TextArguments {
+    /// The text as a stage has it. Without held-out text, everything is trained on.
+    pub fn data(&self, tokenizer: Input) -> Result<Data> {
+        let text = corpus::from_here(&self.text)?;
+        let HeldOutArguments { held_out_text, held_out_every } = &self.held_out;
+        let held_out = match held_out_every {
+            Some(every) => HeldOut::Every(*every),
+            None if held_out_text.is_empty() => HeldOut::Text(text.clone()),
+            None => HeldOut::Text(corpus::from_here(held_out_text)?),
+        };
+        let (input_length, max_documents) = (self.input_length, self.max_documents);
+        Ok(Data { text, held_out, tokenizer, input_length, max_documents })
+    }
+}
