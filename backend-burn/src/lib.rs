@@ -16,8 +16,8 @@ use burn::tensor::Device;
 use burn::tensor::{DeviceType, FloatDType};
 use fusion_core::execute::PlanDevice;
 use t5_model::backend::AnyOps;
-use t5_model::backend::kernels::keep_freed_memory;
-use t5_model::{Backend, Computation, DeviceInfo, Precision};
+use t5_model::backend::kernels::{keep_freed_memory, training_memory};
+use t5_model::{Backend, Computation, DeviceInfo, Precision, TrainingMemory, TrainingSize};
 
 struct Burn;
 
@@ -44,6 +44,10 @@ impl Backend for Burn {
             cpu("cpu-plain", "burn's own operations, to compare with", &[Precision::F32, Precision::Bf16]),
         ];
         devices.into_iter().chain(accelerators().iter().map(|(device, _)| device.clone())).collect()
+    }
+
+    fn training_memory(&self, how: &Computation, size: &TrainingSize<'_>) -> Option<TrainingMemory> {
+        (how.device == "cpu").then(|| training_memory(how, size))
     }
 
     fn operations(&self, how: &Computation) -> t5_model::Result<Box<dyn AnyOps>> {

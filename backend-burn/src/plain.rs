@@ -12,7 +12,7 @@ use t5_model::optimizer::{Moments, ParameterUpdate, UpdateRule};
 use t5_model::{Ops, Precision};
 
 use crate::cross_entropy::cross_entropy;
-use crate::update::{adafactor, adamw, factored_adafactor};
+use crate::update::{adafactor, adamw, factored_adafactor, muon};
 
 /// The operations on a device; knows whether they are recorded.
 pub struct PlainOps {
@@ -319,6 +319,10 @@ impl Ops for PlainOps {
             UpdateRule::Adafactor(step) => {
                 let squares = moments.squares(&parameter.shape, zeros);
                 adafactor(step, weights, gradient.tensor, &mut squares.tensor)
+            }
+            UpdateRule::Muon(step) => {
+                let mean = moments.mean(&parameter.shape, zeros);
+                muon(step, weights, gradient.tensor, &mut mean.tensor)
             }
         };
         parameter.tensor = weights.autodiff().require_grad();

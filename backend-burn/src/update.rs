@@ -1,7 +1,7 @@
 //! Optimisers on burn's devices: no part of a step passes through the host.
 
 use burn::tensor::Tensor;
-use t5_model::optimizer::{AdafactorStep, AdamwStep};
+use t5_model::optimizer::{AdafactorStep, AdamwStep, MuonStep};
 
 /// Returns the new weights and updates the moments.
 pub fn adamw(
@@ -17,6 +17,31 @@ pub fn adamw(
     let direction = mean.clone() / (squares.clone().sqrt() + step.epsilon) * step.step as f32;
     let direction = if step.relative { direction * scale(weights.clone()) } else { direction };
     (weights * step.before - direction) * step.after
+}
+
+/// Returns the new weights and updates the average.
+pub fn muon(step: MuonStep, weights: Tensor<2>, gradient: Tensor<2>, mean: &mut Tensor<2>) -> Tensor<2> {
+    let gradient = gradient * step.gradient_scale;
+    *mean = mean.clone() * step.momentum + gradient.clone() * step.rest;
+    let direction = orthogonalised(gradient * step.rest + mean.clone() * step.momentum);
+    weights * step.kept - direction * step.step
+}
+
+/// A matrix with the same singular vectors and singular values of about 1.
+fn orthogonalised(x: Tensor<2>) -> Tensor<2> {
+    let [rows, columns] = x.dims();
+    if rows > columns {
+        return orthogonalised(x.transpose()).transpose();
+    }
+    let norm = x.clone().square().sum().sqrt().clamp_min(MuonStep::EPSILON);
+    let mut x = x / norm.reshape([1, 1]);
+    let [c0, c1, c2] = MuonStep::COEFFICIENTS;
+    for _ in 0..MuonStep::ITERATIONS {
+        let gram = x.clone().matmul(x.clone().transpose());
+        let polynomial = gram.clone() * c1 + gram.clone().matmul(gram) * c2;
+        x = x.clone() * c0 + polynomial.matmul(x);
+    }
+    x
 }
 
 /// Returns the new weights and updates the average of squares.

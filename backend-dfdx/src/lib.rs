@@ -10,8 +10,8 @@ mod tensor;
 
 use fusion_core::execute::PlanDevice;
 use t5_model::backend::AnyOps;
-use t5_model::backend::kernels::keep_freed_memory;
-use t5_model::{Backend, Computation, DeviceInfo, Precision};
+use t5_model::backend::kernels::{keep_freed_memory, training_memory};
+use t5_model::{Backend, Computation, DeviceInfo, Precision, TrainingMemory, TrainingSize};
 
 struct Dfdx;
 
@@ -33,6 +33,10 @@ impl Backend for Dfdx {
             description: format!("fused kernels, {threads} threads"),
             precisions: vec![Precision::F32],
         }]
+    }
+
+    fn training_memory(&self, how: &Computation, size: &TrainingSize<'_>) -> Option<TrainingMemory> {
+        Some(training_memory(how, size))
     }
 
     fn operations(&self, _: &Computation) -> t5_model::Result<Box<dyn AnyOps>> {

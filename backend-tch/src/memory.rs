@@ -18,11 +18,8 @@ pub fn training_peak(how: &Computation, size: &TrainingSize<'_>, total: f64) -> 
     let element = element(how.precision);
     // Weights and gradients are f32; matrix products use copies of the weights in their own type.
     let copies = if how.precision == Precision::F32 { 0.0 } else { element };
-    let moments = match optimizer {
-        Optimizer::Adamw { .. } | Optimizer::AdamwScale { .. } => 8.0,
-        Optimizer::Adafactor { .. } => 0.1,
-    };
-    let kept = parameters * (4.0 + copies + moments);
+    let moments = parameter_table(config).map_or(0, |table| optimizer.state_size(&table)) as f64;
+    let kept = parameters * (4.0 + copies) + moments;
     let layers = Layers::new(how.precision, size);
     let [encoder, decoder] = [config.num_layers, config.num_decoder_layers()].map(|layers| layers as f64);
     let [inputs, targets] =

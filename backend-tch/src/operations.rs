@@ -9,7 +9,7 @@ use t5_model::backend::{
     Attention, Buckets, CrossEntropy, DropoutDraw, Pending, Place, Positions, Tape, TokenIds, TokenLoss,
     Trained, update_each,
 };
-use t5_model::optimizer::{Moments, ParameterUpdate, UpdateRule, sum_of_squares};
+use t5_model::optimizer::{Moments, ParameterUpdate, Role, UpdateRule, sum_of_squares};
 use t5_model::{Ops, Precision, Update};
 use tch::{Device, Kind, Tensor};
 
@@ -367,14 +367,14 @@ impl Ops for TchOps {
         update: &Update,
     ) -> Pending<f64> {
         // The norm, and with it clipping, is computed on the device.
-        let UpdateRule::Adamw(step) = update.of_parameter(0.0, true).rule(&[]) else {
+        let UpdateRule::Adamw(step) = update.of_parameter(0.0, Role::Matrix).rule(&[]) else {
             return update_each(self, trained, gradients, update).into();
         };
         let Some(kernels) = &self.kernels else {
             return update_each(self, trained, gradients, update).into();
         };
         let mut all = vec![];
-        for (Trained { parameter, moments, decay }, gradient) in trained.into_iter().zip(&gradients) {
+        for (Trained { parameter, moments, role }, gradient) in trained.into_iter().zip(&gradients) {
             let size = gradient.size();
             let shape: Vec<usize> = size.iter().map(|size| *size as usize).collect();
             let zeros =
@@ -382,7 +382,14 @@ impl Ops for TchOps {
             let (mean, squares) = moments.mean_and_squares(&shape, zeros);
             let [mean, squares] = [mean, squares].map(|moment| &*moment.on_device(self.device));
             let (weights, low) = parameter.both();
-            all.push(Updated { weights, low: low.map(|low| &*low), gradient, mean, squares, decays: decay });
+            all.push(Updated {
+                weights,
+                low: low.map(|low| &*low),
+                gradient,
+                mean,
+                squares,
+                decays: role != Role::Gain,
+            });
         }
         let healthy = self.healthy.get_or_init(|| Tensor::ones([1], (Kind::Double, self.device)));
         kernels.adamw(&all, &step, update.clip_norm, healthy)

@@ -1,7 +1,7 @@
 //! Optimisers in libtorch operations, for devices whose memory the host cannot access.
 
 use fusion_core::HostTensor;
-use t5_model::optimizer::{AdafactorStep, AdamwStep, Moments, ParameterUpdate, UpdateRule};
+use t5_model::optimizer::{AdafactorStep, AdamwStep, Moments, MuonStep, ParameterUpdate, UpdateRule};
 use tch::{Device, Kind, Tensor};
 
 use crate::tensor::{host, sizes, upload};
@@ -67,7 +67,32 @@ pub fn update_on_device(
             renew(step, squares, gradient.square());
             descend(step, weights, gradient * squares.rsqrt());
         }
+        UpdateRule::Muon(step) => {
+            let mean = moments.mean(shape, zeros);
+            let gradient = gradient * f64::from(step.gradient_scale);
+            let [momentum, rest] = [step.momentum, step.rest].map(f64::from);
+            let _ = mean.g_mul_scalar_(momentum).g_add_(&(&gradient * rest));
+            let direction = orthogonalised(gradient * rest + &*mean * momentum);
+            let _ = weights.g_mul_scalar_(f64::from(step.kept)).g_sub_(&(direction * f64::from(step.step)));
+        }
     }
+}
+
+/// A matrix with the same singular vectors and singular values of about 1.
+fn orthogonalised(x: Tensor) -> Tensor {
+    let size = x.size();
+    if size[0] > size[1] {
+        return orthogonalised(x.tr()).tr();
+    }
+    let norm = x.square().sum(Kind::Double).sqrt().clamp_min(f64::from(MuonStep::EPSILON));
+    let mut x = (x / norm).to_kind(Kind::Float);
+    let [c0, c1, c2] = MuonStep::COEFFICIENTS.map(f64::from);
+    for _ in 0..MuonStep::ITERATIONS {
+        let gram = x.matmul(&x.tr());
+        let polynomial = &gram * c1 + gram.matmul(&gram) * c2;
+        x = &x * c0 + polynomial.matmul(&x);
+    }
+    x
 }
 
 fn adamw(step: AdamwStep, weights: &mut Tensor, gradient: Tensor, mean: &mut Tensor, squares: &mut Tensor) {
@@ -106,6 +131,7 @@ fn rms(x: &Tensor) -> Tensor {
 mod tests {
     use fusion_core::random::Philox;
     use t5_model::Optimizer;
+    use t5_model::optimizer::Role;
 
     use super::*;
 
@@ -121,8 +147,8 @@ mod tests {
         let adafactor =
             Optimizer::Adafactor { decay_rate: 0.8, clip_threshold: 1.0, min_dim_size_to_factor: 4 };
         let decay = Optimizer::AdamwScale { beta1: 0.8, beta2: 0.95, epsilon: 1e-7, weight_decay: 0.1 };
-        for optimizer in [Optimizer::adamw(), decay, adafactor] {
-            for shape in [vec![9, 7], vec![9]] {
+        for optimizer in [Optimizer::adamw(), decay, adafactor, Optimizer::muon()] {
+            for shape in [vec![9, 7], vec![7, 9], vec![9]] {
                 let mut expected = drawn("weights", &shape);
                 let mut weights = upload(&expected.data, &sizes(&shape), Device::Cpu);
                 let (mut on_host, mut on_device) = (Moments::default(), Moments::default());
@@ -133,7 +159,7 @@ mod tests {
                         learning_rate: 0.03,
                         step,
                         gradient_scale: 0.7,
-                        decay: true,
+                        role: Role::Matrix,
                     };
                     update.apply(&shape, &mut expected.data, &gradient.data, &mut on_host);
                     let gradient = upload(&gradient.data, &sizes(&shape), Device::Cpu);

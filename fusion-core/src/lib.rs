@@ -56,4 +56,6 @@ mod tensor;
 
 pub use error::{Error, Result};
 pub use mistaken::Mistaken;
-pub use tensor::{Dtype, HostTensor, HostTensors, TensorSource, TensorView, convert_tensor};
+pub use tensor::{
+    Dtype, HostTensor, HostTensors, TensorSource, TensorView, convert_tensor, count_not_finite, wider,
+};

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use half::{bf16, f16};
+use rayon::prelude::*;
 pub use safetensors::Dtype;
 pub use safetensors::tensor::TensorView;
 
+use crate::checkpoint::PIECE;
 use crate::{Error, Result};
 
 /// An owned f32 tensor, row-major.
@@ -77,6 +79,17 @@ pub(crate) fn float_size(tensor: &str, dtype: Dtype) -> Result<usize> {
     }
 }
 
+/// The narrowest floating-point type that holds the values of two: F32 for F16 and BF16.
+pub fn wider(a: Dtype, b: Dtype) -> Dtype {
+    match (a, b) {
+        _ if a == b => a,
+        (Dtype::F16, Dtype::BF16) | (Dtype::BF16, Dtype::F16) => Dtype::F32,
+        (Dtype::F16 | Dtype::BF16, _) => b,
+        (_, Dtype::F16 | Dtype::BF16) => a,
+        _ => Dtype::F64,
+    }
+}
+
 /// A floating-point type of a file.
 pub(crate) trait Element: Copy {
     const SIZE: usize;
@@ -144,6 +157,24 @@ macro_rules! with_element {
 }
 pub(crate) use with_element;
 
+/// The number of values of a tensor that are infinite or not a number.
+pub fn count_not_finite(view: &TensorView<'_>) -> u64 {
+    // An exponent of ones.
+    fn count<const N: usize>(bytes: &[u8], is_finite: impl Fn([u8; N]) -> bool + Sync) -> u64 {
+        let piece =
+            |piece: &[u8]| piece.as_chunks().0.iter().filter(|value| !is_finite(**value)).count() as u64;
+        bytes.par_chunks(PIECE).map(piece).sum()
+    }
+    let bytes = view.data();
+    match view.dtype() {
+        Dtype::F16 => count(bytes, |value| u16::from_le_bytes(value) & 0x7c00 != 0x7c00),
+        Dtype::BF16 => count(bytes, |value| u16::from_le_bytes(value) & 0x7f80 != 0x7f80),
+        Dtype::F32 => count(bytes, |value| f32::from_le_bytes(value).is_finite()),
+        Dtype::F64 => count(bytes, |value| f64::from_le_bytes(value).is_finite()),
+        _ => 0,
+    }
+}
+
 /// Values of a floating-point type as f32; other types give no values.
 pub(crate) fn to_f32(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
     with_element!(dtype, T => {
@@ -170,4 +201,31 @@ pub fn convert_tensor(name: &str, view: &TensorView<'_>, dtype: Dtype, scale: f6
         }
     }, _ => ()), _ => ());
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_finite_in_every_type() {
+        let values = [1.0, f64::NAN, -0.0, f64::INFINITY, 3e-5, f64::NEG_INFINITY, -2.5];
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let view = TensorView::new(Dtype::F64, vec![7], &bytes).unwrap();
+        assert_eq!(count_not_finite(&view), 3);
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+            let bytes = convert_tensor("x", &view, dtype, 1.0).unwrap();
+            let view = TensorView::new(dtype, vec![7], &bytes).unwrap();
+            assert_eq!(count_not_finite(&view), 3, "{dtype}");
+        }
+    }
+
+    #[test]
+    fn the_wider_type_holds_both() {
+        use Dtype::{BF16, F16, F32, F64};
+        let cases = [(F16, F16, F16), (F16, BF16, F32), (BF16, F32, F32), (F64, F16, F64), (F32, F64, F64)];
+        for (a, b, wide) in cases {
+            assert_eq!((wider(a, b), wider(b, a)), (wide, wide));
+        }
+    }
 }

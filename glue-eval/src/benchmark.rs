@@ -1,5 +1,6 @@
 //! One fine-tuning after another: for every seed, and for every task or their mixture.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -24,6 +25,8 @@ pub struct Glue<'a> {
     pub files: &'a Path,
     /// The model's.
     pub tokenizer: &'a Tokenizer,
+    /// See [`FineTuning::beside`].
+    pub beside: &'a BTreeMap<String, Vec<u8>>,
     /// How to fine-tune, and with which seeds.
     pub settings: &'a FineTuneSettings,
     /// Where fine-tunings leave their files: in `seed-0/cola` or `seed-0/mixture`, and those for GLUE's server in
@@ -32,7 +35,7 @@ pub struct Glue<'a> {
     /// The lineage of the model to fine-tune.
     pub lineage: &'a Lineage,
     /// See [`Keep::identity`].
-    pub identity: &'a std::collections::BTreeMap<String, Value>,
+    pub identity: &'a BTreeMap<String, Value>,
 }
 
 impl Glue<'_> {
@@ -91,6 +94,7 @@ impl Glue<'_> {
         let mut tuning = FineTuning {
             tasks: data,
             tokenizer: self.tokenizer,
+            beside: self.beside,
             settings: self.settings,
             seed,
             lineage: self.lineage,

@@ -16,6 +16,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     #[error("{}: {problem}", .path.display())]
     Config { path: PathBuf, problem: String },
+    #[error(
+        "{embedding} and {other} differ: an encoder or a decoder with an embedding of its own cannot be read"
+    )]
+    Untied { embedding: &'static str, other: &'static str },
     #[error("the model's configuration: {0}")]
     Configuration(String),
     #[error("no configuration can be told from the weights: {0}")]

@@ -4,6 +4,7 @@
 //! | module | holds | feature |
 //! |---|---|---|
 //! | [`T5Config`], [`parameters`] | what a T5 consists of | |
+//! | [`keys`] | what is made of the keys that transformers reads | |
 //! | [`method`] | how larger T5s are made of smaller ones | |
 //! | [`optimizer`] | optimisers, their state, and how a child takes it over | |
 //! | [`mod@backend`], [`conformance`] | T5 on a tensor framework, and what all frameworks must agree on | `compute` |
@@ -25,6 +26,7 @@ pub mod conformance;
 mod error;
 #[cfg(feature = "compute")]
 mod generate;
+pub mod keys;
 pub mod method;
 mod model;
 pub mod optimizer;
@@ -41,10 +43,10 @@ pub use backend::{
 };
 #[cfg(feature = "compute")]
 pub use calibrate::Calibration;
-pub use config::{FeedForward, T5Config};
+pub use config::{FeedForward, T5Config, TokenIds, type_name};
 pub use error::{Error, Result};
 #[cfg(feature = "compute")]
-pub use generate::{Answer, Decoding, Sampling};
+pub use generate::{Answer, Decoding, GENERATION_CONFIG, GenerationSettings, Rules, Sampling};
 #[cfg(feature = "compute")]
 pub use model::Probe;
 pub use model::{Batch, Comparison, Deviation, IGNORED_LABEL, position_bucket};

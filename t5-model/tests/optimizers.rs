@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use fusion_core::checkpoint::TensorFile;
 use fusion_core::{HostTensor, TensorSource};
 use serde_json::Value;
-use t5_model::optimizer::{Moments, ParameterUpdate};
+use t5_model::optimizer::{Moments, ParameterUpdate, Role};
 use t5_model::{Decay, Optimizer, Schedule};
 
 fn golden(name: &str) -> PathBuf {
@@ -32,6 +32,9 @@ fn optimizer(run: &str) -> Optimizer {
         Optimizer::AdamwScale { beta1, beta2, epsilon, .. } => {
             Optimizer::AdamwScale { beta1, beta2, epsilon, weight_decay: 0.01 }
         }
+        Optimizer::Muon { momentum, beta1, beta2, epsilon, .. } => {
+            Optimizer::Muon { momentum, beta1, beta2, epsilon, weight_decay: 0.01 }
+        }
         other => other,
     };
     match run {
@@ -39,6 +42,8 @@ fn optimizer(run: &str) -> Optimizer {
         "adamw_decay" => decayed(Optimizer::adamw()),
         "adamw_scale" => Optimizer::adamw_scale(),
         "adamw_scale_decay" => decayed(Optimizer::adamw_scale()),
+        "muon" => Optimizer::muon(),
+        "muon_decay" => decayed(Optimizer::muon()),
         _ => Optimizer::adafactor(),
     }
 }
@@ -52,6 +57,8 @@ fn trajectories_of_20_steps() {
         ("adamw_decay", &["matrix", "vector", "small"]),
         ("adamw_scale", &["matrix", "vector", "small"]),
         ("adamw_scale_decay", &["matrix", "vector", "small"]),
+        ("muon", &["factored", "matrix", "small"]),
+        ("muon_decay", &["matrix"]),
         ("adafactor", &["factored", "vector"]),
         ("adafactor_t5x", &["matrix", "small"]),
     ];
@@ -69,7 +76,7 @@ fn trajectories_of_20_steps() {
                     learning_rate: f64::from(rates[step]),
                     step: step as u64 + 1,
                     gradient_scale: scales[step],
-                    decay: true,
+                    role: Role::Matrix,
                 };
                 update.apply(&initial.shape, &mut weights, gradient, &mut moments);
                 // The large parameter stores only its first and last steps.
@@ -78,7 +85,9 @@ fn trajectories_of_20_steps() {
                 if let Some(index) = index.filter(|_| last > 1 || step == 0 || step + 1 == rates.len()) {
                     let expected = &path.data[index * weights.len()..][..weights.len()];
                     let error = error(&weights, expected);
-                    assert!(error < 2e-6, "{run} of {name}, step {}: off by {error:e}", step + 1);
+                    // Every update of Muon passes through fifteen products of matrices.
+                    let allowed = if run.starts_with("muon") { 2e-5 } else { 2e-6 };
+                    assert!(error < allowed, "{run} of {name}, step {}: off by {error:e}", step + 1);
                     compared += 1;
                 }
             }
@@ -89,7 +98,7 @@ fn trajectories_of_20_steps() {
                 ("exp_avg_sq_row", "row"),
                 ("exp_avg_sq_col", "column"),
             ];
-            for (moment, found) in moments.iter() {
+            for (moment, found) in moments.iter().filter(|_| !(run == "muon" && *name == "factored")) {
                 let golden_name = golden_names.iter().find(|(ours, _)| *ours == moment).unwrap().1;
                 let expected = tensor(&file, &format!("{run}.{name}.{golden_name}"));
                 assert_eq!(found.shape, expected.shape);
@@ -177,11 +186,17 @@ fn updates_do_not_depend_on_threads() {
         fusion_core::random::Philox::new(seed, "values").fill_normal(0, 1.0, &mut values);
         values
     };
-    for optimizer in [Optimizer::adamw(), Optimizer::adamw_scale(), Optimizer::adafactor()] {
+    for optimizer in [Optimizer::adamw(), Optimizer::adamw_scale(), Optimizer::adafactor(), Optimizer::muon()]
+    {
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let update =
-                ParameterUpdate { optimizer, learning_rate: 0.1, step: 1, gradient_scale: 0.3, decay: true };
+            let update = ParameterUpdate {
+                optimizer,
+                learning_rate: 0.1,
+                step: 1,
+                gradient_scale: 0.3,
+                role: Role::Matrix,
+            };
             let (mut weights, mut moments) = (values(1), Moments::default());
             pool.install(|| update.apply(&shape, &mut weights, &values(2), &mut moments));
             (weights, moments)

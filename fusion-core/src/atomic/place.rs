@@ -96,9 +96,9 @@ impl Place {
         Ok(Record::read(&self.path)?.is_none() && !names(&self.path)?.iter().any(|name| counts(name)))
     }
 
-    /// Whether this program wrote anything there.
-    pub fn is_ours(&self) -> Result<bool> {
-        Ok(self.exists && Record::read(&self.path)?.is_some())
+    /// Whether this program wrote a file of this name there.
+    pub fn wrote(&self, name: &str) -> Result<bool> {
+        Ok(self.exists && Record::read(&self.path)?.is_some_and(|record| record.contains(name)))
     }
 
     /// Whether a directory is this one, under whatever name.

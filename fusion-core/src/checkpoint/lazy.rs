@@ -76,6 +76,11 @@ impl<'a> LazyTensor<'a> {
         source.names().iter().map(|name| LazyTensor::of(source, name)).collect()
     }
 
+    /// The type of the elements.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
     /// The number of bytes. Saturates; a file with such a tensor is refused when it is laid out.
     pub fn size(&self) -> usize {
         let bits = self.shape.iter().fold(self.dtype.bitsize(), |bits, size| bits.saturating_mul(*size));
@@ -93,4 +98,10 @@ impl<'a> LazyTensor<'a> {
             _ => Ok(()),
         }
     }
+}
+
+/// The type of all tensors, if they share one.
+pub fn common_type(tensors: &[LazyTensor<'_>]) -> Option<Dtype> {
+    let first = tensors.first()?.dtype;
+    tensors.iter().all(|tensor| tensor.dtype == first).then_some(first)
 }

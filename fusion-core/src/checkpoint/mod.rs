@@ -23,7 +23,7 @@ pub(crate) use hash::PIECE;
 use hash::hash_source;
 pub use index::ShardIndex;
 pub(crate) use lazy::whole;
-pub use lazy::{LazyTensor, Producer};
+pub use lazy::{LazyTensor, Producer, common_type};
 pub use pieces::Progress;
 pub(crate) use pieces::writing_memory;
 pub use write::{WeightType, Writer};
@@ -43,6 +43,8 @@ pub struct Checkpoint {
     files: Vec<TensorFile>,
     /// The file that holds each tensor.
     tensors: BTreeMap<String, usize>,
+    /// Tensors with another name than in their file, by their own.
+    renamed: BTreeMap<String, String>,
     /// The hash of the weights, once it is known.
     hash: OnceLock<String>,
 }
@@ -59,7 +61,20 @@ impl Checkpoint {
         }
         let config = json::read(&config_path)?;
         let (files, tensors) = open_weights(directory)?;
-        Ok(Checkpoint { directory: directory.into(), config, files, tensors, hash: OnceLock::new() })
+        let (directory, renamed) = (directory.into(), BTreeMap::new());
+        Ok(Checkpoint { directory, config, files, tensors, renamed, hash: OnceLock::new() })
+    }
+
+    /// Gives a tensor another name than it has in its file. The hash is that of the weights under this name.
+    pub fn rename(&mut self, from: &str, to: &str) {
+        if from != to
+            && let Some(file) = self.tensors.remove(from)
+        {
+            let name = self.renamed.remove(from).unwrap_or_else(|| from.into());
+            self.tensors.insert(to.into(), file);
+            self.renamed.insert(to.into(), name);
+            self.hash = OnceLock::new();
+        }
     }
 
     /// The checkpoint's directory.
@@ -105,7 +120,7 @@ impl TensorSource for Checkpoint {
 
     fn view(&self, name: &str) -> Result<TensorView<'_>> {
         match self.tensors.get(name).and_then(|&file| self.files.get(file)) {
-            Some(file) => file.view(name),
+            Some(file) => file.view(self.renamed.get(name).map_or(name, String::as_str)),
             None => Err(Error::no_tensor(self.directory.display(), name)),
         }
     }

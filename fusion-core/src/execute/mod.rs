@@ -3,11 +3,13 @@
 mod device;
 mod produce;
 
+use std::collections::BTreeSet;
+
 use rayon::prelude::*;
 
 use crate::checkpoint::{LazyTensor, PIECE, Producer, whole, writing_memory};
 use crate::plan::{FusionPlan, PlannedParam};
-use crate::tensor::{float_size, to_f32};
+use crate::tensor::{float_size, to_f32, wider};
 use crate::{Dtype, Error, HostTensor, HostTensors, Result, TensorSource};
 
 use device::produce_on;
@@ -43,7 +45,8 @@ impl<'a> Executor<'a> {
         Ok(Executor { plan, sources, dtype: None, device: None, values: None })
     }
 
-    /// Sets one type for all tensors of the child. By default, each has the type of its first placement's source.
+    /// Sets one type for all tensors of the child. By default, each has the narrowest type that holds the values of all its
+    /// sources.
     pub fn output_dtype(self, dtype: Dtype) -> Result<Self> {
         float_size("the output", dtype)?;
         Ok(Executor { dtype: Some(dtype), ..self })
@@ -104,6 +107,29 @@ impl<'a> Executor<'a> {
         sizes.try_fold(0, |sum: u64, size: Result<u64>| Ok(sum.saturating_add(size?)))
     }
 
+    /// The types of the child's tensors.
+    pub fn dtypes(&self) -> Result<BTreeSet<Dtype>> {
+        self.plan.params.iter().map(|param| self.param_dtype(param)).collect()
+    }
+
+    /// The type that parents' values are rounded to, if any are: because a tensor of the child has a narrower type than
+    /// one of its sources, or because a 16-bit type does not hold a value times its scale. Rounding to F32 does not count.
+    pub fn rounds_to(&self) -> Result<Option<Dtype>> {
+        for param in &self.plan.params {
+            let dtype = self.param_dtype(param)?;
+            if !matches!(dtype, Dtype::F16 | Dtype::BF16) {
+                continue;
+            }
+            for placement in &param.placements {
+                let source = self.source(placement.parent)?.view(&placement.source)?.dtype();
+                if wider(source, dtype) != dtype || !is_power_of_two(placement.scale) {
+                    return Ok(Some(dtype));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// The memory, in bytes, that writing [`Executor::tensors`] takes, not counting mapped pages of the parents.
     pub fn memory(&self) -> Result<u64> {
         Ok(writing_memory(self.weights_size()?))
@@ -143,10 +169,32 @@ impl<'a> Executor<'a> {
         if let Some(dtype) = self.dtype {
             return Ok(dtype);
         }
-        // A parameter that all parents lack gets the type of the plan's first placement.
-        let all = self.plan.params.iter().flat_map(|param| &param.placements);
-        let first = param.placements.iter().chain(all).next();
-        let first = first.ok_or_else(|| Error::NothingPlaced { parameter: param.name.clone() })?;
-        Ok(self.source(first.parent)?.view(&first.source)?.dtype())
+        let types = |param: &PlannedParam| -> Result<Option<Dtype>> {
+            let sources = param
+                .placements
+                .iter()
+                .map(|placement| Ok(self.source(placement.parent)?.view(&placement.source)?.dtype()));
+            let mut widest = None;
+            for dtype in sources {
+                let dtype: Dtype = dtype?;
+                widest = Some(widest.map_or(dtype, |widest| wider(widest, dtype)));
+            }
+            Ok(widest)
+        };
+        if let Some(dtype) = types(param)? {
+            return Ok(dtype);
+        }
+        // A parameter that all parents lack gets the type of the first that one has.
+        for param in &self.plan.params {
+            if let Some(dtype) = types(param)? {
+                return Ok(dtype);
+            }
+        }
+        Err(Error::NothingPlaced { parameter: param.name.clone() })
     }
+}
+
+/// Whether multiplying by a scale only changes the exponent.
+fn is_power_of_two(scale: f64) -> bool {
+    scale.is_normal() && scale.abs().log2().fract() == 0.0
 }

@@ -56,10 +56,21 @@ fn every_type_into_every_other() {
             let b = converted(&tensors, &directory, "b", second);
             let sources: [&dyn TensorSource; 2] = [&a, &b];
             let executor = Executor::new(&plan, &sources).unwrap();
-            assert_eq!(executor.param(0).unwrap().dtype, first);
+            // The narrowest that holds both.
+            let wide = match [first, second] {
+                [a, b] if a == b => a,
+                [a, b] if a == Dtype::F64 || b == Dtype::F64 => Dtype::F64,
+                _ => Dtype::F32,
+            };
+            assert_eq!(executor.param(0).unwrap().dtype, wide);
+            assert!(executor.dtypes().unwrap().into_iter().eq([wide]));
+            // The head is halved, which all types hold.
+            assert_eq!(executor.rounds_to().unwrap(), None);
             assert_eq!(executor.in_memory().unwrap(), expected, "{first} {second}");
             let executor = executor.output_dtype(second).unwrap();
             assert_eq!(executor.param(0).unwrap().dtype, second);
+            let rounds = second != wide && matches!(second, Dtype::F16 | Dtype::BF16);
+            assert_eq!(executor.rounds_to().unwrap(), rounds.then_some(second));
             assert_eq!(executor.in_memory().unwrap(), expected, "{first} {second}");
         }
     }
@@ -69,6 +80,29 @@ fn every_type_into_every_other() {
     let sources: [&dyn TensorSource; 2] = [&tensors, &tensors];
     let error = Executor::new(&plan, &sources).unwrap().output_dtype(Dtype::U8).err().unwrap();
     insta::assert_snapshot!(error, @"tensor `the output` has type U8, but only F16, BF16, F32 and F64 can be fused");
+}
+
+/// A third of a value needs more digits than it has.
+#[test]
+fn scales_that_are_no_powers_of_two_round() {
+    let directory = tempfile::tempdir().unwrap();
+    let table = t5(TINY);
+    let tensors = exact(&table);
+    for (parents, dtype, rounded) in [
+        (3, Dtype::BF16, Some(Dtype::BF16)),
+        (3, Dtype::F16, Some(Dtype::F16)),
+        (3, Dtype::F32, None),
+        (4, Dtype::BF16, None),
+    ] {
+        let plan = plan(&vec![&table; parents], &DirectSum::default()).unwrap();
+        let source = converted(&tensors, &directory, "a", dtype);
+        let sources: Vec<&dyn TensorSource> = vec![&source; parents];
+        assert_eq!(
+            Executor::new(&plan, &sources).unwrap().rounds_to().unwrap(),
+            rounded,
+            "{parents} {dtype}"
+        );
+    }
 }
 
 #[test]

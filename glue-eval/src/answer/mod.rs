@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
-use t5_model::Session;
+use t5_model::{Decoding, Rules, Session};
 
 use crate::data::Example;
 use crate::error::GlueError;
@@ -100,10 +100,11 @@ impl Answering<'_> {
         let batch = encoder.batch(indices.iter().map(|&index| (prompts.inputs[index].as_slice(), &[][..])));
         match self.scoring {
             Scoring::Generate => {
+                // Targets end with the tokenizer's end token, whatever the configuration calls one.
+                let rules = Rules { ends: Some(vec![encoder.tokenizer.eos_id()]), ..Rules::default() };
+                let decoding = Decoding { rules, ..Decoding::greedy(encoder.generation_limit(task)) };
                 let outputs = session
-                    .generate(&batch, encoder.generation_limit(task), &|tokens| {
-                        encoder.is_hopeless(task, tokens)
-                    })
+                    .generate(&batch, &decoding, &|tokens| encoder.is_hopeless(task, tokens))
                     .map_err(|source| failed(task, "cannot generate answers", source.into()))?;
                 let prediction = |(tokens, &index): (Vec<i32>, &usize)| {
                     let output = encoder

@@ -9,6 +9,7 @@ pub(crate) mod sampling;
 mod settings;
 mod submission;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use fusion_core::lineage::Lineage;
@@ -55,6 +56,8 @@ pub struct FineTuning<'a> {
     pub tasks: &'a [TaskData],
     /// The model's.
     pub tokenizer: &'a Tokenizer,
+    /// Other files that are saved with the fine-tuned model, by name.
+    pub beside: &'a BTreeMap<String, Vec<u8>>,
     /// How to fine-tune; the seeds among them do not count.
     pub settings: &'a FineTuneSettings,
     /// Of the examples' order and of dropout.
@@ -135,6 +138,7 @@ impl FineTuning<'_> {
             lineage: self.lineage,
             record: [("glue".to_owned(), json!(tasks))].into_iter().collect(),
             tokenizer: self.tokenizer,
+            beside: self.beside,
         };
         let begin = |at: &mut Standing<Measured>| {
             let board = |keep: Keep<'_>| TensorBoard::open(keep.directory, at.progress.step);

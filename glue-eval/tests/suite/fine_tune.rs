@@ -56,6 +56,7 @@ fn run_on(
     let tuning = FineTuning {
         tasks: &[data],
         tokenizer: &tokenizer,
+        beside: &BTreeMap::new(),
         settings,
         seed: settings.seed,
         lineage: &Lineage::default(),
@@ -226,6 +227,7 @@ fn glue(
         tasks: &[Task::Sst2, Task::Stsb],
         files: folder,
         tokenizer: &tokenizer(),
+        beside: &BTreeMap::new(),
         settings,
         directory,
         lineage: &Lineage::default(),

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use fusion_core::{HostTensor, HostTensors};
 use t5_model::backend::TokenLoss;
 use t5_model::text::Tokenizer;
-use t5_model::{Batch, Forward, Session, SessionError, T5Config, TrainStep, Update};
+use t5_model::{Batch, Decoding, Forward, Session, SessionError, T5Config, TrainStep, Update};
 
 /// Every word of these tests is a token, in addition to T5's special ones.
 const WORDS: &str = "<pad> </s> <unk> <extra_id_0> sst2 sentence: stsb sentence1: sentence2: a gripping film dull and \
@@ -129,10 +129,10 @@ impl Session for Shared {
     fn generate(
         &mut self,
         batch: &Batch,
-        max_new_tokens: usize,
+        decoding: &Decoding,
         stop: &dyn Fn(&[i32]) -> bool,
     ) -> Result<Vec<Vec<i32>>, SessionError> {
-        self.memory.borrow_mut().generate(batch, max_new_tokens, stop)
+        self.memory.borrow_mut().generate(batch, decoding.limit(), stop)
     }
 
     /// For learned answers, the logarithm of 1; for all others less, decreasing with their position.

@@ -88,7 +88,10 @@ impl ComputeChoice {
         let ComputeChoice { backend, device, precision, checkpoint_activations, threads } = other.clone();
         ComputeChoice {
             // A device belongs to its backend.
-            device: self.device.or(device.filter(|_| self.backend.is_none() || self.backend == backend)),
+            device:
+                self.device
+                    .or(device
+                        .filter(|_| self.backend.is_none() || backend.is_none() || self.backend == backend)),
             backend: self.backend.or(backend),
             precision: self.precision.or(precision),
             checkpoint_activations: self.checkpoint_activations.or(checkpoint_activations),

@@ -144,7 +144,7 @@ impl<O: Ops> ModelSession<O> {
         let rows = self.weights.parameters.iter();
         let trained = rows
             .zip(self.parameters.iter_mut().zip(&mut self.moments))
-            .map(|(row, (parameter, moments))| Trained { parameter, moments, decay: row.decays });
+            .map(|(row, (parameter, moments))| Trained { parameter, moments, role: row.role });
         self.ops.update_all(trained.collect(), gradients, update)
     }
 }
@@ -249,11 +249,11 @@ impl<O: Ops> Session for ModelSession<O> {
     fn generate(
         &mut self,
         batch: &Batch,
-        max_new_tokens: usize,
+        decoding: &Decoding,
         stop: &dyn Fn(&[i32]) -> bool,
     ) -> Result<Vec<Vec<i32>>, SessionError> {
         batch.validate(&self.config)?;
-        self.guarded(|session| Ok(generate(&session.model(), batch, max_new_tokens, stop)))
+        self.guarded(|session| Ok(generate(&session.model(), batch, decoding, stop)))
     }
 
     fn answers(

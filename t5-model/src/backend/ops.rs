@@ -10,7 +10,7 @@ use fusion_core::random::Philox;
 use rayon::prelude::*;
 
 use crate::Update;
-use crate::optimizer::{Moments, ParameterUpdate};
+use crate::optimizer::{Moments, ParameterUpdate, Role};
 
 /// Token ids of a batch, `[batch, length]`, row by row; all within the embedding's rows.
 #[derive(Clone, Copy, Debug)]
@@ -158,8 +158,8 @@ pub struct Trained<'a, O: Ops> {
     pub parameter: &'a mut O::Parameter,
     /// The optimiser's state of the parameter.
     pub moments: &'a mut Moments<O::Moment>,
-    /// Whether weight decay applies to it; not to gains.
-    pub decay: bool,
+    /// What it is.
+    pub role: Role,
 }
 
 /// T5's operations on a device.
@@ -321,8 +321,8 @@ pub fn update_each<O: Ops>(
 ) -> f64 {
     let norm = ops.squared_norm(&gradients).sqrt();
     if norm.is_finite() {
-        for (Trained { parameter, moments, decay }, gradient) in trained.into_iter().zip(gradients) {
-            ops.update(parameter, gradient, moments, &update.of_parameter(norm, decay));
+        for (Trained { parameter, moments, role }, gradient) in trained.into_iter().zip(gradients) {
+            ops.update(parameter, gradient, moments, &update.of_parameter(norm, role));
         }
     }
     norm

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fusion_core::{HostTensor, HostTensors};
 
 use super::TokenLoss;
-use crate::optimizer::ParameterUpdate;
+use crate::optimizer::{ParameterUpdate, Role};
 use crate::{Answer, Batch, Decoding, Error, Optimizer, Probe, T5Config};
 
 /// Why a session did not do what it was asked to. The model is as it was before.
@@ -72,14 +72,14 @@ pub struct Update {
 
 impl Update {
     /// The update of one parameter, given the norm of all gradients together.
-    pub fn of_parameter(&self, gradient_norm: f64, decay: bool) -> ParameterUpdate {
+    pub fn of_parameter(&self, gradient_norm: f64, role: Role) -> ParameterUpdate {
         let clip = self.clip_norm.map_or(1.0, |limit| (limit / (gradient_norm + 1e-6)).min(1.0));
         ParameterUpdate {
             optimizer: self.optimizer,
             learning_rate: self.learning_rate,
             step: self.optimizer_step,
             gradient_scale: clip as f32,
-            decay,
+            role,
         }
     }
 }
@@ -156,12 +156,12 @@ pub trait Session {
         Err(SessionError::Device("it does not show its activations".into()))
     }
 
-    /// Greedy decoding of each row, up to but excluding the end-of-sequence token. A row also ends once
-    /// `stop` accepts its tokens so far, which then include the last one. Rows do not influence each other.
+    /// Greedy decoding of each row, up to but excluding the token that ends it. A row also ends once `stop`
+    /// accepts its tokens so far, which then include the last one. Rows do not influence each other.
     fn generate(
         &mut self,
         batch: &Batch,
-        max_new_tokens: usize,
+        decoding: &Decoding,
         stop: &dyn Fn(&[i32]) -> bool,
     ) -> Result<Vec<Vec<i32>>, SessionError>;
 

@@ -1,15 +1,20 @@
 //! T5's configuration, as Hugging Face writes it to `config.json`.
 
 mod from_shapes;
+mod resolve;
+mod token_ids;
 
 use std::path::Path;
 
-use fusion_core::TensorSource;
-use fusion_core::checkpoint::Checkpoint;
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, Writer, common_type};
+use fusion_core::{Dtype, TensorSource};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::parameters::{EMBEDDING, HEAD, embedding_name, has_own_head};
 use crate::{Error, Result};
+
+pub use token_ids::TokenIds;
 
 /// The MLP between attention blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,9 +76,9 @@ pub struct T5Config {
     /// The token that pads inputs.
     #[serde(default)]
     pub pad_token_id: i32,
-    /// The token that ends a text.
+    /// The tokens that end a text: one, in a usual T5.
     #[serde(default = "default_eos")]
-    pub eos_token_id: i32,
+    pub eos_token_id: TokenIds,
     /// The token that a decoder's input begins with.
     #[serde(default)]
     pub decoder_start_token_id: i32,
@@ -107,8 +112,19 @@ fn default_feed_forward() -> FeedForward {
 fn default_true() -> bool {
     true
 }
-fn default_eos() -> i32 {
-    1
+fn default_eos() -> TokenIds {
+    1.into()
+}
+
+/// transformers' name of a type.
+pub fn type_name(dtype: Dtype) -> Option<&'static str> {
+    match dtype {
+        Dtype::F16 => Some("float16"),
+        Dtype::BF16 => Some("bfloat16"),
+        Dtype::F32 => Some("float32"),
+        Dtype::F64 => Some("float64"),
+        _ => None,
+    }
 }
 
 /// Keys that are written only if they differ from the default.
@@ -145,7 +161,7 @@ impl T5Config {
             tie_word_embeddings: false,
             scale_decoder_outputs: None,
             pad_token_id: 0,
-            eos_token_id: 1,
+            eos_token_id: 1.into(),
             decoder_start_token_id: 0,
             rms_norm_groups: Vec::new(),
             other: Map::from_iter([
@@ -165,6 +181,7 @@ impl T5Config {
         {
             return Err(fail(format!("model_type is {kind:?}; only {STOCK:?} and {GROUPED:?} can be read")));
         }
+        let config = resolve::resolve(config, path)?;
         let json = Value::Object(config.clone());
         let mut read: T5Config = serde_path_to_error::deserialize(&json).map_err(|error| {
             let key = Some(error.path().to_string()).filter(|path| path != ".");
@@ -180,22 +197,35 @@ impl T5Config {
         Ok(config)
     }
 
+    /// Opens a checkpoint, and reads its configuration. If its embedding goes by another name than
+    /// `shared.weight`, it is renamed.
+    pub fn open(directory: &Path) -> Result<(Checkpoint, Self)> {
+        let mut checkpoint = Checkpoint::open(directory)?;
+        let path = directory.join("config.json");
+        let config = Self::from_json(checkpoint.config(), &path)?;
+        let embedding = config.embedding_of(&checkpoint, &path)?;
+        checkpoint.rename(embedding, EMBEDDING);
+        let config = Self::of_checkpoint(&checkpoint)?;
+        Ok((checkpoint, config))
+    }
+
     /// The configuration of a checkpoint; its weights decide whether the head is tied.
     pub fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Self> {
         let path = checkpoint.directory().join("config.json");
         let mut config = Self::from_json(checkpoint.config(), &path)?;
-        config.tied_head = Some(match checkpoint.view("lm_head.weight") {
-            Err(_) if config.tie_word_embeddings => true,
-            Err(_) => {
-                let problem = "tie_word_embeddings is false, but the checkpoint has no lm_head.weight".into();
-                return Err(Error::Config { path, problem });
-            }
-            Ok(head) => {
-                config.tie_word_embeddings
-                    && checkpoint.view("shared.weight").is_ok_and(|shared| shared.data() == head.data())
-            }
-        });
+        config.embedding_of(checkpoint, &path)?;
+        let own_head = has_own_head(checkpoint);
+        if !config.tie_word_embeddings && checkpoint.view(HEAD).is_err() {
+            let problem = "tie_word_embeddings is false, but the checkpoint has no lm_head.weight".into();
+            return Err(Error::Config { path, problem });
+        }
+        config.tied_head = Some(config.tie_word_embeddings && !own_head);
         Ok(config)
+    }
+
+    fn embedding_of(&self, checkpoint: &Checkpoint, path: &Path) -> Result<&'static str> {
+        embedding_name(checkpoint, self.tie_word_embeddings)
+            .map_err(|error| Error::Config { path: path.into(), problem: error.to_string() })
     }
 
     /// `config.json`.
@@ -211,6 +241,37 @@ impl T5Config {
             map.insert("model_type".into(), kind.into());
         }
         map
+    }
+
+    /// `config.json` beside weights of this type, by which transformers 5 loads them; `None` if the tensors
+    /// have several, in which case nothing is said.
+    pub fn to_json_beside(&self, dtype: Option<Dtype>) -> Map<String, Value> {
+        // Every release reads this key.
+        const KEY: &str = "torch_dtype";
+        let mut map = self.to_json();
+        map.shift_remove("dtype");
+        match dtype.and_then(type_name) {
+            Some(name) => map.insert(KEY.into(), name.into()),
+            None => map.shift_remove(KEY),
+        };
+        map
+    }
+
+    /// Writes `config.json` and the weights into a directory. Returns the hash of the weights.
+    pub fn write(
+        &self,
+        directory: &Path,
+        tensors: Vec<LazyTensor<'_>>,
+        writer: &Writer<'_>,
+    ) -> Result<String> {
+        let config = self.to_json_beside(common_type(&tensors));
+        fusion_core::json::write(&directory.join("config.json"), &config)?;
+        Ok(writer.weights(directory, tensors)?)
+    }
+
+    /// The type that the configuration says its weights have, in transformers' words.
+    pub fn said_type(&self) -> Option<&str> {
+        ["dtype", "torch_dtype"].iter().find_map(|key| self.other.get(*key)?.as_str())
     }
 
     fn fields(&self) -> Map<String, Value> {
@@ -307,11 +368,12 @@ impl T5Config {
         {
             return fail(format!("rms_norm_groups {groups:?} do not add up to d_model {}", self.d_model));
         }
-        for (key, id) in [
-            ("pad_token_id", self.pad_token_id),
-            ("eos_token_id", self.eos_token_id),
-            ("decoder_start_token_id", self.decoder_start_token_id),
-        ] {
+        let ends = self.eos_token_id.0.iter().map(|id| ("eos_token_id", *id));
+        for (key, id) in
+            [("pad_token_id", self.pad_token_id), ("decoder_start_token_id", self.decoder_start_token_id)]
+                .into_iter()
+                .chain(ends)
+        {
             if usize::try_from(id).is_ok_and(|id| id < self.vocab_size) {
                 continue;
             }

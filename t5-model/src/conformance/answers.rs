@@ -57,7 +57,7 @@ fn in_company(session: &mut dyn Session, batch: &Batch, expected: &[Vec<i32>]) -
     let companies: [&[usize]; 6] = [&[0], &[1], &[2], &[0, 1, 2], &[2, 0, 1, 1, 2, 2, 1], &[1, 1, 1, 0]];
     let mut wrong = 0;
     for company in companies {
-        let found = session.generate(&rows(batch, company), MAX_NEW_TOKENS, &|_| false)?;
+        let found = session.generate(&rows(batch, company), &Decoding::greedy(MAX_NEW_TOKENS), &|_| false)?;
         let expected = company.iter().map(|row| &expected[*row]);
         wrong += found.iter().zip(expected).filter(|(found, expected)| found != expected).count();
         wrong += found.len().abs_diff(company.len());
@@ -70,19 +70,19 @@ fn stopped(session: &mut dyn Session, batch: &Batch, expected: &[Vec<i32>]) -> R
     let mut said = expected.concat();
     said.sort();
     said.dedup();
-    let mut wrong = 0;
+    let (mut wrong, limit) = (0, Decoding::greedy(MAX_NEW_TOKENS));
     for token in said {
-        let found = session.generate(batch, MAX_NEW_TOKENS, &|tokens| tokens.last() == Some(&token))?;
+        let found = session.generate(batch, &limit, &|tokens| tokens.last() == Some(&token))?;
         let until =
             |row: &Vec<i32>| row.iter().position(|said| *said == token).map_or(row.len(), |at| at + 1);
         let expected = expected.iter().map(|row| &row[..until(row)]);
         wrong += found.iter().zip(expected).filter(|(found, expected)| found != expected).count();
     }
     for most in [0, 1, 7] {
-        let found = session.generate(batch, most, &|_| false)?;
+        let found = session.generate(batch, &Decoding::greedy(most), &|_| false)?;
         let until = expected.iter().map(|row| &row[..row.len().min(most)]);
         wrong += found.iter().zip(until).filter(|(found, expected)| found != expected).count();
-        let found = session.generate(batch, MAX_NEW_TOKENS, &|tokens| tokens.len() == most)?;
+        let found = session.generate(batch, &limit, &|tokens| tokens.len() == most)?;
         let most = if most == 0 { MAX_NEW_TOKENS } else { most };
         let until = expected.iter().map(|row| &row[..row.len().min(most)]);
         wrong += found.iter().zip(until).filter(|(found, expected)| found != expected).count();
@@ -92,7 +92,7 @@ fn stopped(session: &mut dyn Session, batch: &Batch, expected: &[Vec<i32>]) -> R
 
 /// Rows that are not continued greedily, although there is only one token to draw from.
 fn sampled(session: &mut dyn Session, batch: &Batch, expected: &[Vec<i32>]) -> Result<f64, SessionError> {
-    let how = Decoding { max_new_tokens: MAX_NEW_TOKENS, answers: 3, top_k: Some(1), ..Decoding::default() };
+    let how = Decoding { answers: 3, top_k: Some(1), ..Decoding::greedy(MAX_NEW_TOKENS) };
     let found = session.answers(batch, &how, 0)?;
     let wrong = |(found, expected): (&Vec<Answer>, &Vec<i32>)| {
         found.iter().filter(|answer| answer.tokens != *expected).count()

@@ -8,7 +8,7 @@ use super::attention::Long;
 use super::operations::LOSS;
 use super::references::{deviation, number_deviation};
 use crate::backend::{CrossEntropy, Positions, TokenIds, Trained};
-use crate::optimizer::{Moments, ParameterUpdate};
+use crate::optimizer::{Moments, ParameterUpdate, Role};
 use crate::{Dropout, Ops, Optimizer, Result, SessionError, Update};
 
 /// What generation, activation checkpoints and updates need. `allowed` is what products may deviate by.
@@ -135,7 +135,7 @@ fn accumulated<O: Ops>(ops: &mut O) -> f64 {
     sum.max(norm)
 }
 
-fn optimizers() -> [(&'static str, Optimizer); 5] {
+fn optimizers() -> [(&'static str, Optimizer); 6] {
     let decayed = Optimizer::Adamw { beta1: 0.8, beta2: 0.95, epsilon: 1e-7, weight_decay: 0.1 };
     let factored = Optimizer::Adafactor { decay_rate: 0.8, clip_threshold: 1.0, min_dim_size_to_factor: 4 };
     [
@@ -144,6 +144,7 @@ fn optimizers() -> [(&'static str, Optimizer); 5] {
         ("adamw_scale", Optimizer::adamw_scale()),
         ("adafactor", Optimizer::adafactor()),
         ("adafactor, factored", factored),
+        ("muon", Optimizer::muon()),
     ]
 }
 
@@ -164,7 +165,7 @@ fn update<O: Ops>(ops: &mut O, optimizer: Optimizer) -> f64 {
         ops.record(false);
         let Some(gradient) = gradient else { return f64::INFINITY };
         let update =
-            ParameterUpdate { optimizer, learning_rate: 0.03, step, gradient_scale: 0.7, decay: true };
+            ParameterUpdate { optimizer, learning_rate: 0.03, step, gradient_scale: 0.7, role: Role::Matrix };
         let on_host = ops.read_gradient(&gradient);
         update.apply(&expected.shape, &mut expected.data, &on_host.data, &mut moments.0);
         ops.update(&mut parameter, gradient, &mut moments.1, &update);
@@ -181,6 +182,7 @@ fn update<O: Ops>(ops: &mut O, optimizer: Optimizer) -> f64 {
 /// Three steps of an optimiser for a matrix that decays and one that does not, clipped together, against the
 /// host's. Before the last comes one whose gradient is not finite, which changes nothing.
 fn update_of_all<O: Ops>(ops: &mut O, optimizer: Optimizer) -> f64 {
+    const ROLES: [Role; 2] = [Role::Matrix, Role::Gain];
     let mut expected = [pattern(&[6, 5], 3), pattern(&[4, 5], 4)];
     let mut parameters = expected.each_ref().map(|tensor| ops.parameter(tensor.clone()));
     let mut on_host = [Moments::<HostTensor>::default(), Moments::default()];
@@ -208,14 +210,14 @@ fn update_of_all<O: Ops>(ops: &mut O, optimizer: Optimizer) -> f64 {
             dropout: Dropout::default(),
         };
         if is_finite {
-            let each = expected.iter_mut().zip(&mut on_host).zip(&found).zip([true, false]);
-            for (((expected, moments), gradient), decay) in each {
-                let each = update.of_parameter(norm, decay);
+            let each = expected.iter_mut().zip(&mut on_host).zip(&found).zip(ROLES);
+            for (((expected, moments), gradient), role) in each {
+                let each = update.of_parameter(norm, role);
                 each.apply(&expected.shape, &mut expected.data, &gradient.data, moments);
             }
         }
-        let each = parameters.iter_mut().zip(&mut on_device).zip([true, false]);
-        let trained = each.map(|((parameter, moments), decay)| Trained { parameter, moments, decay });
+        let each = parameters.iter_mut().zip(&mut on_device).zip(ROLES);
+        let trained = each.map(|((parameter, moments), role)| Trained { parameter, moments, role });
         let found_norm = ops.update_all(trained.collect(), gradients, &update).read();
         worst = worst.max(match is_finite {
             true => number_deviation(found_norm, norm),

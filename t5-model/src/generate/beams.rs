@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::decoding::{Answer, Decoding};
+use super::rules::Context;
 use crate::backend::kernels::logits::log_sum_exp;
 use crate::model::T5;
 use crate::{Batch, Ops};
@@ -11,7 +12,8 @@ use crate::{Batch, Ops};
 struct Search<'a> {
     how: &'a Decoding,
     length_penalty: f64,
-    end: i32,
+    /// The tokens that end an answer.
+    ends: &'a [i32],
     /// As many as there are beams, the best first.
     running: Vec<Beam>,
     /// At most as many, the best first.
@@ -42,17 +44,31 @@ pub(super) fn search<O: Ops>(
 ) -> Vec<Vec<Answer>> {
     let T5 { ops, config, .. } = *model;
     let (beams, vocabulary) = (how.beams, config.vocab_size);
-    let search = || Search::new(how, length_penalty, config.eos_token_id);
+    let ((start, ends), free) = (how.rules.bounds(config), how.rules.are_free());
+    let search = || Search::new(how, length_penalty, ends);
     let mut searches: Vec<Search<'_>> = (0..batch.size).map(|_| search()).collect();
     let mut going: Vec<usize> = (0..batch.size).collect(); // rows, as `memory` has them
     let mut memory = model.start_decoder(batch, beams);
-    let mut ids = vec![config.decoder_start_token_id; batch.size * beams];
-    for _ in 0..how.max_new_tokens {
+    let mut ids = vec![start; batch.size * beams];
+    for _ in 0..how.limit() {
         let x = model.decode(&mut memory, &ids); // [going · beams, 1, d_model]
         let logits = ops.read_activation(&ops.linear(&x, model.head())); // [going · beams, 1, vocabulary]
         let most = 2 * beams;
-        let best: Vec<Vec<(usize, f64)>> =
-            logits.data.par_chunks(vocabulary).map(|logits| most_likely(logits, most)).collect();
+        let each = logits.data.par_chunks(vocabulary).enumerate();
+        let best: Vec<Vec<(usize, f64)>> = each
+            .map(|(place, logits)| {
+                if free {
+                    return most_likely(logits, most, log_sum_exp(logits));
+                }
+                let tokens = &searches[going[place / beams]].running[place % beams].tokens;
+                let context = Context { start, tokens, ends, max_new_tokens: how.limit() };
+                // transformers applies the rules to log probabilities here.
+                let sum = log_sum_exp(logits) as f32;
+                let mut ruled: Vec<f32> = logits.iter().map(|logit| logit - sum).collect();
+                how.rules.apply(&mut ruled, &context);
+                most_likely(&ruled, most, 0.0)
+            })
+            .collect();
         let (mut rows, mut places) = (Vec::new(), Vec::new());
         ids.clear();
         for (place, (row, best)) in going.iter().zip(best.chunks(beams)).enumerate() {
@@ -75,12 +91,12 @@ pub(super) fn search<O: Ops>(
 }
 
 impl<'a> Search<'a> {
-    fn new(how: &'a Decoding, length_penalty: f64, end: i32) -> Self {
+    fn new(how: &'a Decoding, length_penalty: f64, ends: &'a [i32]) -> Self {
         let nothing = |log_probability| Beam { tokens: Vec::new(), log_probability };
         // All beams begin alike, so only the first is continued.
         let mut running = vec![nothing(f64::NEG_INFINITY); how.beams];
         running[0] = nothing(0.0);
-        Search { how, length_penalty, end, running, finished: Vec::new(), over: false }
+        Search { how, length_penalty, ends, running, finished: Vec::new(), over: false }
     }
 
     /// Continues the beams, given each one's most likely tokens with their log probabilities. Returns which
@@ -101,12 +117,12 @@ impl<'a> Search<'a> {
         candidates.truncate(2 * beams);
 
         let length = self.running[0].tokens.len() + 1;
-        let last = length == self.how.max_new_tokens;
+        let last = length == self.how.limit();
         let (mut running, mut from) = (Vec::with_capacity(beams), Vec::with_capacity(beams));
         for (rank, candidate) in candidates.into_iter().enumerate() {
             let Candidate { beam, token, log_probability } = candidate;
             let token = token as i32;
-            let ends = token == self.end;
+            let ends = self.ends.contains(&token);
             let mut tokens = self.running[beam].tokens.clone();
             tokens.extend((!ends).then_some(token));
             if ends || last {
@@ -154,8 +170,9 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The most likely tokens with their log probabilities, the most likely first, equals in order.
-fn most_likely(logits: &[f32], count: usize) -> Vec<(usize, f64)> {
+/// The most likely tokens with their log probabilities, their logits less `sum`: the most likely first, equals
+/// in order.
+fn most_likely(logits: &[f32], count: usize, sum: f64) -> Vec<(usize, f64)> {
     let mut best: Vec<(usize, f32)> = Vec::with_capacity(count + 1);
     for (token, &logit) in logits.iter().enumerate() {
         if best.len() == count && best.last().is_some_and(|(_, least)| logit <= *least) {
@@ -165,6 +182,5 @@ fn most_likely(logits: &[f32], count: usize) -> Vec<(usize, f64)> {
         best.insert(at, (token, logit));
         best.truncate(count);
     }
-    let sum = log_sum_exp(logits);
     best.into_iter().map(|(token, logit)| (token, f64::from(logit) - sum)).collect()
 }

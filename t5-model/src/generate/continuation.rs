@@ -3,7 +3,8 @@
 use rayon::prelude::*;
 
 use super::decoder::whole_rows;
-use super::decoding::Answer;
+use super::decoding::{Answer, Decoding};
+use super::rules::Context;
 use super::sampling::{Draws, Sampling};
 use crate::backend::kernels::logits::{log_sum_exp, most_likely};
 use crate::model::T5;
@@ -12,35 +13,34 @@ use crate::{Batch, Ops};
 /// Dropping ended rows copies the keys and values of the others, which takes about half as long as a step. So rows are dropped only once this share of them has ended.
 const WORTH_FORGETTING: f64 = 0.25;
 
-/// Chooses a token for an answer, `row · width + answer`, at a position, from its logits; with its log
-/// probability, if that is of interest.
-type Choose<'a> = dyn Fn(usize, usize, &[f32]) -> (i32, f64) + Sync + 'a;
+/// Chooses a token for an answer, `row · width + answer`, at a position, from its logits under the rules.
+type Choose<'a> = dyn Fn(usize, usize, &[f32]) -> i32 + Sync + 'a;
 
-/// How long answers may be, and how many there are to each row.
-struct Extent {
-    max_new_tokens: usize,
+/// How long answers may be and by which rules, how many there are to each row, and whether their log
+/// probabilities are of interest.
+struct Extent<'a> {
+    how: &'a Decoding,
     width: usize,
+    measured: bool,
 }
 
-/// Continues every row of a batch until it ends, has `max_new_tokens` tokens, or `stop` accepts its tokens. The end-of-sequence token is not included.
+/// Continues every row of a batch until it ends, has as many tokens as it may have, or `stop` accepts its
+/// tokens. The token that ends it is not included.
 pub(crate) fn generate<O: Ops>(
     model: &T5<'_, O>,
     batch: &Batch,
-    max_new_tokens: usize,
+    how: &Decoding,
     stop: &dyn Fn(&[i32]) -> bool,
 ) -> Vec<Vec<i32>> {
-    let choose = |_, _, logits: &[f32]| (most_likely(logits), 0.0);
-    let answers = answer(model, batch, &Extent { max_new_tokens, width: 1 }, &choose, stop);
+    let choose = |_, _, logits: &[f32]| most_likely(logits);
+    let answers = answer(model, batch, &Extent { how, width: 1, measured: false }, &choose, stop);
     answers.into_iter().map(|answer| answer.tokens).collect()
 }
 
 /// One answer to each row, of the most likely tokens.
-pub(super) fn greedy<O: Ops>(model: &T5<'_, O>, batch: &Batch, max_new_tokens: usize) -> Vec<Answer> {
-    let choose = |_, _, logits: &[f32]| {
-        let token = most_likely(logits);
-        (token, log_probability(logits, token))
-    };
-    answer(model, batch, &Extent { max_new_tokens, width: 1 }, &choose, &|_| false)
+pub(super) fn greedy<O: Ops>(model: &T5<'_, O>, batch: &Batch, how: &Decoding) -> Vec<Answer> {
+    let choose = |_, _, logits: &[f32]| most_likely(logits);
+    answer(model, batch, &Extent { how, width: 1, measured: true }, &choose, &|_| false)
 }
 
 /// What draws depend on besides the settings.
@@ -57,17 +57,14 @@ pub(super) struct Drawing {
 pub(super) fn sample<O: Ops>(
     model: &T5<'_, O>,
     batch: &Batch,
-    max_new_tokens: usize,
+    how: &Decoding,
     drawing: &Drawing,
 ) -> Vec<Answer> {
     let Drawing { sampling, seed, first_input, answers: width } = *drawing;
     let of_answer = |at| Draws::new(seed, first_input + (at / width) as u64, at % width);
     let draws: Vec<Draws> = (0..batch.size * width).map(of_answer).collect();
-    let choose = |at: usize, position, logits: &[f32]| {
-        let token = sampling.draw(logits, draws[at].fraction(position));
-        (token, log_probability(logits, token))
-    };
-    answer(model, batch, &Extent { max_new_tokens, width }, &choose, &|_| false)
+    let choose = |at: usize, position, logits: &[f32]| sampling.draw(logits, draws[at].fraction(position));
+    answer(model, batch, &Extent { how, width, measured: true }, &choose, &|_| false)
 }
 
 fn log_probability(logits: &[f32], token: i32) -> f64 {
@@ -78,12 +75,14 @@ fn log_probability(logits: &[f32], token: i32) -> f64 {
 fn answer<O: Ops>(
     model: &T5<'_, O>,
     batch: &Batch,
-    extent: &Extent,
+    extent: &Extent<'_>,
     choose: &Choose<'_>,
     stop: &dyn Fn(&[i32]) -> bool,
 ) -> Vec<Answer> {
     let T5 { ops, config, .. } = *model;
-    let Extent { max_new_tokens, width } = *extent;
+    let Extent { how, width, measured } = *extent;
+    let (rules, max_new_tokens) = (&how.rules, how.limit());
+    let ((start, ends), free) = (rules.bounds(config), rules.are_free());
     let mut answers = vec![Answer::default(); batch.size * width];
     if max_new_tokens == 0 {
         return answers;
@@ -91,7 +90,7 @@ fn answer<O: Ops>(
     let mut memory = model.start_decoder(batch, width);
     let mut remembered: Vec<usize> = (0..answers.len()).collect(); // answers, as `memory` has them
     let mut going: Vec<usize> = remembered.clone(); // places among these
-    let mut ids = vec![config.decoder_start_token_id; answers.len()];
+    let mut ids = vec![start; answers.len()];
     for position in 0..max_new_tokens {
         let mut x = model.decode(&mut memory, &ids); // [remembered, 1, d_model]
         if going.len() < remembered.len() {
@@ -101,14 +100,25 @@ fn answer<O: Ops>(
         let chosen: Vec<(i32, f64)> = going
             .par_iter()
             .zip(logits.data.par_chunks(config.vocab_size))
-            .map(|(place, logits)| choose(remembered[*place], position, logits))
+            .map(|(place, logits)| {
+                let at = remembered[*place];
+                let token = if free {
+                    choose(at, position, logits)
+                } else {
+                    let context = Context { start, tokens: &answers[at].tokens, ends, max_new_tokens };
+                    let mut ruled = logits.to_vec();
+                    rules.apply(&mut ruled, &context);
+                    choose(at, position, &ruled)
+                };
+                (token, if measured { log_probability(logits, token) } else { 0.0 })
+            })
             .collect();
         ids.fill(config.pad_token_id);
         let mut chosen = chosen.into_iter();
         going.retain(|&place| {
             let answer = &mut answers[remembered[place]];
-            let (token, log_probability) = chosen.next().unwrap_or((config.eos_token_id, 0.0));
-            if token == config.eos_token_id {
+            let Some((token, log_probability)) = chosen.next() else { return false };
+            if ends.contains(&token) {
                 answer.say(None, log_probability);
                 return false;
             }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Sampling;
+use super::{Rules, Sampling};
 use crate::{Error, Result};
 
 /// How answers are found. Without any of the options that draw or search, every token is the most likely one.
@@ -12,9 +12,9 @@ use crate::{Error, Result};
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct Decoding {
-    /// The maximum number of tokens per answer.
-    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.max_new_tokens))]
-    pub max_new_tokens: usize,
+    /// The maximum number of tokens per answer [default: what generation_config.json says, or else 64]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    pub max_new_tokens: Option<usize>,
     /// Answers to each input, which takes sampling or as many beams.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.answers))]
     pub answers: usize,
@@ -46,10 +46,14 @@ pub struct Decoding {
     /// End the search once there are as many finished answers as beams.
     #[cfg_attr(feature = "clap", arg(long))]
     pub early_stopping: bool,
+    /// Where answers begin and end, and which tokens they may have.
+    #[serde(skip)]
+    #[cfg_attr(feature = "clap", arg(skip))]
+    pub rules: Rules,
 }
 
 const DEFAULT: Decoding = Decoding {
-    max_new_tokens: 64,
+    max_new_tokens: None,
     answers: 1,
     sample: false,
     temperature: None,
@@ -60,7 +64,11 @@ const DEFAULT: Decoding = Decoding {
     beams: 1,
     length_penalty: None,
     early_stopping: false,
+    rules: Rules::NONE,
 };
+
+/// The most tokens of an answer if nobody says.
+const USUAL_LENGTH: usize = 64;
 
 impl Default for Decoding {
     fn default() -> Self {
@@ -94,6 +102,21 @@ pub(crate) enum Strategy {
 }
 
 impl Decoding {
+    /// The most likely tokens, up to this many.
+    pub fn greedy(max_new_tokens: usize) -> Self {
+        Decoding { max_new_tokens: Some(max_new_tokens), ..DEFAULT }
+    }
+
+    /// The maximum number of tokens per answer.
+    pub fn limit(&self) -> usize {
+        self.max_new_tokens.unwrap_or(USUAL_LENGTH)
+    }
+
+    /// Whether tokens are drawn.
+    pub fn draws(&self) -> bool {
+        self.drawing().is_some()
+    }
+
     /// Checks the settings, individually and in combination.
     ///
     /// # Errors
@@ -101,7 +124,7 @@ impl Decoding {
     pub fn check(&self) -> Result<()> {
         let fail = |key: &'static str, problem: String| Err(Error::Setting { key, problem });
         for (key, number, most) in [
-            ("max_new_tokens", self.max_new_tokens, MAX_TOKENS),
+            ("max_new_tokens", self.limit(), MAX_TOKENS),
             ("answers", self.answers, MAX_WIDTH),
             ("beams", self.beams, MAX_WIDTH),
         ] {
@@ -186,7 +209,7 @@ mod tests {
     fn what_does_not_go_together_is_refused() {
         let default = Decoding::default;
         let refused = [
-            Decoding { max_new_tokens: 0, ..default() },
+            Decoding { max_new_tokens: Some(0), ..default() },
             Decoding { answers: 2, ..default() },
             Decoding { answers: 3, beams: 2, ..default() },
             Decoding { beams: 2, top_k: Some(4), ..default() },

@@ -7,7 +7,9 @@ mod decoder;
 mod decoding;
 mod packing;
 mod rank;
+mod rules;
 mod sampling;
+mod settings;
 
 use self::continuation::Drawing;
 use self::decoding::Strategy;
@@ -15,7 +17,9 @@ use crate::model::T5;
 use crate::{Batch, Ops};
 
 pub use decoding::{Answer, Decoding};
+pub use rules::Rules;
 pub use sampling::Sampling;
+pub use settings::{GENERATION_CONFIG, GenerationSettings};
 
 pub(crate) use continuation::generate;
 pub(crate) use packing::Packing;
@@ -28,13 +32,13 @@ pub(crate) fn answers<O: Ops>(
     how: &Decoding,
     first_input: u64,
 ) -> Vec<Vec<Answer>> {
-    let Decoding { max_new_tokens, answers, seed, .. } = *how;
+    let Decoding { answers, seed, .. } = *how;
     let rows = match how.strategy() {
         Strategy::Beams { length_penalty } => return beams::search(model, batch, how, length_penalty),
-        Strategy::Greedy => continuation::greedy(model, batch, max_new_tokens),
+        Strategy::Greedy => continuation::greedy(model, batch, how),
         Strategy::Sampling(sampling) => {
             let drawing = Drawing { sampling, seed, first_input, answers };
-            continuation::sample(model, batch, max_new_tokens, &drawing)
+            continuation::sample(model, batch, how, &drawing)
         }
     };
     rows.chunks(answers).map(<[Answer]>::to_vec).collect()

@@ -3,7 +3,7 @@
 use fusion_core::HostTensor;
 use rayon::prelude::*;
 
-use super::{CHUNK, Moments, ParameterUpdate, parameter_scale, zeros};
+use super::{CHUNK, Moments, ParameterUpdate, Role, parameter_scale, zeros};
 
 /// A step of AdamW with its constants precomputed; `g` is the gradient times `gradient_scale`:
 ///
@@ -45,7 +45,7 @@ impl AdamwStep {
         let rate = update.learning_rate;
         let steps = i32::try_from(update.step).unwrap_or(i32::MAX);
         let (correction1, correction2) = (1.0 - beta1.powi(steps), (1.0 - beta2.powi(steps)).sqrt());
-        let weight_decay = if update.decay { weight_decay } else { 0.0 };
+        let weight_decay = if update.role == Role::Gain { 0.0 } else { weight_decay };
         let kept = (1.0 - rate * weight_decay) as f32;
         let (before, after) = if relative { (1.0, kept) } else { (kept, 1.0) };
         // AdamW divides by sqrt(v) / correction2 + epsilon, AdamWScale by (sqrt(v) + epsilon) / correction2.

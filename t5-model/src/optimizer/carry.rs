@@ -10,7 +10,7 @@ use fusion_core::plan::{FusionPlan, Placement, PlannedParam};
 use fusion_core::{Dtype, HostTensor, TensorSource};
 use serde::{Deserialize, Serialize};
 
-use super::{Moment, Optimizer, OptimizerState, write_optimizer_state};
+use super::{Moment, Optimizer, OptimizerState, Role, write_optimizer_state};
 use crate::{Error, Result};
 
 /// What happens to the parents' optimiser state.
@@ -80,7 +80,12 @@ impl<'a> CarriedState<'a> {
             Carry::new(plan, param)?;
             for place in &param.placements {
                 let shape = place.source_shape(&param.dims);
-                carried.state(place)?.check_moments(&optimizer, &place.source, &shape)?;
+                carried.state(place)?.check_moments(
+                    &optimizer,
+                    &place.source,
+                    &shape,
+                    Role::of(&param.dims),
+                )?;
             }
         }
         Ok(Some(carried))
@@ -88,12 +93,7 @@ impl<'a> CarriedState<'a> {
 
     /// The size of the moments in bytes.
     pub fn size(&self) -> u64 {
-        let of = |shape: &[usize]| 4 * shape.iter().map(|size| *size as u64).product::<u64>();
-        let sizes = self.plan.params.iter().flat_map(|param| {
-            let shape = param.shape();
-            self.optimizer.moments(&shape).iter().map(move |moment| of(moment.shape(&shape)))
-        });
-        sizes.sum()
+        self.plan.params.iter().map(|param| self.optimizer.moments_size(&param.dims)).sum()
     }
 
     /// Writes the state next to the child's weights. Only a few moments are in memory at a time, along with
@@ -102,7 +102,7 @@ impl<'a> CarriedState<'a> {
         let mut tensors = Vec::new();
         for param in &self.plan.params {
             let shape = param.shape();
-            for &moment in self.optimizer.moments(&shape) {
+            for &moment in self.optimizer.moments(&shape, Role::of(&param.dims)) {
                 let (name, shape) = (moment.of(&param.name), moment.shape(&shape));
                 tensors.push(LazyTensor::made(name, Dtype::F32, shape, move || {
                     self.moment(param, moment).map(|tensor| tensor.data)
@@ -117,7 +117,7 @@ impl<'a> CarriedState<'a> {
     fn moment(&self, param: &PlannedParam, moment: Moment) -> fusion_core::Result<HostTensor> {
         let carry = Carry::new(self.plan, param)?;
         if moment == Moment::Mean {
-            let means = Sources::new(param, |place| self.load(place, Moment::Mean))?;
+            let means = Sources::new(param, |place| self.load(place, param, Moment::Mean))?;
             return carry.means(&means.of(param));
         }
         let squares = Sources::new(param, |place| self.squares(place, param))?;
@@ -132,19 +132,24 @@ impl<'a> CarriedState<'a> {
     /// The squares known for a placement's parent. Where the child has factors, a smaller parent may have
     /// full squares.
     fn squares(&self, place: &Placement, param: &PlannedParam) -> fusion_core::Result<Squares> {
-        let of_parent = self.optimizer.moments(&place.source_shape(&param.dims));
+        let of_parent = self.optimizer.moments(&place.source_shape(&param.dims), Role::of(&param.dims));
         if of_parent.contains(&Moment::Squares) {
-            return self.load(place, Moment::Squares).map(Squares::Elements);
+            return self.load(place, param, Moment::Squares).map(Squares::Elements);
         }
-        let rows = self.load(place, Moment::Rows)?;
-        Ok(Squares::factors(rows.data, self.load(place, Moment::Columns)?.data))
+        let rows = self.load(place, param, Moment::Rows)?;
+        Ok(Squares::factors(rows.data, self.load(place, param, Moment::Columns)?.data))
     }
 
     /// A moment of a placement's parent, rescaled to bias corrections for the child's step.
-    fn load(&self, place: &Placement, moment: Moment) -> fusion_core::Result<HostTensor> {
+    fn load(
+        &self,
+        place: &Placement,
+        param: &PlannedParam,
+        moment: Moment,
+    ) -> fusion_core::Result<HostTensor> {
         let state = self.state(place)?;
         let mut tensor = state.moments.load_f32(&moment.of(&place.source))?;
-        let fullness = |step| self.optimizer.fullness(moment, step);
+        let fullness = |step| self.optimizer.fullness(moment, Role::of(&param.dims), step);
         let factor = fullness(self.step) / fullness(state.step);
         if factor != 1.0 {
             tensor.data.iter_mut().for_each(|value| *value = (f64::from(*value) * factor) as f32);

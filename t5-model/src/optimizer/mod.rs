@@ -1,10 +1,14 @@
 //! Optimisers, each following its published definition: as rules for devices, and as an implementation on the
 //! host.
 
+#[cfg_attr(not(feature = "compute"), expect(dead_code, reason = "nothing is trained"))]
 mod adafactor;
+#[cfg_attr(not(feature = "compute"), expect(dead_code, reason = "nothing is trained"))]
 mod adamw;
 mod carry;
 mod moments;
+#[cfg(feature = "compute")]
+mod muon;
 mod schedule;
 mod state;
 
@@ -13,6 +17,7 @@ use std::fmt;
 #[cfg(feature = "clap")]
 use clap::builder::PossibleValue;
 use fusion_core::HostTensor;
+use fusion_core::table::{Axis, Dim, ParamTable};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +26,8 @@ pub use adamw::AdamwStep;
 pub use carry::{CarriedState, CarryOptimizer};
 use moments::Moment;
 pub use moments::Moments;
+#[cfg(feature = "compute")]
+pub use muon::MuonStep;
 pub(crate) use schedule::WARM_UP_SHARE;
 pub use schedule::{Decay, Schedule};
 pub use state::{OptimizerState, write_optimizer_state};
@@ -73,6 +80,49 @@ pub enum Optimizer {
         #[serde(default = "min_dim_size_to_factor")]
         min_dim_size_to_factor: usize,
     },
+    /// Jordan et al. 2024, as in PyTorch, for the matrices of attention and MLPs: updates have singular values of
+    /// about 1. The other parameters are updated as by AdamWScale, at the same learning rate.
+    Muon {
+        /// Decay of the mean of gradients of matrices.
+        #[serde(default = "momentum")]
+        momentum: f64,
+        /// Decay of the mean of other parameters' gradients.
+        #[serde(default = "beta1")]
+        beta1: f64,
+        /// Decay of the mean of their squares.
+        #[serde(default = "beta2")]
+        beta2: f64,
+        /// Added to the root of the mean of squares.
+        #[serde(default = "adamw_scale_epsilon")]
+        epsilon: f64,
+        /// Share of the weights that a step takes away, times the learning rate.
+        #[serde(default)]
+        weight_decay: f64,
+    },
+}
+
+/// What a parameter is to an optimiser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A norm's gain; weight decay does not apply to it.
+    Gain,
+    /// The matrix of a linear map between activations.
+    Matrix,
+    /// A table of vectors: the embedding, the output head, or a position bias.
+    Table,
+}
+
+impl Role {
+    /// The role of a parameter with these dimensions.
+    pub fn of(dims: &[Dim]) -> Role {
+        let rows =
+            |factor: &fusion_core::table::Factor| matches!(factor.axis, Axis::Vocab | Axis::RelposBuckets);
+        match dims {
+            [_, _, ..] if dims.iter().any(|dim| dim.factors.iter().any(rows)) => Role::Table,
+            [_, _, ..] => Role::Matrix,
+            _ => Role::Gain,
+        }
+    }
 }
 
 const fn beta1() -> f64 {
@@ -95,6 +145,9 @@ const fn clip_threshold() -> f64 {
 }
 const fn min_dim_size_to_factor() -> usize {
     128
+}
+const fn momentum() -> f64 {
+    0.95
 }
 
 impl Optimizer {
@@ -122,6 +175,17 @@ impl Optimizer {
         }
     }
 
+    /// Muon's settings in PyTorch, without weight decay, and nanoT5's for other parameters.
+    pub const fn muon() -> Self {
+        Optimizer::Muon {
+            momentum: momentum(),
+            beta1: beta1(),
+            beta2: beta2(),
+            epsilon: adamw_scale_epsilon(),
+            weight_decay: 0.0,
+        }
+    }
+
     /// What is wrong with the settings, if anything.
     pub fn problem(&self) -> Option<String> {
         let outside = |name: &str, value: f64, low: f64, high: f64| {
@@ -130,8 +194,14 @@ impl Optimizer {
         };
         match *self {
             Optimizer::Adamw { beta1, beta2, epsilon, weight_decay }
-            | Optimizer::AdamwScale { beta1, beta2, epsilon, weight_decay } => {
-                outside("beta1", beta1, 0.0, 1.0)
+            | Optimizer::AdamwScale { beta1, beta2, epsilon, weight_decay }
+            | Optimizer::Muon { beta1, beta2, epsilon, weight_decay, .. } => {
+                let momentum = match *self {
+                    Optimizer::Muon { momentum, .. } => outside("momentum", momentum, 0.0, 1.0),
+                    _ => None,
+                };
+                momentum
+                    .or_else(|| outside("beta1", beta1, 0.0, 1.0))
                     .or_else(|| outside("beta2", beta2, 0.0, 1.0))
                     .or_else(|| outside("epsilon", epsilon, f64::MIN_POSITIVE, 1.0))
                     .or_else(|| outside("weight_decay", weight_decay, 0.0, 1.0))
@@ -144,9 +214,12 @@ impl Optimizer {
     }
 
     /// The moments it keeps for a parameter of that shape.
-    fn moments(&self, shape: &[usize]) -> &'static [Moment] {
+    fn moments(&self, shape: &[usize], role: Role) -> &'static [Moment] {
         match self {
-            Optimizer::Adamw { .. } | Optimizer::AdamwScale { .. } => &[Moment::Mean, Moment::Squares],
+            Optimizer::Muon { .. } if role == Role::Matrix => &[Moment::Mean],
+            Optimizer::Adamw { .. } | Optimizer::AdamwScale { .. } | Optimizer::Muon { .. } => {
+                &[Moment::Mean, Moment::Squares]
+            }
             Optimizer::Adafactor { min_dim_size_to_factor, .. } => {
                 match adafactor::is_factored(shape, *min_dim_size_to_factor) {
                     true => &[Moment::Rows, Moment::Columns],
@@ -156,9 +229,22 @@ impl Optimizer {
         }
     }
 
+    /// The size of the moments of all parameters in bytes.
+    pub fn state_size(&self, table: &ParamTable) -> u64 {
+        table.iter().map(|spec| self.moments_size(&spec.dims)).sum()
+    }
+
+    /// The size of a parameter's moments in bytes.
+    fn moments_size(&self, dims: &[Dim]) -> u64 {
+        let shape: Vec<usize> = dims.iter().map(Dim::size).collect();
+        let elements =
+            |moment: &Moment| moment.shape(&shape).iter().map(|size| *size as u64).product::<u64>();
+        4 * self.moments(&shape, Role::of(dims)).iter().map(elements).sum::<u64>()
+    }
+
     /// Whether both optimisers average alike, so that one can continue with the moments of the other.
     pub fn averages_like(&self, other: &Optimizer) -> bool {
-        use Optimizer::{Adafactor, Adamw, AdamwScale};
+        use Optimizer::{Adafactor, Adamw, AdamwScale, Muon};
         match (self, other) {
             (Adamw { beta1, beta2, .. }, Adamw { beta1: first, beta2: second, .. })
             | (AdamwScale { beta1, beta2, .. }, AdamwScale { beta1: first, beta2: second, .. }) => {
@@ -168,16 +254,24 @@ impl Optimizer {
                 Adafactor { decay_rate, min_dim_size_to_factor, .. },
                 Adafactor { decay_rate: rate, min_dim_size_to_factor: size, .. },
             ) => (decay_rate, min_dim_size_to_factor) == (rate, size),
+            (
+                Muon { momentum, beta1, beta2, .. },
+                Muon { momentum: other, beta1: first, beta2: second, .. },
+            ) => (momentum, beta1, beta2) == (other, first, second),
             _ => false,
         }
     }
 
     /// The share of a moment, started at zero, that consists of gradients after `step` steps; bias
     /// corrections divide by it.
-    fn fullness(&self, moment: Moment, step: u64) -> f64 {
+    fn fullness(&self, moment: Moment, role: Role, step: u64) -> f64 {
         let steps = i32::try_from(step).unwrap_or(i32::MAX);
         match self {
-            Optimizer::Adamw { beta1, beta2, .. } | Optimizer::AdamwScale { beta1, beta2, .. } => {
+            // Whose update does not depend on the gradients' size.
+            Optimizer::Muon { .. } if role == Role::Matrix => 1.0,
+            Optimizer::Adamw { beta1, beta2, .. }
+            | Optimizer::AdamwScale { beta1, beta2, .. }
+            | Optimizer::Muon { beta1, beta2, .. } => {
                 1.0 - if moment == Moment::Mean { beta1 } else { beta2 }.powi(steps)
             }
             Optimizer::Adafactor { .. } => 1.0, // the first step's decay is 0
@@ -188,7 +282,7 @@ impl Optimizer {
 #[cfg(feature = "clap")]
 impl clap::ValueEnum for Optimizer {
     fn value_variants<'a>() -> &'a [Self] {
-        const { &[Optimizer::adamw(), Optimizer::adamw_scale(), Optimizer::adafactor()] }
+        const { &[Optimizer::adamw(), Optimizer::adamw_scale(), Optimizer::adafactor(), Optimizer::muon()] }
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
@@ -198,6 +292,8 @@ impl clap::ValueEnum for Optimizer {
                 .alias("adamw-scale")
                 .help("nanoT5's AdamW, with updates scaled by the weights' root mean square"),
             Optimizer::Adafactor { .. } => PossibleValue::new("adafactor").help("T5's optimiser"),
+            Optimizer::Muon { .. } => PossibleValue::new("muon")
+                .help("Muon for the matrices of attention and MLPs, adamw-scale for the rest"),
         })
     }
 }
@@ -210,6 +306,9 @@ impl fmt::Display for Optimizer {
             Optimizer::AdamwScale { beta1, beta2, .. } => write!(f, "adamw_scale (betas {beta1}, {beta2})"),
             Optimizer::Adafactor { decay_rate, min_dim_size_to_factor, .. } => {
                 write!(f, "adafactor (decay rate {decay_rate}, factored from {min_dim_size_to_factor} on)")
+            }
+            Optimizer::Muon { momentum, beta1, beta2, .. } => {
+                write!(f, "muon (momentum {momentum}, betas {beta1}, {beta2})")
             }
         }
     }
@@ -226,19 +325,23 @@ pub struct ParameterUpdate {
     pub step: u64,
     /// Factor for the gradient, from clipping.
     pub gradient_scale: f32,
-    /// Whether weight decay applies to this parameter. It does not apply to gains.
-    pub decay: bool,
+    /// What the parameter is.
+    pub role: Role,
 }
 
 /// An update with its constants precomputed.
+#[cfg(feature = "compute")]
 #[derive(Clone, Copy, Debug)]
 pub enum UpdateRule {
     /// AdamW or AdamWScale.
     Adamw(AdamwStep),
     /// Adafactor.
     Adafactor(AdafactorStep),
+    /// Muon.
+    Muon(MuonStep),
 }
 
+#[cfg(feature = "compute")]
 impl ParameterUpdate {
     /// The rule for a parameter of this shape.
     pub fn rule(&self, shape: &[usize]) -> UpdateRule {
@@ -246,7 +349,11 @@ impl ParameterUpdate {
             Optimizer::Adamw { beta1, beta2, epsilon, weight_decay } => {
                 UpdateRule::Adamw(AdamwStep::new(self, [beta1, beta2], epsilon, weight_decay, false))
             }
-            Optimizer::AdamwScale { beta1, beta2, epsilon, weight_decay } => {
+            Optimizer::Muon { momentum, weight_decay, .. } if self.role == Role::Matrix => {
+                UpdateRule::Muon(MuonStep::new(self, momentum, weight_decay, shape))
+            }
+            Optimizer::AdamwScale { beta1, beta2, epsilon, weight_decay }
+            | Optimizer::Muon { beta1, beta2, epsilon, weight_decay, .. } => {
                 UpdateRule::Adamw(AdamwStep::new(self, [beta1, beta2], epsilon, weight_decay, true))
             }
             Optimizer::Adafactor { decay_rate, clip_threshold, min_dim_size_to_factor } => {
@@ -268,6 +375,7 @@ impl ParameterUpdate {
         match self.rule(shape) {
             UpdateRule::Adamw(step) => step.apply(shape, weights, gradient, moments),
             UpdateRule::Adafactor(step) => step.apply(shape, weights, gradient, moments),
+            UpdateRule::Muon(step) => step.apply(shape, weights, gradient, moments),
         }
     }
 }

@@ -40,8 +40,8 @@ impl Moment {
     }
 }
 
-/// The running averages that an optimiser keeps for one parameter: AdamW's mean and squares, or Adafactor's
-/// squares or their factors, rows and columns. `T` is a tensor where the update is computed.
+/// The running averages that an optimiser keeps for one parameter: AdamW's mean and squares, Muon's mean, or
+/// Adafactor's squares or their factors, rows and columns. `T` is a tensor where the update is computed.
 ///
 /// A requested average that is missing or has another shape starts as zeros. Those of other optimisers are
 /// dropped.
@@ -70,6 +70,13 @@ impl<T> Moments<T> {
         let [mean, squares, rows, columns] = &mut self.0;
         (*rows, *columns) = (None, None);
         (keep(mean, parameter, &zeros), keep(squares, parameter, &zeros))
+    }
+
+    /// The average of the gradient.
+    pub fn mean(&mut self, parameter: &[usize], zeros: impl Fn(&[usize]) -> T) -> &mut T {
+        let [mean, squares, rows, columns] = &mut self.0;
+        (*squares, *rows, *columns) = (None, None, None);
+        keep(mean, parameter, &zeros)
     }
 
     /// The average of the gradient's squares.

@@ -8,7 +8,7 @@ use fusion_core::table::ParamTable;
 use fusion_core::{HostTensors, TensorSource, json};
 use serde::{Deserialize, Serialize};
 
-use super::Optimizer;
+use super::{Optimizer, Role};
 use crate::{Error, Result};
 
 const VERSION: u32 = 1;
@@ -94,7 +94,9 @@ impl OptimizerState {
             let problem = format!("it is that of {}, but the training is by {optimizer}", self.optimizer);
             return Err(Error::OptimizerState { directory: self.directory.clone(), problem });
         }
-        table.iter().try_for_each(|spec| self.check_moments(optimizer, &spec.name, &spec.shape()))
+        table.iter().try_for_each(|spec| {
+            self.check_moments(optimizer, &spec.name, &spec.shape(), Role::of(&spec.dims))
+        })
     }
 
     /// Checks that an optimiser's moments for each parameter are present in the right shape.
@@ -103,8 +105,9 @@ impl OptimizerState {
         optimizer: &Optimizer,
         parameter: &str,
         shape: &[usize],
+        role: Role,
     ) -> Result<()> {
-        for moment in optimizer.moments(shape) {
+        for moment in optimizer.moments(shape, role) {
             let tensor = moment.of(parameter);
             let (found, expected) = (self.moments.view(&tensor)?.shape().to_vec(), moment.shape(shape));
             if found != expected {

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use fusion_core::random::Philox;
 use fusion_core::{HostTensor, HostTensors};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::module::{Linear, Module, Stack, Sublayer, SublayerKind};
@@ -25,14 +26,15 @@ use crate::{Result, T5Config, position_bucket};
 #[serde(try_from = "String", into = "String")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
 pub struct Initialization {
-    /// In cross-attention, a head's queries and keys begin with the same weights `W`, of deviation
-    /// `(d_model · √d_kv)^(-1/2)`. For normed `x` and `y`, whose squared norm is `d_model`, the score
-    /// `(Wx)·(Wy)` has the expectation `x·y / d_model · √d_kv`: `√d_kv` for equal vectors, 0 for unrelated
-    /// ones. Its deviation is 1 for these, as in T5.
+    /// In cross-attention, queries and keys begin with the same weights: orthonormal rows times `√2 · d_kv^(-1/4)`.
+    /// For normed `x` and `y`, whose squared norm is `d_model`, a head's score has the expectation
+    /// `2 √d_kv · x·y / d_model`: `2 √d_kv` for equal vectors, 0 for unrelated ones, whose scores have a deviation
+    /// of about 2.
     pub matching: bool,
-    /// In the encoder's self-attention and in cross-attention, `o` begins as the transpose of `v`, scaled to T5's
-    /// deviation of `o`. The expectation of `o·v` is a multiple of the identity, so what attention reads
-    /// arrives in the residual stream as the vector that it was.
+    /// In the encoder's self-attention and in cross-attention, the rows of `v` begin orthonormal, and `o` begins as
+    /// `v`'s transpose, scaled to T5's deviation of `o`. Then `o·v` is a multiple of a projection, of the identity if
+    /// the heads together are as wide as the model: what attention reads arrives in the residual stream as the
+    /// vector that it was.
     pub copying: bool,
     /// The encoder's position bias begins at `-slope · distance`, the slopes of its heads falling
     /// geometrically from 1 to 1/8 (as in ALiBi, arXiv 2108.12409): heads gather what is near.
@@ -54,6 +56,9 @@ impl Initialization {
         *self == Self::T5
     }
 }
+
+/// How much larger than T5's scores the score of a match is: see [`Initialization::matching`].
+const MATCH: f64 = 2.0;
 
 /// Names no way to initialise weights.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -127,50 +132,90 @@ pub fn initialize(config: &T5Config, how: Initialization, seed: u64) -> Result<H
             (name, tensor)
         })
         .collect();
+    let own = Stack::Encoder.attentions(config, SublayerKind::SelfAttention);
+    let cross = Stack::Decoder.attentions(config, SublayerKind::CrossAttention);
+    let mut changed = Vec::new();
     if how.matching {
-        for block in 0..config.num_decoder_layers() {
-            let cross = Stack::Decoder.sublayer(block, SublayerKind::CrossAttention);
-            match_tokens(&mut weights, config, cross, seed);
-        }
+        changed.extend(cross.clone().map(|attention| (attention, Linear::Query)));
     }
     if how.copying {
-        for (stack, kind) in
-            [(Stack::Encoder, SublayerKind::SelfAttention), (Stack::Decoder, SublayerKind::CrossAttention)]
-        {
-            for block in 0..stack.depth(config) {
-                copy_values(&mut weights, config, stack.sublayer(block, kind));
+        changed.extend(own.chain(cross).map(|attention| (attention, Linear::Value)));
+    }
+    // The slowest part, and each matrix is by itself.
+    let orthogonal = |(attention, linear): (Sublayer, Linear)| {
+        let stream = Philox::new(seed, &Module::Linear(attention, linear).weight());
+        (attention, linear, orthogonal(&stream, config.inner_dim(), config.d_model))
+    };
+    let changed: Vec<_> = changed.into_par_iter().map(orthogonal).collect();
+    for (attention, linear, matrix) in changed {
+        let mut insert = |linear, tensor| weights.insert(Module::Linear(attention, linear).weight(), tensor);
+        match linear {
+            Linear::Query => {
+                let both = matched(matrix, config);
+                insert(Linear::Key, both.clone());
+                insert(Linear::Query, both);
+            }
+            _ => {
+                insert(Linear::AttentionOutput, copied(&matrix, config));
+                insert(Linear::Value, matrix);
             }
         }
     }
     if how.local {
-        look_nearby(&mut weights, config);
+        weights.insert(Module::PositionBias(Stack::Encoder).weight(), nearby(config));
     }
     Ok(weights)
 }
 
-/// [`Initialization::matching`]
-fn match_tokens(weights: &mut HostTensors, config: &T5Config, cross: Sublayer, seed: u64) {
-    let query = Module::Linear(cross, Linear::Query).weight();
-    let deviation = (config.d_model as f64 * (config.d_kv as f64).sqrt()).powf(-0.5);
-    let mut both = HostTensor::zeros(weights[&query].shape.clone());
-    Philox::new(seed, &query).fill_normal(0, deviation, &mut both.data);
-    weights.insert(Module::Linear(cross, Linear::Key).weight(), both.clone());
-    weights.insert(query, both);
+/// A random `[rows, columns]` with elements of deviation `columns^(-1/2)`: orthonormal rows if there are no more of
+/// them than columns, otherwise orthogonal columns.
+fn orthogonal(stream: &Philox, rows: usize, columns: usize) -> HostTensor {
+    let (count, length) = (rows.min(columns), rows.max(columns));
+    let mut drawn = vec![0.0; count * length];
+    stream.fill_normal(0, 1.0, &mut drawn);
+    let mut vectors: Vec<Vec<f64>> =
+        drawn.chunks(length).map(|vector| vector.iter().map(|x| f64::from(*x)).collect()).collect();
+    let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+    for index in 0..count {
+        let (before, rest) = vectors.split_at_mut(index);
+        let vector = &mut rest[0];
+        // Gram and Schmidt, twice, because the first pass leaves rounding errors.
+        for other in before.iter().chain(before.iter()) {
+            let share = dot(vector, other);
+            vector.iter_mut().zip(other).for_each(|(x, y)| *x -= share * y);
+        }
+        let norm = dot(vector, vector).sqrt();
+        vector.iter_mut().for_each(|x| *x /= norm);
+    }
+    let data = match rows <= columns {
+        true => vectors.into_iter().flatten().map(|x| x as f32).collect(),
+        false => {
+            let scale = (rows as f64 / columns as f64).sqrt();
+            let places = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+            places.map(|(row, column)| (scale * vectors[column][row]) as f32).collect()
+        }
+    };
+    HostTensor { shape: vec![rows, columns], data }
 }
 
-/// [`Initialization::copying`]
-fn copy_values(weights: &mut HostTensors, config: &T5Config, attention: Sublayer) {
-    let value = &weights[&Module::Linear(attention, Linear::Value).weight()].data; // [inner, d_model]
+/// [`Initialization::matching`]
+fn matched(mut matrix: HostTensor, config: &T5Config) -> HostTensor {
+    let scale = (MATCH / (config.d_kv as f64).sqrt()).sqrt() as f32;
+    matrix.data.iter_mut().for_each(|x| *x *= scale);
+    matrix
+}
+
+/// [`Initialization::copying`]: `o` for this `v`.
+fn copied(HostTensor { data: value, .. }: &HostTensor, config: &T5Config) -> HostTensor {
     let (d_model, inner) = (config.d_model, config.inner_dim());
     let scale = (d_model as f64 / inner as f64).sqrt() as f32;
-    let transposed = (0..d_model).flat_map(|row| (0..inner).map(move |column| (row, column)));
-    let data = transposed.map(|(row, column)| scale * value[column * d_model + row]).collect();
-    let output = Module::Linear(attention, Linear::AttentionOutput).weight();
-    weights.insert(output, HostTensor { shape: vec![d_model, inner], data });
+    let places = (0..d_model).flat_map(|row| (0..inner).map(move |column| (row, column)));
+    let data = places.map(|(row, column)| scale * value[column * d_model + row]).collect();
+    HostTensor { shape: vec![d_model, inner], data }
 }
 
 /// [`Initialization::local`]
-fn look_nearby(weights: &mut HostTensors, config: &T5Config) {
+fn nearby(config: &T5Config) -> HostTensor {
     let (buckets, farthest) = (config.relative_attention_num_buckets, config.relative_attention_max_distance);
     let heads = config.num_heads;
     let steepness = |head: usize| 0.125_f64.powf(head as f64 / (heads.max(2) - 1) as f64);
@@ -187,5 +232,5 @@ fn look_nearby(weights: &mut HostTensors, config: &T5Config) {
             }
         }
     }
-    weights.insert(Module::PositionBias(Stack::Encoder).weight(), bias);
+    bias
 }

@@ -30,6 +30,15 @@ impl Stack {
         Sublayer { stack: self, block, kind }
     }
 
+    /// The attentions of a kind in all blocks.
+    pub(super) fn attentions(
+        self,
+        config: &T5Config,
+        kind: SublayerKind,
+    ) -> impl Iterator<Item = Sublayer> + Clone {
+        (0..self.depth(config)).map(move |block| self.sublayer(block, kind))
+    }
+
     /// What each block consists of, in the order in which it computes.
     pub fn sublayers(self) -> &'static [SublayerKind] {
         use SublayerKind::{CrossAttention, FeedForward, SelfAttention};

@@ -1,9 +1,10 @@
-//! The table of T5's parameters: axes, initial values, weight decay, and how logits average (Section 3.1).
+//! The table of T5's parameters: axes, initial values, roles in training, and how logits average (Section 3.1).
 
 use fusion_core::table::Axis::{Embed, Heads, Kv, Mlp, RelposBuckets, Vocab};
 use fusion_core::table::{Averaging, Dim, Origin, ParamSpec, ParamTable, dim, joined};
 
 use super::module::{Linear, Module, Stack, Sublayer, SublayerKind};
+use crate::optimizer::Role;
 use crate::{Result, T5Config};
 
 /// A row of the table.
@@ -16,18 +17,15 @@ pub struct Parameter {
     /// The standard deviation of its initial values, as in Mesh TensorFlow and T5X. A gain has none and
     /// starts at 1.
     pub initial_deviation: Option<f64>,
-    /// Whether weight decay applies to it.
-    pub decays: bool,
+    /// What it is to an optimiser.
+    pub role: Role,
 }
 
 impl Parameter {
     fn new(module: Module, config: &T5Config, dims: impl IntoIterator<Item = Dim>) -> Self {
-        Parameter {
-            module,
-            spec: ParamSpec::new(module.weight(), dims),
-            initial_deviation: initial_deviation(module, config),
-            decays: !module.is_norm(),
-        }
+        let spec = ParamSpec::new(module.weight(), dims);
+        let role = Role::of(&spec.dims);
+        Parameter { module, spec, initial_deviation: initial_deviation(module, config), role }
     }
 
     fn with_spec(self, change: impl FnOnce(ParamSpec) -> ParamSpec) -> Self {

@@ -41,6 +41,8 @@ pub enum TextError {
     NoTokenizer { path: PathBuf },
     #[error("{}: not a usable tokenizer: {reason}", path.display())]
     Tokenizer { path: PathBuf, reason: String },
+    #[error("{problem}")]
+    TokenizerFiles { problem: String },
     #[error("{origin}: the vocabulary has no `{token}`, which T5 needs")]
     MissingToken { origin: String, token: String },
     #[error("cannot tokenize: {reason}")]

@@ -15,6 +15,7 @@ mod holes;
 mod lines;
 mod sentencepiece;
 mod span_corruption;
+mod special;
 mod stream;
 mod tokenizer;
 mod train_unigram;

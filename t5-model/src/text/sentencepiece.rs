@@ -11,8 +11,6 @@ use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, Tokenizer};
 
-/// T5's number of sentinels, which are not in the SentencePiece model.
-const SENTINELS: usize = 100;
 /// U+2581, which stands for a space.
 const SPACE: char = '▁';
 
@@ -58,8 +56,8 @@ const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 
-/// Parses a SentencePiece model; the error says what is wrong with it.
-pub(super) fn parse(bytes: &[u8]) -> Result<Tokenizer, String> {
+/// Parses a SentencePiece model, and adds sentinels; the error says what is wrong with it.
+pub(super) fn parse(bytes: &[u8], sentinels: usize) -> Result<Tokenizer, String> {
     let model = ModelProto::decode(bytes).map_err(|error| format!("not a SentencePiece model: {error}"))?;
     let trainer = model.trainer_spec.unwrap_or_default();
     if trainer.model_type != UNIGRAM {
@@ -82,7 +80,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Tokenizer, String> {
     let names = |pieces: Vec<&Piece>| pieces.into_iter().map(|piece| piece.piece.clone()).collect::<Vec<_>>();
     let (special, user) = (names(special), names(user));
     let pieces = model.pieces.into_iter().map(|piece| (piece.piece, f64::from(piece.score))).collect();
-    let mut tokenizer = assemble(pieces, unk, SENTINELS, normalizer.into_iter().collect(), special)?;
+    let mut tokenizer = assemble(pieces, unk, sentinels, normalizer.into_iter().collect(), special)?;
     tokenizer.add_tokens(
         &user.iter().map(|piece| AddedToken::from(piece, false).normalized(false)).collect::<Vec<_>>(),
     );
@@ -125,16 +123,27 @@ pub(super) fn assemble(
         .with_pre_tokenizer(Some(metaspace.clone()))
         .with_decoder(Some(metaspace));
     if let Some(eos) = eos {
-        let template = TemplateProcessing::builder()
-            .try_single("$A </s>")
-            .and_then(|builder| builder.try_pair("$A </s> $B </s>"))
-            .map_err(|error| error.to_string())?
-            .special_tokens(vec![(super::tokenizer::EOS, eos as u32)])
-            .build()
-            .map_err(|error| error.to_string())?;
+        let template = ending(super::tokenizer::EOS, eos as u32)?;
         tokenizer.with_post_processor(Some(template));
     }
     let special: Vec<_> = special.iter().map(|token| AddedToken::from(token, true)).collect();
     tokenizer.add_special_tokens(&special);
     Ok(tokenizer)
+}
+
+/// Ends each text with a token.
+pub(super) fn ending(token: &str, id: u32) -> Result<TemplateProcessing, String> {
+    // By its name, a token might be taken for the template's syntax.
+    const EOS: &str = super::tokenizer::EOS;
+    let mut template = TemplateProcessing::builder();
+    let special =
+        tokenizers::processors::template::SpecialToken::new(EOS.to_owned(), vec![id], vec![token.to_owned()])
+            .map_err(|error| error.to_string())?;
+    template
+        .try_single(format!("$A {EOS}"))
+        .and_then(|template| template.try_pair(format!("$A {EOS} $B {EOS}")))
+        .map_err(|error| error.to_string())?
+        .special_tokens(vec![special])
+        .build()
+        .map_err(|error| error.to_string())
 }

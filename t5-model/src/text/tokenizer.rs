@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::{Result, TextError};
 use super::sentencepiece;
+use super::special::Special;
 
 pub(super) const PAD: &str = "<pad>";
 pub(super) const EOS: &str = "</s>";
@@ -31,6 +32,9 @@ pub struct Tokenizer {
     sentinels: Vec<i32>,
     /// Padding, EOS and sentinels, sorted.
     control: Vec<i32>,
+    special: Special,
+    /// Whether the vocabulary itself ends a text with EOS, when asked for special tokens.
+    ends_texts: bool,
     vocab_size: usize,
     fingerprint: String,
 }
@@ -38,10 +42,13 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Loads `tokenizer.json`, a SentencePiece unigram model (`spiece.model`), or a folder that contains one
     /// of them. A SentencePiece model gets T5's 100 sentinels, with `<extra_id_0>` at the highest id, and
-    /// gives the same ids as transformers' conversion to `tokenizer.json`.
+    /// gives the same ids as transformers' conversion to `tokenizer.json`. In a folder, `tokenizer_config.json`,
+    /// `special_tokens_map.json` and `added_tokens.json` name the special tokens and add others: see
+    /// [`TOKENIZER`](crate::keys::TOKENIZER).
     ///
     /// # Errors
-    /// If there is no such file, or it is of another kind, or the vocabulary lacks T5's special tokens.
+    /// If there is no such file, or it is of another kind, or the vocabulary lacks T5's special tokens, or a
+    /// key is refused.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let folder = ["tokenizer.json", "spiece.model"].map(|name| path.join(name));
@@ -50,6 +57,7 @@ impl Tokenizer {
             None if path.is_dir() => return Err(TextError::NoTokenizer { path: path.to_owned() }),
             None => path,
         };
+        let special = if path.is_dir() { Special::read(path)? } else { Special::default() };
         let bytes =
             std::fs::read(file).map_err(|source| TextError::Read { path: file.to_owned(), source })?;
         if let Some(what) = Mistaken::of(&bytes) {
@@ -57,17 +65,23 @@ impl Tokenizer {
         }
         let failed = |reason| TextError::Tokenizer { path: file.to_owned(), reason };
         let inner = if file.extension().is_some_and(|extension| extension == "model") {
-            sentencepiece::parse(&bytes).map_err(failed)?
+            sentencepiece::parse(&bytes, special.sentinels).map_err(failed)?
         } else {
             // The crate panics on input that is not JSON at all.
             serde_json::from_slice::<IgnoredAny>(&bytes).map_err(|error| failed(error.to_string()))?;
             tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| failed(error.to_string()))?
         };
-        Self::new(inner, &file.display().to_string())
+        Self::with_special(inner, special, &file.display().to_string())
     }
 
-    /// `origin` names the vocabulary in messages.
-    pub(super) fn new(mut inner: tokenizers::Tokenizer, origin: &str) -> Result<Self> {
+    /// With T5's own special tokens. `origin` names the vocabulary in messages.
+    pub(super) fn new(inner: tokenizers::Tokenizer, origin: &str) -> Result<Self> {
+        Self::with_special(inner, Special::default(), origin)
+    }
+
+    fn with_special(mut inner: tokenizers::Tokenizer, special: Special, origin: &str) -> Result<Self> {
+        inner.add_tokens(&special.added);
+        inner.set_encode_special_tokens(special.split);
         inner.with_padding(None);
         let untruncated = inner.with_truncation(None).map(|_| ());
         untruncated.map_err(|error| TextError::Encode { reason: error.to_string() })?;
@@ -80,12 +94,17 @@ impl Tokenizer {
             let id = inner.token_to_id(token).ok_or_else(missing)?;
             i32::try_from(id).map_err(|_| missing())
         };
-        let (pad, eos, unk) = (id(PAD)?, id(EOS)?, id(UNK)?);
+        let (pad, eos, unk) = (id(&special.pad)?, id(&special.eos)?, id(&special.unk)?);
         let sentinels: Vec<_> = (0..).map_while(|index| id(&sentinel_name(index)).ok()).collect();
+        if special.eos != EOS {
+            let template = sentencepiece::ending(&special.eos, eos as u32);
+            inner.with_post_processor(Some(template.map_err(|reason| TextError::Encode { reason })?));
+        }
+        let ends_texts = inner.encode_fast("", true).is_ok_and(|ids| ids.get_ids() == [eos as u32]);
         let mut control: Vec<_> = sentinels.iter().copied().chain([pad, eos]).collect();
         control.sort_unstable();
         let fingerprint = fingerprint(&vocabulary);
-        Ok(Self { inner, pad, eos, unk, sentinels, control, vocab_size, fingerprint })
+        Ok(Self { inner, pad, eos, unk, sentinels, control, special, ends_texts, vocab_size, fingerprint })
     }
 
     /// The ids of a text, without EOS.
@@ -104,7 +123,14 @@ impl Tokenizer {
     /// than its vocabulary has tokens; labels are padded with -100).
     pub fn decode(&self, ids: &[i32]) -> Result<String> {
         let ids: Vec<u32> = ids.iter().filter_map(|&id| u32::try_from(id).ok()).collect();
-        self.inner.decode(&ids, true).map_err(encoding)
+        let text = self.inner.decode(&ids, true).map_err(encoding)?;
+        Ok(if self.special.clean_up { without_spaces_before_punctuation(text) } else { text })
+    }
+
+    /// Whether the vocabulary ends a text with EOS by itself, as T5's does. All of this project's inputs end
+    /// with EOS, whether it does or not.
+    pub fn ends_texts(&self) -> bool {
+        self.ends_texts
     }
 
     /// The text for some ids, with sentinels and unknown tokens as transformers shows them
@@ -170,12 +196,16 @@ impl Tokenizer {
             .map_err(|source| TextError::CreateFolder { path: folder.to_owned(), source })?;
         let tokenizer = self.inner.to_string(true).map_err(encoding)?;
         let sentinels: Vec<_> = (0..self.sentinels.len()).map(sentinel_name).collect();
+        let Special { eos, unk, pad, .. } = &self.special;
         let special = json!({
-            "eos_token": EOS, "unk_token": UNK, "pad_token": PAD, "additional_special_tokens": sentinels,
+            "eos_token": eos, "unk_token": unk, "pad_token": pad, "additional_special_tokens": sentinels,
         });
         let mut config = special.clone();
         config["tokenizer_class"] = "PreTrainedTokenizerFast".into();
-        config["clean_up_tokenization_spaces"] = false.into();
+        config["clean_up_tokenization_spaces"] = self.special.clean_up.into();
+        if self.special.split {
+            config["split_special_tokens"] = true.into();
+        }
         // Of this class, transformers 4 returns `token_type_ids` as well, which its T5 refuses.
         config["model_input_names"] = json!(["input_ids", "attention_mask"]);
         for (name, content) in [
@@ -187,6 +217,18 @@ impl Tokenizer {
         }
         Ok(())
     }
+}
+
+/// What transformers calls cleaning up.
+fn without_spaces_before_punctuation(mut text: String) -> String {
+    for mark in [".", "?", "!", ","] {
+        text = text.replace(&format!(" {mark}"), mark);
+    }
+    text = text.replace(" ' ", "'");
+    for suffix in ["n't", "'m", "'s", "'ve", "'re"] {
+        text = text.replace(&format!(" {suffix}"), suffix);
+    }
+    text
 }
 
 fn fingerprint(vocabulary: &BTreeMap<u32, String>) -> String {

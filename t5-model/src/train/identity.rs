@@ -100,7 +100,7 @@ impl Identity {
         };
         let changed = keys.into_iter().filter(|&key| differs(key) && !follows(key));
         let value = |values: &BTreeMap<String, &Value>, key| {
-            values.get(key).map_or("absent".into(), |value| value.to_string())
+            values.get(key).map_or(ABSENT.into(), |value| value.to_string())
         };
         changed
             .map(|key| Difference { key: key.clone(), was: value(&was, key), now: value(&now, key) })
@@ -112,7 +112,11 @@ impl Identity {
     /// # Errors
     /// The first difference.
     pub fn check(&self, earlier: &Identity, path: &Path) -> Result<(), Changed> {
-        let first = self.differences(earlier).into_iter().next();
+        // Earlier versions recorded what decides no weights.
+        let counts = |difference: &Difference| {
+            !(NO_LONGER.contains(&difference.key.as_str()) && difference.now == ABSENT)
+        };
+        let first = self.differences(earlier).into_iter().find(counts);
         first.map_or(Ok(()), |difference| Err(Changed { path: path.into(), difference }))
     }
 
@@ -136,6 +140,12 @@ pub const RENAMED: [(&str, &str); 9] = [
     ("schedule.decay.minimum", "schedule.minimum"),
     ("schedule.decay.offset", "schedule.timescale"),
 ];
+
+/// What an identity may have that no longer counts.
+const NO_LONGER: [&str; 1] = ["evaluate_every"];
+
+/// In place of a value that is not there.
+const ABSENT: &str = "absent";
 
 /// A key, the one whose value it usually follows from, and the share of it that it usually is.
 const FOLLOWS: [(&str, &str, u64); 2] =

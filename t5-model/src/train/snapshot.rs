@@ -1,8 +1,9 @@
 //! A checkpoint of a training run: a model, and what is needed to continue training it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use fusion_core::atomic::write_directory_atomically;
+use fusion_core::atomic::{write_directory_atomically, write_file_atomically};
 use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, Writer};
 use fusion_core::lineage::Lineage;
 use fusion_core::{Error, HostTensors, TensorSource, json};
@@ -29,6 +30,8 @@ pub(super) struct Snapshot<'a, S> {
     /// The lineage of the model as it is now, without the hash of its weights.
     pub lineage: Lineage,
     pub tokenizer: &'a Tokenizer,
+    /// Other files, by name; those of the tokenizer replace the ones that it would write.
+    pub beside: &'a BTreeMap<String, Vec<u8>>,
     /// The optimiser whose moments the session has, and the number of updates behind them; `None` to leave
     /// them out.
     pub optimizer: Option<(Optimizer, u64)>,
@@ -40,13 +43,15 @@ impl<S: Serialize> Snapshot<'_, S> {
     /// # Errors
     /// [`TrainError::NonFiniteWeights`], or any error of the session or the files.
     pub fn write(self, session: &dyn Session, directory: &Path) -> Result<()> {
-        let Snapshot { state, identity, mut lineage, tokenizer, optimizer } = self;
+        let Snapshot { state, identity, mut lineage, tokenizer, beside, optimizer } = self;
         let weights = session.export()?;
         check_finite(&weights)?;
         write_directory_atomically(directory, |directory| {
-            json::write(&directory.join("config.json"), &session.config().to_json())?;
-            Writer::default().weights(directory, LazyTensor::all(&weights)?)?;
+            session.config().write(directory, LazyTensor::all(&weights)?, &Writer::default())?;
             tokenizer.save(directory)?;
+            for (name, content) in beside {
+                write_file_atomically(&directory.join(name), content)?;
+            }
             // The hash of what arrived in the file, not of what was written to it.
             let weights_blake3 = Checkpoint::open(directory)?.blake3()?;
             let optimizer_blake3 = match optimizer {

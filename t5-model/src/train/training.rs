@@ -1,6 +1,7 @@
 //! The loop shared by all kinds of training. What is due at a step depends only on the state, which is what a
 //! checkpoint restores.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,6 +64,9 @@ pub struct Job<'a> {
     pub record: Map<String, Value>,
     /// Saved with the weights.
     pub tokenizer: &'a Tokenizer,
+    /// Other files that are saved with the weights, by name, such as settings for generation. They replace
+    /// what the tokenizer would write.
+    pub beside: &'a BTreeMap<String, Vec<u8>>,
 }
 
 impl Job<'_> {
@@ -197,6 +201,7 @@ impl<'a, R: Regime> Training<'a, R> {
             identity: &job.identity,
             lineage: progress.lineage(job.lineage, &job.record),
             tokenizer: job.tokenizer,
+            beside: job.beside,
             optimizer: optimizer.then(|| (job.optimizer, job.optimizer_step(progress.step))),
         };
         snapshot.write(self.session.as_ref(), path).map_err(|source| TrainError::Save {

@@ -9,7 +9,8 @@
   `gradient_scale[t-1] * gradient.<tensor>[(t-1) % 3]` and the rate `learning_rate[t-1]`;
 - `<run>.<tensor>` [20, ...]: the parameter after each update; for `factored`, to save space, [2, ...]: after the
   first and after the last;
-- `<run>.<tensor>.<state>`: the optimiser's state after the last update: `exp_avg`, `exp_avg_sq`, `row` [rows],
+- `<run>.<tensor>.<state>`: the optimiser's state after the last update: `exp_avg` (Muon's only for the small
+  matrices), `exp_avg_sq`, `row` [rows],
   `column` [columns] or `second_moment`.
 
 Tensors: `factored` [130, 140], `matrix` [9, 7], `vector` [11], `small` [6, 5] (RMS below 1e-3, so that the floor of the
@@ -141,6 +142,14 @@ def adamw_scale(weight_decay):
     return lambda w: AdamWScale(w, weight_decay=weight_decay, **NANO_T5)
 
 
+def muon(weight_decay):
+    # torch.optim.Muon orthogonalises in bfloat16; here it computes in float64 like the others.
+    torch.Tensor.bfloat16 = lambda self: self.clone()
+    return lambda w: Torch(
+        w, torch.optim.Muon, dict(momentum_buffer="exp_avg"), weight_decay=weight_decay, momentum=0.95, nesterov=True
+    )
+
+
 def hf_adafactor(w):
     return Torch(w, optimization.Adafactor, HF_STATES, **HF_ADAFACTOR)
 
@@ -152,6 +161,9 @@ RUNS = {
     "adamw_scale_decay": (
         adamw_scale(0.01), SMALL_TENSORS, dict(optimizer="nanoT5 AdamWScale", weight_decay=0.01, **NANO_T5)
     ),
+    # Wide, tall, and tiny gradients.
+    "muon": (muon(0.0), ["factored", "matrix", "small"], dict(optimizer="torch.optim.Muon", weight_decay=0.0)),
+    "muon_decay": (muon(0.01), ["matrix"], dict(optimizer="torch.optim.Muon", weight_decay=0.01)),
     # Factored in T5X's sense and in transformers', and not factored in either.
     "adafactor": (hf_adafactor, ["factored", "vector"], dict(optimizer="transformers.optimization.Adafactor")),
     # Too small to be factored in T5X's sense.

@@ -77,7 +77,7 @@ fn answers(how: &Decoding, batches: &[&[&[i32]]]) -> Vec<Vec<Answer>> {
 
 #[test]
 fn an_input_is_answered_alike_in_any_batch() {
-    let default = || Decoding { max_new_tokens: 9, ..Decoding::default() };
+    let default = || Decoding { max_new_tokens: Some(9), ..Decoding::default() };
     let ways = [
         default(),
         Decoding { answers: 3, temperature: Some(1.3), top_p: Some(0.95), seed: 5, ..default() },
@@ -93,7 +93,7 @@ fn an_input_is_answered_alike_in_any_batch() {
 
 #[test]
 fn draws_depend_on_seed_and_input_and_answer() {
-    let how = Decoding { max_new_tokens: 12, answers: 4, sample: true, ..Decoding::default() };
+    let how = Decoding { max_new_tokens: Some(12), answers: 4, sample: true, ..Decoding::default() };
     let found = answers(&how, &[&INPUTS]);
     assert_ne!(found[0], found[2], "equal inputs are drawn for apart");
     assert!(found[0].iter().any(|answer| answer.tokens != found[0][0].tokens));
@@ -104,7 +104,7 @@ fn draws_depend_on_seed_and_input_and_answer() {
 /// Beam search and the others say how likely an answer is: as ranking does.
 #[test]
 fn log_probabilities_are_those_of_ranking() {
-    let default = || Decoding { max_new_tokens: 12, ..Decoding::default() };
+    let default = || Decoding { max_new_tokens: Some(12), ..Decoding::default() };
     let ways = [
         default(),
         Decoding { answers: 2, temperature: Some(0.5), ..default() },
@@ -113,7 +113,7 @@ fn log_probabilities_are_those_of_ranking() {
     for how in ways {
         let found = answers(&how, &[&INPUTS]);
         for (input, found) in INPUTS.iter().zip(found) {
-            let end = |answer: &Answer| (answer.tokens.len() < how.max_new_tokens).then_some(1);
+            let end = |answer: &Answer| (answer.tokens.len() < how.limit()).then_some(1);
             let candidates: Vec<Vec<i32>> = found
                 .iter()
                 .map(|answer| answer.tokens.iter().copied().chain(end(answer)).collect())
@@ -132,7 +132,7 @@ fn log_probabilities_are_those_of_ranking() {
 /// More beams than the vocabulary has tokens.
 #[test]
 fn a_small_vocabulary_is_searched() {
-    let how = Decoding { max_new_tokens: 3, answers: 40, beams: 80, ..Decoding::default() };
+    let how = Decoding { max_new_tokens: Some(3), answers: 40, beams: 80, ..Decoding::default() };
     let found = answers(&how, &[&INPUTS[..1]]);
     let mut tokens: Vec<&[i32]> = found[0].iter().map(|answer| answer.tokens.as_slice()).collect();
     assert_eq!(tokens.len(), 40);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
-use t5_model::train::{PretrainingEvent as Event, TrainError};
+use t5_model::train::{PretrainingEvent as Event, RENAMED, TrainError};
 
 use crate::toy::{Fault, Trial};
 
@@ -186,7 +186,7 @@ fn another_run_is_not_continued() {
     });
     assert_snapshot!(messages.join("\n"), @r#"
     checkpoints/step-00000006 was trained with another `steps` (10, now 20), so it cannot be continued; restore the setting or choose another directory
-    checkpoints/step-00000006 was trained with another `schedule.peak` (0.5, now 0.25), so it cannot be continued; restore the setting or choose another directory
+    checkpoints/step-00000006 was trained with another `learning_rate` (0.5, now 0.25), so it cannot be continued; restore the setting or choose another directory
     checkpoints/step-00000006 was trained with another `micro_batch_size` (2, now 4), so it cannot be continued; restore the setting or choose another directory
     checkpoints/step-00000006 was trained with another `seed` (5, now 6), so it cannot be continued; restore the setting or choose another directory
     checkpoints/step-00000006 was trained with another `model.d_ff` (16, now 32), so it cannot be continued; restore the setting or choose another directory
@@ -212,8 +212,27 @@ fn settings_that_change_no_weight_may_change() {
     trial.settings.checkpoint_every = 4;
     trial.settings.log_every = 1;
     trial.settings.keep_optimizer = true;
+    trial.settings.evaluate_every = 3;
     assert!(trial.train().unwrap().finished);
     assert_eq!(trial.names("checkpoints"), ["step-00000008"]);
+}
+
+/// Checkpoints of earlier versions have settings under other names, and one that decides nothing.
+#[test]
+fn settings_under_their_earlier_names() {
+    let mut trial = interrupted();
+    let path = trial.path("checkpoints/step-00000006/training_state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let identity = state["identity"].as_object_mut().unwrap();
+    for (earlier, present) in RENAMED {
+        if let Some(value) = identity.remove(present) {
+            identity.insert(earlier.into(), value);
+        }
+    }
+    assert!(identity.contains_key("schedule.peak") && !identity.contains_key("evaluate_every"));
+    identity.insert("evaluate_every".into(), json!(17));
+    fs::write(&path, state.to_string()).unwrap();
+    assert!(trial.train().unwrap().finished);
 }
 
 #[test]

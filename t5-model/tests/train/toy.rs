@@ -135,7 +135,7 @@ impl Session for Toy {
     fn generate(
         &mut self,
         _: &Batch,
-        _: usize,
+        _: &t5_model::Decoding,
         _: &dyn Fn(&[i32]) -> bool,
     ) -> Result<Vec<Vec<i32>>, SessionError> {
         unreachable!("training does not generate")
@@ -279,6 +279,7 @@ impl Trial {
             lineage: &self.lineage,
             carried: self.carried.as_ref(),
             tokenizer: &tokenizer,
+            beside: &BTreeMap::new(),
             identity: self.identity.clone(),
             open_session: &mut open_session,
             open_training_text: &mut |position: DataPosition| {

@@ -3,19 +3,20 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use fusion_core::checkpoint::Checkpoint;
 use serde::Serialize;
 use t5_model::text::{self, Corpus, Tokenizer};
-use t5_model::{Batch, Decoding, Session, T5Config};
+use t5_model::{Batch, Decoding, GenerationSettings, Session, T5Config};
 
-use crate::Compute;
-use crate::checkpoint::tokenizer_for;
+use crate::checkpoint::{generation_warnings, tokenizer_for};
+use crate::{Compute, Warning};
 
 /// A model that answers texts.
 pub struct Generator {
     tokenizer: Tokenizer,
     session: Box<dyn Session>,
     how: Decoding,
+    /// What the user should know.
+    pub warnings: Vec<Warning>,
     /// Inputs answered so far, which draws depend on.
     answered: u64,
 }
@@ -36,17 +37,27 @@ pub struct Said {
 }
 
 impl Generator {
-    /// Loads a checkpoint and its tokenizer, or the one given.
+    /// Loads a checkpoint and its tokenizer, or the one given. What the model's own settings say of where
+    /// answers begin and end, of their length, and of the tokens they may have, is followed unless `how` says
+    /// otherwise; what is not, is among the [`warnings`](Generator::warnings).
     ///
     /// # Errors
     /// If the settings cannot be used, or the model cannot be loaded.
-    pub fn open(model: &Path, tokenizer: Option<&Path>, how: Decoding, compute: &Compute) -> Result<Self> {
-        how.check()?;
-        let checkpoint = Checkpoint::open(model)?;
-        let config = T5Config::of_checkpoint(&checkpoint)?;
+    pub fn open(
+        model: &Path,
+        tokenizer: Option<&Path>,
+        mut how: Decoding,
+        compute: &Compute,
+    ) -> Result<Self> {
+        let (checkpoint, config) = T5Config::open(model)?;
         let tokenizer = tokenizer_for(model, &config, tokenizer)?;
+        let settings = GenerationSettings::of(model, &config)?;
+        how.max_new_tokens = how.max_new_tokens.or(settings.max_new_tokens());
+        how.rules = settings.rules(tokenizer.eos_id());
+        how.check()?;
+        let warnings = generation_warnings(&settings, &tokenizer, &how);
         let session = compute.open_checkpoint(&checkpoint)?;
-        Ok(Generator { tokenizer, session, how, answered: 0 })
+        Ok(Generator { tokenizer, session, how, warnings, answered: 0 })
     }
 
     /// Answers a batch of inputs: to each, as many answers as the settings ask for. An input's answers do not
@@ -55,7 +66,7 @@ impl Generator {
     /// # Errors
     /// If the device fails.
     pub fn answer(&mut self, texts: &[String]) -> Result<Vec<Vec<Said>>> {
-        let Generator { tokenizer, session, how, answered } = self;
+        let Generator { tokenizer, session, how, answered, .. } = self;
         let mut inputs = tokenizer.encode_batch(texts)?;
         inputs.iter_mut().for_each(|input| input.push(tokenizer.eos_id()));
         let rows = inputs.iter().map(|input| (input.as_slice(), [].as_slice()));

@@ -1,6 +1,8 @@
 //! Warnings.
 
+use fusion_core::Dtype;
 use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use crate::numbers::bytes;
 
@@ -43,8 +45,49 @@ pub enum Warning {
     #[error("left out, since no T5 of this configuration has it: {}", tensors.join(", "))]
     LeftOut { tensors: Vec<String> },
     /// Files and folders that were found among the text but are not read, each with the reason.
-    #[error("left out of the text: {}", shortened(files))]
+    #[error("left out of the text: {}", some(files))]
     LeftOutText { files: Vec<String> },
+    /// Files beside the weights of this model (or of the only one) that do not go with what is made of it.
+    #[error("left behind{}: {}", of(model.as_deref()), some(files))]
+    LeftBehind { model: Option<String>, files: Vec<String> },
+    /// Two models' generation_config.json differ in a key. Each has a name and a value, or none.
+    #[error(
+        "generation_config.json: {key} is {} in {} and {} in {}; the child has the former",
+        said(kept.1.as_ref()), kept.0, said(left.1.as_ref()), left.0
+    )]
+    GenerationDiffers { key: String, kept: (String, Option<Value>), left: (String, Option<Value>) },
+    /// The tokenizers of two parents have one vocabulary, and make other tokens of the same text.
+    #[error(
+        "the tokenizers of {first} and {second} have the same tokens but divide {text:?} differently; the          child has that of {first}"
+    )]
+    TextDividedDifferently { first: String, second: String, text: String },
+    /// config.json says that the weights have another type than they have.
+    #[error(
+        "{}config.json says that the weights are {said}, but they are {found}: transformers would round or          convert them; here they are what they are", colon(model.as_deref())
+    )]
+    OtherType { model: Option<String>, said: String, found: String },
+    /// Weights with values that are infinite or not a number, and how many.
+    #[error("weights that are not finite (NaN or infinite): {}", counted(tensors))]
+    NotFinite { tensors: Vec<(String, u64)> },
+    /// Parents' weights have different types.
+    #[error("the parents' weights differ in type ({}); the child's are {child}", types(parents))]
+    DifferentTypes { parents: Vec<(String, String)>, child: String },
+    /// A child's weights are rounded to this type.
+    #[error(
+        "the child's weights are rounded to {dtype}: its predictions are as close to its parents' as that          allows, and not the same"
+    )]
+    Rounded { dtype: Dtype },
+    /// The file and the tokenizer name different end tokens.
+    #[error("eos_token_id is {} in {file}, but {} in the tokenizer: answers end with either", ids(ends), eos)]
+    OtherEnd { file: String, ends: Vec<i32>, eos: i32 },
+    /// A tokenizer does not end texts with the end token by itself.
+    #[error(
+        "the tokenizer does not end a text with its end token by itself; here every input ends with it, as          T5's do"
+    )]
+    TextsWithoutEnd,
+    /// Settings for generation that are not followed, with their values.
+    #[error("{file} asks for {}, which is not followed", settings(keys))]
+    NotFollowed { file: String, keys: Vec<(&'static str, Value)> },
     /// A child's lineage.json names other parents.
     #[error("{child} was not made from the weights of {parent}, says its lineage.json")]
     NotMadeFrom { child: String, parent: String },
@@ -54,21 +97,53 @@ fn lineage_of(model: Option<&str>) -> String {
     model.map_or("lineage.json".to_owned(), |model| format!("the lineage.json of {model}"))
 }
 
-/// The first few of many.
-fn shortened(files: &[String]) -> String {
-    const NAMED: usize = 5;
-    let named = files.get(..NAMED).unwrap_or(files).join(", ");
-    match files.len().saturating_sub(NAMED) {
-        0 => named,
-        more => format!("{named}, and {more} more"),
-    }
-}
-
 fn remedy(fitting: Option<usize>) -> String {
     match fitting {
         Some(examples) => format!("a micro_batch_size of {examples} would fit"),
         None => "not even one example would fit".to_owned(),
     }
+}
+
+fn of(model: Option<&str>) -> String {
+    model.map_or(String::new(), |model| format!(" of {model}"))
+}
+
+fn colon(model: Option<&str>) -> String {
+    model.map_or(String::new(), |model| format!("{model}: "))
+}
+
+/// The first few names.
+fn some(names: &[String]) -> String {
+    const MOST: usize = 8;
+    let first: Vec<&str> = names.iter().take(MOST).map(String::as_str).collect();
+    match names.len() {
+        all if all <= MOST => first.join(", "),
+        all => format!("{} and {} more", first.join(", "), all - MOST),
+    }
+}
+
+fn counted(tensors: &[(String, u64)]) -> String {
+    some(&tensors.iter().map(|(name, count)| format!("{count} in {name}")).collect::<Vec<_>>())
+}
+
+fn said(value: Option<&Value>) -> String {
+    value.map_or("not there".to_owned(), Value::to_string)
+}
+
+fn types(models: &[(String, String)]) -> String {
+    models.iter().map(|(model, types)| format!("{model}: {types}")).collect::<Vec<_>>().join("; ")
+}
+
+fn ids(ids: &[i32]) -> String {
+    match ids {
+        [] => "not there".to_owned(),
+        [id] => id.to_string(),
+        ids => format!("{ids:?}"),
+    }
+}
+
+fn settings(keys: &[(&'static str, Value)]) -> String {
+    keys.iter().map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Serialised as text.

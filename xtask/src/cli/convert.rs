@@ -21,8 +21,9 @@ const EXAMPLES: &str = concat!(
 ///
 /// INPUT is a checkpoint in that layout, a file of tensors with Hugging Face's names (safetensors, or a state
 /// dict saved by PyTorch), or a T5X checkpoint (a Flax MessagePack file, or the folder that contains it). DIR
-/// receives safetensors, config.json and the tokenizer. If there is no config.json, it is derived from the
-/// shapes of the weights.
+/// receives safetensors, config.json, and the tokenizer, generation settings, licences and model card beside
+/// INPUT; a warning names other files that are left behind. If there is no config.json, it is derived from
+/// the shapes of the weights.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {

@@ -4,10 +4,11 @@ use anyhow::{Context, Result, ensure};
 use bytesize::ByteSize;
 use clap::Args;
 use fusion_core::atomic::Place;
-use fusion_core::checkpoint::{Checkpoint, WeightType};
+use fusion_core::checkpoint::WeightType;
 use pipeline::checkpoint::check_replaceable;
 use pipeline::checkpoint::export::{Export, ExportSettings};
 use pipeline::source::ModelPlace;
+use t5_model::T5Config;
 
 use crate::terminal::output::print;
 use crate::terminal::{Terminal, interrupt, warn};
@@ -20,8 +21,8 @@ const EXAMPLES: &str = concat!(
 
 /// Export a checkpoint for users of transformers, ready to upload
 ///
-/// Writes the weights, the configuration, the tokenizer, and a model card that says what the model was made
-/// from. For a model fused under the fusion property, it also writes the code for grouped normalisation; such
+/// Writes the weights, the configuration, the tokenizer, generation settings and licences, and a model card
+/// that says what the model was made from. For a model fused under the fusion property, it also writes the code for grouped normalisation; such
 /// a model loads in transformers 4 and 5 with `AutoModelForSeq2SeqLM.from_pretrained(DIR,
 /// trust_remote_code=True)`. Any other model loads like every T5.
 #[derive(Args, Debug)]
@@ -69,7 +70,7 @@ impl Arguments {
             languages: self.language,
             base_models: self.base_model,
         };
-        let checkpoint = Checkpoint::open(&self.checkpoint.directory(&Terminal)?)?;
+        let (checkpoint, _) = T5Config::open(&self.checkpoint.directory(&Terminal)?)?;
         let export = Export::new(&checkpoint, settings)?;
         export.warnings.iter().for_each(warn);
         interrupt::listen()?;

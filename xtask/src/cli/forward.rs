@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow, ensure};
 use clap::Args;
 use fusion_core::atomic::check_file;
-use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, Writer};
+use fusion_core::checkpoint::{LazyTensor, TensorFile, Writer};
 use fusion_core::{Dtype, HostTensor, HostTensors, TensorSource};
 use pipeline::source::ModelPlace;
-use t5_model::{Batch, Forward, IGNORED_LABEL};
+use t5_model::{Batch, Forward, IGNORED_LABEL, T5Config};
 
 use crate::cli::compute::ComputeArguments;
 use crate::terminal::Terminal;
@@ -47,7 +47,7 @@ impl Arguments {
     pub fn run(self) -> Result<()> {
         check_output(&self.output, &self.input)?;
         let batch = read_batch(&self.input)?;
-        let checkpoint = Checkpoint::open(&self.model.directory(&Terminal)?)?;
+        let (checkpoint, _) = T5Config::open(&self.model.directory(&Terminal)?)?;
         let mut session = self.compute.start()?.open_checkpoint(&checkpoint)?;
         let forward = session.forward(&batch, self.grad)?;
         write(&self.output, forward)

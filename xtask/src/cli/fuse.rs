@@ -5,7 +5,7 @@ use anyhow::Result;
 use clap::{ArgGroup, Args};
 use fusion_core::execute::PlanDevice;
 use pipeline::Compute;
-use pipeline::checkpoint::check_replaceable;
+use pipeline::checkpoint::{check_replaceable, has_tokenizer};
 use pipeline::source::{ModelPlace, corpus};
 use pipeline::stage::Input;
 use pipeline::stage::fuse::{Calibrate, NamedModel, PlannedFusion};
@@ -36,7 +36,9 @@ const HELD_OUT_EVERY: NonZeroU64 = NonZeroU64::new(10).unwrap();
 /// parents together, whose logits are the average of theirs. `--cross` fills the connections between the
 /// blocks. The parents must have the same tokenizer and kind of MLP; their widths, heads, d_ff and numbers of
 /// layers may differ. The other methods grow a single model. Prints the plan, and writes a checkpoint in the
-/// Hugging Face layout with the first parent's tokenizer and a lineage.json.
+/// Hugging Face layout with a lineage.json, the tokenizer and generation settings of the first parent that has
+/// any, and all licences; a warning names other files that are left behind. Parents of different types give
+/// the narrowest type that holds both; parents with NaN or infinite weights are refused.
 #[derive(Args, Debug)]
 #[command(
     after_help = EXAMPLES,
@@ -121,13 +123,17 @@ impl Arguments {
     }
 
     fn calibration(&self) -> Result<Option<Calibrate>> {
-        let Some(first) = self.parents.first().filter(|_| !self.calibrate.is_empty()) else {
+        if self.calibrate.is_empty() {
             return Ok(None);
-        };
+        }
+        let parents = self.parents.iter().map(|parent| parent.directory(&Terminal));
+        let parents = parents.collect::<Result<Vec<_>>>()?;
+        let with_tokenizer = parents.iter().find(|parent| has_tokenizer(parent));
+        let Some(tokenizer) = with_tokenizer.or(parents.first()).cloned() else { return Ok(None) };
         let data = Data {
             text: corpus::from_here(&self.calibrate)?,
             held_out: HeldOut::Every(HELD_OUT_EVERY),
-            tokenizer: Input::Path(first.directory(&Terminal)?),
+            tokenizer: Input::Path(tokenizer),
             input_length: self.calibrate_input_length,
             max_documents: None,
         };

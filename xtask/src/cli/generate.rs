@@ -11,8 +11,8 @@ use t5_model::Decoding;
 
 use crate::cli::compute::ComputeArguments;
 use crate::cli::section::section;
-use crate::terminal::Terminal;
 use crate::terminal::output::{print, print_json};
+use crate::terminal::{Terminal, warn};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -30,7 +30,9 @@ const DECODING: &str = "max_new_tokens answers sample temperature top_k top_p mi
 ///
 /// Each TEXT is one input; without any, each line of --input or of standard input is one. Prints one answer per
 /// line, and with --answers N, N lines for each input. A pretrained model fills in sentinels; a fine-tuned
-/// model answers in its task's words.
+/// model answers in its task's words. The model's generation_config.json is followed as transformers follows
+/// it in where answers begin and end and which tokens they have; a warning names its other settings, such as
+/// beams, which are this command's to choose. An answer also ends with the tokenizer's end token.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES, mut_args = section("Decoding", DECODING))]
 pub struct Arguments {
@@ -71,6 +73,7 @@ impl Arguments {
         let tokenizer = self.tokenizer.as_deref();
         let mut generator =
             Generator::open(&model, tokenizer, self.decoding.clone(), &self.compute.start()?)?;
+        generator.warnings.iter().for_each(warn);
         let (batches, texts_in_all) = (texts.chunks(self.batch_size as usize), texts.len());
         // On a terminal, the answers themselves show how far it is.
         let shown = batches.len() > 1 && (self.json || !io::stdout().is_terminal());

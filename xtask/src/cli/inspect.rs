@@ -7,20 +7,20 @@ use fusion_core::checkpoint::Checkpoint;
 use fusion_core::lineage::{Fusion, Lineage, Training, TreeLine};
 use pipeline::checkpoint::export::MODELING_FILE;
 use pipeline::checkpoint::health::Health;
-use pipeline::checkpoint::parameter_count;
+use pipeline::checkpoint::{check_said_type, parameter_count};
 use pipeline::numbers::{count, thousands};
 use pipeline::source::ModelPlace;
 use serde_json::{Map, Value, json};
 use t5_model::{T5Config, parameter_table};
 
-use crate::terminal::Terminal;
 use crate::terminal::output::{print, print_json};
+use crate::terminal::{Terminal, warn};
 
 const EXAMPLES: &str = concat!("Example:\n", "  cargo xtask inspect fused",);
 
 /// Show a checkpoint's dimensions, ancestors and health
 ///
-/// Reads every weight. Health covers values that are not numbers, rows that are entirely zero (dead), and
+/// Reads every weight, and warns if config.json says that they have another type. Health covers values that are not numbers, rows that are entirely zero (dead), and
 /// equal halves: the halves of a self-fusion that nothing has made differ. Half-asymmetry measures how much
 /// they differ.
 #[derive(Args, Debug)]
@@ -36,8 +36,7 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
-        let checkpoint = Checkpoint::open(&self.checkpoint.directory(&Terminal)?)?;
-        let config = T5Config::of_checkpoint(&checkpoint)?;
+        let (checkpoint, config) = T5Config::open(&self.checkpoint.directory(&Terminal)?)?;
         let parameters = parameter_count(&checkpoint)?;
         let types = types(&checkpoint)?;
         let lineage = checkpoint.lineage()?;
@@ -57,6 +56,9 @@ impl Arguments {
             }));
         }
         let mut text = dimensions(checkpoint.directory(), &config, parameters, &types);
+        if let Some(warning) = check_said_type(&checkpoint, &config, None)? {
+            warn(&warning);
+        }
         text += "\nlineage\n";
         match &lineage {
             None => text += "  unknown (there is no lineage.json)\n",

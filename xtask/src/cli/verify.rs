@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 use pipeline::checkpoint::verify::{Deviations, Family, RandomBatches};
-use pipeline::checkpoint::{tokenizer_for, tokenizer_of};
+use pipeline::checkpoint::{has_tokenizer, tokenizer_for};
 use pipeline::report::table::Table;
 use pipeline::source::ModelPlace;
 use pipeline::stage::Input;
@@ -41,7 +41,7 @@ pub struct Arguments {
     /// Files, folders or globs of text, or builtin:webster [default: random tokens]
     #[arg(long, value_name = "PATH", num_args = 1..)]
     text: Vec<String>,
-    /// A tokenizer.json, spiece.model or folder, for text [default: the child's or the first parent's]
+    /// A tokenizer.json, spiece.model or folder, for text [default: the child's, or that of the first parent that has one]
     #[arg(long, value_name = "PATH", requires = "text")]
     tokenizer: Option<PathBuf>,
     /// Tokens per input
@@ -101,11 +101,10 @@ impl Arguments {
             let sizes = RandomBatches { examples, batch_size, input_length, seed: self.seed };
             return Ok(family.random_batches(&sizes));
         }
-        let model = family.child.checkpoint.directory();
-        let model = match (tokenizer_of(model)?, family.parents.first()) {
-            (None, Some(parent)) if self.tokenizer.is_none() => parent.checkpoint.directory(),
-            _ => model,
-        };
+        let child = family.child.checkpoint.directory();
+        let models = family.parents.iter().map(|parent| parent.checkpoint.directory());
+        let with_tokenizer = std::iter::once(child).chain(models).find(|model| has_tokenizer(model));
+        let model = with_tokenizer.filter(|_| self.tokenizer.is_none()).unwrap_or(child);
         let tokenizer = Input::Path(self.tokenizer.clone().unwrap_or_else(|| model.into()));
         let data = Data::to_evaluate(&self.text, tokenizer, input_length.into())?;
         let tokenizer = tokenizer_for(model, &family.child.config, self.tokenizer.as_deref())?;

@@ -63,8 +63,8 @@ fn errors_name_flags() {
             format!("{start} --batch-size 8 --micro-batch-size 3"),
             "--micro-batch-size: 3 does not divide --batch-size 8",
         ),
-        (format!("{start} --steps 10 --warm-up 20"), "--warm-up is 20, but there are 10 steps in all"),
-        (format!("{start} --learning-rate NaN"), "--learning-rate is NaN; a rate is at least 0"),
+        (format!("{start} --steps 10 --warm-up 20"), "--warm-up: it is 20, but there are 10 steps in all"),
+        (format!("{start} --learning-rate NaN"), "--learning-rate: NaN is not a rate of at least 0"),
         (format!("{start} --evaluate-every 0"), "--evaluate-every: it must be at least 1"),
         ("glue --model m --glue g --seeds 0".into(), "--seeds: 0, must be at least 1"),
         (

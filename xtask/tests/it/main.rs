@@ -19,6 +19,7 @@ mod data_fetch;
 mod dependencies;
 mod durable;
 mod export;
+mod fidelity;
 mod forward;
 mod help;
 #[cfg(feature = "hub")]
@@ -35,6 +36,7 @@ mod optimizer;
 mod places;
 mod program;
 mod recipe_keys;
+mod recipe_text;
 mod recipes;
 mod report;
 #[cfg(unix)]

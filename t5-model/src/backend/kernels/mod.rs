@@ -11,10 +11,12 @@ pub mod elementwise;
 pub mod embedding;
 pub mod logits;
 pub mod matmul;
+mod memory;
 pub mod norm;
 mod vector;
 
 pub use allocator::keep_freed_memory;
+pub use memory::training_memory;
 
 /// A buffer that must be written in full before it is read.
 ///

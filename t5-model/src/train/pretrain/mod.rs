@@ -53,6 +53,8 @@ pub struct Run<'a> {
     pub carried: Option<&'a OptimizerState>,
     /// Saved with the weights.
     pub tokenizer: &'a Tokenizer,
+    /// Other files that are saved with the weights: see [`Job::beside`].
+    pub beside: &'a BTreeMap<String, Vec<u8>>,
     /// What else determines the result: the names of the text's files and how they are cut, the seed for
     /// random weights. A run whose checkpoints were made with other values is not continued; errors name the
     /// values by these keys.
@@ -156,6 +158,7 @@ pub fn train<'a>(
         lineage: run.lineage,
         record: Map::new(),
         tokenizer: run.tokenizer,
+        beside: run.beside,
     };
     let open_evaluation_text = run.open_evaluation_text;
     let mut training = Training::open(

@@ -7,19 +7,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use fusion_core::checkpoint::{Checkpoint, LazyTensor, TensorFile, Writer};
 use fusion_core::lineage::Lineage;
-use fusion_core::{Dtype, TensorSource, TensorView, convert_tensor};
+use fusion_core::{Dtype, TensorSource, TensorView, convert_tensor, count_not_finite};
+use t5_model::parameters::{ALIASES, EMBEDDING, HEAD, embedding_name};
+use t5_model::text::Tokenizer;
 use t5_model::{StoredParameter, T5Config, parameter_table, t5x_parameters};
 
-use super::{copy_tokenizer, known_lineage, load_tokenizer, tokenizer_of, write_directory};
+use super::{Beside, Made, known_lineage, load_tokenizer, tokenizer_of, write_directory};
 use crate::problems::{Remedy, mendable};
 use crate::source::content;
-use crate::{Warning, Watch, write_json};
+use crate::{Warning, Watch};
 
 /// T5X's name for the file in a checkpoint's directory.
 const T5X_FILE: &str = "checkpoint";
-const HEAD: &str = "lm_head.weight";
-/// The duplicates that PyTorch's state dicts hold for modules sharing the embedding.
-const ALIASES: [&str; 2] = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
 
 /// A model that has been checked and can be written.
 pub struct Conversion {
@@ -30,8 +29,8 @@ pub struct Conversion {
     /// Whether the configuration is inferred from the weights' shapes alone.
     is_made_up: bool,
     lineage: Option<Lineage>,
-    /// Where the files that go with it are: those of a tokenizer.
-    folder: Option<PathBuf>,
+    /// The files that go with it.
+    beside: Beside,
     /// What the user should know.
     pub warnings: Vec<Warning>,
 }
@@ -44,20 +43,29 @@ impl Conversion {
         let given = config.map(read_config).transpose()?;
         let mut conversion = match weights_file(path) {
             Some(file) => Self::of_file(&file, given),
-            None => Self::of_checkpoint(Checkpoint::open(path)?, given),
+            None => Self::of_checkpoint(path, given),
         }?;
         conversion.check().with_context(|| format!("{} is not converted", path.display()))?;
         Ok(conversion)
     }
 
-    fn of_checkpoint(checkpoint: Checkpoint, config: Option<T5Config>) -> Result<Self> {
-        let config = config.map_or_else(|| T5Config::of_checkpoint(&checkpoint), Ok)?;
+    fn of_checkpoint(path: &Path, config: Option<T5Config>) -> Result<Self> {
+        let (checkpoint, config) = match config {
+            Some(config) => {
+                let mut checkpoint = Checkpoint::open(path)?;
+                let embedding = embedding_name(&checkpoint, config.tie_word_embeddings)?;
+                checkpoint.rename(embedding, EMBEDDING);
+                (checkpoint, config)
+            }
+            None => T5Config::open(path)?,
+        };
         let mut warnings = Vec::new();
         let lineage = known_lineage(&checkpoint, None, &mut warnings)?;
-        let folder = Some(checkpoint.directory().to_owned());
+        let beside = Beside::of(&[("", path)], Made::Same)?;
+        warnings.extend(beside.warnings.iter().cloned());
         let parameters = under_their_names(&checkpoint);
         let weights = Box::new(checkpoint);
-        Ok(Conversion { weights, parameters, config, is_made_up: false, lineage, folder, warnings })
+        Ok(Conversion { weights, parameters, config, is_made_up: false, lineage, beside, warnings })
     }
 
     fn of_file(path: &Path, config: Option<T5Config>) -> Result<Self> {
@@ -71,6 +79,11 @@ impl Conversion {
         );
         if parameters.is_empty() {
             parameters = under_their_names(&file);
+            let tied = config.as_ref().is_none_or(|config| config.tie_word_embeddings);
+            let embedding = embedding_name(&file, tied).with_context(|| path.display().to_string())?;
+            if let Some(stored) = parameters.remove(embedding) {
+                parameters.insert(EMBEDDING.to_owned(), stored);
+            }
         }
         let (mut warnings, is_made_up) = (Vec::new(), config.is_none());
         let config = match config {
@@ -87,7 +100,8 @@ impl Conversion {
             }
         };
         let weights = Box::new(file);
-        Ok(Conversion { weights, parameters, config, is_made_up, lineage: None, folder: None, warnings })
+        let beside = Beside::default();
+        Ok(Conversion { weights, parameters, config, is_made_up, lineage: None, beside, warnings })
     }
 
     /// Checks that every parameter the configuration calls for is present, has the right shape and holds
@@ -119,6 +133,15 @@ impl Conversion {
             }
             is_called_for
         });
+        let tensors = self.parameters.iter().map(|(name, stored)| {
+            let count = count_not_finite(&self.weights.view(&stored.tensor)?);
+            Ok((name.clone(), count))
+        });
+        let mut tensors = tensors.collect::<Result<Vec<_>>>()?;
+        tensors.retain(|(_, count)| *count > 0);
+        if !tensors.is_empty() {
+            self.warnings.push(Warning::NotFinite { tensors });
+        }
         if !left.is_empty() {
             let names = left.join(", ");
             let problem = || format!("no T5 of these shapes has {names}");
@@ -141,13 +164,8 @@ impl Conversion {
         let tensors = tensors.collect::<Result<Vec<_>>>()?;
         let size = tensors.iter().map(LazyTensor::size).sum::<usize>() as u64;
         write_directory(output, ("convert", "the model"), size, watch, |directory, progress| {
-            self.write_tokenizer(directory, tokenizer)?;
-            let mut config = self.config.to_json();
-            if dtype.is_some() {
-                config.retain(|key, _| !["dtype", "torch_dtype"].contains(&key.as_str()));
-            }
-            write_json(&directory.join("config.json"), &config)?;
-            let hash = Writer::default().progress(progress).weights(directory, tensors)?;
+            self.write_beside(directory, tokenizer)?;
+            let hash = self.config.write(directory, tensors, &Writer::default().progress(progress))?;
             match &self.lineage {
                 Some(lineage) => Ok(Lineage { blake3: Some(hash), ..lineage.clone() }.write(directory)?),
                 None => Ok(()),
@@ -155,16 +173,25 @@ impl Conversion {
         })
     }
 
-    fn write_tokenizer(&self, directory: &Path, given: Option<&Path>) -> Result<()> {
-        let loaded = match (given, &self.folder) {
-            (Some(path), _) => Some((content(path)?, load_tokenizer(path)?)),
-            (None, Some(folder)) => tokenizer_of(folder)?.map(|tokenizer| (folder.clone(), tokenizer)),
-            (None, None) => None,
+    /// Writes the files that go with it, and `given`, a tokenizer, in place of its own.
+    fn write_beside(&self, directory: &Path, given: Option<&Path>) -> Result<()> {
+        let Some(given) = given else {
+            self.beside.write(directory)?;
+            return tokenizer_of(directory)?.map_or(Ok(()), |tokenizer| self.check_tokenizer(&tokenizer));
         };
-        let Some((path, tokenizer)) = loaded else { return Ok(()) };
+        let (given, tokenizer) = (content(given)?, load_tokenizer(given)?);
+        self.check_tokenizer(&tokenizer)?;
+        self.beside.clone().without_tokenizer().write(directory)?;
+        if given.is_dir() {
+            return Beside::of(&[("", &given)], Made::Same)?.only_tokenizer().write(directory);
+        }
+        Ok(tokenizer.save(directory)?)
+    }
+
+    fn check_tokenizer(&self, tokenizer: &Tokenizer) -> Result<()> {
         let (tokens, vocabulary) = (tokenizer.vocab_size(), self.config.vocab_size);
         ensure!(tokens <= vocabulary, "the tokenizer has {tokens} tokens, but the model only {vocabulary}");
-        if path.is_dir() { copy_tokenizer(&path, directory) } else { Ok(tokenizer.save(directory)?) }
+        Ok(())
     }
 
     fn tensor<'a>(

@@ -1,11 +1,14 @@
 //! Checkpoints and the files that go with them: conversion, export and comparison.
 
 mod asymmetry;
+mod beside;
 pub mod convert;
 pub mod export;
+mod generation;
 pub mod health;
 mod lineage;
 mod tokenizer;
+mod types;
 pub mod verify;
 mod write;
 
@@ -13,8 +16,11 @@ use anyhow::Result;
 use fusion_core::checkpoint::Checkpoint;
 use fusion_core::{Dtype, TensorSource};
 
+pub use beside::{Beside, Made};
+pub use generation::generation_warnings;
 pub use lineage::{known_lineage, lineage_to_continue};
-pub use tokenizer::{copy_files, copy_tokenizer, load_tokenizer, tokenizer_for, tokenizer_of};
+pub use tokenizer::{has_tokenizer, load_tokenizer, tokenizer_for, tokenizer_of};
+pub use types::{check_finite, check_said_type, not_finite, types_of, types_text};
 pub use write::{check_replaceable, check_replaceable_tokenizer, write_directory};
 
 /// The number of parameters that the weights hold. Tensors of integers, such as positions, are none.

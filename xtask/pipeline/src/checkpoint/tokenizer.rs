@@ -2,28 +2,16 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use t5_model::T5Config;
 use t5_model::text::Tokenizer;
 
 use crate::problems::{Remedy, mendable};
-use crate::source::{TOKENIZER_FILES, content};
+use crate::source::content;
 
-/// Copies the tokenizer and its accompanying files.
-pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
-    copy_files(&TOKENIZER_FILES, from, to)
-}
-
-/// Copies those files of a directory that it has.
-pub fn copy_files(names: &[&str], from: &Path, to: &Path) -> Result<()> {
-    for name in names {
-        let source = from.join(name);
-        if source.is_file() {
-            std::fs::copy(&source, to.join(name))
-                .with_context(|| format!("cannot copy {}", source.display()))?;
-        }
-    }
-    Ok(())
+/// Whether there is a tokenizer inside a checkpoint.
+pub fn has_tokenizer(directory: &Path) -> bool {
+    ["tokenizer.json", "spiece.model"].iter().any(|name| directory.join(name).is_file())
 }
 
 /// The tokenizer in a file, a folder, or a folder that holds one (see [`content`]).
@@ -33,11 +21,7 @@ pub fn load_tokenizer(path: &Path) -> Result<Tokenizer> {
 
 /// The tokenizer inside a checkpoint, if there is one.
 pub fn tokenizer_of(directory: &Path) -> Result<Option<Tokenizer>> {
-    let here = |name: &str| directory.join(name).is_file();
-    if !here("tokenizer.json") && !here("spiece.model") {
-        return Ok(None);
-    }
-    Ok(Some(Tokenizer::load(directory)?))
+    Ok(if has_tokenizer(directory) { Some(Tokenizer::load(directory)?) } else { None })
 }
 
 /// The tokenizer in `given`, or else the model's own; it must fit the model's vocabulary.

@@ -53,8 +53,7 @@ pub struct RandomBatches {
 
 impl Model {
     fn open(place: &ModelPlace, watch: &dyn Watch) -> Result<Self> {
-        let checkpoint = Checkpoint::open(&place.directory(watch)?)?;
-        let config = T5Config::of_checkpoint(&checkpoint)?;
+        let (checkpoint, config) = T5Config::open(&place.directory(watch)?)?;
         Ok(Model { name: place.to_string(), checkpoint, config })
     }
 }

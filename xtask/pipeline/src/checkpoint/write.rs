@@ -9,11 +9,11 @@ use fusion_core::atomic::{Place, write_directory_atomically};
 use fusion_core::checkpoint::Progress;
 
 use crate::problems::{Remedy, mendable};
-use crate::source::{TOKENIZER_FILES, content};
+use crate::source::{content, tokenizer_files};
 use crate::{Interrupted, Stoppable, Watch};
 
-/// Names that files of a checkpoint may have. A conflict over one of them shows before the work.
-const NAMES: [&str; 5] = [
+/// What a checkpoint has in any case, and perhaps. A conflict over one of these names shows before the work.
+const CHECKPOINT: [&str; 5] = [
     "config.json",
     "generation_config.json",
     "lineage.json",
@@ -24,24 +24,28 @@ const NAMES: [&str; 5] = [
 /// Checks, before the work, whether a checkpoint made from `inputs` may be written to `output`: nothing is there, or a
 /// checkpoint that this program wrote, which is to be replaced. Files of others in it are kept.
 pub fn check_replaceable(output: &Path, overwrite: bool, inputs: &[&Path]) -> Result<()> {
-    let names: Vec<&str> = NAMES.into_iter().chain(TOKENIZER_FILES).collect();
-    check_place(output, overwrite, inputs, "checkpoint", &names)
+    let names = CHECKPOINT.into_iter().chain(tokenizer_files());
+    check_place(output, overwrite, inputs, "checkpoint", &names.collect::<Vec<_>>())
 }
 
 /// Checks the same for a tokenizer.
 pub fn check_replaceable_tokenizer(output: &Path, overwrite: bool) -> Result<()> {
-    check_place(output, overwrite, &[], "tokenizer", &TOKENIZER_FILES)
+    check_place(output, overwrite, &[], "tokenizer", &tokenizer_files().collect::<Vec<_>>())
 }
 
+/// The first of the names is that of a file which makes a directory what it is.
 fn check_place(output: &Path, overwrite: bool, inputs: &[&Path], what: &str, names: &[&str]) -> Result<()> {
     let place = Place::of(output)?;
     let shown = output.display();
     if !place.is_free()? {
         let same = inputs.iter().any(|input| content(input).is_ok_and(|input| place.is(&input)));
         ensure!(!same, "{shown} is what is to be read, so it is not overwritten");
-        let ours = format!("holds no {what} that this program wrote, so it is not overwritten");
-        ensure!(place.is_ours()?, "{shown} exists and is not empty, and {ours}");
         ensure!(overwrite, mendable(format!("{shown} exists and is not empty"), Remedy::Overwrite));
+        let mark = names.first().copied().unwrap_or_default();
+        let is_there = place.path().join(mark).exists();
+        ensure!(is_there || place.wrote(mark)?, "{shown} holds no {what}, so it is not overwritten");
+        let others = "that this program did not write, so it is not overwritten";
+        ensure!(place.wrote(mark)?, "{shown} holds a {what} {others}");
     }
     Ok(place.check(names)?)
 }

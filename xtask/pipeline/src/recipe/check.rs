@@ -262,10 +262,10 @@ fn unknown(name: &str, prefix: &str, schema: &Json) -> String {
         .filter(|table| schema::table(table).is_some_and(|table| keys(table).contains(&name)))
         .map(|table| format!("`[{table}]`"))
         .collect();
-    message += &match (nearest(name, known.iter().copied()), elsewhere.is_empty()) {
-        (Some(near), _) => format!("; did you mean `{near}`?"),
-        (None, false) => format!("; `{name}` is a key of {}", elsewhere.join(" and ")),
-        (None, true) => {
+    message += &match nearest(name, known.iter().copied()) {
+        _ if !elsewhere.is_empty() => format!("; `{name}` is a key of {}", elsewhere.join(" and ")),
+        Some(near) => format!("; did you mean `{near}`?"),
+        None => {
             let known: Vec<String> = known.iter().map(|key| format!("`{key}`")).collect();
             format!("; there are {}", known.join(", "))
         }

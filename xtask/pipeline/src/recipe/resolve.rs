@@ -81,7 +81,7 @@ fn check_tables(recipe: &mut Table, check: &mut Check<'_>) {
             },
             (Some(_), other) => {
                 let kind = other.type_str();
-                check.say(span, format!("`{key}` must be a table, not {kind}"));
+                check.say(span, format!("`{key}` must be a table, not a {kind}"));
             }
             (None, _) => drop(others.insert(name.clone(), value.clone())),
         }
@@ -95,7 +95,7 @@ fn models(models: &mut Table, check: &mut Check<'_>) {
     for (name, value) in models.iter_mut() {
         let (name, at, span) = (name.get_ref().to_string(), name.span(), value.span());
         let DeValue::Table(model) = value.get_mut() else {
-            check.say(span, format!("`models.{name}` must be a table, not {}", value.get_ref().type_str()));
+            check.say(span, format!("`models.{name}` must be a table, not a {}", value.get_ref().type_str()));
             continue;
         };
         let is_new = check.is_override(&at)
@@ -130,7 +130,7 @@ fn check_stage(
     let mut own = match value.into_inner() {
         DeValue::Table(own) => own,
         other => {
-            check.say(span, format!("`stages.{own_name}` must be a table, not {}", other.type_str()));
+            check.say(span, format!("`stages.{own_name}` must be a table, not a {}", other.type_str()));
             return None;
         }
     };

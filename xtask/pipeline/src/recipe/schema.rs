@@ -211,11 +211,19 @@ fn without_null(object: &mut Map<String, Value>) {
 }
 
 fn add_short_form(object: &mut Map<String, Value>) {
-    let Some(Tagged { branches, .. }) = Tagged::of(object) else { return };
+    let Some(Tagged { branches, tag }) = Tagged::of(object) else { return };
+    let tag = tag.to_owned();
     let short = |branch: &&&Value| branch["required"].as_array().is_some_and(|required| required.len() == 1);
     let name = |branch: &Value| Some(tag_of(branch)?.1.to_owned());
     let names: Vec<String> = branches.iter().filter(short).filter_map(|branch| name(branch)).collect();
+    let default = object.get("default").and_then(|default| default[tag.as_str()].as_str()).map(str::to_owned);
     if let (false, Some(Value::Array(mut all))) = (names.is_empty(), object.shift_remove("oneOf")) {
+        // In a table without a tag, the default's is understood.
+        let understood =
+            all.iter_mut().find(|branch| tag_of(branch).map(|(_, name)| name) == default.as_deref());
+        if let Some(Value::Object(branch)) = understood.filter(|_| default.is_some()) {
+            branch.shift_remove("required");
+        }
         all.insert(0, json!({ "type": "string", "enum": names }));
         object.insert("anyOf".into(), Value::Array(all));
     }

@@ -137,7 +137,7 @@ impl<'a> Run<'a> {
         };
         match Record::read(&directory)? {
             Some(_) if needs_files => Ok(State::Finished(Vec::new())),
-            Some(record) => unless_changed(|changes| State::Finished(changes.measured), &record.identity),
+            Some(record) => unless_changed(Changes::state, &record.identity),
             None if needs_files => Ok(State::WithoutFiles),
             None => match journal::begun(&directory)?.filter(|_| has_results(stage, &directory)) {
                 None => Ok(State::New),
@@ -249,6 +249,13 @@ impl<'a> Run<'a> {
         }
         let is_wanted = |stage: &&Stage| only.is_empty() || wanted.contains(&stage.name.as_str());
         Ok(self.recipe.stages.iter().filter(is_wanted).collect())
+    }
+}
+
+impl Changes {
+    /// How far a finished stage has got whose result is not out of date.
+    fn state(self) -> State {
+        if self.extends { State::Begun } else { State::Finished(self.measured) }
     }
 }
 

@@ -64,6 +64,8 @@ pub struct Changes {
     pub inputs: Vec<(String, String)>,
     /// What changes only what is measured on the way.
     pub measured: Vec<Difference>,
+    /// Whether there should be more of the result, or less.
+    pub extends: bool,
 }
 
 impl Changes {
@@ -86,6 +88,7 @@ impl Changes {
             let own = Difference { key: key.to_owned(), ..difference.clone() };
             match () {
                 () if is_in(effects.neutral) || loses_nothing => {}
+                () if is_in(effects.extending) => changes.extends = true,
                 () if is_in(effects.measuring) => changes.measured.push(own),
                 () => changes.settings.push(own),
             }
@@ -103,7 +106,7 @@ impl Changes {
 /// What decides the result of stages that take this one's: its identity without what is only measured.
 pub fn deciding(effects: &Effects, identity: &Identity) -> Identity {
     let mut identity = identity.clone();
-    for key in effects.neutral.iter().chain(effects.measuring).chain(effects.keeping) {
+    for key in [effects.neutral, effects.measuring, effects.keeping, effects.extending].concat() {
         identity.remove(&format!("{SETTINGS}.{key}"));
     }
     identity
@@ -229,8 +232,12 @@ mod tests {
     use super::{Changes, deciding, fingerprint, identity};
     use crate::stage::Effects;
 
-    const EFFECTS: Effects =
-        Effects { neutral: Settings::NEUTRAL, measuring: Settings::MEASURING, keeping: &["keep_optimizer"] };
+    const EFFECTS: Effects = Effects {
+        neutral: Settings::NEUTRAL,
+        measuring: Settings::MEASURING,
+        keeping: &["keep_optimizer"],
+        extending: &["seeds"],
+    };
 
     fn changes(now: &Identity, earlier: &Identity) -> Vec<String> {
         Changes::new(&EFFECTS, now, earlier).outdating()
@@ -270,6 +277,16 @@ mod tests {
         assert_eq!(back.outdating(), ["`keep_optimizer` was false, is true"]);
         let print = |identity: &Identity| fingerprint(&deciding(&EFFECTS, identity)).expect("a fingerprint");
         assert_eq!(print(&old), print(&new));
+    }
+
+    #[test]
+    fn more_seeds_extend_a_result() {
+        let identity = |seeds: u64| {
+            identity(Identity::of_settings(&json!({ "steps": 9, "seeds": seeds }), &[]), BTreeMap::new())
+        };
+        let changes = Changes::new(&EFFECTS, &identity(5), &identity(3));
+        assert!(changes.extends && changes.outdating().is_empty());
+        assert!(!Changes::new(&EFFECTS, &identity(3), &identity(3)).extends);
     }
 
     /// What follows from a setting is not said of the setting's change, and earlier names are known.

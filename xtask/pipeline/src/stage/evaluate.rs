@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use fusion_core::checkpoint::Checkpoint;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -128,8 +127,7 @@ impl Evaluate {
         compute: &Compute,
         watch: &dyn Watch,
     ) -> Result<Evaluation> {
-        let checkpoint = Checkpoint::open(model)?;
-        let config = T5Config::of_checkpoint(&checkpoint)?;
+        let (checkpoint, config) = T5Config::open(model)?;
         let tokenizer = tokenizer_for(model, &config, Some(tokenizer))?;
         let text = self.data.open(tokenizer, watch)?;
         let mut session = compute.open_checkpoint(&checkpoint)?;

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use fusion_core::checkpoint::Checkpoint;
 use glue_eval::FineTuneSettings;
 use t5_model::optimizer::Optimizer;
 use t5_model::text::{HoldOut, SpanLengths};
@@ -58,8 +57,8 @@ pub enum TokenizerId {
         stage: String,
         /// What it is trained on.
         text: Vec<String>,
-        /// Of the tokenizer.
-        vocabulary: Vocabulary,
+        /// The number of tokens asked for.
+        vocabulary: usize,
     },
     /// A tokenizer's fingerprint.
     Files(String),
@@ -231,7 +230,7 @@ impl Known<'_> {
     pub fn model(&self, input: &Input) -> Result<Option<T5Config>> {
         Ok(match self.path(input)? {
             None => self.stage(input).and_then(|forecast| forecast.model.clone()),
-            Some(path) => Some(T5Config::of_checkpoint(&Checkpoint::open(&path)?)?),
+            Some(path) => Some(T5Config::open(&path)?.1),
         })
     }
 

@@ -14,7 +14,7 @@ use t5_model::T5Config;
 use toml::Spanned;
 
 use super::{Effects, Finished, Forecast, Gives, Input, Keys, Kind, Known, Shown, Training, Work};
-use crate::checkpoint::{lineage_to_continue, tokenizer_for};
+use crate::checkpoint::{Beside, Made, lineage_to_continue, tokenizer_for};
 use crate::recipe::schema::both;
 use crate::{Compute, Interrupted, Stoppable, Watch};
 
@@ -78,7 +78,13 @@ fn show(finished: &Finished<'_>) -> Result<Shown> {
 
 impl Work for Glue {
     fn effects(&self) -> Effects {
-        Effects { neutral: NEUTRAL, measuring: &[], keeping: &["save_models"] }
+        Effects {
+            neutral: NEUTRAL,
+            measuring: &[],
+            keeping: &["save_models"],
+            // Each seed is a fine-tuning of its own, and each task, unless they are mixed.
+            extending: if self.settings.mixture { &["seeds"] } else { &["seeds", "tasks"] },
+        }
     }
 
     fn inputs(&self) -> Vec<&Input> {
@@ -131,14 +137,15 @@ pub fn fine_tune(
     compute: &Compute,
     watch: &dyn Watch,
 ) -> Result<GlueReport> {
-    let checkpoint = Checkpoint::open(places.model)?;
-    let config = T5Config::of_checkpoint(&checkpoint)?;
+    let (checkpoint, config) = T5Config::open(places.model)?;
     let tokenizer = tokenizer_for(places.model, &config, places.tokenizer)?;
     let lineage = lineage_to_continue(&checkpoint)?;
+    let beside = Beside::of(&[("", places.model)], Made::Another)?;
     let glue = glue_eval::Glue {
         tasks,
         files: places.files,
         tokenizer: &tokenizer,
+        beside: &beside.files,
         settings,
         directory: places.directory,
         lineage: &lineage,

@@ -123,6 +123,8 @@ pub struct Effects {
     pub measuring: &'static [&'static str],
     /// Settings that keep more of the result. If one is switched off, nothing is missing.
     pub keeping: &'static [&'static str],
+    /// Settings that say how much there is of the result. What there is stays, and the stage goes on.
+    pub extending: &'static [&'static str],
 }
 
 /// The settings of whatever can be serialised.

@@ -21,7 +21,7 @@ use super::{
     Arm, DataTable, Dimensions, Effects, Finished, Forecast, Gives, Input, Keys, Kind, Known, Overview,
     Shown, Training, Work,
 };
-use crate::checkpoint::{lineage_to_continue, load_tokenizer, tokenizer_of};
+use crate::checkpoint::{Beside, Made, lineage_to_continue, load_tokenizer, tokenizer_of};
 use crate::recipe::schema::both;
 use crate::{Compute, Interrupted, Note, Stoppable, Watch};
 
@@ -74,6 +74,8 @@ struct Beginning {
     checkpoint: Option<Checkpoint>,
     /// Stored with the checkpoint, if training continues with it.
     optimizer: Option<OptimizerState>,
+    /// The files that the trained model gets from it.
+    beside: Beside,
 }
 
 /// Settings that make no difference to a finished training, or only in the last bits of its weights.
@@ -192,6 +194,7 @@ impl Work for Pretrain {
                 HeldOut::Text(_) => MEASURING_TEXT,
             },
             keeping: &["keep_optimizer"],
+            extending: &[],
         }
     }
 
@@ -264,6 +267,7 @@ impl Pretrain {
         self.settings.validate()?;
         let tokenizer = load_tokenizer(tokenizer)?;
         let beginning = self.beginning(from, &tokenizer)?;
+        beginning.beside.warnings.iter().for_each(|warning| watch.note(name, &Note::Warning(warning)));
         let text = self.data.open(tokenizer, watch)?;
         let Settings { seed, .. } = self.settings;
         let lengths = SpanLengths::t5(self.data.input_length, text.tokenizer().sentinels().len())?;
@@ -287,6 +291,7 @@ impl Pretrain {
             lineage: &beginning.lineage,
             carried: beginning.optimizer.as_ref(),
             tokenizer: text.tokenizer(),
+            beside: &beginning.beside.files,
             identity: self.identity(&text.names(), compute),
             open_session: &mut open_session,
             open_training_text: &mut |at| text.training(micro_batch, seed, at),
@@ -324,18 +329,18 @@ impl Pretrain {
     }
 
     fn beginning(&self, from: Option<&Path>, tokenizer: &Tokenizer) -> Result<Beginning> {
-        let (directory, checkpoint) = match (&self.start, from) {
+        let directory = match (&self.start, from) {
             (Start::Random(dimensions), _) => {
                 let config = dimensions.config(tokenizer.model_vocab_size())?;
                 let lineage = Lineage::default();
-                let init = dimensions.init;
-                return Ok(Beginning { config, init, lineage, checkpoint: None, optimizer: None });
+                let (init, beside) = (dimensions.init, Beside::default());
+                return Ok(Beginning { config, init, lineage, checkpoint: None, optimizer: None, beside });
             }
-            (Start::Model(Input::Path(path)), None) => (path.as_path(), Checkpoint::open(path)?),
+            (Start::Model(Input::Path(path)), None) => path.as_path(),
             (Start::Model(input), None) => anyhow::bail!("the model of stage {input} is not known"),
-            (Start::Model(_), Some(path)) => (path, Checkpoint::open(path)?),
+            (Start::Model(_), Some(path)) => path,
         };
-        let config = T5Config::of_checkpoint(&checkpoint)?;
+        let (checkpoint, config) = T5Config::open(directory)?;
         let place = directory.display();
         if let Some(own) = tokenizer_of(directory)? {
             ensure!(
@@ -354,8 +359,9 @@ impl Pretrain {
             false => None,
         };
         let lineage = lineage_to_continue(&checkpoint)?;
+        let beside = Beside::of(&[("", directory)], Made::Another)?;
         let init = Initialization::default();
-        Ok(Beginning { config, init, lineage, checkpoint: Some(checkpoint), optimizer })
+        Ok(Beginning { config, init, lineage, checkpoint: Some(checkpoint), optimizer, beside })
     }
 
     fn optimizer_state(&self, directory: &Path, weights: &str, config: &T5Config) -> Result<OptimizerState> {

@@ -117,7 +117,7 @@ impl Work for TrainTokenizer {
         let (size, sentinels) = (self.vocabulary.next_multiple_of(128), self.sentinels);
         let vocabulary = Vocabulary { size, sentinels };
         let (stage, text) = (known.name.to_owned(), self.text.clone());
-        let tokenizer = Some(TokenizerId::Trained { stage, text, vocabulary });
+        let tokenizer = Some(TokenizerId::Trained { stage, text, vocabulary: self.vocabulary });
         Ok(Forecast { vocabulary: Some(vocabulary), tokenizer, ..Forecast::default() })
     }
 

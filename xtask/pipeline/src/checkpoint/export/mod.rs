@@ -5,19 +5,20 @@ mod code;
 mod history;
 mod weights;
 
-use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use card::Card;
 use fusion_core::Dtype;
 use fusion_core::atomic::write_file_atomically;
-use fusion_core::checkpoint::{Checkpoint, LazyTensor, Progress, Writer};
+use fusion_core::checkpoint::{Checkpoint, LazyTensor, Progress, Writer, common_type};
 use fusion_core::lineage::Lineage;
 use serde_json::{Map, Value, json};
 use t5_model::T5Config;
+use t5_model::keys::{GENERATION, Treatment};
 
-use super::{copy_files, copy_tokenizer, known_lineage, parameter_count, tokenizer_of, write_directory};
+use super::{Beside, Made, known_lineage, not_finite, parameter_count, tokenizer_of, write_directory};
+use crate::source::GENERATION_CONFIG;
 use crate::{Warning, Watch, write_json};
 
 pub use code::MODELING_FILE;
@@ -47,12 +48,11 @@ pub struct Export<'a> {
     /// Without this machine's paths; `None` if these weights have no lineage.
     lineage: Option<Lineage>,
     settings: ExportSettings,
+    /// The files that go with it.
+    beside: Beside,
     /// What the user should know.
     pub warnings: Vec<Warning>,
 }
-
-/// Files that are copied if present.
-const COPIED: [&str; 2] = ["plan.json", "plan.txt"];
 
 impl<'a> Export<'a> {
     /// Checks the weights' headers against the configuration, and their hash against the lineage's.
@@ -62,7 +62,13 @@ impl<'a> Export<'a> {
         let mut warnings = Vec::new();
         let mut lineage = known_lineage(checkpoint, None, &mut warnings)?;
         lineage.iter_mut().for_each(history::hide_paths);
-        Ok(Export { checkpoint, config, lineage, settings, warnings })
+        let tensors = not_finite(checkpoint, &config)?;
+        if !tensors.is_empty() {
+            warnings.push(Warning::NotFinite { tensors });
+        }
+        let beside = Beside::of(&[("", checkpoint.directory())], Made::Exported)?;
+        warnings.extend(beside.warnings.iter().cloned());
+        Ok(Export { checkpoint, config, lineage, settings, beside, warnings })
     }
 
     /// Writes the whole directory or nothing.
@@ -76,20 +82,19 @@ impl<'a> Export<'a> {
     }
 
     fn fill(&self, directory: &Path, tensors: Vec<LazyTensor<'_>>, progress: &Progress<'_>) -> Result<()> {
-        let from = self.checkpoint.directory();
         let config = weights::portable(&self.config);
-        write_json(&directory.join("config.json"), &self.config_json(&config)?)?;
+        write_json(&directory.join("config.json"), &config_json(&config, common_type(&tensors)))?;
         let writer = Writer::default().shard_size(self.settings.max_shard_size).progress(progress);
         let blake3 = writer.weights(directory, tensors)?;
         let written = Checkpoint::open(directory)?;
-        self.write_generation_config(directory, &config)?;
-        let has_tokenizer = write_tokenizer(from, directory)?;
+        self.beside.write(directory)?;
+        write_generation_config(directory, &config)?;
+        complete_tokenizer(directory)?;
         if !config.is_stock() {
             for (name, text) in code::FILES {
                 write_file_atomically(&directory.join(name), text.as_bytes())?;
             }
         }
-        copy_files(&COPIED, from, directory)?;
         if let Some(lineage) = &self.lineage {
             Lineage { blake3: Some(blake3.clone()), ..lineage.clone() }.write(directory)?;
         }
@@ -99,55 +104,50 @@ impl<'a> Export<'a> {
             lineage: self.lineage.as_ref(),
             parameters: parameter_count(&written)?,
             hash: &blake3,
-            has_tokenizer,
+            has_tokenizer: self.beside.has_tokenizer(),
             has_plan: directory.join("plan.txt").is_file() || directory.join("plan.json").is_file(),
         };
         Ok(write_file_atomically(&directory.join("README.md"), card.to_string().as_bytes())?)
     }
-
-    fn config_json(&self, config: &T5Config) -> Result<Map<String, Value>> {
-        let mut json = config.to_json();
-        // Left by the program that wrote the original file.
-        for key in ["_name_or_path", "transformers_version", "dtype", "torch_dtype"] {
-            json.shift_remove(key);
-        }
-        if !config.is_stock() {
-            json.insert("auto_map".into(), code::auto_map());
-        }
-        if let Some(dtype) = weights::common_type(self.checkpoint, &self.config, self.settings.dtype)? {
-            json.insert("torch_dtype".into(), dtype.into());
-        }
-        Ok(json)
-    }
-
-    /// Writes the checkpoint's own, or what its configuration implies.
-    fn write_generation_config(&self, directory: &Path, config: &T5Config) -> Result<()> {
-        const NAME: &str = "generation_config.json";
-        if self.checkpoint.directory().join(NAME).is_file() {
-            return copy_files(&[NAME], self.checkpoint.directory(), directory);
-        }
-        let ids = json!({
-            "decoder_start_token_id": config.decoder_start_token_id,
-            "eos_token_id": config.eos_token_id,
-            "pad_token_id": config.pad_token_id,
-        });
-        write_json(&directory.join(NAME), &ids)
-    }
 }
 
-/// Copies the checkpoint's tokenizer, and makes sure that `AutoTokenizer` finds it whatever the model's type.
-/// Returns whether there is one.
-fn write_tokenizer(from: &Path, directory: &Path) -> Result<bool> {
-    let Some(tokenizer) = tokenizer_of(from)? else { return Ok(false) };
-    copy_tokenizer(from, directory)?;
+fn config_json(config: &T5Config, dtype: Option<Dtype>) -> Map<String, Value> {
+    let mut json = config.to_json_beside(dtype);
+    // Left by the program that wrote the original file.
+    for key in ["_name_or_path", "transformers_version"] {
+        json.shift_remove(key);
+    }
+    // At the end, whatever the original file says.
+    let dtype = json.shift_remove("torch_dtype");
+    if !config.is_stock() {
+        json.insert("auto_map".into(), code::auto_map());
+    }
+    json.extend(dtype.map(|dtype| ("torch_dtype".to_owned(), dtype)));
+    json
+}
+
+/// What the configuration implies, unless the checkpoint has settings of its own.
+fn write_generation_config(directory: &Path, config: &T5Config) -> Result<()> {
+    let path = directory.join(GENERATION_CONFIG);
+    if path.is_file() {
+        return Ok(());
+    }
+    // Without the file, transformers would take its keys from `config.json`; with it, it takes none from there.
+    let config = config.to_json();
+    let names = GENERATION.iter().filter(|key| !matches!(key.treatment, Treatment::Immaterial { .. }));
+    let values = names.filter_map(|key| Some((key.name.to_owned(), config.get(key.name)?.clone())));
+    let settings: Map<String, Value> = values.collect();
+    write_json(&path, &settings)
+}
+
+/// Makes sure that `AutoTokenizer` finds the tokenizer, if there is one, whatever the model's type.
+fn complete_tokenizer(directory: &Path) -> Result<()> {
+    let Some(tokenizer) = tokenizer_of(directory)? else { return Ok(()) };
     let path = directory.join("tokenizer_config.json");
     if !path.is_file() {
-        tokenizer.save(directory)?;
-        return Ok(true);
+        return Ok(tokenizer.save(directory)?);
     }
-    let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let config: Map<String, Value> = serde_json::from_slice(&text)
-        .with_context(|| format!("cannot read {}", from.join("tokenizer_config.json").display()))?;
+    let config: Map<String, Value> = fusion_core::json::read(&path)?;
     let mut complete = config.clone();
     let class = complete.entry("tokenizer_class").or_insert_with(|| "T5Tokenizer".into());
     if class == "PreTrainedTokenizerFast" {
@@ -158,5 +158,5 @@ fn write_tokenizer(from: &Path, directory: &Path) -> Result<bool> {
     if complete != config {
         write_json(&path, &complete)?;
     }
-    Ok(true)
+    Ok(())
 }

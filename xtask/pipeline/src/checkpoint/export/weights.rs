@@ -75,26 +75,3 @@ fn tensor<'a>(
     }
     Ok(LazyTensor::made(name, dtype, shape, move || convert_tensor(&parameter, &view, dtype, scale)))
 }
-
-/// transformers' name for the type shared by all exported tensors, if they share one.
-pub fn common_type(
-    checkpoint: &Checkpoint,
-    config: &T5Config,
-    dtype: Option<Dtype>,
-) -> Result<Option<&'static str>> {
-    let own = |name: &String| checkpoint.view(name).map_or(Dtype::F32, |view| view.dtype());
-    let types: Vec<Dtype> = match dtype {
-        Some(dtype) => vec![dtype],
-        None => parameter_table(config)?.iter().map(|spec| own(&spec.name)).collect(),
-    };
-    Ok(match types.as_slice() {
-        [first, others @ ..] if others.iter().all(|other| other == first) => match first {
-            Dtype::F16 => Some("float16"),
-            Dtype::BF16 => Some("bfloat16"),
-            Dtype::F32 => Some("float32"),
-            Dtype::F64 => Some("float64"),
-            _ => None,
-        },
-        _ => None,
-    })
-}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use fusion_core::checkpoint::ShardIndex;
 
-use super::TOKENIZER_FILES;
+use super::files;
 use crate::source::hub::{Cache, Environment, HubName, HubRepo, RepoType};
 use crate::{Note, Watch};
 
@@ -28,7 +28,7 @@ pub fn fetch_model(name: &HubName, watch: &dyn Watch) -> Result<PathBuf> {
     let cache = environment.cache();
     let model = HubRepo { name, kind: RepoType::Model };
     let cached = model.cached(&cache).filter(|directory| is_whole(directory));
-    let has_tokenizer = |directory: &Path| TOKENIZER_FILES.iter().any(|name| directory.join(name).exists());
+    let has_tokenizer = |directory: &Path| files::tokenizer_files().any(|name| directory.join(name).exists());
     let has_none =
         |directory: &Path| VOCABULARIES.iter().all(|name| model.is_known_to_lack(&cache, directory, name));
     match cached {
@@ -69,7 +69,7 @@ fn download(environment: &Environment, cache: &Cache, model: HubRepo<'_>) -> Res
     let weights =
         weights.with_context(|| format!("{name} has no weights: looked for {}", WEIGHTS.join(", ")))?;
 
-    for name in TOKENIZER_FILES.into_iter().filter(|name| hub.has(name)) {
+    for name in files::fetched().filter(|name| hub.has(name)) {
         hub.file(name)?;
     }
     let first = hub.file(weights)?;

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "hub")]
 mod fetch;
+mod files;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,15 +16,8 @@ use crate::Watch;
 
 #[cfg(feature = "hub")]
 pub use fetch::fetch_model;
-
-/// The tokenizer's files in a checkpoint.
-pub const TOKENIZER_FILES: [&str; 5] = [
-    "tokenizer.json",
-    "spiece.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-];
+pub use files::{FILES, Kind as FileKind, tokenizer_files};
+pub use t5_model::GENERATION_CONFIG;
 
 /// A checkpoint's directory, or a folder that holds one (see [`content`]), or a model on the Hugging Face Hub.
 #[derive(Clone, Debug, PartialEq)]

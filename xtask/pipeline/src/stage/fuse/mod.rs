@@ -24,9 +24,9 @@ use toml::Spanned;
 
 use super::text::Reading;
 use super::{Context, DataTable, Forecast, Gives, Input, Keys, Kind, Known, Shown, Work};
-use crate::checkpoint::{copy_tokenizer, write_directory};
+use crate::checkpoint::{Beside, types_of, types_text, write_directory};
 use crate::recipe::schema::both;
-use crate::{Note, Warning, Watch, write_json};
+use crate::{Note, Warning, Watch};
 pub use calibrate::{Calibrate, Calibrated};
 pub use parents::{NamedModel, Parents};
 
@@ -178,6 +178,8 @@ pub struct PlannedFusion {
     pub child: T5Config,
     /// What the user should know.
     pub warnings: Vec<Warning>,
+    /// The files that the child gets besides its own.
+    beside: Beside,
     /// The plan's parents.
     parents: Vec<FusionParent>,
     checkpoints: Vec<Checkpoint>,
@@ -228,6 +230,25 @@ impl PlannedFusion {
         })
     }
 
+    /// Checks the plan against the parents' headers. Warns of parents whose weights differ in type, and of a
+    /// child whose weights are rounded.
+    fn type_warnings(&self, models: &[FusionParent]) -> Result<Vec<Warning>> {
+        let sources = self.tensor_sources();
+        let executor = self.executor(&sources)?;
+        let mut warnings = Vec::new();
+        let types = self.checkpoints.iter().zip(models);
+        let types = types.map(|(checkpoint, model)| types_of(checkpoint, &model.config));
+        let types = types.collect::<Result<Vec<_>>>()?;
+        if types.windows(2).any(|pair| pair[0] != pair[1]) {
+            let named = models.iter().zip(&types);
+            let parents = named.map(|(model, types)| (model.label.clone(), types_text(types))).collect();
+            let child = types_text(&executor.dtypes()?);
+            warnings.push(Warning::DifferentTypes { parents, child });
+        }
+        warnings.extend(executor.rounds_to()?.map(|dtype| Warning::Rounded { dtype }));
+        Ok(warnings)
+    }
+
     fn tensor_sources(&self) -> Vec<&dyn TensorSource> {
         self.sources.iter().map(|source| &self.checkpoints[*source] as &dyn TensorSource).collect()
     }
@@ -258,11 +279,8 @@ impl PlannedFusion {
     }
 
     fn fill(&self, directory: &Path, executor: &Executor<'_>, writer: Writer<'_>) -> Result<()> {
-        write_json(&directory.join("config.json"), &self.child.to_json())?;
-        let hash = writer.weights(directory, executor.tensors()?)?;
-        if let Some(first) = self.checkpoints.first() {
-            copy_tokenizer(first.directory(), directory)?;
-        }
+        let hash = self.child.write(directory, executor.tensors()?, &writer)?;
+        self.beside.write(directory)?;
         if let Some(carried) = self.carried()? {
             carried.write(directory, &hash, &writer)?;
         }

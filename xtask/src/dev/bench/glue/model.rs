@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
-use fusion_core::checkpoint::{Checkpoint, LazyTensor, Writer};
+use fusion_core::checkpoint::{LazyTensor, Writer};
 use glue_eval::data::{BadRows, read_task};
 use glue_eval::{FineTuneSettings, lesson};
 use pipeline::checkpoint::tokenizer_for;
@@ -77,7 +77,7 @@ impl Model {
         match self {
             Model::Given(place) => {
                 let directory = place.directory(&Terminal)?;
-                let config = T5Config::of_checkpoint(&Checkpoint::open(&directory)?)?;
+                let (_, config) = T5Config::open(&directory)?;
                 let tokenizer = tokenizer_for(&directory, &config, given)?;
                 Ok((directory, tokenizer))
             }
