@@ -96,11 +96,7 @@ impl Layers {
 
 /// The largest divisor of the batch whose estimated peak fits, if any.
 pub fn fitting(how: &Computation, size: &TrainingSize<'_>, total: f64) -> Option<usize> {
-    let divisors = (1..=size.examples).rev().filter(|examples| size.examples.is_multiple_of(*examples));
-    let mut fitting = divisors.filter(|examples| {
-        training_peak(how, &TrainingSize { examples: *examples, ..*size }, total) <= total
-    });
-    fitting.next()
+    size.fitting(|size| training_peak(how, size, total) <= total)
 }
 
 #[cfg(test)]

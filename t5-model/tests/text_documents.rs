@@ -289,9 +289,9 @@ fn errors_name_file_and_line() {
     };
     assert_snapshot!(fails("a.json", b"{\"text\": \"one\"}\n\n{\"text\": 2}\n"), @"a.json:3: expected one JSON object a line with a string field `text`: invalid type: integer `2`, expected a string at column 10");
     assert_snapshot!(fails("b.jsonl", b"{\"text\": \"one\"}\n{\"body\": \"two\"}\n"), @"b.jsonl:2: expected one JSON object a line with a string field `text`: missing field `text` at column 15");
-    assert_snapshot!(fails("c.json", b"[\n  {\"text\": \"one\"}\n]\n"), @"c.json:1: expected one JSON object a line with a string field `text`: EOF while parsing a list at column 1");
+    assert_snapshot!(fails("c.json", b"[\n  {\"text\": \"one\"}\n]\n"), @"c.json:1: expected one JSON object a line with a string field `text`: invalid type: sequence, expected an object at column 0");
     assert_snapshot!(fails("d.txt", b"one\n\ntwo \xff\n"), @"d.txt:3: expected UTF-8 text");
-    assert_snapshot!(fails("e.parquet", b"PAR1"), @"cannot read `e.parquet` as text: its name must end in .json, .jsonl, .txt, or one of these with .gz or .zst");
+    assert_snapshot!(fails("e.md", b"one"), @"cannot read `e.md` as text: its name must end in .json, .jsonl, .txt, .csv, .tsv, one of these with .gz or .zst, or .parquet");
     // The decompressor's own message does not matter.
     let gzip_fails =
         |name, bytes: &[u8]| fails(name, bytes).rsplit_once(": ").map(|(ours, _)| ours.to_owned()).unwrap();
@@ -312,5 +312,108 @@ fn errors_name_file_and_line() {
     assert_snapshot!(opens(&["none.json"]), @"no text: `none.json` matches no file");
     assert_snapshot!(opens(&["*.csv"]), @"no text: `*.csv` matches no file");
     assert_snapshot!(Corpus::open(&["***"]).unwrap_err(), @"`***` is not a valid glob pattern: Pattern syntax error near position 2: wildcards are either regular `*` or recursive `**`");
-    assert_snapshot!(opens(&["empty"]), @"no text: folder `empty` holds no file that ends in .json, .jsonl, .txt, or one of these with .gz or .zst");
+    assert_snapshot!(opens(&["empty"]), @"no text: folder `empty` holds no file that ends in .json, .jsonl, .txt, .csv, .tsv, one of these with .gz or .zst, or .parquet");
+}
+
+fn read_field(path: &Path, field: &str) -> Result<Vec<String>, TextError> {
+    let corpus = Corpus::open(&[path.display().to_string()])?.with_field(field);
+    corpus.documents(0, 0)?.unwrap().collect()
+}
+
+const TABLE: &str = "id,text,\"the body\"\n1,one,\"1, one\"\n2,\"two\nlines, \"\"quoted\"\"\",2\n3,,3\n";
+
+#[test]
+fn fields_and_columns_have_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let json = write("a.jsonl", b"{\"body\": \"one\", \"text\": 1}\n{\"body\": \"two\"}\n");
+    assert_eq!(read_field(&json, "body").unwrap(), ["one", "two"]);
+    let tabs = TABLE.replace(',', "\t");
+    for (path, separator) in [
+        (write("a.csv", TABLE.as_bytes()), ','),
+        (
+            write(
+                "b.csv",
+                format!("\u{feff}{}", TABLE.replace('\n', "\r\n").replace("two\r\n", "two\n")).as_bytes(),
+            ),
+            ',',
+        ),
+        (write("a.csv.gz", &gzip(TABLE.as_bytes())), ','),
+        (write("a.tsv", tabs.as_bytes()), '\t'),
+        (write("a.tsv.zst", &zstd::encode_all(tabs.as_bytes(), 1).unwrap()), '\t'),
+    ] {
+        let two = format!("two\nlines{separator} \"quoted\"");
+        assert_eq!(read_field(&path, "text").unwrap(), ["one", &two, ""], "{path:?}");
+        assert_eq!(read_field(&path, "the body").unwrap()[0], format!("1{separator} one"));
+        let corpus = Corpus::open(&[path.display().to_string()]).unwrap();
+        let rest: Vec<_> = corpus.documents(0, 1).unwrap().unwrap().map(Result::unwrap).collect();
+        assert_eq!(rest, [two.as_str(), ""]);
+    }
+    let fails = |path: &Path, field: &str| message(read_field(path, field).unwrap_err(), folder.path());
+    assert_snapshot!(fails(&json, "title"), @"a.jsonl:1: expected one JSON object a line with a string field `title`: missing field `title` at column 26");
+    assert_snapshot!(fails(&write("c.csv", TABLE.as_bytes()), "title"), @r#"c.csv: there is no column "title"; there are: id, text, the body"#);
+    assert_snapshot!(fails(&write("d.csv", b"id,text\n1,one\n2\n"), "text"), @"d.csv:3: the row has 1 fields, but the header 2");
+    assert_snapshot!(fails(&write("e.csv", b"id,text\n1,one\n2,\xff\n"), "text"), @"e.csv:3: expected UTF-8 text");
+    assert_snapshot!(fails(&write("f.csv", b""), "text"), @r#"f.csv: there is no column "text"; there are: "#);
+    let unclosed = [b"text\n\"".to_vec(), vec![b'x'; 65 << 20]].concat();
+    let unclosed = fails(&write("g.csv.gz", &gzip(&unclosed)), "text");
+    assert!(unclosed.contains("a row of more than 67108864 bytes; is a quote not closed?"), "{unclosed}");
+}
+
+/// Tables beside text are left alone: they may hold anything.
+#[test]
+fn tables_in_folders() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.csv"), "text\none\n").unwrap();
+    fs::write(folder.path().join("b.tsv"), "text\ntwo\n").unwrap();
+    let names = || {
+        let names = Corpus::open(&[folder.path().display().to_string()]).unwrap().names();
+        names.iter().map(|name| message(name, folder.path())).collect::<Vec<_>>()
+    };
+    assert_eq!(names(), ["a.csv", "b.tsv"]);
+    fs::write(folder.path().join("c.txt"), "three").unwrap();
+    assert_eq!(names(), ["c.txt"]);
+}
+
+/// Written by pyarrow: `goldens/text_goldens.py`.
+#[cfg(feature = "parquet")]
+#[test]
+fn columns_of_parquet_files() {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
+    let known = fs::read_to_string(goldens.join("text.json")).unwrap();
+    let known: serde_json::Value = serde_json::from_str(&known).unwrap();
+    let path = goldens.join("text.parquet");
+    let every = known["every"].as_u64().unwrap() as usize;
+    for column in ["text", "kind"] {
+        let found = read_field(&path, column).unwrap();
+        assert_eq!(found.len(), 700);
+        let expected = known[column].as_array().unwrap().iter().map(|text| text.as_str().unwrap());
+        assert!(found.iter().step_by(every).map(String::as_str).eq(expected), "{column}");
+    }
+    let all = read_field(&path, "text").unwrap();
+    let reversed: Vec<String> = all.iter().map(|text| text.chars().rev().collect()).collect();
+    assert_eq!(read_field(&path, "meta.body").unwrap(), reversed);
+    // Within a row group, at its end, and beyond.
+    let corpus = Corpus::open(&[path.display().to_string()]).unwrap();
+    for first in [1, 255, 256, 299, 300, 301, 600, 699, 700] {
+        let rest = corpus.documents(0, first as u64).unwrap().unwrap();
+        assert_eq!(rest.collect::<Result<Vec<_>, _>>().unwrap(), all[first..], "{first}");
+    }
+    let fails = |column: &str| message(read_field(&path, column).unwrap_err(), &goldens);
+    assert_snapshot!(corpus.documents(0, 701).err().unwrap().to_string().rsplit('/').next().unwrap(), @"text.parquet: it has 700 documents; has the data or an option changed?");
+    assert_snapshot!(fails("title"), @r#"text.parquet: there is no column "title"; there are: id, text, kind, meta.body, gaps, tags.list.element"#);
+    assert_snapshot!(fails("id"), @r#"text.parquet: column "id" holds INT64, not text"#);
+    assert_snapshot!(fails("gaps"), @r#"text.parquet, row 301: column "gaps" is null"#);
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = fs::read(&path).unwrap();
+    for (name, bytes) in [("a.parquet", &bytes[..bytes.len() - 9]), ("b.parquet", b"PAR1")] {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let refused = message(read_field(&path, "text").unwrap_err(), folder.path());
+        assert!(refused.starts_with(&format!("{name}: not a readable Parquet file: ")), "{refused}");
+    }
 }

@@ -17,14 +17,16 @@ use backend_tch as _;
 use pipeline::{Interrupted, NotBuilt};
 
 use crate::dev::build;
-use crate::terminal::{Asked, causes, interrupt};
+use crate::terminal::{Asked, causes, interrupt, set_asked};
 
 fn main() -> ExitCode {
     let cli = cli::Cli::read(std::env::args_os());
     let asked = if cli.is_recipe() { Asked::ByRecipe } else { Asked::ByFlags };
+    let may_build = cli.may_build();
+    set_asked(asked);
     let result = cli.run();
     match result.map_err(|error| match NotBuilt::cause_of(&error) {
-        Some(missing) => build::again_with(&missing),
+        Some(missing) => build::again_with(&missing, may_build),
         None => error,
     }) {
         Ok(()) => ExitCode::SUCCESS,

@@ -15,7 +15,9 @@ use std::sync::atomic::AtomicBool;
 use fusion_core::lineage::Lineage;
 use serde_json::{Value, json};
 use t5_model::text::Tokenizer;
-use t5_model::train::{Checkpoints, Event, Identity, Job, OpenSession, Standing, TrainError, Training};
+use t5_model::train::{
+    Checkpoints, Event, Identity, Job, OpenSession, Standing, TrainError, Training, checkpoint_after,
+};
 use t5_model::{Dropout, TensorBoard};
 
 use self::examples::Examples;
@@ -127,6 +129,7 @@ impl FineTuning<'_> {
             evaluate_every: settings.evaluate_every,
             evaluate_first: false,
             checkpoint_every: settings.checkpoint_every,
+            checkpoint_after: checkpoint_after(settings.checkpoint_minutes),
             log_every: settings.log_every,
             optimizer: settings.optimizer,
             carried: None,

@@ -37,10 +37,10 @@ pub struct FineTuneSettings {
     #[cfg_attr(feature = "clap", arg(long, value_name = "RATE", default_value_t = DEFAULT.dropout))]
     pub dropout: f64,
     /// Factor of `log(Z)²` in the loss (T5X: 1e-4).
-    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.z_loss))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "FACTOR", default_value_t = DEFAULT.z_loss))]
     pub z_loss: f64,
     /// The norm that all gradients together are scaled down to; T5 does not clip.
-    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.clip_norm))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NORM"))]
     pub clip_norm: Option<f64>,
     /// Maximum tokens per input; longer inputs are cut.
     ///
@@ -48,7 +48,7 @@ pub struct FineTuneSettings {
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.input_length))]
     pub input_length: usize,
     /// The most tokens of a target, end token included, and the most that are generated.
-    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.target_length))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.target_length))]
     pub target_length: usize,
     /// Train one model on all tasks, mixed in proportion to their number of examples.
     ///
@@ -106,8 +106,11 @@ pub struct FineTuneSettings {
     /// Updates between checkpoints.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.checkpoint_every))]
     pub checkpoint_every: u64,
+    /// Minutes after which a checkpoint is written in any case; 0 for never.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "MINUTES", default_value_t = DEFAULT.checkpoint_minutes))]
+    pub checkpoint_minutes: f64,
     /// Updates between two points of the curves.
-    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.log_every))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.log_every))]
     pub log_every: u64,
 }
 
@@ -163,6 +166,7 @@ const DEFAULT: FineTuneSettings = FineTuneSettings {
     submission: None,
     save_models: false,
     checkpoint_every: 1_000,
+    checkpoint_minutes: 10.0,
     log_every: 50,
 };
 
@@ -174,7 +178,7 @@ impl Default for FineTuneSettings {
 
 impl FineTuneSettings {
     /// Settings that make no difference once a fine-tuning has finished.
-    pub const NEUTRAL: &[&str] = &["checkpoint_every", "log_every"];
+    pub const NEUTRAL: &[&str] = &["checkpoint_every", "checkpoint_minutes", "log_every"];
 
     /// The settings that decide the result of the fine-tuning with this seed.
     pub(super) fn identity(&self, seed: u64) -> Identity {
@@ -225,6 +229,12 @@ impl FineTuneSettings {
         let in_range = [
             ("learning_rate", self.learning_rate, self.learning_rate > 0.0, "above 0"),
             ("dropout", self.dropout, (0.0..1.0).contains(&self.dropout), "from 0 to below 1"),
+            (
+                "checkpoint_minutes",
+                self.checkpoint_minutes,
+                (0.0..=525_600.0).contains(&self.checkpoint_minutes),
+                "from 0 to 525600",
+            ),
             ("z_loss", self.z_loss, self.z_loss >= 0.0, "at least 0"),
             (
                 "clip_norm",

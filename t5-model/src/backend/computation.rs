@@ -117,6 +117,15 @@ pub struct TrainingSize<'a> {
     pub dropout: bool,
 }
 
+impl TrainingSize<'_> {
+    /// The largest divisor of the batch that fits, if any.
+    pub fn fitting(&self, fits: impl Fn(&TrainingSize<'_>) -> bool) -> Option<usize> {
+        let mut divisors =
+            (1..=self.examples).rev().filter(|examples| self.examples.is_multiple_of(*examples));
+        divisors.find(|examples| fits(&TrainingSize { examples: *examples, ..*self }))
+    }
+}
+
 /// A training run's demand on a device's memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TrainingMemory {

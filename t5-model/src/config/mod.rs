@@ -18,13 +18,16 @@ pub use token_ids::TokenIds;
 
 /// The MLP between attention blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum FeedForward {
     /// T5 1.0: `wo(relu(wi(x)))`.
     #[serde(rename = "relu")]
+    #[cfg_attr(feature = "clap", value(help = "T5 1.0's"))]
     Relu,
     /// T5 1.1: `wo(gelu_new(wi_0(x)) * wi_1(x))`.
     #[serde(rename = "gated-gelu")]
+    #[cfg_attr(feature = "clap", value(help = "T5 1.1's"))]
     GatedGelu,
 }
 

@@ -9,6 +9,7 @@ mod carry;
 mod moments;
 #[cfg(feature = "compute")]
 mod muon;
+mod options;
 mod schedule;
 mod state;
 
@@ -28,6 +29,7 @@ use moments::Moment;
 pub use moments::Moments;
 #[cfg(feature = "compute")]
 pub use muon::MuonStep;
+pub use options::{DecayOptions, OptimizerOptions};
 pub(crate) use schedule::WARM_UP_SHARE;
 pub use schedule::{Decay, Schedule};
 pub use state::{OptimizerState, write_optimizer_state};

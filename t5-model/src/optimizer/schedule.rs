@@ -86,7 +86,7 @@ pub struct Schedule {
     /// Share of the learning rate that the warm-up starts from.
     ///
     /// nanoT5: 0.5.
-    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.warm_up_from))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "SHARE", default_value_t = DEFAULT.warm_up_from))]
     pub warm_up_from: f64,
     /// How the learning rate decays after the warm-up.
     #[serde(rename = "schedule")]
@@ -96,7 +96,7 @@ pub struct Schedule {
     )]
     pub decay: Decay,
     /// How many times warm-up and decay are repeated, in cycles of equal length.
-    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.cycles))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.cycles))]
     pub cycles: u64,
     /// Updates that the schedule treats as already made.
     ///

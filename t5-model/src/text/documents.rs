@@ -1,24 +1,36 @@
-//! Reads documents from files in C4's layout, from plain text, or from memory.
+//! Reads documents from files in C4's layout, from plain text, from columns of tables, or from memory.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::error::{Result, TextError};
 use super::find::{Found, LeftOut, find, kind};
 use super::lines::{Lines, MAX_DOCUMENT_BYTES};
+#[cfg(feature = "parquet")]
+use super::parquet::ParquetColumn;
+use super::table::Table;
 
 /// An ordered list of files containing documents.
 ///
 /// `.json` and `.jsonl` contain one JSON object per line, whose string field `text` is the document (C4's
-/// layout); other fields and blank lines are ignored. In `.txt`, blank lines separate documents. All may be
-/// compressed as `.gz` (also with several members) or `.zst`.
+/// layout); other fields and blank lines are ignored. In `.txt`, blank lines separate documents. In `.csv`
+/// and `.tsv`, whose first row names the columns, and in `.parquet`, the document is a row's value in the column
+/// `text`. The field or column may have another name. All but Parquet files may be compressed as `.gz` (also
+/// with several members) or `.zst`.
 #[derive(Clone, Debug)]
 pub struct Corpus {
     sources: Vec<Source>,
     left_out: Arc<[LeftOut]>,
+    field: Arc<str>,
 }
+
+/// The field or column that holds documents unless another is named.
+pub const TEXT_FIELD: &str = "text";
 
 #[derive(Clone, Debug)]
 enum Source {
@@ -27,16 +39,18 @@ enum Source {
 }
 
 impl Corpus {
-    /// Resolves files, folders (all readable files below, sorted by path) and glob patterns, in the given
-    /// order. A file is read once, whatever names and links lead to it. Hidden files and folders are left out
-    /// unless they are named ([`Corpus::left_out`]); links to folders are followed.
+    /// Resolves files, folders and glob patterns, in the given order. Of a folder, all files below it are read
+    /// that hold JSON or plain text, sorted by path, or if there are none, all tables. A file is read once,
+    /// whatever names and links lead to it. Hidden files and folders are left out unless they are named
+    /// ([`Corpus::left_out`]); links to folders are followed.
     ///
     /// # Errors
     /// If an input matches nothing, a folder contains no readable file, a file is of another kind, or a link
     /// leads nowhere.
     pub fn open<S: AsRef<str>>(inputs: &[S]) -> Result<Self> {
         let Found { files, left_out, .. } = find(inputs)?;
-        Ok(Self { sources: files.into_iter().map(Source::File).collect(), left_out: left_out.into() })
+        let sources = files.into_iter().map(Source::File).collect();
+        Ok(Self { sources, left_out: left_out.into(), field: TEXT_FIELD.into() })
     }
 
     /// Files and folders that were found but are not read.
@@ -46,8 +60,20 @@ impl Corpus {
 
     /// Text already in memory, as a single file called `name`.
     pub fn from_documents(name: impl Into<String>, documents: Vec<String>) -> Self {
-        let source = Source::Memory { name: name.into(), documents: documents.into() };
-        Self { sources: vec![source], left_out: Arc::default() }
+        let sources = vec![Source::Memory { name: name.into(), documents: documents.into() }];
+        Self { sources, left_out: Arc::default(), field: TEXT_FIELD.into() }
+    }
+
+    /// The same files, with documents in another field or column than `text`. Plain text has none.
+    pub fn with_field(self, field: &str) -> Self {
+        Self { field: field.into(), ..self }
+    }
+
+    /// Whether any file is in the Parquet format, which only a program with that feature reads.
+    pub fn has_parquet(&self) -> bool {
+        let is_parquet =
+            |source: &Source| matches!(source, Source::File(path) if kind(path) == Some("parquet"));
+        self.sources.iter().any(is_parquet)
     }
 
     /// The number of files.
@@ -67,20 +93,25 @@ impl Corpus {
     pub fn documents(&self, file: usize, first: u64) -> Result<Option<Documents>> {
         let Some(source) = self.sources.get(file) else { return Ok(None) };
         let reader = match source {
-            Source::File(path) => {
-                let lines = Lines::open(path)?;
-                if kind(path) == Some("txt") { Reader::Text(lines) } else { Reader::Json(lines) }
-            }
+            Source::File(path) => match kind(path) {
+                Some("txt") => Reader::Text(Lines::open(path)?),
+                Some("csv") => Reader::Table(Table::open(path, b',', &self.field)?),
+                Some("tsv") => Reader::Table(Table::open(path, b'\t', &self.field)?),
+                #[cfg(feature = "parquet")]
+                Some("parquet") => Reader::Parquet(Box::new(ParquetColumn::open(path, &self.field)?)),
+                #[cfg(not(feature = "parquet"))]
+                Some("parquet") => return Err(TextError::NoParquet { path: path.clone() }),
+                _ => Reader::Json(Lines::open(path)?, Arc::clone(&self.field)),
+            },
             Source::Memory { documents, .. } => Reader::Memory { documents: Arc::clone(documents), next: 0 },
         };
         let mut documents = Documents { reader };
-        for skipped in 0..first {
-            if !documents.skip_document()? {
-                return Err(TextError::Position {
-                    position: format!("document {first} of {}", source.name()),
-                    reason: format!("it has {skipped} documents"),
-                });
-            }
+        let skipped = documents.skip_documents(first)?;
+        if skipped < first {
+            return Err(TextError::Position {
+                position: format!("document {first} of {}", source.name()),
+                reason: format!("it has {skipped} documents"),
+            });
         }
         Ok(Some(documents))
     }
@@ -101,21 +132,26 @@ pub struct Documents {
 }
 
 enum Reader {
-    Json(Lines),
+    /// With the field that holds the document.
+    Json(Lines, Arc<str>),
     Text(Lines),
-    Memory { documents: Arc<[String]>, next: usize },
-}
-
-#[derive(Deserialize)]
-struct Record {
-    text: String,
+    Table(Table),
+    #[cfg(feature = "parquet")]
+    Parquet(Box<ParquetColumn>),
+    Memory {
+        documents: Arc<[String]>,
+        next: usize,
+    },
 }
 
 impl Documents {
     fn next_document(&mut self) -> Result<Option<String>> {
         match &mut self.reader {
-            Reader::Json(lines) => next_record(lines),
+            Reader::Json(lines, field) => next_record(lines, field),
             Reader::Text(lines) => next_paragraph(lines),
+            Reader::Table(table) => table.next(),
+            #[cfg(feature = "parquet")]
+            Reader::Parquet(column) => column.next(),
             Reader::Memory { documents, next } => {
                 let document = documents.get(*next).cloned();
                 *next += 1;
@@ -124,10 +160,24 @@ impl Documents {
         }
     }
 
-    /// Skips a document without parsing it; returns false at the end of the file.
+    /// Skips up to this many documents without parsing them; returns how many there were.
+    fn skip_documents(&mut self, count: u64) -> Result<u64> {
+        #[cfg(feature = "parquet")]
+        if let Reader::Parquet(column) = &mut self.reader {
+            return column.skip(count);
+        }
+        for skipped in 0..count {
+            if !self.skip_document()? {
+                return Ok(skipped);
+            }
+        }
+        Ok(count)
+    }
+
+    /// Skips a document; returns false at the end of the file.
     fn skip_document(&mut self) -> Result<bool> {
         match &mut self.reader {
-            Reader::Json(lines) => loop {
+            Reader::Json(lines, _) => loop {
                 match lines.next_line()? {
                     None => return Ok(false),
                     Some(line) if line.trim().is_empty() => {}
@@ -147,17 +197,53 @@ impl Iterator for Documents {
     }
 }
 
-fn next_record(lines: &mut Lines) -> Result<Option<String>> {
+/// The string in one field of a JSON object.
+struct Field<'a>(&'a str);
+
+impl<'de> DeserializeSeed<'de> for Field<'_> {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Field<'_> {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<String, A::Error> {
+        let mut text = None;
+        while let Some(key) = map.next_key::<Cow<'_, str>>()? {
+            match key == self.0 {
+                false => map.next_value::<IgnoredAny>().map(drop)?,
+                true if text.is_some() => {
+                    return Err(A::Error::custom(format!("duplicate field `{}`", self.0)));
+                }
+                true => text = Some(map.next_value()?),
+            }
+        }
+        text.ok_or_else(|| A::Error::custom(format!("missing field `{}`", self.0)))
+    }
+}
+
+fn next_record(lines: &mut Lines, field: &str) -> Result<Option<String>> {
     loop {
         let Some(line) = lines.next_line()? else { return Ok(None) };
         if line.trim().is_empty() {
             continue;
         }
-        return match serde_json::from_str::<Record>(line) {
-            Ok(record) => Ok(Some(record.text)),
+        let mut json = serde_json::Deserializer::from_str(line);
+        let text = Field(field).deserialize(&mut json).and_then(|text| json.end().map(|()| text));
+        return match text {
+            Ok(text) => Ok(Some(text)),
             Err(error) => Err(TextError::Json {
                 path: lines.path.clone(),
                 line: lines.number,
+                field: field.to_owned(),
                 reason: json_reason(&error),
             }),
         };

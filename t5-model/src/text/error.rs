@@ -26,8 +26,20 @@ pub enum TextError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{}:{line}: cannot read on (is the file whole?): {source}", path.display())]
     ReadLine { path: PathBuf, line: u64, source: std::io::Error },
-    #[error("{}:{line}: expected one JSON object a line with a string field `text`: {reason}", path.display())]
-    Json { path: PathBuf, line: u64, reason: String },
+    #[error("{}:{line}: expected one JSON object a line with a string field `{field}`: {reason}", path.display())]
+    Json { path: PathBuf, line: u64, field: String, reason: String },
+    #[error("{}: there is no column {column:?}; there are: {}", path.display(), found.join(", "))]
+    NoColumn { path: PathBuf, column: String, found: Vec<String> },
+    #[error("{}: column {column:?} holds {found}, not text", path.display())]
+    ColumnType { path: PathBuf, column: String, found: String },
+    #[error("{}:{line}: {reason}", path.display())]
+    Row { path: PathBuf, line: u64, reason: String },
+    #[error("{}, row {row}: column {column:?} is null", path.display())]
+    Null { path: PathBuf, row: u64, column: String },
+    #[error("{}: not a readable Parquet file: {reason}", path.display())]
+    Parquet { path: PathBuf, reason: String },
+    #[error("{}: this program was built without a reader of Parquet files", path.display())]
+    NoParquet { path: PathBuf },
     #[error("{}:{line}: expected UTF-8 text", path.display())]
     NotUtf8 { path: PathBuf, line: u64 },
     #[error(
@@ -91,4 +103,5 @@ pub enum TextError {
 }
 
 /// Suffixes of readable files.
-pub(super) const EXTENSIONS: &str = ".json, .jsonl, .txt, or one of these with .gz or .zst";
+pub(super) const EXTENSIONS: &str =
+    ".json, .jsonl, .txt, .csv, .tsv, one of these with .gz or .zst, or .parquet";

@@ -34,6 +34,8 @@ pub enum Reason {
     Special,
     /// Its name does not end as that of a text does.
     OtherKind,
+    /// It is a table beside texts.
+    Table,
     /// It is a pipe, a socket or a device.
     NotAFile,
     /// It is another name of a file or folder that is read.
@@ -49,6 +51,7 @@ impl fmt::Display for LeftOut {
             Reason::Hidden => f.write_str("(hidden)"),
             Reason::Special => f.write_str("(left by another program)"),
             Reason::OtherKind => f.write_str("(not a text)"),
+            Reason::Table => f.write_str("(a table beside texts)"),
             Reason::NotAFile => f.write_str("(not a file)"),
             Reason::Same(path) => write!(f, "(the same as {})", path.display()),
             Reason::Loop => f.write_str("(a link to a folder above it)"),
@@ -94,7 +97,7 @@ pub(super) fn find<S: AsRef<str>>(inputs: &[S]) -> Result<Found> {
 }
 
 impl Found {
-    /// All texts below a folder.
+    /// All texts below a folder, or if there are none, all tables.
     fn add_folder(&mut self, folder: &Path) -> Result<()> {
         let mut files = Vec::new();
         for path in self.walk(folder)? {
@@ -104,6 +107,13 @@ impl Found {
                 self.leave(path, Reason::OtherKind);
             }
         }
+        let (tables, texts): (Vec<_>, Vec<_>) = files.into_iter().partition(|path| is_table(path));
+        let files = if texts.is_empty() {
+            tables
+        } else {
+            tables.into_iter().for_each(|path| self.leave(path, Reason::Table));
+            texts
+        };
         files.into_iter().try_for_each(|path| self.add_file(path))
     }
 
@@ -288,11 +298,15 @@ fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
 
-/// `json`, `jsonl` or `txt`, ignoring the compression.
+/// The kind of a file, ignoring the compression.
 pub(super) fn kind(path: &Path) -> Option<&'static str> {
-    let name = path.file_name()?.as_encoded_bytes();
-    let name = name.strip_suffix(b".gz").or_else(|| name.strip_suffix(b".zst")).unwrap_or(name);
-    ["json", "jsonl", "txt"]
-        .into_iter()
-        .find(|kind| name.strip_suffix(kind.as_bytes()).is_some_and(|name| name.ends_with(b".")))
+    let whole = path.file_name()?.as_encoded_bytes();
+    let name = whole.strip_suffix(b".gz").or_else(|| whole.strip_suffix(b".zst")).unwrap_or(whole);
+    let ends = |kind: &&str| name.strip_suffix(kind.as_bytes()).is_some_and(|name| name.ends_with(b"."));
+    let known = ["json", "jsonl", "txt", "csv", "tsv", "parquet"].into_iter().find(ends);
+    known.filter(|kind| *kind != "parquet" || name == whole)
+}
+
+fn is_table(path: &Path) -> bool {
+    matches!(kind(path), Some("csv" | "tsv" | "parquet"))
 }

@@ -25,6 +25,25 @@ pub fn lines(path: &Path) -> Result<impl Iterator<Item = Result<String>> + use<>
     Ok(std::iter::from_fn(move || lines.next_line().map(|line| line.map(str::to_owned)).transpose()))
 }
 
+/// A file's bytes, decompressed.
+pub(super) fn decoded(path: &Path) -> Result<Box<dyn BufRead + Send>> {
+    let failed = |source| TextError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    let mut file = BufReader::with_capacity(1 << 16, file);
+    if let Some(what) = Mistaken::of(file.fill_buf().map_err(failed)?) {
+        return Err(fusion_core::Error::Mistaken { path: path.to_owned(), what }.into());
+    }
+    Ok(match path.extension().and_then(|extension| extension.to_str()) {
+        Some("gz") => Box::new(BufReader::with_capacity(1 << 16, GzipMembers::new(file))),
+        Some("zst") => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(file).map_err(failed)?;
+            decoder.window_log_max(MAX_WINDOW_LOG).map_err(failed)?;
+            Box::new(BufReader::with_capacity(1 << 16, decoder))
+        }
+        _ => Box::new(file),
+    })
+}
+
 pub(super) struct Lines {
     reader: Box<dyn BufRead + Send>,
     pub path: PathBuf,
@@ -35,22 +54,7 @@ pub(super) struct Lines {
 
 impl Lines {
     pub fn open(path: &Path) -> Result<Self> {
-        let failed = |source| TextError::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
-        let mut file = BufReader::with_capacity(1 << 16, file);
-        if let Some(what) = Mistaken::of(file.fill_buf().map_err(failed)?) {
-            return Err(fusion_core::Error::Mistaken { path: path.to_owned(), what }.into());
-        }
-        let reader: Box<dyn BufRead + Send> = match path.extension().and_then(|extension| extension.to_str())
-        {
-            Some("gz") => Box::new(BufReader::with_capacity(1 << 16, GzipMembers::new(file))),
-            Some("zst") => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(file).map_err(failed)?;
-                decoder.window_log_max(MAX_WINDOW_LOG).map_err(failed)?;
-                Box::new(BufReader::with_capacity(1 << 16, decoder))
-            }
-            _ => Box::new(file),
-        };
+        let reader = decoded(path)?;
         Ok(Self { reader, path: path.to_owned(), number: 0, buffer: Vec::new() })
     }
 

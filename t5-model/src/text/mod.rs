@@ -13,14 +13,17 @@ mod error;
 mod find;
 mod holes;
 mod lines;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod sentencepiece;
 mod span_corruption;
 mod special;
 mod stream;
+mod table;
 mod tokenizer;
 mod train_unigram;
 
-pub use documents::{Corpus, Documents};
+pub use documents::{Corpus, Documents, TEXT_FIELD};
 pub use epoch::{HoldOut, Split};
 pub use error::{Result, TextError};
 pub use find::{LeftOut, Reason};

@@ -34,4 +34,4 @@ pub use pretrain::{
 };
 pub use regime::{Event, Progress, Regime, Standing};
 pub use tensorboard::TensorBoard;
-pub use training::{Job, Observer, OpenSession, Training};
+pub use training::{Job, Observer, OpenSession, Training, checkpoint_after};

@@ -42,6 +42,8 @@ pub struct Job<'a> {
     pub evaluate_first: bool,
     /// Updates between two checkpoints.
     pub checkpoint_every: u64,
+    /// Time after which a checkpoint is due, whatever the step.
+    pub checkpoint_after: Option<Duration>,
     /// Updates between two entries of the log.
     pub log_every: u64,
     /// The rule that turns gradients into updates.
@@ -67,6 +69,11 @@ pub struct Job<'a> {
     /// Other files that are saved with the weights, by name, such as settings for generation. They replace
     /// what the tokenizer would write.
     pub beside: &'a BTreeMap<String, Vec<u8>>,
+}
+
+/// When a checkpoint is due after some minutes; never after 0.
+pub fn checkpoint_after(minutes: f64) -> Option<Duration> {
+    (minutes > 0.0).then(|| Duration::try_from_secs_f64(60.0 * minutes).ok()).flatten()
 }
 
 impl Job<'_> {
@@ -106,6 +113,8 @@ pub struct Training<'a, R: Regime> {
     pub at: Standing<R::Measured>,
     /// The state in the newest checkpoint.
     saved: Option<Standing<R::Measured>>,
+    /// When it was opened or saved last.
+    saved_at: Instant,
     begun: Begun,
     /// What is specific to this kind of training.
     pub regime: R,
@@ -147,7 +156,8 @@ impl<'a, R: Regime> Training<'a, R> {
         if let (Some(_), Some(checkpoint)) = (&saved, &job.checkpoints.path(step)) {
             observer(Event::Resumed { checkpoint, step, missing_metrics: regime.missing_metrics() });
         }
-        Ok(Training { job, session, at, saved, begun: Begun::default(), regime, observer, stop })
+        let saved_at = Instant::now();
+        Ok(Training { job, session, at, saved, saved_at, begun: Begun::default(), regime, observer, stop })
     }
 
     /// Trains to the end, or until it is stopped; then it finishes the current update and writes a
@@ -167,7 +177,8 @@ impl<'a, R: Regime> Training<'a, R> {
                 return Ok(true);
             }
             let stopped = !evaluated || ended || self.stop.load(Ordering::Relaxed);
-            if stopped || (step > 0 && step.is_multiple_of(checkpoint_every)) {
+            let in_time = self.job.checkpoint_after.is_some_and(|after| self.saved_at.elapsed() >= after);
+            if stopped || (step > 0 && (in_time || step.is_multiple_of(checkpoint_every))) {
                 self.checkpoint()?;
             }
             if stopped {
@@ -315,6 +326,7 @@ impl<'a, R: Regime> Training<'a, R> {
         };
         self.save(&path, true)?;
         self.saved = Some(self.at.clone());
+        self.saved_at = Instant::now();
         Ok(self.job.checkpoints.prune()?)
     }
 }

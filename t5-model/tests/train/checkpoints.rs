@@ -39,6 +39,19 @@ fn tells_what_happens() {
     ");
 }
 
+/// However many steps lie between checkpoints: no time passes in vain.
+#[test]
+fn checkpoints_are_written_by_time_too() {
+    for (minutes, expected) in [(1e-12, 9), (0.0, 0), (1e5, 0)] {
+        let mut trial = Trial::default();
+        trial.settings.checkpoint_every = 1000;
+        trial.settings.checkpoint_minutes = minutes;
+        trial.train().unwrap();
+        let written = trial.events.iter().filter(|event| event.starts_with("wrote step-")).count();
+        assert_eq!(written, expected, "{minutes}: {:?}", trial.events);
+    }
+}
+
 #[test]
 fn without_steps_the_model_is_written_as_it_begins() {
     let mut trial = Trial::default();

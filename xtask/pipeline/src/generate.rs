@@ -4,10 +4,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use t5_model::text::{self, Corpus, Tokenizer};
+use t5_model::text::{self, Tokenizer};
 use t5_model::{Batch, Decoding, GenerationSettings, Session, T5Config};
 
 use crate::checkpoint::{generation_warnings, tokenizer_for};
+use crate::source::corpus;
 use crate::{Compute, Warning};
 
 /// A model that answers texts.
@@ -87,16 +88,16 @@ impl Generator {
     }
 }
 
-/// The inputs in a file: the documents of a `.json` or `.jsonl` file, and the lines of any other; either may
-/// be compressed as `.gz` or `.zst`.
+/// The inputs in a file: the documents of a JSON file or a table, in the field or column of that name, and the
+/// lines of any other, which may be compressed as `.gz` or `.zst`, too.
 ///
 /// # Errors
 /// If the file cannot be read, with the line.
-pub fn inputs(file: &Path) -> Result<Vec<String>> {
+pub fn inputs(file: &Path, field: &str) -> Result<Vec<String>> {
     let name = file.to_str().with_context(|| format!("the path {} is not UTF-8", file.display()))?;
     let plain = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name);
-    if plain.ends_with(".json") || plain.ends_with(".jsonl") {
-        let documents = Corpus::open(&[name])?.documents(0, 0)?;
+    if [".json", ".jsonl", ".csv", ".tsv", ".parquet"].iter().any(|extension| plain.ends_with(extension)) {
+        let documents = corpus::open(&[name.to_owned()], field)?.documents(0, 0)?;
         return Ok(documents.into_iter().flatten().collect::<text::Result<_>>()?);
     }
     Ok(text::lines(file)?.collect::<text::Result<_>>()?)

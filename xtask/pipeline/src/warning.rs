@@ -26,9 +26,7 @@ pub enum Warning {
     )]
     TrainedOnHeldOut { file: String },
     /// Training will hardly fit in memory.
-    #[error(
-        "it needs about {} on {device}, which has {}; {}", bytes(*needed), bytes(*total), remedy(*fitting)
-    )]
+    #[error("it needs about {} on {device}, which has {}", bytes(*needed), bytes(*total))]
     Memory {
         device: String,
         /// Bytes.
@@ -95,13 +93,6 @@ pub enum Warning {
 
 fn lineage_of(model: Option<&str>) -> String {
     model.map_or("lineage.json".to_owned(), |model| format!("the lineage.json of {model}"))
-}
-
-fn remedy(fitting: Option<usize>) -> String {
-    match fitting {
-        Some(examples) => format!("a micro_batch_size of {examples} would fit"),
-        None => "not even one example would fit".to_owned(),
-    }
 }
 
 fn of(model: Option<&str>) -> String {

@@ -48,7 +48,7 @@ impl Arguments {
                     "{what}  not in this bundle; `cargo xtask bundle --features {name}` makes one with it\n"
                 )
             } else if is_in_checkout() {
-                format!("{what}  not compiled in; `{flags}` builds it, and it needs {needs}\n")
+                format!("{what}  not compiled in; `{flags} --build` builds it, and it needs {needs}\n")
             } else {
                 format!("{what}  not compiled in; `{}` in a checkout installs it\n", install(&[name]))
             };

@@ -9,6 +9,7 @@ use pipeline::source::ModelPlace;
 use pipeline::stage::Input;
 use pipeline::stage::evaluate::Evaluate;
 use pipeline::stage::text::Data;
+use t5_model::text::TEXT_FIELD;
 use t5_model::train::Evaluation;
 
 use crate::cli::compute::ComputeArguments;
@@ -30,9 +31,13 @@ pub struct Arguments {
     /// The checkpoint: a directory in the Hugging Face layout, or `hf:ORG/NAME[@REVISION]`
     #[arg(long, value_name = "MODEL")]
     model: ModelPlace,
-    /// Files, folders or globs (.json, .jsonl or .txt, optionally .gz or .zst), or builtin:webster
+    /// Files, folders or globs (.json, .jsonl, .txt, .csv or .tsv, optionally .gz or .zst; .parquet), or
+    /// builtin:webster
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     text: Vec<String>,
+    /// The field of JSON, or column of a table, that holds the text
+    #[arg(long, value_name = "NAME", default_value = TEXT_FIELD)]
+    text_field: String,
     /// A tokenizer.json, spiece.model or folder [default: the model's]
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
@@ -56,11 +61,11 @@ impl Arguments {
     pub fn run(self) -> Result<()> {
         let input = Input::from(self.model.clone());
         let tokenizer = self.tokenizer.clone().map_or_else(|| input.clone(), Input::Path);
-        let data = Data::to_evaluate(&self.text, tokenizer, self.input_length)?;
+        let data = Data::to_evaluate(&self.text, &self.text_field, tokenizer, self.input_length)?;
         let model = self.model.directory(&Terminal)?;
         let tokenizer = self.tokenizer.as_deref().unwrap_or(&model);
         let work = Evaluate { model: input, data, examples: self.examples, batch_size: self.batch_size };
-        let score = work.score(&model, tokenizer, &self.compute.start()?, &Terminal)?;
+        let score = work.score(&model, tokenizer, &self.compute.start()?, "evaluate", &Terminal)?;
         if self.json {
             return print_json(&score);
         }

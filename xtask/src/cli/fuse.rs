@@ -12,6 +12,7 @@ use pipeline::stage::fuse::{Calibrate, NamedModel, PlannedFusion};
 use pipeline::stage::text::{Data, HeldOut};
 use serde_json::json;
 use t5_model::method::MethodSettings;
+use t5_model::text::TEXT_FIELD;
 use t5_model::{Backend, Computation};
 
 use crate::dev::build;
@@ -66,6 +67,9 @@ pub struct Arguments {
     /// builtin:webster); the child remains a stock T5
     #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "plan_only")]
     calibrate: Vec<String>,
+    /// The field of JSON, or column of a table, that holds the text to calibrate on
+    #[arg(long, value_name = "NAME", default_value = TEXT_FIELD, requires = "calibrate")]
+    calibrate_text_field: String,
     /// Examples to calibrate on
     #[arg(long, value_name = "N", default_value_t = 256, requires = "calibrate")]
     calibrate_examples: usize,
@@ -132,6 +136,7 @@ impl Arguments {
         let Some(tokenizer) = with_tokenizer.or(parents.first()).cloned() else { return Ok(None) };
         let data = Data {
             text: corpus::from_here(&self.calibrate)?,
+            text_field: self.calibrate_text_field.clone(),
             held_out: HeldOut::Every(HELD_OUT_EVERY),
             tokenizer: Input::Path(tokenizer),
             input_length: self.calibrate_input_length,

@@ -8,6 +8,7 @@ use pipeline::generate::{Generator, Said, inputs};
 use pipeline::source::ModelPlace;
 use serde_json::json;
 use t5_model::Decoding;
+use t5_model::text::TEXT_FIELD;
 
 use crate::cli::compute::ComputeArguments;
 use crate::cli::section::section;
@@ -43,10 +44,13 @@ pub struct Arguments {
     /// The inputs [default: the lines of standard input]
     #[arg(value_name = "TEXT")]
     texts: Vec<String>,
-    /// A file of inputs: one per line, or the documents of a .json or .jsonl file, optionally .gz or .zst; `-`
-    /// is standard input
+    /// A file of inputs: one per line, or one per document of .json, .jsonl, .csv, .tsv or .parquet; `-` is
+    /// standard input
     #[arg(long, value_name = "FILE", conflicts_with = "texts")]
     input: Option<PathBuf>,
+    /// The field of JSON, or column of a table, that holds the inputs
+    #[arg(long, value_name = "NAME", default_value = TEXT_FIELD, requires = "input")]
+    text_field: String,
     /// Print the inputs with their sentinels replaced by what the answers say of them
     #[arg(long)]
     fill: bool,
@@ -101,7 +105,7 @@ impl Arguments {
     fn inputs(&self) -> Result<Vec<String>> {
         match &self.input {
             None if !self.texts.is_empty() => Ok(self.texts.clone()),
-            Some(file) if file != Path::new("-") => inputs(file),
+            Some(file) if file != Path::new("-") => inputs(file, &self.text_field),
             _ => {
                 let lines = io::stdin().lock().lines().collect::<io::Result<Vec<_>>>();
                 lines.context("cannot read standard input")

@@ -9,6 +9,7 @@ use pipeline::source::ModelPlace;
 use pipeline::source::glue::GluePlace;
 use pipeline::stage::glue::{Places, fine_tune};
 use pipeline::write_json;
+use t5_model::optimizer::OptimizerOptions;
 
 use crate::cli::compute::ComputeArguments;
 use crate::cli::section::section;
@@ -22,8 +23,11 @@ const EXAMPLES: &str = concat!(
 );
 
 /// The settings in the order in which the help lists them.
-const FINE_TUNING: &str = "steps batch_size micro_batch_size optimizer learning_rate dropout mixture input_length \
-     max_train_examples skip_bad_rows seed seeds checkpoint_every save_models";
+const FINE_TUNING: &str = "steps batch_size micro_batch_size optimizer learning_rate dropout clip_norm z_loss mixture \
+     input_length target_length max_train_examples skip_bad_rows seed seeds checkpoint_every checkpoint_minutes log_every save_models";
+/// The optimiser's own, which belong to some optimisers each.
+const OPTIMIZER: &str =
+    "weight_decay momentum beta1 beta2 epsilon decay_rate clip_threshold min_dim_size_to_factor";
 const SCORING: &str = "score evaluate_every evaluation_batch_size max_eval_examples early_stopping bootstrap submission \
      details";
 
@@ -41,6 +45,7 @@ const SCORING: &str = "score evaluate_every evaluation_batch_size max_eval_examp
 #[command(
     after_help = EXAMPLES,
     mut_args = section("Fine-tuning", FINE_TUNING),
+    mut_args = section("Optimiser", OPTIMIZER),
     mut_args = section("Scoring", SCORING),
     mut_arg("save_models", |arg| arg.requires("output")),
     mut_arg("submission", |arg| arg.requires("output")),
@@ -69,6 +74,8 @@ pub struct Arguments {
     json: bool,
     #[command(flatten)]
     settings: FineTuneSettings,
+    #[command(flatten)]
+    optimizer: OptimizerOptions,
     /// Also print confidence intervals and confusion tables
     #[arg(long)]
     details: bool,
@@ -77,7 +84,8 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    pub fn run(self) -> Result<()> {
+    pub fn run(mut self) -> Result<()> {
+        self.settings.optimizer = self.optimizer.of(self.settings.optimizer)?;
         self.settings.check()?;
         let tasks = if self.tasks.is_empty() { Task::ALL.to_vec() } else { self.tasks };
         let glue = self.glue.directory(&tasks)?;

@@ -31,6 +31,7 @@ use clap::builder::StyledStr;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::dev::{bench, bundle, ci, conformance, feature, resources, setup};
+use crate::terminal::volume::Volume;
 
 /// How the program is called in its sources, and so in all help.
 const IN_CHECKOUT: &str = "cargo xtask";
@@ -52,6 +53,11 @@ pub const NAME: &str = "deep-fusion";
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Build what the command needs and this program lacks, without asking
+    #[arg(long, global = true, help_heading = "Global options")]
+    build: bool,
+    #[command(flatten)]
+    volume: Volume,
 }
 
 /// The version, and what it was built with.
@@ -109,6 +115,11 @@ impl Cli {
         cli.unwrap_or_else(|error| error.format(&mut command).exit())
     }
 
+    /// Whether what is missing may be built without asking.
+    pub fn may_build(&self) -> bool {
+        self.build
+    }
+
     /// Whether what is asked for is in a recipe rather than in flags.
     pub fn is_recipe(&self) -> bool {
         matches!(self.command, Command::Run(_))
@@ -124,6 +135,7 @@ macro_rules! commands {
 
         impl Cli {
             pub fn run(self) -> Result<()> {
+                self.volume.set();
                 match self.command {
                     $(Command::$name(arguments) => arguments.run(),)+
                 }

@@ -5,6 +5,7 @@ use clap::{ArgGroup, Args};
 use pipeline::source::ModelPlace;
 use pipeline::stage::pretrain::{Pretrain, Start};
 use pipeline::stage::{Dimensions, Input};
+use t5_model::optimizer::{DecayOptions, OptimizerOptions};
 use t5_model::train::Settings;
 use t5_model::{FeedForward, Initialization};
 
@@ -22,8 +23,12 @@ const EXAMPLES: &str = concat!(
 );
 
 /// The settings in the order in which the help lists them.
-const TRAINING: &str = "steps batch_size micro_batch_size optimizer carry_optimizer keep_optimizer peak decay warm_up \
-     offset re_warm_up clip_norm z_loss dropout seed evaluate_every evaluation_batches checkpoint_every";
+const TRAINING: &str = "steps batch_size micro_batch_size optimizer carry_optimizer keep_optimizer peak decay minimum \
+     timescale warm_up warm_up_from cycles offset re_warm_up clip_norm z_loss dropout seed evaluate_every \
+     evaluation_batches checkpoint_every checkpoint_minutes keep_checkpoints log_every";
+/// The optimiser's own, which belong to some optimisers each.
+const OPTIMIZER: &str =
+    "weight_decay momentum beta1 beta2 epsilon decay_rate clip_threshold min_dim_size_to_factor";
 const CARRY_OPTIMIZER: &str =
     "Continue from the optimiser state stored with the weights of --from, including its count of updates";
 const KEEP_OPTIMIZER: &str = "Also save the optimiser state with the finished model, for `fuse --optimizer carry` or \
@@ -39,6 +44,7 @@ const KEEP_OPTIMIZER: &str = "Also save the optimiser state with the finished mo
     after_help = EXAMPLES,
     group = ArgGroup::new("Start").required(true).multiple(true).args(["from", "d_model"]),
     mut_args = section("Training", TRAINING),
+    mut_args = section("Optimiser", OPTIMIZER),
     mut_arg("carry_optimizer", |arg| arg.requires("from").help(CARRY_OPTIMIZER)),
     mut_arg("keep_optimizer", |arg| arg.help(KEEP_OPTIMIZER)),
 )]
@@ -58,6 +64,10 @@ pub struct Arguments {
     tokenizer: Option<PathBuf>,
     #[command(flatten)]
     training: Settings,
+    #[command(flatten)]
+    optimizer: OptimizerOptions,
+    #[command(flatten)]
+    decay: DecayOptions,
     #[command(flatten)]
     compute: ComputeArguments,
 }
@@ -81,6 +91,15 @@ struct NewModel {
     /// Layers of the encoder, and of the decoder
     #[arg(long, value_name = "N", required = false)]
     num_layers: usize,
+    /// Layers of the decoder, if it has another number
+    #[arg(long, value_name = "N")]
+    num_decoder_layers: Option<usize>,
+    /// The activation of the MLP, and whether it is gated
+    #[arg(long, value_name = "KIND", value_enum, default_value = "gated-gelu")]
+    feed_forward_proj: FeedForward,
+    /// Use the embedding as the output head, as T5 1.0 does
+    #[arg(long)]
+    tie_word_embeddings: bool,
     /// How the random weights begin: t5, mimetic, or parts of the latter (matching+copying+local)
     ///
     /// With t5, training from scratch starts with a long plateau on which the decoder ignores the encoder. With
@@ -114,7 +133,10 @@ impl Arguments {
         let own = || self.from.clone().map(Input::from);
         let tokenizer = self.tokenizer.clone().map(Input::Path).or_else(own).context("give a --tokenizer")?;
         let data = self.text.data(tokenizer)?;
-        Ok(Pretrain { start, data, settings: self.training.clone() })
+        let mut settings = self.training.clone();
+        settings.optimizer = self.optimizer.of(settings.optimizer)?;
+        settings.schedule.decay = self.decay.of(settings.schedule.decay)?;
+        Ok(Pretrain { start, data, settings })
     }
 }
 
@@ -126,9 +148,9 @@ impl NewModel {
             d_kv: self.d_kv,
             d_ff: self.d_ff,
             num_layers: self.num_layers,
-            num_decoder_layers: None,
-            feed_forward_proj: FeedForward::GatedGelu,
-            tie_word_embeddings: false,
+            num_decoder_layers: self.num_decoder_layers,
+            feed_forward_proj: self.feed_forward_proj,
+            tie_word_embeddings: self.tie_word_embeddings,
             init: self.init,
         }
     }

@@ -7,14 +7,19 @@ use clap::Args;
 use pipeline::source::corpus;
 use pipeline::stage::Input;
 use pipeline::stage::text::{Data, HeldOut};
+use t5_model::text::TEXT_FIELD;
 
 /// Text, and how it is cut into examples.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Text")]
 pub struct TextArguments {
-    /// Files, folders or globs (.json, .jsonl or .txt, optionally .gz or .zst), or builtin:webster
+    /// Files, folders or globs (.json, .jsonl, .txt, .csv or .tsv, optionally .gz or .zst; .parquet), or
+    /// builtin:webster
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     pub text: Vec<String>,
+    /// The field of JSON, or column of a table, that holds the text
+    #[arg(long, value_name = "NAME", default_value = TEXT_FIELD)]
+    pub text_field: String,
     #[command(flatten)]
     pub held_out: HeldOutArguments,
     /// Tokens per input
@@ -48,6 +53,7 @@ impl TextArguments {
             None => HeldOut::Text(corpus::from_here(held_out_text)?),
         };
         let (input_length, max_documents) = (self.input_length, self.max_documents);
-        Ok(Data { text, held_out, tokenizer, input_length, max_documents })
+        let text_field = self.text_field.clone();
+        Ok(Data { text, text_field, held_out, tokenizer, input_length, max_documents })
     }
 }

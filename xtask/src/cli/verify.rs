@@ -9,6 +9,7 @@ use pipeline::source::ModelPlace;
 use pipeline::stage::Input;
 use pipeline::stage::text::Data;
 use serde_json::json;
+use t5_model::text::TEXT_FIELD;
 use t5_model::{Batch, Deviation};
 
 use crate::cli::compute::ComputeArguments;
@@ -41,6 +42,9 @@ pub struct Arguments {
     /// Files, folders or globs of text, or builtin:webster [default: random tokens]
     #[arg(long, value_name = "PATH", num_args = 1..)]
     text: Vec<String>,
+    /// The field of JSON, or column of a table, that holds the text
+    #[arg(long, value_name = "NAME", default_value = TEXT_FIELD, requires = "text")]
+    text_field: String,
     /// A tokenizer.json, spiece.model or folder, for text [default: the child's, or that of the first parent that has one]
     #[arg(long, value_name = "PATH", requires = "text")]
     tokenizer: Option<PathBuf>,
@@ -75,7 +79,7 @@ impl Arguments {
         let batches = self.batches(&family)?;
         ensure!(!batches.is_empty(), "the text is too short for an input of {} tokens", self.input_length);
         let Deviations { child: deviation, parents } =
-            family.compare(&weights, &batches, &self.compute.start()?)?;
+            family.compare(&weights, &batches, &self.compute.start()?, &Terminal)?;
         let accepted = deviation.largest <= self.tolerance;
         if self.json {
             let parent =
@@ -106,7 +110,7 @@ impl Arguments {
         let with_tokenizer = std::iter::once(child).chain(models).find(|model| has_tokenizer(model));
         let model = with_tokenizer.filter(|_| self.tokenizer.is_none()).unwrap_or(child);
         let tokenizer = Input::Path(self.tokenizer.clone().unwrap_or_else(|| model.into()));
-        let data = Data::to_evaluate(&self.text, tokenizer, input_length.into())?;
+        let data = Data::to_evaluate(&self.text, &self.text_field, tokenizer, input_length.into())?;
         let tokenizer = tokenizer_for(model, &family.child.config, self.tokenizer.as_deref())?;
         Ok(data.open(tokenizer, &Terminal)?.held_out(examples as usize, batch_size.into())?)
     }

@@ -1,8 +1,12 @@
 //! Rebuilds this program with features that it lacks, or for its checks.
 
-use std::process::Command;
+use std::io::IsTerminal;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use pipeline::NotBuilt;
 
 use crate::dev::{feature, libtorch, resources};
@@ -51,15 +55,15 @@ pub fn backend(name: &str, device: Option<&str>) -> Result<&'static dyn t5_model
 }
 
 /// Rebuilds this program with what it lacks, and replaces this process with it, running the same command.
-/// Returns why that failed.
-pub fn again_with(missing: &NotBuilt) -> anyhow::Error {
-    match rebuild(&missing.features) {
+/// Says first what that takes, and asks unless it was `asked_for`. Returns why that failed.
+pub fn again_with(missing: &NotBuilt, asked_for: bool) -> anyhow::Error {
+    match rebuild(&missing.features, asked_for) {
         Ok(program) => replace(program),
         Err(error) => error,
     }
 }
 
-fn rebuild(missing: &[&'static str]) -> Result<Command> {
+fn rebuild(missing: &[&'static str], asked_for: bool) -> Result<Command> {
     let names = missing.join(",");
     // Set for the replacing process: if that lacks them as well, something is wrong.
     const BUILT_FOR: &str = "DEEP_FUSION_BUILT_FOR";
@@ -74,13 +78,17 @@ fn rebuild(missing: &[&'static str]) -> Result<Command> {
         "this program was installed without {names}; in a checkout, `{}` installs it with that",
         install(missing)
     );
-    if missing.contains(&"tch") {
-        require_libtorch()?;
+    possible(missing)?;
+    let missing_features = || feature::missing().filter(|feature| missing.contains(&feature.name));
+    for feature in missing_features() {
+        let needs = feature.needs.map_or(String::new(), |needs| format!("; needs {needs}"));
+        eprintln!("not built yet: {} (about {} on two cores{needs})", feature.is, feature.takes);
     }
+    consent(asked_for)?;
     // Cargo replaces this program's file, so its path must be read first.
     let program = std::env::current_exe().context("this program's file is not known")?;
-    for feature in feature::missing().filter(|feature| missing.contains(&feature.name)) {
-        eprintln!("building {} (the first time takes about {})", feature.is, feature.takes);
+    for feature in missing_features() {
+        eprintln!("building {}", feature.is);
     }
     let mut build = cargo_with_libtorch("build")?;
     build.args(["--release", "--package", "xtask", "--features", &with(missing)]);
@@ -89,6 +97,66 @@ fn rebuild(missing: &[&'static str]) -> Result<Command> {
     let mut program = Command::new(program);
     program.env(BUILT_FOR, names).args(std::env::args_os().skip(1));
     Ok(program)
+}
+
+/// Checks what can be checked before minutes are spent on a build that cannot succeed.
+fn possible(missing: &[&'static str]) -> Result<()> {
+    let mut cargo = cargo("--version")?;
+    let found = cargo.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    ensure!(
+        found.is_ok_and(|status| status.success()),
+        "cargo, which builds what is missing, does not start: is Rust installed and on the path?"
+    );
+    if missing.contains(&"tch") {
+        require_libtorch()?;
+    }
+    if missing.contains(&"cuda") && !has_llvm() {
+        bail!(
+            "burn's CUDA devices cannot be built here: their build fetches LLVM from {LLVM_HOST}, which cannot be reached, and \
+             there is none in ~/.cache/tracel; `--backend tch` runs on NVIDIA GPUs, too"
+        );
+    }
+    Ok(())
+}
+
+/// Where burn's build fetches its LLVM from.
+const LLVM_HOST: &str = "github.com";
+
+/// Whether the build of burn's CUDA devices finds its LLVM: in its cache, or on the network.
+fn has_llvm() -> bool {
+    let cached = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/tracel"));
+    let is_cached = |folder: PathBuf| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.any(|name| name.starts_with("tracel-llvm-") && name.ends_with(".tar.xz"))
+    };
+    // Through a proxy, only the build itself can tell.
+    let proxy = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some());
+    cached.is_some_and(is_cached) || proxy || is_reachable(LLVM_HOST)
+}
+
+fn is_reachable(host: &str) -> bool {
+    let addresses = (host, 443).to_socket_addrs().into_iter().flatten();
+    let within = Duration::from_secs(5);
+    addresses.take(3).any(|address| TcpStream::connect_timeout(&address, within).is_ok())
+}
+
+/// Asks whether to build, on a terminal; elsewhere it must have been asked for.
+fn consent(asked_for: bool) -> Result<()> {
+    if asked_for {
+        return Ok(());
+    }
+    let (input, output) = (std::io::stdin(), std::io::stderr());
+    ensure!(input.is_terminal() && output.is_terminal(), "--build builds it, and then runs the command");
+    eprint!("Build it now? [Y/n] ");
+    let mut answer = String::new();
+    input.read_line(&mut answer).context("cannot read the answer")?;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "" | "y" | "yes" => Ok(()),
+        _ => bail!("it was not built"),
+    }
 }
 
 /// The features that this program has, and these.

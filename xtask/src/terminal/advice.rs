@@ -21,9 +21,10 @@ pub enum Asked {
 
 impl Asked {
     /// A setting as the user would write it.
-    fn setting(self, key: &str, value: &str) -> String {
+    pub(super) fn setting(self, key: &str, value: &str) -> String {
         match self {
-            Asked::ByFlags => format!("`--{key} {value}`"),
+            Asked::ByFlags => format!("`--{} {value}`", key.replace('_', "-")),
+            Asked::ByRecipe if value.parse::<u64>().is_ok() => format!("`{key} = {value}`"),
             Asked::ByRecipe => format!("`{key} = \"{value}\"`"),
         }
     }
@@ -46,6 +47,27 @@ pub fn with_advice(warning: &Warning, asked: Asked) -> String {
         ),
         Warning::Fusion(InexactNormalisation) => format!("{} is exact", setting("norm", "property")),
         Warning::Fusion(AbsentStaysZero { .. }) => format!("{} lets them learn", noise()),
+        Warning::Rounded { .. } => format!("{} rounds nothing that shows", setting("dtype", "f32")),
+        Warning::NotFollowed { keys, .. } => {
+            let flag = |(key, _): &(&'static str, _)| match *key {
+                "num_beams" => Some("--beams"),
+                "do_sample" => Some("--sample"),
+                "num_return_sequences" => Some("--answers"),
+                _ => None,
+            };
+            let flags: Vec<&str> = keys.iter().filter_map(flag).collect();
+            if flags.is_empty() {
+                return warning.to_string();
+            }
+            format!("{} can", flags.join(" and "))
+        }
+        Warning::Memory { fitting, .. } => {
+            let fits = match fitting {
+                Some(examples) => format!("{} would fit", setting("micro_batch_size", &examples.to_string())),
+                None => "Not even one example at a time would fit".to_owned(),
+            };
+            format!("{fits}; `--checkpoint-activations` needs less, too, for a third more computation")
+        }
         _ => return warning.to_string(),
     };
     format!("{warning}. {advice}")

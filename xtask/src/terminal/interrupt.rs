@@ -1,6 +1,9 @@
 //! Ctrl-C: asks the work in progress to stop at the next suitable point.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use pipeline::Interrupted;
@@ -9,6 +12,14 @@ static STOP: AtomicBool = AtomicBool::new(false);
 /// Whether the work in progress stops by itself once [`STOP`] is set.
 static FINISHING: AtomicBool = AtomicBool::new(false);
 
+/// When the user first wanted to stop.
+static SINCE: OnceLock<Instant> = OnceLock::new();
+/// What the work in progress has saved last.
+static KEPT: Mutex<Option<String>> = Mutex::new(None);
+
+/// Signals closer together than this are one wish: terminals, cargo and schedulers may all pass it on.
+const ONE_WISH: Duration = Duration::from_secs(1);
+
 /// The exit code after Ctrl-C: 128 + SIGINT.
 pub const EXIT_CODE: u8 = 130;
 
@@ -16,14 +27,25 @@ pub const EXIT_CODE: u8 = 130;
 const RESUME: &str = "run the same command again to resume";
 
 /// From now on, Ctrl-C ends the process with [`EXIT_CODE`]; while the work in progress is stoppable, the
-/// first one only sets [`flag`].
+/// first one only sets [`flag`], and those that follow at once are taken for the same.
 pub fn listen() -> Result<()> {
     let handler = || {
-        if !FINISHING.load(Ordering::Relaxed) || STOP.swap(true, Ordering::Relaxed) {
-            eprintln!("\ninterrupted");
-            std::process::exit(EXIT_CODE.into());
+        if FINISHING.load(Ordering::Relaxed) {
+            let first = !STOP.swap(true, Ordering::Relaxed);
+            let since = SINCE.get_or_init(Instant::now);
+            if first {
+                eprintln!("\nstopping at the next good point (Ctrl-C again to end at once)");
+            }
+            if first || since.elapsed() < ONE_WISH {
+                return;
+            }
         }
-        eprintln!("\nstopping at the next good point (Ctrl-C again to end at once)");
+        let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some(kept) => eprintln!("\ninterrupted: {kept}; {RESUME}"),
+            None => eprintln!("\ninterrupted"),
+        }
+        std::process::exit(EXIT_CODE.into());
     };
     ctrlc::set_handler(handler).context("cannot listen for Ctrl-C")
 }
@@ -32,6 +54,12 @@ pub fn listen() -> Result<()> {
 /// [`pipeline::Watch::stoppable`].
 pub fn set_finishing(whether: bool) {
     FINISHING.store(whether, Ordering::Relaxed);
+}
+
+/// The work in progress has saved a step.
+pub fn set_kept(step: u64, checkpoint: &Path) {
+    let kept = format!("step {step} is saved in {}", checkpoint.display());
+    *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
 }
 
 /// Set once the user wants to stop.

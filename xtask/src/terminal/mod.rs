@@ -4,13 +4,27 @@ mod advice;
 pub mod interrupt;
 pub mod output;
 mod progress;
+pub mod volume;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pipeline::{Note, Warning, Watch};
 use t5_model::train::PretrainingEvent;
 
 pub use self::advice::{Asked, causes, with_advice};
+
+/// Whether the work is in a recipe; set once, before any work.
+static BY_RECIPE: AtomicBool = AtomicBool::new(false);
+
+/// Says how the work was asked for.
+pub fn set_asked(asked: Asked) {
+    BY_RECIPE.store(matches!(asked, Asked::ByRecipe), Ordering::Relaxed);
+}
+
+/// How the work was asked for.
+pub fn asked() -> Asked {
+    if BY_RECIPE.load(Ordering::Relaxed) { Asked::ByRecipe } else { Asked::ByFlags }
+}
 
 /// Shows work in progress on standard error, and stops it on Ctrl-C once [`interrupt::listen`] has been
 /// called.
@@ -20,8 +34,9 @@ impl Watch for Terminal {
     fn note(&self, subject: &str, note: &Note<'_>) {
         match note {
             Note::Warning(warning) => {
-                eprintln!("{subject}: warning: {}", with_advice(warning, Asked::ByRecipe));
+                eprintln!("{subject}: warning: {}", with_advice(warning, asked()));
             }
+            _ if volume::is_quiet() => {}
             Note::WithoutGlue => eprintln!("{subject}: {note} (--glue DIR)"),
             _ => eprintln!("{subject}: {note}"),
         }

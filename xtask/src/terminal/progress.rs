@@ -4,19 +4,19 @@ use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use glue_eval::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
 use pipeline::numbers::{bytes, count, duration};
 use t5_model::train::{Event, PretrainingEvent};
 
-/// The interval between plain lines.
-const LINE_EVERY: Duration = Duration::from_secs(15);
+use super::{asked, interrupt, volume};
+
 /// The number of updates that rates are averaged over.
 const RECENT: usize = 50;
 
-/// A bar or lines, on standard error.
+/// A bar or lines, on standard error; nothing if the user wants quiet.
 struct Display {
     bar: Option<ProgressBar>,
     name: String,
@@ -44,7 +44,7 @@ impl Display {
     }
 
     fn with(name: &str, total: u64, position: &str, number: fn(u64) -> String) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let bar = (std::io::stderr().is_terminal() && !volume::is_quiet()).then(|| {
             let style = ProgressStyle::with_template(&format!("{{prefix}} {{wide_bar}} {position} {{msg}}"));
             let bar = ProgressBar::new(total).with_prefix(name.to_owned());
             bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
@@ -56,7 +56,9 @@ impl Display {
         if let Some(bar) = &self.bar {
             bar.set_position(position);
             bar.set_message(message.to_owned());
-        } else if self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY) {
+        } else if !volume::is_quiet()
+            && self.last_line.is_none_or(|last| last.elapsed() >= volume::line_every())
+        {
             self.last_line = Some(Instant::now());
             let (position, total) = ((self.number)(position), (self.number)(self.total));
             eprintln!("{} {position}/{total} {message}", self.name);
@@ -65,6 +67,9 @@ impl Display {
 
     /// Prints a message that stays visible.
     fn note(&self, message: &str) {
+        if volume::is_quiet() {
+            return;
+        }
         let line = format!("{}: {message}", self.name);
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{line}")),
@@ -73,26 +78,66 @@ impl Display {
     }
 }
 
+/// Time left, judging by what was done since some point.
+struct Left {
+    since: Option<(Instant, u64)>,
+}
+
+impl Left {
+    fn new() -> Self {
+        Left { since: None }
+    }
+
+    /// `, 3 min 20 s left`; empty at the first position, which tells nothing.
+    fn at(&mut self, position: u64, total: u64) -> String {
+        let (start, first) = *self.since.get_or_insert_with(|| (Instant::now(), position));
+        match position.saturating_sub(first) {
+            0 => String::new(),
+            done => {
+                let each = start.elapsed().as_secs_f64() / done as f64;
+                format!(", {} left", duration(each * total.saturating_sub(position) as f64))
+            }
+        }
+    }
+}
+
+/// Tells what checkpoints there are to those who want to know, and to those who interrupt.
+fn checkpoint<E>(display: &Display, event: &Event<'_, E>) {
+    match event {
+        Event::Resumed { checkpoint, step, .. } => interrupt::set_kept(*step, checkpoint),
+        Event::CheckpointWritten { path, step, seconds } => {
+            interrupt::set_kept(*step, path);
+            if volume::is_verbose() {
+                display.note(&format!("step {step} saved in {} ({})", path.display(), duration(*seconds)));
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Shows a pretraining's progress.
 pub fn training(name: &str, steps: u64) -> impl FnMut(&PretrainingEvent<'_>) + use<> {
     let mut display = Display::new(name, steps);
     // Loss, tokens and seconds of the last updates.
     let mut recent: VecDeque<(f64, u64, f64)> = VecDeque::new();
-    move |event| match event {
-        Event::Step { step, loss, tokens, seconds, .. } => {
-            if recent.len() == RECENT {
-                recent.pop_front();
+    move |event| {
+        checkpoint(&display, event);
+        match event {
+            Event::Step { step, loss, tokens, seconds, .. } => {
+                if recent.len() == RECENT {
+                    recent.pop_front();
+                }
+                recent.push_back((*loss, *tokens, *seconds));
+                display.at(*step, &rates(&recent, steps.saturating_sub(*step)));
             }
-            recent.push_back((*loss, *tokens, *seconds));
-            display.at(*step, &rates(&recent, steps.saturating_sub(*step)));
+            Event::Resumed { checkpoint, step, .. } => {
+                display.note(&format!("resuming from step {step} ({})", checkpoint.display()));
+            }
+            Event::Evaluated { evaluation: point, .. } => {
+                display.note(&format!("step {}: held-out {}", point.step, point.quality));
+            }
+            _ => {}
         }
-        Event::Resumed { checkpoint, step, .. } => {
-            display.note(&format!("resuming from step {step} ({})", checkpoint.display()));
-        }
-        Event::Evaluated { evaluation: point, .. } => {
-            display.note(&format!("step {}: held-out {}", point.step, point.quality));
-        }
-        _ => {}
     }
 }
 
@@ -108,25 +153,28 @@ fn rates(recent: &VecDeque<(f64, u64, f64)>, more: u64) -> String {
 
 /// Shows the progress of what goes step by step and may tell of it from anywhere.
 pub fn steps(name: &str, message: &'static str) -> impl Fn(usize, usize) + use<> {
-    let display = Mutex::new(Display::new(name, 1));
+    let display = Mutex::new((Display::new(name, 1), Left::new()));
     move |done, steps| {
-        let mut display = display.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (display, left) = &mut *display.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         display.total = steps as u64;
         if let Some(bar) = &display.bar {
             bar.set_length(steps as u64);
         }
-        display.at(done as u64, message);
+        display.at(done as u64, &format!("{message}{}", left.at(done as u64, steps as u64)));
     }
 }
 
 /// Shows the progress of fine-tunings.
 pub fn fine_tuning() -> impl FnMut(&Progress<'_>) {
     let mut current: Option<Display> = None;
+    let (mut training, mut answering) = (Left::new(), Left::new());
+    let mut hinted = false;
     move |event| {
         let event = match event {
             Progress::Started { name, seed, steps, train_examples, dev_examples } => {
                 // The last one's bar goes first.
                 current = None;
+                training = Left::new();
                 let display = current.insert(Display::new(&format!("{name}, seed {seed}"), *steps));
                 display.note(&format!("{train_examples} examples to train on, {dev_examples} to answer"));
                 return;
@@ -134,20 +182,43 @@ pub fn fine_tuning() -> impl FnMut(&Progress<'_>) {
             Progress::Training(event) => event,
         };
         let Some(display) = &mut current else { return };
+        checkpoint(display, event);
         match event {
             Event::Resumed { step, .. } => display.note(&format!("resuming from step {step}")),
-            Event::Step { step, loss, .. } => display.at(*step, &format!("loss {loss:.3}")),
-            Event::Evaluating { step, done, of } => display.at(*step, &format!("answered {done} of {of}")),
+            Event::Step { step, loss, .. } => {
+                let left = training.at(*step, display.total);
+                display.at(*step, &format!("loss {loss:.3}{left}"));
+            }
+            Event::Evaluating { step, done, of } => {
+                if *done == 0 {
+                    answering = Left::new();
+                }
+                let left = answering.at(*done as u64, *of as u64);
+                display.at(*step, &format!("answered {done} of {of}{left}"));
+            }
             Event::Evaluated { step, evaluation: score, .. } => {
                 let invalid = match score.invalid {
                     0 => String::new(),
                     invalid => format!(", {invalid} of {} outputs invalid", score.examples),
                 };
                 display.note(&format!("step {step}: {} {:.2}{invalid}", score.task, score.mean()));
+                if score.invalid > 0 && score.invalid == score.examples && !hinted {
+                    hinted = true;
+                    display.note(&all_invalid());
+                }
             }
             _ => {}
         }
     }
+}
+
+/// What to do about a model that never answers in a task's words.
+fn all_invalid() -> String {
+    let rank = asked().setting("score", "rank");
+    format!(
+        "no output is one of the answers' words, so this score says nothing: the model has not learned to answer yet. {rank} \
+         compares the likelihoods of the valid answers instead"
+    )
 }
 
 /// Shows the progress of writing bytes, of which any thread may tell.

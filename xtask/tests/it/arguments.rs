@@ -66,6 +66,17 @@ fn errors_name_flags() {
         (format!("{start} --steps 10 --warm-up 20"), "--warm-up: it is 20, but there are 10 steps in all"),
         (format!("{start} --learning-rate NaN"), "--learning-rate: NaN is not a rate of at least 0"),
         (format!("{start} --evaluate-every 0"), "--evaluate-every: it must be at least 1"),
+        (
+            format!("{start} --optimizer adafactor --weight-decay 0.1"),
+            "--weight-decay: adafactor has no such setting",
+        ),
+        (
+            format!("{start} --schedule constant --minimum-learning-rate 0.1"),
+            "--minimum-learning-rate: constant has no such setting",
+        ),
+        (format!("{start} --timescale 9"), "--timescale: cosine has no such setting"),
+        (format!("{start} --beta2 2"), "--beta2 is 2; it must be at least 0 and below 1"),
+        ("glue --model m --glue g --epsilon 1".into(), "--epsilon: adafactor has no such setting"),
         ("glue --model m --glue g --seeds 0".into(), "--seeds: 0, must be at least 1"),
         (
             "generate --model m --beams 2 --top-k 3 x".into(),
@@ -83,6 +94,16 @@ fn errors_name_flags() {
         let refused = crate::program::call_in(folder.path(), &arguments).failure();
         assert!(refused.contains(expected), "{refused}");
     }
+}
+
+/// Where there is nobody to ask.
+#[cfg(not(feature = "wgpu"))]
+#[test]
+fn what_is_missing_is_built_only_if_asked_for() {
+    let refused = call(&["conformance", "--backend", "burn", "--device", "wgpu:0"]).failure();
+    assert!(refused.contains("not built yet: burn on GPUs through wgpu (about ten minutes"), "{refused}");
+    assert!(refused.contains("; needs a driver of Vulkan or Metal)"), "{refused}");
+    assert!(refused.contains("error: --build builds it, and then runs the command"), "{refused}");
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn everything_that_is_wrong_is_said_at_once() {
     ]);
     let refused = called.failure();
     for problem in
-        ["exists and is not empty", "`arrangement` is not an option", "/no/such/model", "config.json"]
+        ["exists and is not empty", "`--arrangement` is not an option", "/no/such/model", "config.json"]
     {
         assert!(refused.contains(problem), "{problem}: {refused}");
     }

@@ -95,11 +95,7 @@ fn what_cannot_be_checked_says_why() {
         let called = check(arguments);
         assert_eq!(called.code, Some(2), "{arguments:?}: {}", called.stderr);
     }
-    assert!(
-        check(&["https://host/glue"])
-            .stderr
-            .contains("cargo xtask data fetch https://host/glue --output DIR")
-    );
+    assert!(check(&["https://host/glue"]).stderr.contains("data fetch https://host/glue --output DIR"));
 }
 
 #[test]

@@ -131,5 +131,5 @@ fn one_program() {
     let metadata = MetadataCommand::new().no_deps().exec().expect("cargo metadata");
     let programs =
         metadata.packages.iter().flat_map(|package| &package.targets).filter(|target| target.is_bin());
-    assert_eq!(programs.map(|target| target.name.as_str()).collect::<Vec<_>>(), ["xtask"]);
+    assert_eq!(programs.map(|target| target.name.as_str()).collect::<Vec<_>>(), ["deep-fusion"]);
 }

@@ -42,6 +42,10 @@ fn from_text_to_answers() {
     folders_are_taken_for_their_content(folder);
     answers_show_sentinels(folder);
     inputs_come_from_files(folder);
+    text_comes_from_columns(folder);
+    the_user_hears_as_much_as_wanted(folder);
+    #[cfg(unix)]
+    two_signals_at_once_are_one_wish(folder);
     a_training_is_reported(folder);
 }
 
@@ -205,6 +209,88 @@ fn inputs_come_from_files(folder: &Path) {
     assert!(refused.contains("broken.txt:2"), "{refused}");
     let refused = call_in(folder, &words(&format!("{generate} --input nothing.txt"))).failure();
     assert!(refused.contains("nothing.txt"), "{refused}");
+}
+
+fn the_user_hears_as_much_as_wanted(folder: &Path) {
+    let train = |more: &str| {
+        let rest = "--from small --steps 2 --checkpoint-every 1 --batch-size 2 --evaluation-batches 1 --evaluate-every 1";
+        call_in(folder, &words(&format!("pretrain {TEXT} {rest} {more}")))
+    };
+    let quiet = train("--output quiet --quiet");
+    assert_eq!((quiet.code, quiet.stderr.as_str()), (Some(0), ""));
+    let usual = train("--output usual");
+    assert!(usual.stderr.contains("held-out loss") && !usual.stderr.contains("saved in"), "{}", usual.stderr);
+    let verbose = train("--output verbose -v");
+    assert!(
+        verbose.stderr.contains("step 1 saved in verbose/checkpoints/step-00000001 ("),
+        "{}",
+        verbose.stderr
+    );
+    let evaluate =
+        "evaluate --model small --text builtin:webster --input-length 48 --examples 40 --batch-size 8";
+    let shown = call_in(folder, &words(evaluate)).stderr;
+    assert!(shown.contains("examples evaluated"), "{shown}");
+    assert_eq!(call_in(folder, &words(&format!("{evaluate} -q"))).stderr, "");
+}
+
+/// A terminal and cargo may both pass a signal on.
+#[cfg(unix)]
+fn two_signals_at_once_are_one_wish(folder: &Path) {
+    let rest =
+        "--from small --steps 1000000 --batch-size 2 --evaluation-batches 1 --log-every 1 --output stopped";
+    let process = Command::new(PROGRAM)
+        .args(words(&format!("pretrain {TEXT} {rest}")))
+        .current_dir(folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let metrics = folder.join("stopped/metrics.jsonl");
+    while fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() > 3) == false {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    for signal in ["-INT", "-TERM"] {
+        let sent = Command::new("kill").args([signal, &process.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()));
+    }
+    let output = process.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("is saved in stopped/checkpoints/step-"), "{said}");
+}
+
+/// The same text in tables, under another name, gives the same batches.
+fn text_comes_from_columns(folder: &Path) {
+    let documents: Vec<String> =
+        (0..300).map(|n| format!("{n} is a number, \"{}\"; so is {}", n * 7, n + 1)).collect();
+    let lines = documents.iter().map(|text| serde_json::json!({ "text": text }).to_string() + "\n");
+    fs::write(folder.join("numbers.jsonl"), lines.collect::<String>()).expect("a file");
+    let row = |text: &String| format!("1,\"{}\"\n", text.replace('"', "\"\""));
+    let rows: String = documents.iter().map(row).collect();
+    fs::create_dir_all(folder.join("tables")).expect("a directory");
+    fs::write(folder.join("tables/numbers.csv"), format!("id,body\n{rows}")).expect("a file");
+    let sample = |text: &str| {
+        let command = format!(
+            "data sample --text {text} --held-out-every 9 --tokenizer vocabulary --input-length 40 --json"
+        );
+        json(&call_in(folder, &words(&command)).success())
+    };
+    let expected = sample("numbers.jsonl");
+    assert_eq!(sample("tables --text-field body"), expected);
+    let train = |text: &str| {
+        let command = format!(
+            "tokenizer train --text {text} --vocabulary 200 --sentinels 5 --json --output {}",
+            text.len()
+        );
+        json(&call_in(folder, &words(&command)).success())["fingerprint"].clone()
+    };
+    assert_eq!(train("tables --text-field body"), train("numbers.jsonl"));
+    let recipe = "[data]\ntext = \"tables\"\ntext_field = \"body\"\nheld_out_every = 9\ntokenizer = \"vocabulary\"\n\
+                  input_length = 40\n[stages.score]\nkind = \"evaluate\"\nmodel = \"small\"\nexamples = 8\n";
+    fs::write(folder.join("columns.toml"), recipe).expect("a file");
+    call_in(folder, &words("run columns.toml --output columns")).success();
+    let refused = call_in(folder, &words("evaluate --model small --text tables --input-length 40")).failure();
+    assert!(refused.contains("there is no column \"text\"; there are: id, body"), "{refused}");
 }
 
 fn a_training_is_reported(folder: &Path) {

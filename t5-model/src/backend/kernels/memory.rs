@@ -18,12 +18,7 @@ const ELEMENT: f64 = 4.0;
 /// few rows of logits.
 pub fn training_memory(how: &Computation, size: &TrainingSize<'_>) -> TrainingMemory {
     let (peak, total) = (peak(how, size), available());
-    let divisors = (1..=size.examples).rev().filter(|examples| size.examples.is_multiple_of(*examples));
-    let fitting = total.and_then(|total| {
-        let mut fitting = divisors
-            .filter(|examples| self::peak(how, &TrainingSize { examples: *examples, ..*size }) <= total);
-        fitting.next()
-    });
+    let fitting = total.and_then(|total| size.fitting(|size| self::peak(how, size) <= total));
     TrainingMemory { peak, total, fitting }
 }
 

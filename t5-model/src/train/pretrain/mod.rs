@@ -20,7 +20,7 @@ use super::error::{Result, TrainError};
 use super::identity::Identity;
 use super::regime::{Event, Progress, Standing};
 use super::snapshot::Saved;
-use super::training::{Job, Observer, OpenSession, Training};
+use super::training::{Job, Observer, OpenSession, Training, checkpoint_after};
 use crate::optimizer::OptimizerState;
 use crate::text::{self, DataPosition, SpanCorruptionStream, Tokenizer};
 use crate::{Dropout, T5Config, TensorBoard};
@@ -147,6 +147,7 @@ pub fn train<'a>(
         evaluate_every: settings.evaluate_every,
         evaluate_first: true,
         checkpoint_every: settings.checkpoint_every,
+        checkpoint_after: checkpoint_after(settings.checkpoint_minutes),
         log_every: settings.log_every,
         optimizer: settings.optimizer,
         carried,

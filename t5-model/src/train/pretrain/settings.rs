@@ -65,11 +65,14 @@ pub struct Settings {
     /// Updates between checkpoints.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.checkpoint_every))]
     pub checkpoint_every: u64,
+    /// Minutes after which a checkpoint is written in any case; 0 for never.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "MINUTES", default_value_t = DEFAULT.checkpoint_minutes))]
+    pub checkpoint_minutes: f64,
     /// How many checkpoints are kept, the newest ones.
-    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.keep_checkpoints))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.keep_checkpoints))]
     pub keep_checkpoints: usize,
     /// Updates between two lines of metrics, which average over them.
-    #[cfg_attr(feature = "clap", arg(skip = DEFAULT.log_every))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.log_every))]
     pub log_every: u64,
     /// Save the optimiser's state with the final model too.
     #[cfg_attr(feature = "clap", arg(long))]
@@ -90,6 +93,7 @@ const DEFAULT: Settings = Settings {
     evaluate_every: 2_000,
     evaluation_batches: 500,
     checkpoint_every: 2_000,
+    checkpoint_minutes: 10.0,
     keep_checkpoints: 2,
     log_every: 100,
     keep_optimizer: false,
@@ -101,12 +105,14 @@ impl Default for Settings {
     }
 }
 
+/// A year.
+const MAX_MINUTES: f64 = 525_600.0;
 /// More examples than an update ever needs; a batch is assembled before it is computed.
 const MAX_BATCH: usize = 1 << 20;
 
 impl Settings {
     /// Settings that make no difference once a run has finished.
-    pub const NEUTRAL: &[&str] = &["checkpoint_every", "keep_checkpoints", "log_every"];
+    pub const NEUTRAL: &[&str] = &["checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every"];
 
     /// Settings that change no weight, only which evaluations there are.
     pub const MEASURING: &[&str] = &["evaluate_every", "evaluation_batches"];
@@ -161,6 +167,10 @@ impl Settings {
         }
         if self.clip_norm.is_some_and(|norm| !(norm >= 0.0 && norm.is_finite())) {
             return fail("clip_norm", "it must be a positive number, or 0 for no clipping".into());
+        }
+        if !(self.checkpoint_minutes >= 0.0 && self.checkpoint_minutes <= MAX_MINUTES) {
+            let problem = format!("{} is not a number from 0 to {MAX_MINUTES}", self.checkpoint_minutes);
+            return fail("checkpoint_minutes", problem);
         }
         if !(self.z_loss >= 0.0 && self.z_loss.is_finite()) {
             return fail("z_loss", format!("{} is not a number of at least 0", self.z_loss));

@@ -1,5 +1,8 @@
 //! Compares a child with the ensemble of its parents.
 
+use std::cell::Cell;
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, ensure};
 use fusion_core::HostTensor;
 use fusion_core::checkpoint::Checkpoint;
@@ -119,13 +122,27 @@ impl Family {
     }
 
     /// Runs every model on the batches, one at a time.
-    pub fn compare(&self, weights: &[f64], batches: &[Batch], compute: &Compute) -> Result<Deviations> {
-        let ensemble = self.ensemble(weights, batches, compute)?;
+    pub fn compare(
+        &self,
+        weights: &[f64],
+        batches: &[Batch],
+        compute: &Compute,
+        watch: &dyn Watch,
+    ) -> Result<Deviations> {
+        let distinct: BTreeSet<&str> = self.parents.iter().map(|parent| parent.name.as_str()).collect();
+        let (all, done) = (batches.len() * (self.parents.len() + distinct.len() + 1), Cell::new(0));
+        let progress = watch.steps("verify", "batches run");
+        let ran = || {
+            done.set(done.get() + 1);
+            progress(done.get(), all);
+        };
+        let ensemble = self.ensemble(weights, batches, compute, &ran)?;
         let compare = |model: &Model| -> Result<Deviation> {
             let mut comparison = Comparison::default();
             let mut session = compute.open_checkpoint(&model.checkpoint)?;
             for (batch, expected) in batches.iter().zip(&ensemble) {
                 comparison.add(expected, &logits(session.as_mut(), batch, &model.name)?, &batch.labels);
+                ran();
             }
             Ok(comparison.deviation())
         };
@@ -140,12 +157,19 @@ impl Family {
     }
 
     /// The average of the parents' logits for each batch.
-    fn ensemble(&self, weights: &[f64], batches: &[Batch], compute: &Compute) -> Result<Vec<HostTensor>> {
+    fn ensemble(
+        &self,
+        weights: &[f64],
+        batches: &[Batch],
+        compute: &Compute,
+        ran: &dyn Fn(),
+    ) -> Result<Vec<HostTensor>> {
         let mut sums: Vec<Option<HostTensor>> = vec![None; batches.len()];
         for (parent, &weight) in self.parents.iter().zip(weights) {
             let mut session = compute.open_checkpoint(&parent.checkpoint)?;
             for (batch, sum) in batches.iter().zip(&mut sums) {
                 let mut logits = logits(session.as_mut(), batch, &parent.name)?;
+                ran();
                 logits.data.iter_mut().for_each(|logit| *logit = (f64::from(*logit) * weight) as f32);
                 match sum {
                     None => *sum = Some(logits),

@@ -16,12 +16,15 @@ use crate::stage::{Read as ReadText, TextFile};
 /// Documents that are looked at to find one of a part of a text.
 const MOST: u64 = 100_000;
 
+type Found = (Corpus, Arc<[TextFile]>);
+
 /// Texts that have been found, by their names in a recipe.
 #[derive(Default)]
 pub struct Texts {
-    found: BTreeMap<Vec<String>, Option<(Corpus, Arc<[TextFile]>)>>,
+    /// By their field too; `None` for those that cannot be read.
+    found: BTreeMap<(Vec<String>, String), Option<Found>>,
     /// Parts without a document.
-    empty: Vec<(Vec<String>, Option<HoldOut>)>,
+    empty: Vec<(Vec<String>, String, Option<HoldOut>)>,
 }
 
 impl Texts {
@@ -29,8 +32,8 @@ impl Texts {
     /// once, however many stages read it; afterwards, `None` is returned.
     pub fn find(&mut self, reading: &Reading<'_>) -> Result<Option<ReadText>> {
         let hold_out = reading.hold_out();
-        let Some((corpus, files)) = self.open(reading.text)? else { return Ok(None) };
-        let part = (reading.text.to_vec(), hold_out);
+        let Some((corpus, files)) = self.open(reading.text, reading.field)? else { return Ok(None) };
+        let part = (reading.text.to_vec(), reading.field.to_owned(), hold_out);
         if self.empty.contains(&part) {
             return Ok(None);
         }
@@ -41,15 +44,16 @@ impl Texts {
         Ok(Some(ReadText { files, hold_out }))
     }
 
-    fn open(&mut self, text: &[String]) -> Result<Option<(Corpus, Arc<[TextFile]>)>> {
-        if let Some(found) = self.found.get(text) {
+    fn open(&mut self, text: &[String], field: &str) -> Result<Option<Found>> {
+        let name = (text.to_vec(), field.to_owned());
+        if let Some(found) = self.found.get(&name) {
             return Ok(found.clone());
         }
-        self.found.insert(text.to_vec(), None);
-        let corpus = corpus::open(text)?;
+        self.found.insert(name.clone(), None);
+        let corpus = corpus::open(text, field)?;
         let files = corpus.names().into_iter().map(TextFile::new).collect();
         let found = Some((corpus, files));
-        self.found.insert(text.to_vec(), found.clone());
+        self.found.insert(name, found.clone());
         Ok(found)
     }
 }

@@ -8,17 +8,25 @@ use anyhow::{Context, Result, bail, ensure};
 use t5_model::text::Corpus;
 
 use crate::Warning;
+use crate::not_built;
 
 /// The prefix of built-in text.
 pub const BUILTIN: &str = "builtin:";
 
-/// The documents of all inputs. Built-in text cannot be mixed with files.
-pub fn open(inputs: &[String]) -> Result<Corpus> {
+/// The documents of all inputs; those of JSON and tables are in the field or column of that name. Built-in
+/// text cannot be mixed with files.
+pub fn open(inputs: &[String], field: &str) -> Result<Corpus> {
     let builtin = inputs.iter().find_map(|input| input.strip_prefix(BUILTIN));
     match builtin {
         Some(name) if inputs.len() == 1 => builtin_corpus(name),
         Some(name) => bail!("{BUILTIN}{name} cannot be mixed with other text"),
-        None => Corpus::open(inputs).context("the text cannot be read"),
+        None => {
+            let corpus = Corpus::open(inputs).context("the text cannot be read")?;
+            if corpus.has_parquet() {
+                not_built::require(&[("parquet", cfg!(feature = "parquet"))])?;
+            }
+            Ok(corpus.with_field(field))
+        }
     }
 }
 

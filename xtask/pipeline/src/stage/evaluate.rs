@@ -113,7 +113,8 @@ impl Work for Evaluate {
 
     fn run(&self, context: &super::Context<'_>) -> Result<Value> {
         let tokenizer = context.locate(&self.data.tokenizer)?;
-        let score = self.score(&context.locate(&self.model)?, &tokenizer, context.compute, context.watch)?;
+        let model = context.locate(&self.model)?;
+        let score = self.score(&model, &tokenizer, context.compute, context.name, context.watch)?;
         context.write_json(&score)
     }
 }
@@ -125,6 +126,7 @@ impl Evaluate {
         model: &Path,
         tokenizer: &Path,
         compute: &Compute,
+        name: &str,
         watch: &dyn Watch,
     ) -> Result<Evaluation> {
         let (checkpoint, config) = T5Config::open(model)?;
@@ -132,7 +134,10 @@ impl Evaluate {
         let text = self.data.open(tokenizer, watch)?;
         let mut session = compute.open_checkpoint(&checkpoint)?;
         let size = EvaluationSize { examples: self.examples, examples_at_once: self.batch_size.get() };
-        t5_model::train::evaluate(session.as_mut(), text.evaluation()?, size, &mut |_, _| {})
-            .with_context(|| format!("cannot evaluate {}", model.display()))
+        let progress = watch.steps(name, "examples evaluated");
+        t5_model::train::evaluate(session.as_mut(), text.evaluation()?, size, &mut |done, of| {
+            progress(done, of)
+        })
+        .with_context(|| format!("cannot evaluate {}", model.display()))
     }
 }

@@ -16,7 +16,7 @@ use toml::Spanned;
 use super::{Effects, Finished, Forecast, Gives, Input, Keys, Kind, Known, Shown, Training, Work};
 use crate::checkpoint::{Beside, Made, lineage_to_continue, tokenizer_for};
 use crate::recipe::schema::both;
-use crate::{Compute, Interrupted, Stoppable, Watch};
+use crate::{Compute, Interrupted, Note, Stoppable, Watch};
 
 /// A model to fine-tune on some or all tasks, starting over for each.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -31,7 +31,8 @@ pub struct Glue {
 }
 
 /// Settings that make no difference to a finished fine-tuning, or only in the last bits of its weights.
-const NEUTRAL: &[&str] = &["checkpoint_every", "evaluation_batch_size", "log_every", "micro_batch_size"];
+const NEUTRAL: &[&str] =
+    &["checkpoint_every", "checkpoint_minutes", "evaluation_batch_size", "log_every", "micro_batch_size"];
 
 /// `glue`, whose result is a [`GlueReport`].
 pub const KIND: Kind = Kind {
@@ -151,6 +152,11 @@ pub fn fine_tune(
         lineage: &lineage,
         identity: &identity(places.files, lineage.blake3.clone(), compute)?,
     };
+    let training = Training::of_fine_tuning(&config, settings);
+    let memory = training.memory(compute.backend(), compute.how());
+    if let Some(warning) = memory.and_then(|memory| training.warning(&memory, &compute.how().device)) {
+        watch.note("glue", &Note::Warning(&warning));
+    }
     let mut progress = watch.fine_tuning();
     let mut open = |resumed: Option<&Path>| match resumed {
         None => compute.open(&config, &checkpoint).map_err(Into::into),

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use t5_model::ComputeChoice;
+use t5_model::text::TEXT_FIELD;
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -49,10 +50,12 @@ pub struct Keys<'a> {
 #[derive(Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataTable {
-    /// The text to train on: files, folders, globs (`.json`, `.jsonl` or `.txt`, also as `.gz` or `.zst`), or
-    /// `builtin:webster`.
+    /// The text to train on: files, folders, globs (`.json`, `.jsonl`, `.txt`, `.csv` or `.tsv`, also as `.gz` or
+    /// `.zst`; `.parquet`), or `builtin:webster`.
     #[schemars(with = "Option<Several>")]
     text: Option<Spanned<Several>>,
+    /// The field of JSON, or column of a table, that holds the text; held-out text has the same.
+    pub text_field: String,
     /// The text to evaluate on, if it is a text of its own.
     #[schemars(with = "Option<Several>")]
     held_out_text: Option<Spanned<Several>>,
@@ -71,6 +74,7 @@ impl Default for DataTable {
     fn default() -> Self {
         DataTable {
             text: None,
+            text_field: TEXT_FIELD.to_owned(),
             held_out_text: None,
             held_out_every: None,
             tokenizer: None,
@@ -209,8 +213,9 @@ impl<'a> Keys<'a> {
             return Err(self.error_at(at, "`[data]` names no `tokenizer`: a stage or a path"));
         };
         let tokenizer = self.input(tokenizer, Gives::Tokenizer)?;
-        let (input_length, max_documents) = (data.input_length, data.max_documents);
-        Ok(Data { text, held_out, tokenizer, input_length, max_documents })
+        let (text_field, input_length, max_documents) =
+            (data.text_field, data.input_length, data.max_documents);
+        Ok(Data { text, text_field, held_out, tokenizer, input_length, max_documents })
     }
 
     /// Texts as absolute paths; relative ones start from the file that names them.

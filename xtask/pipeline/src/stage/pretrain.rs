@@ -16,7 +16,7 @@ use t5_model::train::{EvaluationPoint, Metrics, Outcome, Quality, Run, Settings,
 use t5_model::{Initialization, T5Config, initialize, parameter_table, training_flops_per_token};
 use toml::Spanned;
 
-use super::text::{Data, HeldOut, Reading};
+use super::text::{Data, HeldOut, Reading, is_usual};
 use super::{
     Arm, DataTable, Dimensions, Effects, Finished, Forecast, Gives, Input, Keys, Kind, Known, Overview,
     Shown, Training, Work,
@@ -79,7 +79,8 @@ struct Beginning {
 }
 
 /// Settings that make no difference to a finished training, or only in the last bits of its weights.
-const NEUTRAL: &[&str] = &["checkpoint_every", "keep_checkpoints", "log_every", "micro_batch_size"];
+const NEUTRAL: &[&str] =
+    &["checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "log_every", "micro_batch_size"];
 
 /// A text of its own to evaluate on is only measured with.
 const MEASURING_TEXT: &[&str] = &["evaluate_every", "evaluation_batches", "data.held_out.text"];
@@ -321,11 +322,13 @@ impl Pretrain {
             ("input_length".to_owned(), json!(self.data.input_length)),
             ("max_documents".to_owned(), json!(self.data.max_documents)),
         ];
+        let field = &self.data.text_field;
+        let field = (!is_usual(field)).then(|| ("text_field".to_owned(), json!(field)));
         let init = match &self.start {
             Start::Random(Dimensions { init, .. }) if !init.is_t5() => Some(("init".to_owned(), json!(init))),
             _ => None,
         };
-        data.into_iter().chain(init).chain(compute.identity()).collect()
+        data.into_iter().chain(field).chain(init).chain(compute.identity()).collect()
     }
 
     fn beginning(&self, from: Option<&Path>, tokenizer: &Tokenizer) -> Result<Beginning> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use t5_model::Batch;
 use t5_model::text::{
     self, Corpus, DataPosition, HoldOut, SpanCorruption, SpanCorruptionStream, Split, StreamOptions,
-    Tokenizer,
+    TEXT_FIELD, Tokenizer,
 };
 
 use super::Input;
@@ -20,6 +20,9 @@ use crate::{Note, Watch};
 pub struct Data {
     /// Files, folders, globs, or `builtin:…`.
     pub text: Vec<String>,
+    /// The field or column of JSON and tables that holds the text; held-out text has the same.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub text_field: String,
     /// The text to evaluate on.
     pub held_out: HeldOut,
     /// Used for the held-out text too.
@@ -28,6 +31,11 @@ pub struct Data {
     pub input_length: usize,
     /// The maximum number of documents to train on.
     pub max_documents: Option<u64>,
+}
+
+/// Nothing is recorded of the usual field: there were runs before there was any other.
+pub(super) fn is_usual(field: &str) -> bool {
+    field == TEXT_FIELD
 }
 
 /// The text models are evaluated on.
@@ -45,6 +53,8 @@ pub enum HeldOut {
 pub struct Reading<'a> {
     /// Files, folders, globs, or `builtin:…`.
     pub text: &'a [String],
+    /// The field or column that holds it.
+    pub field: &'a str,
     /// Every k-th document is for evaluation.
     pub every: Option<NonZeroU64>,
     /// What the rest is for, or the documents that are held out.
@@ -95,10 +105,15 @@ pub struct OpenText {
 
 impl Data {
     /// Text, as seen from the current directory, that is only evaluated on.
-    pub fn to_evaluate(text: &[String], tokenizer: Input, input_length: usize) -> Result<Self> {
+    pub fn to_evaluate(
+        text: &[String],
+        text_field: &str,
+        tokenizer: Input,
+        input_length: usize,
+    ) -> Result<Self> {
         let text = corpus::from_here(text)?;
-        let held_out = HeldOut::Text(text.clone());
-        Ok(Data { text, held_out, tokenizer, input_length, max_documents: None })
+        let (held_out, text_field) = (HeldOut::Text(text.clone()), text_field.to_owned());
+        Ok(Data { text, text_field, held_out, tokenizer, input_length, max_documents: None })
     }
 
     /// The text that is trained on.
@@ -107,7 +122,7 @@ impl Data {
             HeldOut::Every(every) => Some(every),
             HeldOut::Text(_) => None,
         };
-        Reading { text: &self.text, every, purpose: Purpose::Training }
+        Reading { text: &self.text, field: &self.text_field, every, purpose: Purpose::Training }
     }
 
     /// The text that is evaluated on.
@@ -116,15 +131,15 @@ impl Data {
             HeldOut::Every(every) => (&self.text, Some(*every)),
             HeldOut::Text(text) => (text, None),
         };
-        Reading { text, every, purpose: Purpose::Evaluation }
+        Reading { text, field: &self.text_field, every, purpose: Purpose::Evaluation }
     }
 
     /// Finds the text's files, to be read with this tokenizer. Warns of files that are left out.
     pub fn open(&self, tokenizer: Tokenizer, watch: &dyn Watch) -> Result<OpenText> {
-        let training = corpus::open(&self.text)?;
+        let training = corpus::open(&self.text, &self.text_field)?;
         let (evaluation, every) = match &self.held_out {
             HeldOut::Every(every) => (training.clone(), Some(*every)),
-            HeldOut::Text(text) => (corpus::open(text)?, None),
+            HeldOut::Text(text) => (corpus::open(text, &self.text_field)?, None),
         };
         let separate = Some(&evaluation).filter(|_| every.is_none());
         if let Some(warning) = corpus::left_out([&training].into_iter().chain(separate)) {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use t5_model::text::{Corpus, HoldOut, Split, Tokenizer};
 
-use super::text::{Purpose, Reading};
+use super::text::{Purpose, Reading, is_usual};
 use super::{
     Context, DataTable, Forecast, Gives, Input, Keys, Kind, Known, Shown, TokenizerId, Vocabulary, Work,
 };
@@ -24,6 +24,9 @@ use crate::{Note, Watch};
 pub struct TrainTokenizer {
     /// Files, folders, globs, or `builtin:…`.
     pub text: Vec<String>,
+    /// The field or column of JSON and tables that holds the text.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub text_field: String,
     /// Every k-th document is reserved for evaluation.
     pub held_out_every: Option<NonZeroU64>,
     /// The number of tokens, including special ones and sentinels.
@@ -93,6 +96,7 @@ fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
     let data = data.into_inner();
     Ok(Arc::new(TrainTokenizer {
         text,
+        text_field: data.text_field,
         held_out_every: data.held_out_every,
         vocabulary,
         sentinels,
@@ -106,7 +110,8 @@ impl Work for TrainTokenizer {
     }
 
     fn reads(&self) -> Vec<Reading<'_>> {
-        vec![Reading { text: &self.text, every: self.held_out_every, purpose: Purpose::Vocabulary }]
+        let (every, purpose) = (self.held_out_every, Purpose::Vocabulary);
+        vec![Reading { text: &self.text, field: &self.text_field, every, purpose }]
     }
 
     fn computes(&self) -> bool {
@@ -132,7 +137,7 @@ impl TrainTokenizer {
     /// # Errors
     /// If the text cannot be read, or the vocabulary is too small for its characters.
     pub fn train(&self, output: &Path, watch: &dyn Watch) -> Result<TrainedTokenizer> {
-        let corpus = corpus::open(&self.text)?;
+        let corpus = corpus::open(&self.text, &self.text_field)?;
         if let Some(warning) = corpus::left_out([&corpus]) {
             watch.note("text", &Note::Warning(&warning));
         }

@@ -7,6 +7,7 @@ use pipeline::checkpoint::check_replaceable_tokenizer;
 use pipeline::numbers::thousands;
 use pipeline::source::corpus;
 use pipeline::stage::tokenizer::{T5_SENTINELS, TrainTokenizer};
+use t5_model::text::TEXT_FIELD;
 
 use crate::cli::compute::start_threads;
 use crate::terminal::Terminal;
@@ -26,9 +27,13 @@ const EXAMPLES: &str = concat!(
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Files, folders or globs (.json, .jsonl or .txt, optionally .gz or .zst), or builtin:webster
+    /// Files, folders or globs (.json, .jsonl, .txt, .csv or .tsv, optionally .gz or .zst; .parquet), or
+    /// builtin:webster
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     text: Vec<String>,
+    /// The field of JSON, or column of a table, that holds the text
+    #[arg(long, value_name = "NAME", default_value = TEXT_FIELD)]
+    text_field: String,
     /// Where to write the tokenizer
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
@@ -61,6 +66,7 @@ impl Arguments {
         start_threads(self.threads)?;
         let work = TrainTokenizer {
             text: corpus::from_here(&self.text)?,
+            text_field: self.text_field,
             held_out_every: self.held_out_every,
             vocabulary: self.vocabulary,
             sentinels: self.sentinels,
