@@ -3,8 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::Dtype;
 use crate::table::Axis;
+use crate::{Dtype, Mistaken};
 
 /// A result with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -218,6 +218,30 @@ pub enum Error {
     /// The operating system refused something.
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+    /// A directory is to be written where there is something else.
+    #[error("{} exists and is not a directory", path.display())]
+    NoDirectory { path: PathBuf },
+    /// A path to write to ends in dots, or is empty.
+    #[error("cannot write \"{}\": the path does not end in a name", path.display())]
+    NoName { path: PathBuf },
+    /// A path to write to is a link to nothing.
+    #[error("{} is a symbolic link to {}, which does not exist", path.display(), target.display())]
+    BrokenLink { path: PathBuf, target: PathBuf },
+    /// A file is to be written where there is a directory, a device or a pipe.
+    #[error("{} exists and is not a regular file", path.display())]
+    NoFile { path: PathBuf },
+    /// A directory is to be replaced in which this program wrote nothing.
+    #[error("{} is not empty, and nothing in it was written by this program", path.display())]
+    Occupied { path: PathBuf },
+    /// A file is in the way that this program did not write.
+    #[error("{} was not written by this program, so it is not replaced", path.display())]
+    NotOurs { path: PathBuf },
+    /// A file was changed after this program wrote it.
+    #[error("{} was changed after this program wrote it, so it is not replaced", path.display())]
+    Changed { path: PathBuf },
+    /// A directory's record was written by a newer program.
+    #[error("{}: this is a record of version {version}, newer than the {supported} this program reads", path.display())]
+    RecordVersion { path: PathBuf, version: u32, supported: u32 },
     /// The file system has too little room.
     #[error(
         "there is no room for {}: {needed} bytes are needed, but only {available} are free",
@@ -239,6 +263,9 @@ pub enum Error {
     /// A directory holds no `config.json`.
     #[error("{} holds no config.json", path.display())]
     NoConfig { path: PathBuf },
+    /// Something else is where a file of data is expected.
+    #[error("{} is {what}", path.display())]
+    Mistaken { path: PathBuf, what: Mistaken },
     /// A file holds other JSON than expected, or none.
     #[error("{}: {problem}", path.display())]
     Json { path: PathBuf, problem: serde_json::Error },

@@ -48,12 +48,14 @@ pub mod execute;
 pub mod grow;
 pub mod json;
 pub mod lineage;
+mod mistaken;
 pub mod plan;
 pub mod random;
 pub mod table;
 mod tensor;
 
 pub use error::{Error, Result};
+pub use mistaken::Mistaken;
 pub use tensor::{
     Dtype, HostTensor, HostTensors, TensorSource, TensorView, convert_tensor, count_not_finite, wider,
 };

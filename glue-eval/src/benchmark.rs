@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use fusion_core::atomic::claim;
 use fusion_core::lineage::Lineage;
 use serde_json::Value;
 use t5_model::text::Tokenizer;
-use t5_model::train::OpenSession;
+use t5_model::train::{OpenSession, TrainError};
 
 use crate::data::{TaskData, read_task};
 use crate::error::GlueError;
@@ -99,9 +100,11 @@ impl Glue<'_> {
             lineage: self.lineage,
             keep: None,
         };
-        let Some(directory) = self.directory.map(|directory| directory.join(format!("seed-{seed}"))) else {
-            return tuning.run(open, stop, progress);
-        };
+        let Some(directory) = self.directory else { return tuning.run(open, stop, progress) };
+        let name = format!("seed-{seed}");
+        claim(directory, &[&name]).map_err(TrainError::from)?;
+        let directory = directory.join(name);
+        claim(&directory, &[tuning.name(), "submission"]).map_err(TrainError::from)?;
         let (own, submission) = (directory.join(tuning.name()), directory.join("submission"));
         tuning.keep = Some(Keep { directory: &own, submission: &submission, identity: self.identity });
         tuning.run(open, stop, progress)

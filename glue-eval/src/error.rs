@@ -1,5 +1,6 @@
 //! Errors, and the bad rows of GLUE's files.
 
+use fusion_core::Mistaken;
 use std::error::Error;
 use std::path::PathBuf;
 use std::{fmt, io};
@@ -50,6 +51,10 @@ pub enum GlueError {
     /// A table of results that cannot be read.
     #[error("{}:{line}: {problem}", path.display())]
     Table { path: PathBuf, line: u64, problem: String },
+
+    /// Something else is where a file of data is expected.
+    #[error("{} is {what}", path.display())]
+    Mistaken { path: PathBuf, what: Mistaken },
 
     /// A split that has only bad rows, or none.
     #[error("{}: no examples", path.display())]

@@ -76,6 +76,191 @@ fn folders_and_globs_are_sorted_and_read_once() {
     assert_eq!(names(&["sub*"]), ["sub[1]/c.txt"]);
 }
 
+/// A folder's texts by name, and what was left out, relative to the folder.
+fn found(folder: &Path, inputs: &[&str]) -> (Vec<String>, Vec<String>) {
+    let inputs: Vec<_> = inputs.iter().map(|input| folder.join(input).display().to_string()).collect();
+    let corpus = Corpus::open(&inputs).unwrap();
+    let relative = |text: String| message(text, folder);
+    let left_out = corpus.left_out().iter().map(ToString::to_string).map(relative).collect();
+    (corpus.names().into_iter().map(relative).collect(), left_out)
+}
+
+fn fill(folder: &Path, names: &[&str]) {
+    for name in names {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, name).unwrap();
+    }
+}
+
+/// Copies and indexes of editors, notebooks, archivers and operating systems.
+#[test]
+fn what_programs_leave_behind_is_left_out_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let left = [
+        ".DS_Store",
+        ".ipynb_checkpoints/a-checkpoint.txt",
+        ".a.txt.swp",
+        "._a.txt",
+        ".cache/deep/b.txt",
+        "__MACOSX/._a.txt",
+        "#a.txt#",
+        "a.txt~",
+        "a.txt.bak",
+        "a.txt.part",
+        "~$a.txt",
+        "README.md",
+    ];
+    fill(folder, &left);
+    fill(folder, &["a.txt", "deep/__init.txt", "deep/#1.txt", "z.txt"]);
+    std::os::unix::fs::symlink("nobody@host.1", folder.join(".#a.txt")).unwrap();
+    let (names, left_out) = found(folder, &[""]);
+    assert_eq!(names, ["a.txt", "deep/#1.txt", "deep/__init.txt", "z.txt"]);
+    assert_snapshot!(left_out.join("\n"));
+
+    // As in a shell, and what is named itself is read.
+    assert_eq!(found(folder, &["*.txt"]).0, ["a.txt", "z.txt"]);
+    assert_eq!(found(folder, &["**/*.txt"]).0, ["a.txt", "deep/#1.txt", "deep/__init.txt", "z.txt"]);
+    assert_eq!(found(folder, &["*/*.txt"]).0, ["deep/#1.txt", "deep/__init.txt"]);
+    for (input, name) in [
+        ("._a.txt", "._a.txt"),
+        (".*.txt", "._a.txt"),
+        (".cache", ".cache/deep/b.txt"),
+        (".cache/**/*.txt", ".cache/deep/b.txt"),
+        ("~$a.txt", "~$a.txt"),
+    ] {
+        assert_eq!(found(folder, &[input]).0, [name], "{input}");
+    }
+    let (_, left_out) = found(folder, &["*.txt"]);
+    assert_eq!(left_out, [".#a.txt (hidden)", "._a.txt (hidden)", "~$a.txt (left by another program)"]);
+}
+
+#[test]
+fn a_file_is_read_once_under_whatever_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    fill(folder, &["a/1.txt", "b/2.txt", "disk/3.txt", "disk/sub/4.txt"]);
+    let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, folder.join(name)).unwrap();
+    link("../a/1.txt", "b/linked.txt");
+    link("../disk", "a/disk");
+    link("../disk", "b/also");
+    link("..", "b/up");
+    fs::hard_link(folder.join("b/2.txt"), folder.join("b/hard.txt")).unwrap();
+    let (names, left_out) = found(folder, &["a", "b"]);
+    assert_eq!(names, ["a/1.txt", "a/disk/3.txt", "a/disk/sub/4.txt", "b/2.txt"]);
+    assert_snapshot!(left_out.join("\n"));
+    for inputs in
+        [&["a", "a"][..], &["a", "a/"], &["a", "a/*.txt", "a/disk"], &["a", "b/../a"], &["a", "**/1.txt"]]
+    {
+        assert_eq!(found(folder, inputs).0, ["a/1.txt", "a/disk/3.txt", "a/disk/sub/4.txt"], "{inputs:?}");
+    }
+    // The order of inputs counts, that of the file system does not.
+    // Folders that link to each other are entered once.
+    for (one, other) in [("x", "y"), ("y", "z"), ("z", "x"), ("x", "z"), ("y", "x"), ("z", "y")] {
+        fs::create_dir_all(folder.join("ring").join(one)).unwrap();
+        link(&format!("../{other}"), &format!("ring/{one}/to {other}"));
+    }
+    fill(folder, &["ring/z/5.txt"]);
+    let (names, left_out) = found(folder, &["ring"]);
+    assert_eq!((names, left_out.len()), (vec!["ring/x/to y/to z/5.txt".to_owned()], 6));
+    assert_eq!(found(folder, &["disk", "a"]).0, ["disk/3.txt", "disk/sub/4.txt", "a/1.txt"]);
+    assert_eq!(found(folder, &["*/*.txt"]).0, ["a/1.txt", "b/2.txt", "disk/3.txt"]);
+}
+
+#[test]
+fn names_need_not_be_utf8() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    fill(folder, &["ünï [1] {x} *.txt", "a b/c?.txt"]);
+    fs::write(folder.join(OsStr::from_bytes(b"caf\xe9.txt")), "latin").unwrap();
+    fs::create_dir(folder.join(OsStr::from_bytes(b"d\xe9"))).unwrap();
+    fs::write(folder.join(OsStr::from_bytes(b"d\xe9/e.txt")), "latin").unwrap();
+    let all = ["a b/c?.txt", "caf\u{fffd}.txt", "d\u{fffd}/e.txt", "ünï [1] {x} *.txt"];
+    assert_eq!(found(folder, &[""]).0, all);
+    assert_eq!(found(folder, &["**/*.txt"]).0, all);
+    assert_eq!(found(folder, &["caf*.txt"]).0, ["caf\u{fffd}.txt"]);
+    assert_eq!(found(folder, &["ünï [1] {x} *.txt"]).0, ["ünï [1] {x} *.txt"]);
+    // A name as messages show it.
+    assert_eq!(read(&folder.join(OsStr::from_bytes(b"d\xe9"))).unwrap(), ["latin"]);
+}
+
+#[test]
+fn what_is_no_text_is_not_read_as_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = b"\n<!DOCTYPE html>\n<html><body>Quota exceeded</body></html>\n";
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+    let mut messages = String::new();
+    for (name, content) in [
+        ("page.txt", page.to_vec()),
+        ("page.jsonl", page.to_vec()),
+        ("page.jsonl.gz", page.to_vec()),
+        ("page.txt.zst", page.to_vec()),
+        ("packed.txt.gz", gzip(page)),
+        ("pointer.txt", pointer.to_vec()),
+        ("pointer.jsonl.zst", pointer.to_vec()),
+        ("annex.jsonl.gz", b"/annex/objects/SHA256E-s1--0.jsonl.gz\n".to_vec()),
+        ("store.txt", b"<?xml version=\"1.0\"?>\n<Error><Code>AccessDenied</Code></Error>".to_vec()),
+    ] {
+        let path = folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        messages += &format!("{}\n", message(read(&path).unwrap_err(), folder.path()));
+    }
+    assert_snapshot!(messages);
+    fs::write(folder.path().join("tags.txt"), "<br> is a tag, <html> another").unwrap();
+    assert_eq!(read(&folder.path().join("tags.txt")).unwrap().len(), 1);
+    std::os::unix::fs::symlink("nowhere.txt", folder.path().join("broken.txt")).unwrap();
+    assert!(Corpus::open(&[folder.path().join("t*.txt").display().to_string()]).is_ok());
+    for input in ["", "b*.txt"] {
+        let error = Corpus::open(&[folder.path().join(input).display().to_string()]).unwrap_err();
+        assert_eq!(message(error, folder.path()), "broken.txt is a link to a file that does not exist");
+    }
+}
+
+/// What gzip and zstd read, this program reads.
+#[test]
+fn compressed_files_in_several_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = LINES.split_at(20);
+    let zst = |text: &str| {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    // A skippable frame of 4 bytes, as pzstd and seekable formats write.
+    let skippable: &[u8] = &[0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1, 2, 3, 4];
+    // A window of 2 GiB in the header of the frame: behind the magic number and the descriptor.
+    let mut wide = zst(LINES);
+    assert_eq!(wide[4] & 0x20, 0, "not a single segment");
+    wide[5] = (31 - 10) << 3;
+    let gz = |text: &str| gzip(text.as_bytes());
+    for (name, bytes) in [
+        ("empty member.json.gz", [gz(first), gz(""), gz(second)].concat()),
+        ("padded.json.gz", [gz(LINES), vec![0; 512]].concat()),
+        ("padded between.json.gz", [gz(first), vec![0; 70_000], gz(second), vec![0]].concat()),
+        ("frames.json.zst", [zst(first), zst(""), zst(second)].concat()),
+        ("skippable.json.zst", [skippable, &zst(first), skippable, &zst(second), skippable].concat()),
+        ("wide.json.zst", wide),
+    ] {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        assert_eq!(read(&path).unwrap(), ["one\n1", "two é"], "{name}");
+    }
+    let mut messages = String::new();
+    for (name, bytes) in [
+        ("garbage.json.gz", [gz(LINES), b"garbage".to_vec()].concat()),
+        ("empty.json.gz", Vec::new()),
+        ("cut between.json.gz", [gz(first), gz(second)[..5].to_vec()].concat()),
+    ] {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        messages += &format!("{}\n", message(read(&path).unwrap_err(), folder.path()));
+    }
+    assert_snapshot!(messages);
+}
+
 #[test]
 fn reading_goes_on_at_a_document() {
     let folder = tempfile::tempdir().unwrap();

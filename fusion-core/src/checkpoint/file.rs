@@ -9,7 +9,7 @@ use safetensors::tensor::TensorView;
 
 use super::format;
 use super::hash::hash_source;
-use crate::{Dtype, Error, Result, TensorSource};
+use crate::{Dtype, Error, Mistaken, Result, TensorSource};
 
 /// An open file of tensors, which are read when they are viewed. The first bytes tell its format: safetensors, a PyTorch
 /// state dict (`torch.save`, old or new), or Flax's MessagePack, whose arrays are named by their path
@@ -40,6 +40,9 @@ impl TensorFile {
         // SAFETY: the mapping is read-only. Checkpoints are replaced by renaming, which leaves a mapped file alone. As
         // with every reader of this format, nobody may truncate the file in place while it is open.
         let bytes = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
+        if let Some(what) = Mistaken::of(&bytes) {
+            return Err(Error::Mistaken { path: path.into(), what });
+        }
         let failed = |message| Error::Weights { path: path.into(), message };
         let tensors = format::read(&bytes).map_err(failed)?;
         for (name, extent) in &tensors {

@@ -10,6 +10,8 @@ mod tsv;
 
 use std::path::{Path, PathBuf};
 
+use fusion_core::Mistaken;
+
 use self::example::RowsOf;
 use crate::error::{GlueError, Place, RowProblem};
 use crate::task::{EvaluationSet, Task};
@@ -57,6 +59,42 @@ pub fn read_test(task: Task, path: &Path, bad_rows: BadRows) -> Result<Examples,
 /// As [`read_labelled`], and files that are missing.
 pub fn read_split(task: Task, split: Split, glue: &Path, bad_rows: BadRows) -> Result<Examples, GlueError> {
     read(task, split.is_labelled(), &split.find(task, glue)?, bad_rows)
+}
+
+/// Looks at the beginning of a file: whether it is in the format of a split's TSV or Parquet files, and among its first
+/// rows is an example.
+///
+/// # Errors
+/// [`GlueError::Mistaken`], or why it is no such file.
+pub fn check_beginning(task: Task, split: Split, path: &Path, is_parquet: bool) -> Result<(), GlueError> {
+    const ROWS: usize = 100;
+    if let Some(what) = Mistaken::of_file(path) {
+        return Err(GlueError::Mistaken { path: path.to_owned(), what });
+    }
+    if is_parquet && !cfg!(feature = "parquet") {
+        return Ok(());
+    }
+    let file = RowsOf { task, labelled: split.is_labelled(), path, first: 0 };
+    let (mut bad, mut found) = (None, false);
+    let mut rows = 0;
+    let mut on_row = |place, example: Result<Example, RowProblem>| {
+        rows += 1;
+        match example {
+            Ok(_) => found = true,
+            Err(problem) => {
+                bad = bad.take().or(Some(GlueError::Row { path: path.to_owned(), place, problem }))
+            }
+        }
+        // Any error ends the reading.
+        if found || rows == ROWS { Err(GlueError::NoExamples { path: path.to_owned() }) } else { Ok(()) }
+    };
+    let read =
+        if is_parquet { parquet::read_rows(&file, &mut on_row) } else { tsv::read_rows(&file, &mut on_row) };
+    match bad {
+        _ if found => Ok(()),
+        Some(problem) => Err(problem),
+        None => Err(read.err().unwrap_or(GlueError::NoExamples { path: path.to_owned() })),
+    }
 }
 
 /// Everything needed to fine-tune on a task.
@@ -140,6 +178,9 @@ pub(crate) fn read_rows(
 ) -> Result<(), GlueError> {
     let mut rows = 0;
     for path in files {
+        if let Some(what) = Mistaken::of_file(path) {
+            return Err(GlueError::Mistaken { path: path.clone(), what });
+        }
         let file = RowsOf { task, labelled, path, first: rows };
         let mut on_row = |place, example| {
             rows += 1;

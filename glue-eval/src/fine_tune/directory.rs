@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fusion_core::atomic::write_file_atomically;
+use fusion_core::atomic::{claim, remove_written, write_file_atomically};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use t5_model::TensorBoard;
 use t5_model::train::{Checkpoints, Identity, TrainError};
 
 use super::outcome::TaskReport;
@@ -35,6 +36,8 @@ pub struct Keep<'a> {
     pub identity: &'a BTreeMap<String, Value>,
 }
 
+const RESULT: &str = "result.json";
+
 /// `result.json`.
 #[derive(Serialize, Deserialize)]
 struct Finished {
@@ -55,9 +58,15 @@ impl Keep<'_> {
         Checkpoints::Newest(self.checkpoint())
     }
 
+    /// Reserves the names of what a fine-tuning leaves.
+    pub(super) fn claim(&self) -> Result<(), GlueError> {
+        let names = ["checkpoint", "model", "predictions", RESULT, TensorBoard::FOLDER];
+        Ok(claim(self.directory, &names).map_err(TrainError::from)?)
+    }
+
     /// The reports of an earlier call, if that has finished.
     pub(super) fn finished(&self, identity: &Identity) -> Result<Option<Vec<TaskReport>>, GlueError> {
-        let path = self.directory.join("result.json");
+        let path = self.directory.join(RESULT);
         if !path.exists() {
             return Ok(None);
         }
@@ -95,17 +104,16 @@ impl Keep<'_> {
     /// Writes the reports in place of the checkpoint.
     pub(super) fn finish(&self, identity: Identity, reports: &[TaskReport]) -> Result<(), GlueError> {
         let finished = Finished { identity, tasks: reports.to_vec() };
-        write(self.directory, "result.json", &serde_json::to_string_pretty(&finished).unwrap_or_default())?;
+        write(self.directory, RESULT, &serde_json::to_string_pretty(&finished).unwrap_or_default())?;
         let checkpoint = self.checkpoint();
         if checkpoint.exists() {
-            let io = |source| GlueError::Io { path: checkpoint.clone(), source };
-            fs::remove_dir_all(&checkpoint).map_err(io)?;
+            remove_written(&checkpoint).map_err(TrainError::from)?;
         }
         Ok(())
     }
 }
 
 fn write(folder: &Path, name: &str, text: &str) -> Result<(), GlueError> {
-    fs::create_dir_all(folder).map_err(|source| GlueError::Io { path: folder.to_owned(), source })?;
+    claim(folder, &[name]).map_err(TrainError::from)?;
     Ok(write_file_atomically(&folder.join(name), text.as_bytes()).map_err(TrainError::from)?)
 }

@@ -111,6 +111,9 @@ impl FineTuning<'_> {
         {
             return Ok(Some(reports));
         }
+        if let Some(keep) = &self.keep {
+            keep.claim()?;
+        }
         let encoder = settings.encoder(self.tokenizer);
         let examples = Examples::of(self.tasks, settings, &encoder)?;
         progress(Progress::Started {

@@ -1,15 +1,15 @@
 //! Reads documents from files in C4's layout, from plain text, from columns of tables, or from memory.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::error::{Result, TextError};
+use super::find::{Found, LeftOut, find, kind};
 use super::lines::{Lines, MAX_DOCUMENT_BYTES};
 #[cfg(feature = "parquet")]
 use super::parquet::ParquetColumn;
@@ -25,6 +25,7 @@ use super::table::Table;
 #[derive(Clone, Debug)]
 pub struct Corpus {
     sources: Vec<Source>,
+    left_out: Arc<[LeftOut]>,
     field: Arc<str>,
 }
 
@@ -39,31 +40,28 @@ enum Source {
 
 impl Corpus {
     /// Resolves files, folders and glob patterns, in the given order. Of a folder, all files below it are read
-    /// that hold JSON or plain text, sorted by path, or if there are none, all tables. A file named by several
-    /// inputs is read once.
+    /// that hold JSON or plain text, sorted by path, or if there are none, all tables. A file is read once,
+    /// whatever names and links lead to it. Hidden files and folders are left out unless they are named
+    /// ([`Corpus::left_out`]); links to folders are followed.
     ///
     /// # Errors
-    /// If an input matches nothing, a folder contains no readable file, or a file is of another kind.
+    /// If an input matches nothing, a folder contains no readable file, a file is of another kind, or a link
+    /// leads nowhere.
     pub fn open<S: AsRef<str>>(inputs: &[S]) -> Result<Self> {
-        let mut paths: Vec<PathBuf> = Vec::new();
-        let mut seen = HashSet::new();
-        for input in inputs {
-            for path in resolve(input.as_ref())? {
-                if seen.insert(path.clone()) {
-                    paths.push(path);
-                }
-            }
-        }
-        if paths.is_empty() {
-            return Err(TextError::NoInputs);
-        }
-        Ok(Self { sources: paths.into_iter().map(Source::File).collect(), field: TEXT_FIELD.into() })
+        let Found { files, left_out, .. } = find(inputs)?;
+        let sources = files.into_iter().map(Source::File).collect();
+        Ok(Self { sources, left_out: left_out.into(), field: TEXT_FIELD.into() })
+    }
+
+    /// Files and folders that were found but are not read.
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
     }
 
     /// Text already in memory, as a single file called `name`.
     pub fn from_documents(name: impl Into<String>, documents: Vec<String>) -> Self {
         let sources = vec![Source::Memory { name: name.into(), documents: documents.into() }];
-        Self { sources, field: TEXT_FIELD.into() }
+        Self { sources, left_out: Arc::default(), field: TEXT_FIELD.into() }
     }
 
     /// The same files, with documents in another field or column than `text`. Plain text has none.
@@ -272,58 +270,4 @@ fn next_paragraph(lines: &mut Lines) -> Result<Option<String>> {
         }
     }
     Ok((!document.is_empty()).then_some(document))
-}
-
-fn resolve(input: &str) -> Result<Vec<PathBuf>> {
-    let path = PathBuf::from(input);
-    let paths = if path.exists() { vec![path] } else { matches(input)? };
-    let mut found = Vec::new();
-    for path in paths {
-        if path.is_dir() {
-            found.extend(folder(&path)?);
-        } else if kind(&path).is_some() {
-            found.push(path);
-        } else {
-            return Err(TextError::Extension { path });
-        }
-    }
-    if found.is_empty() {
-        return Err(TextError::NoMatch { input: input.to_owned() });
-    }
-    Ok(found)
-}
-
-fn folder(path: &Path) -> Result<Vec<PathBuf>> {
-    let pattern = format!("{}/**/*", glob::Pattern::escape(&path.to_string_lossy()));
-    let readable = matches(&pattern)?.into_iter().filter(|path| kind(path).is_some() && path.is_file());
-    let (texts, tables): (Vec<_>, Vec<_>) = readable.partition(|path| !is_table(path));
-    let files = if texts.is_empty() { tables } else { texts };
-    if files.is_empty() {
-        return Err(TextError::EmptyFolder { path: path.to_owned() });
-    }
-    Ok(files)
-}
-
-/// Sorted by path; symbolic links to folders are not followed below `**`.
-fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
-    let failed = |reason: String| TextError::Glob { input: pattern.to_owned(), reason };
-    let mut paths: Vec<_> = glob::glob(pattern)
-        .map_err(|error| failed(error.to_string()))?
-        .collect::<std::result::Result<_, _>>()
-        .map_err(|error| TextError::Read { path: error.path().to_owned(), source: error.into() })?;
-    paths.sort();
-    Ok(paths)
-}
-
-/// The kind of a file, ignoring the compression.
-fn kind(path: &Path) -> Option<&str> {
-    let whole = path.file_name()?.to_str()?;
-    let name = whole.strip_suffix(".gz").or_else(|| whole.strip_suffix(".zst")).unwrap_or(whole);
-    let (_, kind) = name.rsplit_once('.')?;
-    let known = ["json", "jsonl", "txt", "csv", "tsv"].contains(&kind) || kind == "parquet" && name == whole;
-    known.then_some(kind)
-}
-
-fn is_table(path: &Path) -> bool {
-    matches!(kind(path), Some("csv" | "tsv" | "parquet"))
 }

@@ -18,6 +18,8 @@ pub enum TextError {
     EmptyFolder { path: PathBuf },
     #[error("cannot read `{}` as text: its name must end in {}", path.display(), EXTENSIONS)]
     Extension { path: PathBuf },
+    #[error("{} is a link to a file that does not exist", path.display())]
+    BrokenLink { path: PathBuf },
     #[error("`{input}` is not a valid glob pattern: {reason}")]
     Glob { input: String, reason: String },
     #[error("cannot read {}: {source}", path.display())]

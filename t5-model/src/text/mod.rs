@@ -10,6 +10,7 @@ mod documents;
 mod draws;
 mod epoch;
 mod error;
+mod find;
 mod holes;
 mod lines;
 #[cfg(feature = "parquet")]
@@ -25,6 +26,7 @@ mod train_unigram;
 pub use documents::{Corpus, Documents, TEXT_FIELD};
 pub use epoch::{HoldOut, Split};
 pub use error::{Result, TextError};
+pub use find::{LeftOut, Reason};
 pub use lines::lines;
 pub use span_corruption::{ChunkKey, SpanCorruption, SpanLengths, TargetToken, random_spans_noise_mask};
 pub use stream::{DataPosition, Order, SpanCorruptionStream, StreamOptions, StreamedBatch};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use fusion_core::Mistaken;
 use fusion_core::atomic::write_file_atomically;
 use serde::de::IgnoredAny;
 use serde_json::json;
@@ -59,6 +60,9 @@ impl Tokenizer {
         let special = if path.is_dir() { Special::read(path)? } else { Special::default() };
         let bytes =
             std::fs::read(file).map_err(|source| TextError::Read { path: file.to_owned(), source })?;
+        if let Some(what) = Mistaken::of(&bytes) {
+            return Err(fusion_core::Error::Mistaken { path: file.to_owned(), what }.into());
+        }
         let failed = |reason| TextError::Tokenizer { path: file.to_owned(), reason };
         let inner = if file.extension().is_some_and(|extension| extension == "model") {
             sentencepiece::parse(&bytes, special.sentinels).map_err(failed)?

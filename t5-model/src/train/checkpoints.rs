@@ -6,8 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fusion_core::Error;
+use fusion_core::atomic::{RECORD, is_left_over, remove_written};
 
 use super::error::{Result, TrainError};
+
+/// The file in a run's directory that a process locks.
+pub(super) const LOCK: &str = "lock";
+/// Behind the name of a checkpoint that is being removed.
+const DELETED: &str = ".deleted";
 
 /// Where a training run keeps its checkpoints.
 pub enum Checkpoints {
@@ -30,7 +36,9 @@ impl Checkpoints {
     pub(super) fn by_step(folder: PathBuf, keep: usize) -> Result<Self> {
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         for (name, path) in entries(&folder)? {
-            if name.starts_with(".step-") {
+            if let Some(step) = name.strip_prefix('.').and_then(|name| name.strip_suffix(DELETED)) {
+                remove(&path, &folder.join(step))?;
+            } else if name.starts_with(".step-") {
                 fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
             }
         }
@@ -50,7 +58,7 @@ impl Checkpoints {
     pub(super) fn newest(&self) -> Result<Option<PathBuf>> {
         match self {
             Checkpoints::None => Ok(None),
-            Checkpoints::Newest(path) => Ok(path.exists().then(|| path.clone())),
+            Checkpoints::Newest(path) => Ok((path.exists() && !is_left_over(path)).then(|| path.clone())),
             Checkpoints::Steps { .. } => Ok(self.steps()?.last().and_then(|&step| self.path(step))),
         }
     }
@@ -60,7 +68,8 @@ impl Checkpoints {
         let Checkpoints::Steps { folder, .. } = self else { return Ok(Vec::new()) };
         let step = |(name, path): (String, PathBuf)| {
             let step = name.strip_prefix("step-")?.parse().ok()?;
-            (Some(path) == self.path(step)).then_some(step)
+            // What is left of one that was removed holds only files of others.
+            (Some(&path) == self.path(step).as_ref() && !is_left_over(&path)).then_some(step)
         };
         let mut steps: Vec<u64> = entries(folder)?.into_iter().filter_map(step).collect();
         steps.sort_unstable();
@@ -68,15 +77,15 @@ impl Checkpoints {
     }
 
     /// Removes checkpoints beyond the number to keep, oldest first. Each disappears atomically because it is
-    /// renamed first.
+    /// renamed first. Files of others in them are kept.
     pub(super) fn prune(&self) -> Result<()> {
         let Checkpoints::Steps { folder, keep } = self else { return Ok(()) };
         let steps = self.steps()?;
         for &step in steps.iter().take(steps.len().saturating_sub(*keep)) {
             let path = folder.join(format!("step-{step:08}"));
-            let aside = folder.join(format!(".step-{step:08}.deleted"));
+            let aside = folder.join(format!(".step-{step:08}{DELETED}"));
             fs::rename(&path, &aside).map_err(Error::io("remove", &path))?;
-            fs::remove_dir_all(&aside).map_err(Error::io("remove", &aside))?;
+            remove(&aside, &path)?;
         }
         Ok(())
     }
@@ -93,10 +102,21 @@ impl Checkpoints {
     }
 }
 
+/// Removes a checkpoint that was moved aside; if others' files are in it, these return to where it was.
+fn remove(aside: &Path, path: &Path) -> Result<()> {
+    if !aside.join(RECORD).exists() {
+        // From before there were records.
+        fs::remove_dir_all(aside).map_err(Error::io("remove", aside))?;
+    } else if remove_written(aside)? {
+        fs::rename(aside, path).map_err(Error::io("remove", path))?;
+    }
+    Ok(())
+}
+
 /// Creates a directory and locks it until the file is dropped.
 pub(super) fn lock(directory: &Path) -> Result<File> {
     fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
-    let path = directory.join("lock");
+    let path = directory.join(LOCK);
     let mut options = File::options();
     let file = options.read(true).write(true).create(true).truncate(false).open(&path);
     let file = file.map_err(Error::io("open", &path))?;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fusion_core::Error;
+use fusion_core::atomic::claim_new;
 use prost::Message;
 
 use crate::Result;
@@ -18,17 +19,24 @@ pub struct TensorBoard {
 }
 
 impl TensorBoard {
+    /// The files' directory in that of a run.
+    pub const FOLDER: &str = "tensorboard";
+
     /// Starts a file in a run's directory. TensorBoard then ignores what earlier files say about steps after
     /// `step`.
     pub fn open(run_directory: &Path, step: u64) -> Result<Self> {
-        let directory = run_directory.join("tensorboard");
+        let directory = run_directory.join(Self::FOLDER);
         fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
         // TensorBoard reads files in order of their names.
         let mut seconds = wall_time() as u64;
         let (path, file) = loop {
-            let path = directory.join(format!("events.out.tfevents.{seconds:010}.t5-model"));
+            let name = format!("events.out.tfevents.{seconds:010}.t5-model");
+            let path = directory.join(&name);
             match File::create_new(&path) {
-                Ok(file) => break (path, file),
+                Ok(file) => {
+                    claim_new(&directory, &[&name])?;
+                    break (path, file);
+                }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => seconds += 1,
                 Err(error) => return Err(Error::io("create", &path)(error).into()),
             }

@@ -1,5 +1,6 @@
 //! A model with eight weights, and runs of it.
 
+use fusion_core::atomic::RECORD;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -306,6 +307,7 @@ impl Trial {
         let entries = std::fs::read_dir(self.path(folder)).unwrap();
         let mut names: Vec<_> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.retain(|name| name != RECORD);
         names.sort();
         names
     }

@@ -42,6 +42,9 @@ pub enum Warning {
     /// Tensors that a conversion leaves out.
     #[error("left out, since no T5 of this configuration has it: {}", tensors.join(", "))]
     LeftOut { tensors: Vec<String> },
+    /// Files and folders that were found among the text but are not read, each with the reason.
+    #[error("left out of the text: {}", some(files))]
+    LeftOutText { files: Vec<String> },
     /// Files beside the weights of this model (or of the only one) that do not go with what is made of it.
     #[error("left behind{}: {}", of(model.as_deref()), some(files))]
     LeftBehind { model: Option<String>, files: Vec<String> },

@@ -1,6 +1,7 @@
 //! How a caller follows work in progress, and stops it.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use t5_model::Deviation;
@@ -108,6 +109,11 @@ pub enum Note<'a> {
         /// Why the query failed.
         because: &'a anyhow::Error,
     },
+    /// Out-of-date results were removed, but files that this program did not write are kept.
+    Kept {
+        /// Where they are.
+        directory: &'a Path,
+    },
     /// A file does not match this list of checksums.
     FetchedAgain {
         /// The name of the file with the checksums.
@@ -142,6 +148,9 @@ impl fmt::Display for Note<'_> {
             Note::Warning(warning) => write!(f, "warning: {warning}"),
             Note::FromCache { because } => {
                 write!(f, "taken from the cache as it is, without a tokenizer: {because}")
+            }
+            Note::Kept { directory } => {
+                write!(f, "kept what this program did not write in {}", directory.display())
             }
             Note::FetchedAgain { checksums } => write!(f, "not what {checksums} says, fetched again"),
         }

@@ -42,7 +42,7 @@ pub struct Arguments {
     /// Type of the written weights [default: that of the input]
     #[arg(long, value_enum)]
     dtype: Option<WeightType>,
-    /// Replace a checkpoint that is already in DIR
+    /// Replace the checkpoint that an earlier command wrote into DIR; other files in DIR are kept
     #[arg(long)]
     overwrite: bool,
 }

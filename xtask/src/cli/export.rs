@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use bytesize::ByteSize;
 use clap::Args;
+use fusion_core::atomic::Place;
 use fusion_core::checkpoint::WeightType;
 use pipeline::checkpoint::check_replaceable;
 use pipeline::checkpoint::export::{Export, ExportSettings};
@@ -51,7 +52,7 @@ pub struct Arguments {
     /// A model on the Hub that this one was made from, for the card; can be repeated
     #[arg(long, value_name = "OWNER/NAME")]
     base_model: Vec<String>,
-    /// Replace a checkpoint that is already in DIR
+    /// Replace the checkpoint that an earlier command wrote into DIR; other files in DIR are kept
     #[arg(long)]
     overwrite: bool,
 }
@@ -60,6 +61,7 @@ impl Arguments {
     pub fn run(self) -> Result<()> {
         ensure!(self.max_shard_size.as_u64() > 0, "--max-shard-size must be greater than 0");
         check_replaceable(&self.output, self.overwrite, self.checkpoint.path().as_slice())?;
+        Place::of(&self.output)?.check(&["README.md"])?;
         let settings = ExportSettings {
             name: self.name.map_or_else(|| name_of(&self.output), Ok)?,
             dtype: self.dtype.map(WeightType::dtype),

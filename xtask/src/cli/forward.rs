@@ -1,7 +1,9 @@
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use clap::Args;
+use fusion_core::atomic::check_file;
 use fusion_core::checkpoint::{LazyTensor, TensorFile, Writer};
 use fusion_core::{Dtype, HostTensor, HostTensors, TensorSource};
 use pipeline::source::ModelPlace;
@@ -31,7 +33,7 @@ pub struct Arguments {
     /// The batch
     #[arg(long, value_name = "IN.safetensors")]
     input: PathBuf,
-    /// The file to write; an existing file is replaced
+    /// The file to write; an earlier result in its place is replaced
     #[arg(long, value_name = "OUT.safetensors")]
     output: PathBuf,
     /// Also compute the gradients of the loss
@@ -43,12 +45,28 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
+        check_output(&self.output, &self.input)?;
         let batch = read_batch(&self.input)?;
         let (checkpoint, _) = T5Config::open(&self.model.directory(&Terminal)?)?;
         let mut session = self.compute.start()?.open_checkpoint(&checkpoint)?;
         let forward = session.forward(&batch, self.grad)?;
         write(&self.output, forward)
     }
+}
+
+/// Only an earlier result is replaced, or an empty file.
+fn check_output(output: &Path, input: &Path) -> Result<()> {
+    check_file(output)?;
+    if fs::metadata(output).map_or(0, |found| found.len()) == 0 {
+        return Ok(());
+    }
+    let shown = output.display();
+    let same = fs::canonicalize(output).ok() == fs::canonicalize(input).ok();
+    ensure!(!same, "{shown} is what is to be read, so it is not overwritten");
+    let is_result = |file: &TensorFile| file.contains("logits") && file.contains("loss");
+    let replaceable = TensorFile::open(output).is_ok_and(|file| is_result(&file));
+    ensure!(replaceable, "{shown} exists and holds no logits and loss, so it is not overwritten");
+    Ok(())
 }
 
 fn read_batch(path: &Path) -> Result<Batch> {

@@ -57,7 +57,7 @@ pub struct Arguments {
     /// Print the plan and write nothing
     #[arg(long)]
     plan_only: bool,
-    /// Replace a checkpoint that is already in DIR
+    /// Replace the checkpoint that an earlier command wrote into DIR; other files in DIR are kept
     #[arg(long)]
     overwrite: bool,
     /// Print the plan as JSON

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use fusion_core::atomic::write_file_atomically;
+use fusion_core::atomic::{claim, write_own_file};
 use glue_eval::{FineTuneSettings, Task};
 use pipeline::run::StageLock;
 use pipeline::source::ModelPlace;
@@ -92,6 +92,9 @@ impl Arguments {
         let model = self.model.directory(&Terminal)?;
         let compute = self.compute.start()?;
         interrupt::listen()?;
+        if let Some(output) = &self.output {
+            claim(output, &["glue.json", "table.csv", "table.md"])?;
+        }
         let _lock = self.output.as_deref().map(|output| StageLock::take(output, "glue")).transpose()?;
         let places = Places {
             model: &model,
@@ -103,7 +106,7 @@ impl Arguments {
         let table = report.table("");
         if let Some(output) = &self.output {
             let write = |name: &str, text: String| {
-                write_file_atomically(&output.join(name), text.as_bytes())
+                write_own_file(output, name, text.as_bytes())
                     .with_context(|| format!("{name} was not written"))
             };
             write_json(&output.join("glue.json"), &report).context("glue.json was not written")?;

@@ -112,7 +112,7 @@ impl Arguments {
         let tokenizer = Input::Path(self.tokenizer.clone().unwrap_or_else(|| model.into()));
         let data = Data::to_evaluate(&self.text, &self.text_field, tokenizer, input_length.into())?;
         let tokenizer = tokenizer_for(model, &family.child.config, self.tokenizer.as_deref())?;
-        Ok(data.open(tokenizer)?.held_out(examples as usize, batch_size.into())?)
+        Ok(data.open(tokenizer, &Terminal)?.held_out(examples as usize, batch_size.into())?)
     }
 }
 

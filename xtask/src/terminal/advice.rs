@@ -84,7 +84,7 @@ impl Wording for Asked {
             Remedy::Tokenizer => "--tokenizer names one that lies elsewhere",
             Remedy::Configuration => "--config names one",
             Remedy::OtherConfiguration => "--config names a configuration",
-            Remedy::Overwrite => "--overwrite replaces what is in it",
+            Remedy::Overwrite => "--overwrite replaces what this program wrote into it",
             Remedy::Redo => {
                 "--redo replaces it and what follows from it, --output keeps it and begins elsewhere"
             }

@@ -269,3 +269,67 @@ fn who_is_killed_goes_on_where_it_stopped() {
     assert!(web.requests("RTE/train")[0].ends_with(&format!("bytes={there}-")));
     assert_eq!(web.file("RTE/train.tsv"), site("a").files["RTE/train.tsv"]);
 }
+
+/// A host answers with a page of its own and status 200.
+#[test]
+fn what_is_no_data_is_thrown_away() {
+    let page = b"<!DOCTYPE html>\n<html><body>Quota exceeded</body></html>\n".to_vec();
+    let header = b"index\tsentence1\tsentence2\tlabel\n".to_vec();
+    let mut messages = String::new();
+    for (name, content) in [
+        ("RTE/train.tsv", page.clone()),
+        ("RTE/dev.tsv", b"\n <HTML><head>".to_vec()),
+        ("RTE/dev.tsv", b"{\"error\": \"unauthorized\"}\n".to_vec()),
+        ("RTE/dev.tsv", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n".to_vec()),
+        ("RTE/dev.tsv", header),
+        ("RTE/dev.tsv", b"index\tsentence1\tsentence2\tlabel\n0\tx\n1\ty\n".to_vec()),
+        ("RTE/dev.tsv", Vec::new()),
+        ("cola/train-00000-of-00001.parquet", page.clone()),
+        ("cola/train-00000-of-00001.parquet", b"Entry not found".to_vec()),
+    ] {
+        let mut site = site("a");
+        site.files.insert(name.into(), content);
+        let web = Web::with(site);
+        let task = if name.starts_with("RTE") { "rte" } else { "cola" };
+        let message = web.fetch(task).failure().replace(&web.hub.address, "SERVER");
+        let errors = message.lines().filter(|line| line.starts_with("error"));
+        messages.extend(errors.map(|line| format!("{line}\n")));
+        assert!(!web.folder().join(name).exists(), "{name}");
+        assert!(!web.folder().join("SHA256SUMS").exists());
+        assert_eq!(web.parts().len(), 0);
+    }
+    insta::assert_snapshot!(messages);
+
+    // A page in place of what may be missing counts as missing: the sums, and a test set.
+    let mut site = site("a");
+    site.files.insert("SHA256SUMS".into(), page.clone());
+    site.files.insert("RTE/test.tsv".into(), page);
+    let web = Web::with(site);
+    assert_eq!(web.fetch("rte").success(), "2 files in GLUE, 2 of them fetched\nmissing: RTE test\n");
+}
+
+#[test]
+fn only_what_was_fetched_is_replaced() {
+    let mut site = site("a");
+    site.files.insert("SHA256SUMS".into(), sums(&site));
+    let web = Web::with(site.clone());
+    fs::create_dir_all(web.folder().join("RTE")).expect("a directory");
+    fs::write(web.folder().join("RTE/dev.tsv"), "mine").expect("written");
+    let message = web.fetch("rte").failure();
+    assert!(message.contains("RTE/dev.tsv is another file than the server's"), "{message}");
+    assert_eq!(web.file("RTE/dev.tsv"), b"mine");
+    fs::remove_file(web.folder().join("RTE/dev.tsv")).expect("removed");
+    web.fetch("rte").success();
+
+    web.hub.put("datasets/org/glue", dataset("a"));
+    let train = web.folder().join("cola/train-00000-of-00001.parquet");
+    fs::create_dir_all(train.parent().expect("a parent")).expect("a directory");
+    fs::write(&train, "mine").expect("written");
+    let fetch = ["data", "fetch", "hf:org/glue", "--output", "GLUE", "--tasks", "cola"];
+    let message = web.user.call(&fetch).failure();
+    assert!(message.contains("is another file than the server's"), "{message}");
+    assert_eq!(fs::read(&train).expect("kept"), b"mine");
+    fs::write(web.user.home.path().join("file"), "mine").expect("written");
+    let message = web.user.call(&["data", "fetch", "hf:org/glue", "--output", "file"]).failure();
+    assert!(message.contains("file exists and is not a directory"), "{message}");
+}

@@ -100,3 +100,29 @@ fn the_references_are_met() {
         }
     }
 }
+
+#[test]
+fn only_an_earlier_result_is_replaced() {
+    let folder = directory(&[("empty", ""), ("notes", "mine")]);
+    let at = |name: &str| folder.path().join(name);
+    let tensors = [ids("input_ids", [1, 2], vec![3, 1]), ids("labels", [1, 2], vec![4, 1])];
+    write(&at("in.safetensors"), &tensors);
+    let model = golden("v1_1");
+    std::fs::copy(model.join("model.safetensors"), at("weights.safetensors")).expect("copied");
+    let forward = |output: &str| {
+        let (input, output) = (at("in.safetensors"), at(output));
+        call(&["forward", "--model", text(&model), "--input", text(&input), "--output", text(&output)])
+    };
+    for output in ["out", "out", "new/out", "empty"] {
+        forward(output).success();
+    }
+    let before = ["in.safetensors", "weights.safetensors", "notes"].map(|name| std::fs::read(at(name)).ok());
+    let mut messages = String::new();
+    for output in ["in.safetensors", "weights.safetensors", "notes", "notes/x", "new", "/dev/null", "new/.."]
+    {
+        messages += &format!("{output}: {}", forward(output).failure());
+    }
+    let after = ["in.safetensors", "weights.safetensors", "notes"].map(|name| std::fs::read(at(name)).ok());
+    assert!(before == after, "nothing has changed");
+    insta::assert_snapshot!(messages.replace(text(folder.path()), "DIR"));
+}

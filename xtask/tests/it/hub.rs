@@ -195,3 +195,107 @@ fn recipes_take_them() {
     let message = run(&[]).failure();
     assert!(message.contains("recipe.toml:3:28") && message.contains("hf:ORG/NAME[@REVISION]"), "{message}");
 }
+
+/// A model in a cache as huggingface_hub writes one: blobs, and links to them from snapshots.
+fn cache(folder: &Path, model: &Path) {
+    let repository = folder.join("models--org--tiny");
+    let snapshot = repository.join("snapshots").join("0123".repeat(10));
+    for folder in [repository.join("blobs"), repository.join("refs"), snapshot.clone()] {
+        fs::create_dir_all(folder).expect("a directory");
+    }
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(model.join(name), repository.join("blobs").join(name)).expect("copied");
+        std::os::unix::fs::symlink(Path::new("../../blobs").join(name), snapshot.join(name)).expect("a link");
+    }
+    // Other programs may end the line.
+    fs::write(repository.join("refs/main"), format!("{}\n", "0123".repeat(10))).expect("written");
+    fs::create_dir(repository.join("refs/refs")).expect("a directory");
+    fs::write(repository.join("refs/refs/pr"), "0123".repeat(10)).expect("written");
+}
+
+#[test]
+fn caches_are_found_where_hugging_faces_libraries_have_them() {
+    let hub = Hub::start();
+    let user = User::of(&hub);
+    let disk = user.home.path().join("big disk");
+    cache(&disk, &golden("v1_1"));
+    cache(&user.home.path().join("elsewhere/hub"), &golden("v1_0"));
+    let (big, other) = (hash_of(&golden("v1_1")), hash_of(&golden("v1_0")));
+    let elsewhere = user.home.path().join("elsewhere");
+    let (disk, elsewhere, home) = (text(&disk), text(&elsewhere), text(user.home.path()));
+    let nowhere = ("HUGGINGFACE_HUB_CACHE", "/nowhere");
+    for (environment, expected) in [
+        (vec![("HF_HUB_CACHE", disk)], &big),
+        (vec![("HF_HUB_CACHE", disk), nowhere], &big),
+        (vec![("HUGGINGFACE_HUB_CACHE", disk)], &big),
+        (vec![("HF_HUB_CACHE", "~/big disk"), ("HOME", home)], &big),
+        (vec![("HF_HUB_CACHE", "$DISK/big disk\n"), ("DISK", home)], &big),
+        (vec![("HF_HOME", elsewhere)], &other),
+        (vec![("HF_HOME", elsewhere), ("HF_HUB_CACHE", disk)], &big),
+    ] {
+        for offline in ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
+            let environment = [&environment[..], &[(offline, "1")]].concat();
+            for revision in ["", "@main", "@refs/pr", &format!("@{}", "0123".repeat(10))] {
+                let name = format!("hf:org/tiny{revision}");
+                let inspected = user.call_with(&["inspect", &name, "--json"], &environment).success();
+                assert_eq!(&hash(&inspected), expected, "{environment:?} {name}");
+            }
+        }
+    }
+    let absent = [("HF_HUB_CACHE", disk), ("HF_HUB_OFFLINE", "1")];
+    for name in ["hf:org/tiny@v2", "hf:org/none"] {
+        let message = user.call_with(&["inspect", name], &absent).failure();
+        assert!(message.contains(&format!("{name} is not in the cache at {disk}")), "{message}");
+    }
+    assert_eq!(hub.requests(), [""; 0]);
+
+    // Online, it is asked for a tokenizer, unless it is known that there is none.
+    let environment = [("HF_HUB_CACHE", disk)];
+    user.call_with(&["inspect", "hf:org/tiny"], &environment).success();
+    assert_ne!(hub.requests(), [""; 0]);
+    let known = Path::new(disk).join("models--org--tiny/.no_exist").join("0123".repeat(10));
+    fs::create_dir_all(&known).expect("a directory");
+    for name in ["tokenizer.json", "spiece.model"] {
+        fs::write(known.join(name), "").expect("written");
+    }
+    user.call_with(&["inspect", "hf:org/tiny"], &environment).success();
+    assert_eq!(hub.requests(), [""; 0]);
+}
+
+#[test]
+fn tokens_arrive_clean_and_are_never_shown() {
+    let hub = Hub::start();
+    let user = User::of(&hub);
+    hub.put("org/small", small("a"));
+    let file = user.home.path().join("secret");
+    fs::write(&file, "  hf_file\r\n").expect("written");
+    let none = ("HF_TOKEN", "");
+    for (environment, expected) in [
+        (vec![none], ""),
+        (vec![("HF_TOKEN", "hf_one\n")], "Bearer hf_one"),
+        (vec![("HF_TOKEN", " hf_\r\none ")], "Bearer hf_one"),
+        (vec![("HF_TOKEN", "hf_one"), ("HUGGING_FACE_HUB_TOKEN", "hf_old")], "Bearer hf_one"),
+        (vec![none, ("HUGGING_FACE_HUB_TOKEN", "hf_old\n")], "Bearer hf_old"),
+        (vec![none, ("HF_TOKEN_PATH", text(&file))], "Bearer hf_file"),
+        (vec![("HF_TOKEN", "hf_one"), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")], ""),
+        (vec![none, ("HF_TOKEN_PATH", text(&file)), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "TRUE")], ""),
+    ] {
+        user.call_with(&["inspect", "hf:org/absent"], &environment).failure();
+        assert_eq!(hub.tokens(), [expected], "{environment:?}");
+    }
+    fs::write(user.home.path().join("token"), "hf_home\n").expect("written");
+    user.call(&["inspect", "hf:org/absent"]).failure();
+    assert_eq!(hub.tokens(), ["Bearer hf_home"]);
+    for token in ["hf_sec ret", "hf_secrét", "hf_sec\tret"] {
+        let message = user.call_with(&["inspect", "hf:org/small"], &[("HF_TOKEN", token)]).failure();
+        assert!(message.contains("what is in HF_TOKEN is no token"), "{message}");
+        assert!(!message.contains("hf_sec"), "{message}");
+    }
+
+    let slash = format!("{}/\n", hub.address);
+    hub.requests();
+    user.call_with(&["inspect", "hf:org/small"], &[("HF_ENDPOINT", &slash)]).success();
+    assert!(hub.requests().iter().all(|request| !request.starts_with("//")));
+    let message = user.call_with(&["inspect", "hf:org/none"], &[("HF_ENDPOINT", "mirror")]).failure();
+    assert!(message.contains("HF_ENDPOINT is \"mirror\", which does not begin with https://"), "{message}");
+}

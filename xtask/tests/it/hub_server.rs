@@ -70,6 +70,7 @@ struct State {
     models: BTreeMap<String, Model>,
     fault: Fault,
     requests: Vec<String>,
+    tokens: Vec<String>,
 }
 
 pub struct Hub {
@@ -86,6 +87,7 @@ impl Hub {
             models: BTreeMap::new(),
             fault: Fault::None,
             requests: Vec::new(),
+            tokens: Vec::new(),
         };
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
@@ -107,6 +109,13 @@ impl Hub {
         self.state.lock().expect("no panic").fault = fault;
     }
 
+    /// The different values of the header `Authorization` since the last call.
+    pub fn tokens(&self) -> Vec<String> {
+        let mut tokens = std::mem::take(&mut self.state.lock().expect("no panic").tokens);
+        tokens.dedup();
+        tokens
+    }
+
     /// The requests since the last call: `PATH RANGE`.
     pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().expect("no panic").requests)
@@ -118,17 +127,20 @@ fn answer(state: &Mutex<State>, mut stream: TcpStream) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let request = lines.next().transpose()?.unwrap_or_default();
     let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
-    let mut range = String::new();
+    let (mut range, mut token) = (String::new(), String::new());
     for line in lines {
         let line = line?;
         if line.is_empty() {
             break;
         }
-        if let Some(("range", value)) = line.to_lowercase().split_once(": ") {
-            range = value.to_owned();
+        match line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value)) {
+            Some((name, value)) if name == "range" => range = value.to_owned(),
+            Some((name, value)) if name == "authorization" => token = value.to_owned(),
+            _ => {}
         }
     }
     let mut state = state.lock().expect("no panic");
+    state.tokens.push(token);
     state.requests.push(format!("{path} {range}").trim_end().to_owned());
     stream.write_all(&state.answer(&path, &range))?;
     if state.fault == Fault::Stall {

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use fusion_core::atomic::RECORD;
+
 use crate::program::{PROGRAM, call_in, directory, text};
 
 const RECIPE: &str = r#"
@@ -149,7 +151,7 @@ fn leftovers(directory: &Path) -> Vec<String> {
         if entry.path().is_dir() {
             found.extend(leftovers(&entry.path()));
         }
-        if name.starts_with('.') && !name.ends_with(".lock") {
+        if name.starts_with('.') && !name.ends_with(".lock") && name != RECORD {
             found.push(name);
         }
     }

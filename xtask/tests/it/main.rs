@@ -30,7 +30,10 @@ mod hub_server;
 mod installed;
 #[cfg(all(feature = "burn", feature = "webster"))]
 mod kill;
+mod odd_files;
 mod optimizer;
+#[cfg(unix)]
+mod places;
 mod program;
 #[cfg(all(unix, feature = "burn", feature = "webster"))]
 mod readme;

@@ -12,7 +12,7 @@ use crate::TrainStep;
 use crate::train::error::{Result, TrainError};
 use crate::train::regime::Progress;
 
-const FILE: &str = "metrics.jsonl";
+pub(super) const FILE: &str = "metrics.jsonl";
 
 /// A line of `metrics.jsonl`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -9,12 +9,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use fusion_core::atomic::{check_directory, claim, claim_new, is_left_over};
 use fusion_core::lineage::Lineage;
 use serde_json::{Map, Value};
 
 use self::metrics::MetricsFile;
 use self::regime::{Measured, Pretraining};
-use super::checkpoints::{Checkpoints, lock};
+use super::checkpoints::{Checkpoints, LOCK, lock};
 use super::error::{Result, TrainError};
 use super::identity::Identity;
 use super::regime::{Event, Progress, Standing};
@@ -34,6 +35,9 @@ pub type OpenTrainingText<'a> = dyn FnMut(DataPosition) -> text::Result<SpanCorr
 
 /// What a pretraining run reports to its caller.
 pub type PretrainingEvent<'a> = Event<'a, EvaluationPoint>;
+
+/// What a run writes into its directory, besides its lock.
+const WRITTEN: [&str; 4] = ["checkpoints", "model", metrics::FILE, TensorBoard::FOLDER];
 
 /// A pretraining run: everything that determines its result.
 pub struct Run<'a> {
@@ -126,15 +130,18 @@ pub fn train<'a>(
         let problem = "the model to start from comes without an optimiser's state".into();
         return Err(TrainError::Setting { key: "carry_optimizer", problem });
     }
+    claim(run.directory, &WRITTEN)?;
     let _lock = lock(run.directory)?;
+    claim_new(run.directory, &[LOCK])?;
     let (identity, carried) = (run.identity(), run.carried());
     let checkpoints = Checkpoints::by_step(run.directory.join("checkpoints"), settings.keep_checkpoints)?;
     let model = run.directory.join("model");
-    if model.exists() {
+    if model.exists() && !is_left_over(&model) {
         let saved = Saved::read(&model).map_err(|error| checkpoints.damaged(&model, error))?;
         identity.check(&saved.identity, &model)?;
         return Ok(Outcome::new(true, model, saved.state));
     }
+    check_directory(&model)?;
     let job = Job {
         steps: settings.steps,
         evaluate_every: settings.evaluate_every,

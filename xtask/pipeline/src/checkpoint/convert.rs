@@ -219,7 +219,7 @@ impl Conversion {
 
 fn read_config(path: &Path) -> Result<T5Config> {
     let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let json = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+    let json = fusion_core::json::from_slice(&text, path)?;
     Ok(T5Config::from_json(&json, path)?)
 }
 

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::asymmetry::{self, Asymmetry};
+use super::is_float;
 
 /// Findings across all tensors.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -29,9 +30,10 @@ pub struct Health {
 }
 
 impl Health {
-    /// Reads all weights, one tensor per thread.
+    /// Reads all weights, one tensor per thread. Tensors of other types than weights have are passed over.
     pub fn of(checkpoint: &Checkpoint, table: &ParamTable) -> Result<Self> {
-        let names = checkpoint.names();
+        let mut names = checkpoint.names();
+        names.retain(|name| checkpoint.view(name).is_ok_and(|view| is_float(view.dtype())));
         let each = names.par_iter().map(|name| Ok((name, TensorHealth::of(&checkpoint.load_f32(name)?))));
         let mut health = Health { misfits: misfits(checkpoint, table), ..Health::default() };
         let mut asymmetries = Vec::new();
@@ -63,6 +65,9 @@ fn misfits(checkpoint: &Checkpoint, table: &ParamTable) -> Vec<String> {
         let (expected, found) = (spec.shape(), view.shape());
         if found != expected {
             misfits.push(format!("{} has shape {found:?} instead of {expected:?}", spec.name));
+        }
+        if !is_float(view.dtype()) {
+            misfits.push(format!("{} has type {}, which weights do not have", spec.name, view.dtype()));
         }
     }
     misfits

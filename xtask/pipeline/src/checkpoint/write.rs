@@ -1,46 +1,53 @@
 //! Writes checkpoint directories, each as a whole or not at all.
 
-use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
 use fusion_core::Error;
-use fusion_core::atomic::write_directory_atomically;
+use fusion_core::atomic::{Place, write_directory_atomically};
 use fusion_core::checkpoint::Progress;
 
 use crate::problems::{Remedy, mendable};
-use crate::source::content;
+use crate::source::{content, tokenizer_files};
 use crate::{Interrupted, Stoppable, Watch};
 
-/// Checks whether a checkpoint made from `inputs` may be written to `output`: either nothing is there, or
-/// another checkpoint that is to be replaced.
+/// What a checkpoint has in any case, and perhaps. A conflict over one of these names shows before the work.
+const CHECKPOINT: [&str; 5] = [
+    "config.json",
+    "generation_config.json",
+    "lineage.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+];
+
+/// Checks, before the work, whether a checkpoint made from `inputs` may be written to `output`: nothing is there, or a
+/// checkpoint that this program wrote, which is to be replaced. Files of others in it are kept.
 pub fn check_replaceable(output: &Path, overwrite: bool, inputs: &[&Path]) -> Result<()> {
-    if !replaceable(output, overwrite, ("config.json", "checkpoint"))? {
-        return Ok(());
-    }
-    let place = output.display();
-    let canonical = |path: &Path| fs::canonicalize(content(path).ok()?).ok();
-    let same = |input: &&Path| canonical(input) == canonical(output);
-    ensure!(!inputs.iter().any(same), "{place} is what is to be read, so it is not overwritten");
-    Ok(())
+    let names = CHECKPOINT.into_iter().chain(tokenizer_files());
+    check_place(output, overwrite, inputs, "checkpoint", &names.collect::<Vec<_>>())
 }
 
 /// Checks the same for a tokenizer.
 pub fn check_replaceable_tokenizer(output: &Path, overwrite: bool) -> Result<()> {
-    replaceable(output, overwrite, ("tokenizer.json", "tokenizer")).map(drop)
+    check_place(output, overwrite, &[], "tokenizer", &tokenizer_files().collect::<Vec<_>>())
 }
 
-/// Whether something is there, of the kind that a file marks, and may be replaced.
-fn replaceable(output: &Path, overwrite: bool, (mark, what): (&str, &str)) -> Result<bool> {
-    let Ok(mut entries) = fs::read_dir(output) else { return Ok(false) };
-    if entries.next().is_none() {
-        return Ok(false);
+/// The first of the names is that of a file which makes a directory what it is.
+fn check_place(output: &Path, overwrite: bool, inputs: &[&Path], what: &str, names: &[&str]) -> Result<()> {
+    let place = Place::of(output)?;
+    let shown = output.display();
+    if !place.is_free()? {
+        let same = inputs.iter().any(|input| content(input).is_ok_and(|input| place.is(&input)));
+        ensure!(!same, "{shown} is what is to be read, so it is not overwritten");
+        ensure!(overwrite, mendable(format!("{shown} exists and is not empty"), Remedy::Overwrite));
+        let mark = names.first().copied().unwrap_or_default();
+        let is_there = place.path().join(mark).exists();
+        ensure!(is_there || place.wrote(mark)?, "{shown} holds no {what}, so it is not overwritten");
+        let others = "that this program did not write, so it is not overwritten";
+        ensure!(place.wrote(mark)?, "{shown} holds a {what} {others}");
     }
-    let place = output.display();
-    ensure!(overwrite, mendable(format!("{place} exists and is not empty"), Remedy::Overwrite));
-    ensure!(output.join(mark).is_file(), "{place} holds no {what}, so it is not overwritten");
-    Ok(true)
+    Ok(place.check(names)?)
 }
 
 /// Writes a whole directory or nothing. `fill` reports every byte of `size`; `name` labels the progress. If

@@ -1,10 +1,12 @@
 //! Runs the stages of a recipe in a directory.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, DirEntry};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use fusion_core::atomic::{RECORD, claim, remove_written};
 use fusion_core::checkpoint::Checkpoint;
 use rayon::ThreadPoolBuilder;
 use serde_json::{Value, json};
@@ -18,6 +20,9 @@ use crate::problems::{Remedy, mendable};
 use crate::recipe::Recipe;
 use crate::stage::{Context, Forecast, Input, Stage};
 use crate::{Compute, Interrupted, Note, Watch};
+
+/// The report that a caller may write into a run's directory.
+pub const REPORT: &str = "report.md";
 
 /// A recipe's run in a directory, which has a subdirectory for each stage.
 pub struct Run<'a> {
@@ -149,6 +154,9 @@ impl<'a> Run<'a> {
     /// Runs the stages that have not finished; `stages` lists each after its inputs. With `redo`, outdated
     /// results are replaced.
     pub fn execute(&self, stages: &[&Stage], redo: bool, compute: &Compute) -> Result<()> {
+        let stages_and_reports = self.recipe.stages.iter().map(|stage| stage.name.as_str());
+        let names: Vec<&str> = stages_and_reports.chain([RunFile::NAME, REPORT]).collect();
+        claim(self.output, &names)?;
         let left_out = |stage: &Stage| match () {
             () if stage.work.glue_tasks().is_some() && self.glue.is_none() => Some(LeftOut::WithoutGlue),
             () if !stages.iter().any(|selected| selected.name == stage.name) => Some(LeftOut::NotSelected),
@@ -188,15 +196,17 @@ impl<'a> Run<'a> {
                 return Err(mendable(problem, Remedy::Redo));
             }
             State::OutOfDate(_) => {
-                fs::remove_dir_all(&directory)
-                    .with_context(|| format!("cannot remove {}", directory.display()))?;
+                if remove_written(&directory)? {
+                    self.watch.note(name, &Note::Kept { directory: &directory });
+                }
             }
             State::Begun => resumes = true,
             State::New => {}
         }
         let identity = self.identity(stage)?;
         self.watch.note(name, &Note::Begins(stage.kind.name));
-        fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        let names = [stage.kind.output, journal::FILE, journal::BEGUN, journal::TIME];
+        claim(&directory, &names.iter().chain(stage.work.beside()).copied().collect::<Vec<_>>())?;
         journal::begin(&identity, &directory)?;
         let clock = Clock::start(&directory, resumes)?;
         let result = self.work(stage, &directory, compute);
@@ -252,5 +262,6 @@ impl Changes {
 /// Whether an unfinished stage left anything that its settings affect: a result, or something to resume from.
 fn has_results(stage: &Stage, directory: &Path) -> bool {
     let begun = fs::read_dir(directory.join(stage.work.checkpoints()));
-    stage.output_in(directory).exists() || begun.is_ok_and(|mut entries| entries.next().is_some())
+    let counts = |entry: io::Result<DirEntry>| entry.is_ok_and(|entry| entry.file_name() != RECORD);
+    stage.output_in(directory).exists() || begun.is_ok_and(|mut entries| entries.any(counts))
 }

@@ -17,11 +17,11 @@ use super::{VERSION, check_version};
 use crate::stage::Effects;
 use crate::write_json;
 
-const FILE: &str = "stage.json";
+pub(super) const FILE: &str = "stage.json";
 /// The identity alone, written at the start.
-const BEGUN: &str = "begun.json";
+pub(super) const BEGUN: &str = "begun.json";
 /// What each process spent.
-const TIME: &str = "time.json";
+pub(super) const TIME: &str = "time.json";
 
 const SETTINGS: &str = "settings";
 const INPUTS: &str = "inputs";

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-pub use execute::{Run, State};
+pub use execute::{REPORT, Run, State};
 pub use forecast::forecasts;
 pub use lock::StageLock;
 pub use run_file::{LeftOut, RunFile, StageEntry};

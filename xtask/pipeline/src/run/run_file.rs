@@ -11,8 +11,6 @@ use crate::recipe::{Comparison, Recipe};
 use crate::stage::Stage;
 use crate::write_json;
 
-const FILE: &str = "run.json";
-
 /// A run's recipe, as far as a report needs it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct RunFile {
@@ -52,6 +50,9 @@ pub enum LeftOut {
 }
 
 impl RunFile {
+    /// The file's name.
+    pub const NAME: &str = "run.json";
+
     /// What to record for a run of this recipe.
     pub fn new(recipe: &Recipe, left_out: &dyn Fn(&Stage) -> Option<LeftOut>) -> Self {
         let stages = recipe.stages.iter().map(|stage| StageEntry {
@@ -70,7 +71,7 @@ impl RunFile {
 
     /// Reads `run.json` from a run's directory.
     pub fn read(run: &Path) -> Result<Self> {
-        let path = run.join(FILE);
+        let path = run.join(RunFile::NAME);
         let text = fs::read(&path).with_context(|| {
             format!("{} is no run's directory: cannot read {}", run.display(), path.display())
         })?;
@@ -82,6 +83,6 @@ impl RunFile {
 
     /// Writes `run.json` into a run's directory.
     pub fn write(&self, run: &Path) -> Result<()> {
-        write_json(&run.join(FILE), self)
+        write_json(&run.join(RunFile::NAME), self)
     }
 }

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, bail, ensure};
 use t5_model::text::Corpus;
 
+use crate::Warning;
 use crate::not_built;
 
 /// The prefix of built-in text.
@@ -27,6 +28,14 @@ pub fn open(inputs: &[String], field: &str) -> Result<Corpus> {
             Ok(corpus.with_field(field))
         }
     }
+}
+
+/// What was found for the inputs of texts but is not read, if there is anything.
+pub fn left_out<'a>(texts: impl IntoIterator<Item = &'a Corpus>) -> Option<Warning> {
+    let left_out = texts.into_iter().flat_map(Corpus::left_out).map(ToString::to_string);
+    let mut files: Vec<String> = left_out.collect();
+    files.dedup();
+    (!files.is_empty()).then_some(Warning::LeftOutText { files })
 }
 
 /// Inputs as seen from `directory`, as absolute paths: a run goes on wherever the user stands.

@@ -10,4 +10,4 @@ mod model;
 mod webster;
 
 pub use content::content;
-pub use model::{FILES, FileKind, GENERATION_CONFIG, ModelPlace, fetch_model};
+pub use model::{FILES, FileKind, GENERATION_CONFIG, ModelPlace, fetch_model, tokenizer_files};

@@ -131,7 +131,7 @@ impl Evaluate {
     ) -> Result<Evaluation> {
         let (checkpoint, config) = T5Config::open(model)?;
         let tokenizer = tokenizer_for(model, &config, Some(tokenizer))?;
-        let text = self.data.open(tokenizer)?;
+        let text = self.data.open(tokenizer, watch)?;
         let mut session = compute.open_checkpoint(&checkpoint)?;
         let size = EvaluationSize { examples: self.examples, examples_at_once: self.batch_size.get() };
         let progress = watch.steps(name, "examples evaluated");

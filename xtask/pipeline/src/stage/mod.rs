@@ -99,6 +99,11 @@ pub trait Work: Settings + fmt::Debug + Send + Sync {
         "checkpoints".to_owned()
     }
 
+    /// Names of what it writes into its directory besides its output.
+    fn beside(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// What it will produce, as far as that is known before it runs, or why it will fail.
     fn forecast(&self, known: &Known<'_>) -> Result<Forecast> {
         let _ = known;

@@ -269,7 +269,7 @@ impl Pretrain {
         let tokenizer = load_tokenizer(tokenizer)?;
         let beginning = self.beginning(from, &tokenizer)?;
         beginning.beside.warnings.iter().for_each(|warning| watch.note(name, &Note::Warning(warning)));
-        let text = self.data.open(tokenizer)?;
+        let text = self.data.open(tokenizer, watch)?;
         let Settings { seed, .. } = self.settings;
         let lengths = SpanLengths::t5(self.data.input_length, text.tokenizer().sentinels().len())?;
         let training = Training::new(&beginning.config, &self.settings, lengths);

@@ -13,6 +13,7 @@ use t5_model::text::{
 
 use super::Input;
 use crate::source::corpus;
+use crate::{Note, Watch};
 
 /// Text with its tokenizer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -133,13 +134,17 @@ impl Data {
         Reading { text, field: &self.text_field, every, purpose: Purpose::Evaluation }
     }
 
-    /// Finds the text's files, to be read with this tokenizer.
-    pub fn open(&self, tokenizer: Tokenizer) -> Result<OpenText> {
+    /// Finds the text's files, to be read with this tokenizer. Warns of files that are left out.
+    pub fn open(&self, tokenizer: Tokenizer, watch: &dyn Watch) -> Result<OpenText> {
         let training = corpus::open(&self.text, &self.text_field)?;
         let (evaluation, every) = match &self.held_out {
             HeldOut::Every(every) => (training.clone(), Some(*every)),
             HeldOut::Text(text) => (corpus::open(text, &self.text_field)?, None),
         };
+        let separate = Some(&evaluation).filter(|_| every.is_none());
+        if let Some(warning) = corpus::left_out([&training].into_iter().chain(separate)) {
+            watch.note("text", &Note::Warning(&warning));
+        }
         let spans = SpanCorruption::t5(self.input_length, &tokenizer)?;
         let tokenizer = Arc::new(tokenizer);
         Ok(OpenText { training, evaluation, every, max_documents: self.max_documents, tokenizer, spans })

@@ -9,7 +9,7 @@ use fusion_core::atomic::write_directory_atomically;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use t5_model::text::{HoldOut, Split, Tokenizer};
+use t5_model::text::{Corpus, HoldOut, Split, Tokenizer};
 
 use super::text::{Purpose, Reading, is_usual};
 use super::{
@@ -17,6 +17,7 @@ use super::{
 };
 use crate::recipe::schema::one;
 use crate::source::corpus;
+use crate::{Note, Watch};
 
 /// A Unigram vocabulary in the style of T5's.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -126,7 +127,7 @@ impl Work for TrainTokenizer {
     }
 
     fn run(&self, context: &Context<'_>) -> Result<Value> {
-        Ok(serde_json::to_value(self.train(context.output)?)?)
+        Ok(serde_json::to_value(self.train(context.output, context.watch)?)?)
     }
 }
 
@@ -135,8 +136,12 @@ impl TrainTokenizer {
     ///
     /// # Errors
     /// If the text cannot be read, or the vocabulary is too small for its characters.
-    pub fn train(&self, output: &Path) -> Result<TrainedTokenizer> {
-        let texts = self.documents()?;
+    pub fn train(&self, output: &Path, watch: &dyn Watch) -> Result<TrainedTokenizer> {
+        let corpus = corpus::open(&self.text, &self.text_field)?;
+        if let Some(warning) = corpus::left_out([&corpus]) {
+            watch.note("text", &Note::Warning(&warning));
+        }
+        let texts = self.documents(&corpus)?;
         let tokenizer = Tokenizer::train_unigram(&texts, self.vocabulary, self.sentinels)?;
         write_directory_atomically::<anyhow::Error>(output, |directory| Ok(tokenizer.save(directory)?))?;
         Ok(TrainedTokenizer {
@@ -147,8 +152,7 @@ impl TrainTokenizer {
         })
     }
 
-    fn documents(&self) -> Result<Vec<String>> {
-        let corpus = corpus::open(&self.text, &self.text_field)?;
+    fn documents(&self, corpus: &Corpus) -> Result<Vec<String>> {
         let limit = self.max_documents.unwrap_or(u64::MAX);
         let mut texts = Vec::new();
         for file in 0..corpus.file_count() {

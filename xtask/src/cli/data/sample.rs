@@ -8,6 +8,7 @@ use pipeline::stage::Input;
 use t5_model::text::DataPosition;
 
 use crate::cli::text::TextArguments;
+use crate::terminal::Terminal;
 use crate::terminal::output::{print, print_json};
 
 const EXAMPLES: &str = concat!(
@@ -52,7 +53,7 @@ pub struct Arguments {
 impl Arguments {
     pub fn run(self) -> Result<()> {
         let data = self.text.data(Input::Path(self.tokenizer.clone()))?;
-        let text = data.open(load_tokenizer(&self.tokenizer)?)?;
+        let text = data.open(load_tokenizer(&self.tokenizer)?, &Terminal)?;
         let stream = match self.held_out {
             true => text.evaluation_in_batches(self.batch_size)?,
             false => text.training(self.batch_size, self.seed, DataPosition::default())?,

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use fusion_core::atomic::write_file_atomically;
+use fusion_core::atomic::write_own_file;
 use pipeline::recipe::Recipe;
 use pipeline::report::Report;
 use pipeline::report::glue_table::Beside;
-use pipeline::run::Run;
+use pipeline::run::{REPORT, Run};
 use pipeline::source::glue::GluePlace;
 use t5_model::ComputeChoice;
 
@@ -82,8 +82,7 @@ impl Arguments {
 
 fn report(output: &Path) -> Result<()> {
     let report = Report::of(&[output.to_owned()], &Beside::default())?;
-    let path = output.join("report.md");
-    write_file_atomically(&path, report.markdown().as_bytes())?;
-    eprintln!("the report is in {}", path.display());
+    write_own_file(output, REPORT, report.markdown().as_bytes())?;
+    eprintln!("the report is in {}", output.join(REPORT).display());
     print(&report.text())
 }

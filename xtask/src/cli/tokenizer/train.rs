@@ -10,6 +10,7 @@ use pipeline::stage::tokenizer::{T5_SENTINELS, TrainTokenizer};
 use t5_model::text::TEXT_FIELD;
 
 use crate::cli::compute::start_threads;
+use crate::terminal::Terminal;
 use crate::terminal::output::{print, print_json};
 
 const EXAMPLES: &str = concat!(
@@ -71,7 +72,7 @@ impl Arguments {
             sentinels: self.sentinels,
             max_documents: self.max_documents,
         };
-        let trained = work.train(&self.output)?;
+        let trained = work.train(&self.output, &Terminal)?;
         if self.json {
             return print_json(&trained);
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde::Serialize;
 use t5_model::conformance;
@@ -43,6 +44,14 @@ pub fn pack(sources: &Path, program: &Path, built: &Built) -> Result<Vec<u8>> {
     }
     let compressed = archive.0.into_inner().and_then(GzEncoder::finish);
     compressed.context("cannot compress the bundle")
+}
+
+/// Whether a file is such an archive.
+pub fn is_bundle(path: &Path) -> bool {
+    let Ok(file) = fs::File::open(path) else { return false };
+    let mut archive = tar::Archive::new(GzDecoder::new(file));
+    let first = archive.entries().ok().and_then(|mut entries| entries.next()?.ok());
+    first.is_some_and(|entry| entry.path().is_ok_and(|path| path.starts_with("deep-fusion")))
 }
 
 struct Archive(tar::Builder<GzEncoder<Vec<u8>>>);

@@ -1,12 +1,13 @@
 mod archive;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
-use archive::{Built, pack};
+use archive::{Built, is_bundle, pack};
 use clap::Args;
-use fusion_core::atomic::write_file_atomically;
+use fusion_core::atomic::{check_file, write_file_atomically};
 use pipeline::numbers::bytes;
 use serde_json::Value;
 
@@ -51,6 +52,9 @@ const CPU: &str = if cfg!(target_arch = "x86_64") { "x86-64-v3" } else { "generi
 impl Arguments {
     pub fn run(self) -> Result<()> {
         let sources = resources::sources("`bundle`")?;
+        check_file(&self.output)?;
+        let shown = self.output.display();
+        ensure!(is_free(&self.output), "{shown} exists and is no bundle, so it is not overwritten");
         ensure!(cfg!(target_os = "linux"), "bundles run on Linux and must be made there");
         let mut features: Vec<String> = feature::self_contained().chain(["tch"]).map(str::to_owned).collect();
         features.extend(self.features.clone());
@@ -64,6 +68,11 @@ impl Arguments {
         let size = bytes(archive.len() as f64);
         print(&format!("{}: {size}, for {} and later\n", self.output.display(), built.cpu))
     }
+}
+
+/// Whether there is nothing, or an earlier bundle.
+fn is_free(path: &Path) -> bool {
+    fs::metadata(path).map_or(0, |found| found.len()) == 0 || is_bundle(path)
 }
 
 /// Builds the program and returns its path.

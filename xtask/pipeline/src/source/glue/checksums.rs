@@ -44,6 +44,17 @@ impl Checksums {
         Ok(Checksums(sums))
     }
 
+    /// Fails if a file is not listed: this program did not fetch it, so it is not replaced.
+    #[cfg(feature = "hub")]
+    pub fn check_ours(&self, name: &str, path: &Path) -> Result<()> {
+        let shown = path.display();
+        ensure!(
+            self.0.contains_key(name),
+            "{shown} is another file than the server's, and was not fetched by this program"
+        );
+        Ok(())
+    }
+
     /// Writes `SHA256SUMS` into a folder, one line per file.
     #[cfg(feature = "hub")]
     pub fn write(&self, folder: &Path) -> Result<()> {

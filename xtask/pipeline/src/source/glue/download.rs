@@ -8,6 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use fusion_core::Mistaken;
+use glue_eval::GlueError;
 use sha2::{Digest, Sha256};
 use ureq::http::{HeaderMap, Response, StatusCode};
 use ureq::{Agent, Body};
@@ -33,6 +35,8 @@ pub struct Download<'a> {
     pub path: &'a Path,
     /// Its SHA-256, if known.
     pub hash: Option<&'a String>,
+    /// Checks what came, before it gets its name.
+    pub check: &'a dyn Fn(&Path) -> Result<(), GlueError>,
 }
 
 pub enum Outcome {
@@ -40,6 +44,8 @@ pub enum Outcome {
     Fetched(String),
     /// The server has no such file.
     Absent,
+    /// The server sent something else, with a status of success. It is thrown away.
+    Mistaken(Mistaken),
 }
 
 /// The outcome of one connection.
@@ -67,7 +73,7 @@ impl Download<'_> {
         loop {
             match self.attempt(retries < RETRIES)? {
                 Attempt::Absent => return Ok(Outcome::Absent),
-                Attempt::Whole(part) => return self.accept(&part).map(Outcome::Fetched),
+                Attempt::Whole(part) => return self.accept(&part),
                 Attempt::Broken(error) if retries == 0 => {
                     return Err(error.context(format!("cannot fetch {}; {ADVICE}", self.url)));
                 }
@@ -145,7 +151,7 @@ impl Download<'_> {
     }
 
     /// Renames a completed file to its final name, if its hash is right.
-    fn accept(&self, part: &Path) -> Result<String> {
+    fn accept(&self, part: &Path) -> Result<Outcome> {
         let (_, hash) = sha256(part)?;
         if let Some(expected) = self.hash.filter(|expected| **expected != hash) {
             self.remove_parts()?;
@@ -154,10 +160,22 @@ impl Download<'_> {
                 self.url
             );
         }
+        match (self.check)(part) {
+            Ok(()) => {}
+            Err(GlueError::Mistaken { what, .. }) => {
+                self.remove_parts()?;
+                return Ok(Outcome::Mistaken(what));
+            }
+            Err(problem) => {
+                self.remove_parts()?;
+                let problem = problem.to_string().replace(&part.display().to_string(), self.name);
+                bail!("{} is thrown away: {problem}", self.url);
+            }
+        }
         fs::rename(part, self.path)
             .with_context(|| format!("cannot rename {} to {}", part.display(), self.path.display()))?;
         self.remove_parts()?;
-        Ok(hash)
+        Ok(Outcome::Fetched(hash))
     }
 
     /// `train.tsv.0123456789abcdef.part`.

@@ -8,19 +8,20 @@ use fusion_core::atomic::write_file_atomically;
 use glue_eval::data::Split;
 use glue_eval::{GlueError, Task};
 
-use super::Fetched;
+use super::{Checksums, Fetched};
 use crate::source::digest::sha256;
-use crate::source::hub::{Cache, Hub, HubName, HubRepo, RepoType, is_offline};
+use crate::source::hub::{Environment, Hub, HubName, HubRepo, RepoType};
 
 /// The directory in the hub's cache with the Parquet files of these tasks. Cached files are not looked up
 /// again: the same name means the same files until the cache is cleared or another revision is requested.
 pub fn fetch(name: &HubName, tasks: &[Task]) -> Result<PathBuf> {
-    let cache = Cache::from_env();
+    let environment = Environment::here()?;
+    let cache = environment.cache();
     let dataset = HubRepo { name, kind: RepoType::Dataset };
     match dataset.cached(&cache).filter(|directory| is_whole(directory, tasks)) {
         Some(directory) => Ok(directory),
-        None if is_offline() => dataset.refuse_offline(&cache),
-        None => download(&dataset.connect(&cache)?, name, tasks),
+        None if environment.is_offline => dataset.refuse_offline(&cache),
+        None => download(&dataset.connect(&environment, &cache)?, name, tasks),
     }
 }
 
@@ -57,7 +58,7 @@ fn download(hub: &Hub<'_>, name: &HubName, tasks: &[Task]) -> Result<PathBuf> {
 }
 
 /// Copies a split's Parquet files into a folder; returns none if there are none.
-pub fn copy(task: Task, split: Split, from: &Path, to: &Path) -> Result<Vec<Fetched>> {
+pub fn copy(task: Task, split: Split, from: &Path, to: &Path, known: &Checksums) -> Result<Vec<Fetched>> {
     let files = match split.find(task, from) {
         Err(GlueError::MissingFiles { .. }) if !split.is_labelled() => return Ok(Vec::new()),
         files => files?,
@@ -68,6 +69,9 @@ pub fn copy(task: Task, split: Split, from: &Path, to: &Path) -> Result<Vec<Fetc
         let (_, hash) = sha256(file)?;
         let anew = !path.exists() || sha256(&path)?.1 != hash;
         if anew {
+            if path.exists() {
+                known.check_ours(&name, &path)?;
+            }
             let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
             write_file_atomically(&path, &bytes)?;
         }

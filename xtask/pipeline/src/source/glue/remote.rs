@@ -46,17 +46,19 @@ impl RemoteGlue {
     #[cfg(feature = "hub")]
     pub fn fetch(&self, tasks: &[Task], output: &Path, watch: &dyn Watch) -> Result<FetchedGlue> {
         use anyhow::Context;
+        use fusion_core::atomic::Place;
         use glue_eval::data::Split;
 
         use super::web::Website;
         use super::{Checksums, hub};
 
+        Place::of(output)?;
         std::fs::create_dir_all(output).with_context(|| format!("cannot create {}", output.display()))?;
         let mut sums = Checksums::read(output)?.unwrap_or_default();
         let fetch: Box<dyn Fn(Task, Split) -> Result<Vec<Fetched>>> = match self {
             RemoteGlue::Hub(name) => {
-                let cache = hub::fetch(name, tasks)?;
-                Box::new(move |task, split| hub::copy(task, split, &cache, output))
+                let (cache, known) = (hub::fetch(name, tasks)?, sums.clone());
+                Box::new(move |task, split| hub::copy(task, split, &cache, output, &known))
             }
             RemoteGlue::Web(address) => {
                 let (website, known) = (Website::open(address, watch)?, sums.clone());

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use fusion_core::Mistaken;
 use glue_eval::Task;
-use glue_eval::data::Split;
+use glue_eval::data::{Split, check_beginning};
 use ureq::Agent;
 
 use super::Checksums;
@@ -55,7 +56,12 @@ impl<'a> Website<'a> {
             failed(),
             answer.status()
         );
-        Checksums::parse(&answer.body_mut().read_to_string().with_context(failed)?, &url).map(Some)
+        let sums = answer.body_mut().read_to_string().with_context(failed)?;
+        // Some servers answer with a page of their own where there is no file.
+        if Mistaken::of(sums.as_bytes()) == Some(Mistaken::WebPage) {
+            return Ok(None);
+        }
+        Checksums::parse(&sums, &url).map(Some)
     }
 
     fn url(&self, name: &str) -> String {
@@ -65,20 +71,28 @@ impl<'a> Website<'a> {
     /// Fetches a split's files into a folder; `known` are the hashes that files there should have. `None` if
     /// the split does not exist.
     pub fn fetch(&self, task: Task, split: Split, output: &Path, known: &Checksums) -> Result<Vec<Fetched>> {
+        let mut pages = Vec::new();
         for names in self.candidates(task, split) {
-            let files: Result<Vec<_>> = names.iter().map(|name| self.file(name, output, known)).collect();
-            let files: Option<Vec<Fetched>> = files?.into_iter().collect();
-            if let Some(files) = files {
-                return Ok(files);
+            let files: Result<Vec<_>> =
+                names.iter().map(|name| self.file(name, (task, split), output, known)).collect();
+            let mut found = Vec::new();
+            for (name, file) in names.iter().zip(files?) {
+                match file {
+                    File::There(file) => found.push(file),
+                    File::Absent => {}
+                    File::Mistaken(what) => pages.push(format!("{} is {what}", self.url(name))),
+                }
+            }
+            if found.len() == names.len() {
+                return Ok(found);
             }
         }
-        ensure!(
-            !split.is_labelled(),
-            "{} has neither {} nor {}",
-            self.address,
-            split.tsv(task).display(),
-            split.parquet(task).display()
-        );
+        let (tsv, parquet) = (split.tsv(task), split.parquet(task));
+        let missing = || {
+            let missing = format!("{} has neither {} nor {}", self.address, tsv.display(), parquet.display());
+            [&[missing], &pages[..]].concat().join("; ")
+        };
+        ensure!(!split.is_labelled(), missing());
         Ok(Vec::new())
     }
 
@@ -95,14 +109,21 @@ impl<'a> Website<'a> {
     }
 
     /// Fetches a file unless it is already there with the right hash.
-    fn file(&self, name: &str, output: &Path, known: &Checksums) -> Result<Option<Fetched>> {
+    fn file(
+        &self,
+        name: &str,
+        (task, split): (Task, Split),
+        output: &Path,
+        known: &Checksums,
+    ) -> Result<File> {
         let path = output.join(name);
         let announced = self.sums.as_ref().and_then(|sums| sums.0.get(name));
         if path.exists() {
             let (_, hash) = sha256(&path)?;
             if announced.or(known.0.get(name)).is_none_or(|expected| *expected == hash) {
-                return Ok(Some(Fetched { name: name.to_owned(), hash, anew: false }));
+                return Ok(File::There(Fetched { name: name.to_owned(), hash, anew: false }));
             }
+            known.check_ours(name, &path)?;
             let checksums = Checksums::NAME;
             self.watch.note(&path.display().to_string(), &Note::FetchedAgain { checksums });
         }
@@ -110,11 +131,22 @@ impl<'a> Website<'a> {
             fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         }
         let Website { agent, watch, .. } = self;
+        let is_parquet = split.is_parquet(task, name);
+        let check: &dyn Fn(&Path) -> _ = &|path| check_beginning(task, split, path, is_parquet);
         let download =
-            Download { agent, watch: *watch, url: self.url(name), name, path: &path, hash: announced };
-        match download.run()? {
-            Outcome::Absent => Ok(None),
-            Outcome::Fetched(hash) => Ok(Some(Fetched { name: name.to_owned(), hash, anew: true })),
-        }
+            Download { agent, watch: *watch, url: self.url(name), name, path: &path, hash: announced, check };
+        Ok(match download.run()? {
+            Outcome::Absent => File::Absent,
+            Outcome::Mistaken(what) => File::Mistaken(what),
+            Outcome::Fetched(hash) => File::There(Fetched { name: name.to_owned(), hash, anew: true }),
+        })
     }
+}
+
+/// What there is of a file.
+enum File {
+    There(Fetched),
+    Absent,
+    /// The server sends something else.
+    Mistaken(Mistaken),
 }

@@ -1,7 +1,7 @@
 //! Talks to the Hugging Face Hub and its cache, which other programs share.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use hf_hub::Repo;
@@ -9,6 +9,7 @@ use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 pub use hf_hub::{Cache, RepoType};
 
 use super::HubName;
+use super::environment::{Environment, commit_of};
 use crate::source::digest::{is_hexadecimal, sha256};
 
 /// How often a broken connection is retried.
@@ -34,22 +35,36 @@ impl<'a> HubRepo<'a> {
 
     /// The cache directory with the revision's files, or some of them, if the revision is known.
     pub fn cached(&self, cache: &Cache) -> Option<PathBuf> {
-        let asked = cache.repo(self.asked());
-        let known = asked.get(".").map(|path| path.components().collect());
+        let asked = self.name.revision();
+        let reference = self.directory(cache).join("refs").join(asked);
         // Other programs record no reference to a commit requested by its hash.
-        known.or_else(|| Some(asked.pointer_path(self.name.revision())).filter(|path| path.exists()))
+        let commit =
+            commit_of(&reference).or_else(|| Some(asked.to_owned()).filter(|asked| is_commit(asked)))?;
+        Some(cache.repo(self.asked()).pointer_path(&commit)).filter(|path| path.exists())
+    }
+
+    /// Whether another program found that the hub has no such file at the commit of a directory in the cache.
+    pub fn is_known_to_lack(&self, cache: &Cache, snapshot: &Path, file: &str) -> bool {
+        let commit = snapshot.file_name().unwrap_or_default();
+        self.directory(cache).join(".no_exist").join(commit).join(file).exists()
+    }
+
+    fn directory(&self, cache: &Cache) -> PathBuf {
+        cache.path().join(self.asked().folder_name())
     }
 
     /// The error for a repository that is not cached while offline.
     pub fn refuse_offline<T>(&self, cache: &Cache) -> Result<T> {
         let (name, place) = (self.name, cache.path().display());
-        bail!("{name} is not in the cache at {place}, and HF_HUB_OFFLINE forbids to fetch it")
+        bail!(
+            "{name} is not in the cache at {place}, and HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) forbids to fetch it"
+        )
     }
 
     /// Connects to the hub and looks up the revision's commit and files.
-    pub fn connect(self, cache: &'a Cache) -> Result<Hub<'a>> {
-        let token = env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()).or_else(|| cache.token());
-        let builder = ApiBuilder::from_env().with_token(token).with_retries(RETRIES);
+    pub fn connect(self, environment: &Environment, cache: &'a Cache) -> Result<Hub<'a>> {
+        let builder = ApiBuilder::from_cache(cache.clone()).with_endpoint(environment.endpoint()?.to_owned());
+        let builder = builder.with_token(environment.token()?).with_retries(RETRIES);
         let api = builder.build().context("cannot speak with the Hugging Face Hub")?;
         let mut hub = Hub { api, cache, repo: self, commit: String::new(), files: Vec::new() };
         let info = hub.api.repo(self.asked()).info().map_err(|error| hub.explain(&error))?;
@@ -58,12 +73,6 @@ impl<'a> HubRepo<'a> {
         hub.files = info.siblings.into_iter().map(|file| file.rfilename).collect();
         Ok(hub)
     }
-}
-
-/// Follows the convention of Hugging Face's libraries.
-pub fn is_offline() -> bool {
-    let value = env::var("HF_HUB_OFFLINE").unwrap_or_default();
-    ["1", "ON", "YES", "TRUE"].contains(&value.to_ascii_uppercase().as_str())
 }
 
 /// A connection to the hub for one repository at one commit.
@@ -137,7 +146,7 @@ impl Hub<'_> {
     }
 }
 
-fn is_commit(text: &str) -> bool {
+pub(super) fn is_commit(text: &str) -> bool {
     text.len() == 40 && is_hexadecimal(text)
 }
 

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "hub")]
 mod connection;
+#[cfg(feature = "hub")]
+mod environment;
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +11,11 @@ use std::str::FromStr;
 use serde::Serialize;
 
 #[cfg(feature = "hub")]
-pub use connection::{Cache, Hub, HubRepo, RepoType, is_offline};
+use connection::is_commit;
+#[cfg(feature = "hub")]
+pub use connection::{Cache, Hub, HubRepo, RepoType};
+#[cfg(feature = "hub")]
+pub use environment::Environment;
 
 /// `hf:ORG/NAME[@REVISION]`: a model or dataset at a branch, tag or commit.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use fusion_core::checkpoint::ShardIndex;
 
 use super::files;
-use crate::source::hub::{Cache, HubName, HubRepo, RepoType, is_offline};
+use crate::source::hub::{Cache, Environment, HubName, HubRepo, RepoType};
 use crate::{Note, Watch};
 
 const CONFIG: &str = "config.json";
@@ -18,20 +18,27 @@ const WEIGHTS: [&str; 4] = [
     "pytorch_model.bin.index.json",
 ];
 
+/// The files of which a tokenizer has one at least.
+const VOCABULARIES: [&str; 2] = ["tokenizer.json", "spiece.model"];
+
 /// The directory of the model's files in the hub's cache. A cached model is not looked up again: the same
 /// name means the same weights until the cache is cleared or another revision is requested.
 pub fn fetch_model(name: &HubName, watch: &dyn Watch) -> Result<PathBuf> {
-    let cache = Cache::from_env();
+    let environment = Environment::here()?;
+    let cache = environment.cache();
     let model = HubRepo { name, kind: RepoType::Model };
     let cached = model.cached(&cache).filter(|directory| is_whole(directory));
-    let has_tokenizer =
-        |directory: &PathBuf| files::tokenizer_files().any(|name| directory.join(name).exists());
+    let has_tokenizer = |directory: &Path| files::tokenizer_files().any(|name| directory.join(name).exists());
+    let has_none =
+        |directory: &Path| VOCABULARIES.iter().all(|name| model.is_known_to_lack(&cache, directory, name));
     match cached {
-        Some(directory) if is_offline() || has_tokenizer(&directory) => Ok(directory),
-        None if is_offline() => model.refuse_offline(&cache),
-        None => download(&cache, model),
+        Some(directory) if environment.is_offline || has_tokenizer(&directory) || has_none(&directory) => {
+            Ok(directory)
+        }
+        None if environment.is_offline => model.refuse_offline(&cache),
+        None => download(&environment, &cache, model),
         // Another program did not need the tokenizer, or there is none.
-        Some(directory) => download(&cache, model).or_else(|error| {
+        Some(directory) => download(&environment, &cache, model).or_else(|error| {
             watch.note(&name.to_string(), &Note::FromCache { because: &error });
             Ok(directory)
         }),
@@ -54,9 +61,9 @@ fn is_index(name: &str) -> bool {
 }
 
 /// Fetches a model's files at one commit. The cache records the revision only when all are there.
-fn download(cache: &Cache, model: HubRepo<'_>) -> Result<PathBuf> {
+fn download(environment: &Environment, cache: &Cache, model: HubRepo<'_>) -> Result<PathBuf> {
     let name = model.name;
-    let hub = model.connect(cache)?;
+    let hub = model.connect(environment, cache)?;
     ensure!(hub.has(CONFIG), "{name} has no config.json, so it is no model that can be read");
     let weights = WEIGHTS.into_iter().find(|weights| hub.has(weights));
     let weights =

@@ -1,6 +1,8 @@
 //! The files of a model, and what becomes of each when another model is made from it. This one list decides
 //! for every command that writes a model, and for what is fetched from the Hub.
 
+use fusion_core::atomic::RECORD;
+
 /// What a file beside the weights is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -59,6 +61,7 @@ pub const FILES: &[(&str, Kind)] = &[
     ("*.gguf", Kind::Made),
     ("*.onnx", Kind::Made),
     ("lineage.json", Kind::Made),
+    (RECORD, Kind::Made),
     ("optimizer.json", Kind::Made),
     ("training_state.json", Kind::Made),
     ("configuration_deep_fusion_t5.py", Kind::Made),

@@ -16,7 +16,7 @@ use crate::Watch;
 
 #[cfg(feature = "hub")]
 pub use fetch::fetch_model;
-pub use files::{FILES, Kind as FileKind};
+pub use files::{FILES, Kind as FileKind, tokenizer_files};
 pub use t5_model::GENERATION_CONFIG;
 
 /// A checkpoint's directory, or a folder that holds one (see [`content`]), or a model on the Hugging Face Hub.

@@ -74,7 +74,7 @@ impl Calibrate {
         let sources = fusion.tensor_sources();
         let ensemble = Executor::new(&exact.plan, &sources)?.in_memory()?;
         let mut weights = Executor::new(&fusion.plan, &sources)?.in_memory()?;
-        let [fitted, held_out] = self.batches(fusion, tokenizer)?;
+        let [fitted, held_out] = self.batches(fusion, tokenizer, watch)?;
 
         let open = |config: &T5Config, weights: &HostTensors| compute.open(config, weights);
         let mut ensemble = open(&exact.child, &ensemble)?;
@@ -102,10 +102,15 @@ impl Calibrate {
     }
 
     /// The batches to fit on, and those to measure with.
-    fn batches(&self, fusion: &PlannedFusion, tokenizer: &Path) -> Result<[Vec<Batch>; 2]> {
+    fn batches(
+        &self,
+        fusion: &PlannedFusion,
+        tokenizer: &Path,
+        watch: &dyn Watch,
+    ) -> Result<[Vec<Batch>; 2]> {
         let first = fusion.parents.first().context("there are no parents")?;
         let tokenizer = tokenizer_for(&first.path, &fusion.child, Some(tokenizer))?;
-        let text = self.data.open(tokenizer)?;
+        let text = self.data.open(tokenizer, watch)?;
         let fitted = self.examples.div_ceil(BATCH);
         let held_out = text.held_out(fitted.div_ceil(HELD_OUT_SHARE) * BATCH, BATCH)?;
         let training = text.training(BATCH, 0, DataPosition::default())?.take(fitted);

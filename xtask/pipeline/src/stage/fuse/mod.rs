@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
-use fusion_core::atomic::write_file_atomically;
+use fusion_core::atomic::write_own_file;
 use fusion_core::carry::Carry;
 use fusion_core::checkpoint::{Checkpoint, WeightType, Writer};
 use fusion_core::execute::{Executor, PlanDevice};
@@ -42,6 +42,9 @@ pub struct Fuse {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibrate: Option<Calibrate>,
 }
+
+/// The plan as text, beside the child.
+const PLAN: &str = "plan.txt";
 
 /// `fuse`, which gives a model.
 pub const KIND: Kind = Kind {
@@ -134,6 +137,10 @@ impl Work for Fuse {
         Ok(Forecast { model: Some(child), optimizer, tokenizer, warnings, ..Forecast::default() })
     }
 
+    fn beside(&self) -> &'static [&'static str] {
+        &[PLAN]
+    }
+
     fn run(&self, context: &Context<'_>) -> Result<Value> {
         let Context { name, compute, watch, .. } = *context;
         let parents = self
@@ -153,8 +160,7 @@ impl Work for Fuse {
         };
         fusion.warnings.iter().for_each(|warning| context.note(&Note::Warning(warning)));
         fusion.write(context.output, name, None, watch)?;
-        let plan = context.directory.join("plan.txt");
-        write_file_atomically(&plan, fusion.plan.to_string().as_bytes())?;
+        write_own_file(context.directory, PLAN, fusion.plan.to_string().as_bytes())?;
         let (parameters, warnings) = (fusion.plan.parameter_count(), &fusion.warnings);
         let mut result = json!({ "parameters": parameters, "warnings": warnings });
         if let Some(calibration) = calibration {
