@@ -47,13 +47,6 @@ pub fn with_advice(warning: &Warning, asked: Asked) -> String {
         ),
         Warning::Fusion(InexactNormalisation) => format!("{} is exact", setting("norm", "property")),
         Warning::Fusion(AbsentStaysZero { .. }) => format!("{} lets them learn", noise()),
-        Warning::Memory { fitting, .. } => {
-            let fits = match fitting {
-                Some(examples) => format!("{} would fit", setting("micro_batch_size", &examples.to_string())),
-                None => "Not even one example at a time would fit".to_owned(),
-            };
-            format!("{fits}; `--checkpoint-activations` needs less, too, for a third more computation")
-        }
         Warning::Rounded { .. } => format!("{} rounds nothing that shows", setting("dtype", "f32")),
         Warning::NotFollowed { keys, .. } => {
             let flag = |(key, _): &(&'static str, _)| match *key {
@@ -67,6 +60,13 @@ pub fn with_advice(warning: &Warning, asked: Asked) -> String {
                 return warning.to_string();
             }
             format!("{} can", flags.join(" and "))
+        }
+        Warning::Memory { fitting, .. } => {
+            let fits = match fitting {
+                Some(examples) => format!("{} would fit", setting("micro_batch_size", &examples.to_string())),
+                None => "Not even one example at a time would fit".to_owned(),
+            };
+            format!("{fits}; `--checkpoint-activations` needs less, too, for a third more computation")
         }
         _ => return warning.to_string(),
     };

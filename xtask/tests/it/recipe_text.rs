@@ -150,6 +150,49 @@ fn what_changes_no_weight_outdates_nothing() {
     }
 }
 
+/// What an earlier version finished is not out of date because settings were called otherwise.
+#[test]
+fn results_of_earlier_versions_are_kept() {
+    let child = "[stages.on]\nkind = \"pretrain\"\nfrom = \"aa\"\n\n";
+    let folder = directory(&[("a.txt", &letters()), ("recipe.toml", &(recipe() + child))]);
+    let run = || call_in(folder.path(), &["run", "recipe.toml", "--output", "out"]);
+    run().success();
+    let path = |stage: &str| folder.path().join("out").join(stage).join("stage.json");
+    let read = |stage: &str| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(path(stage)).expect("a record")).expect("JSON")
+    };
+    let mut earlier = std::collections::BTreeMap::new();
+    for stage in ["words", "aa", "on"] {
+        let mut record = read(stage);
+        if stage != "words" {
+            let settings = record["settings"].as_object_mut().expect("settings");
+            let schedule = settings.remove("schedule").expect("a schedule");
+            settings.insert(
+                "schedule".into(),
+                serde_json::json!({
+                    "peak": settings["learning_rate"], "warm_up": settings["warm_up"], "warm_up_from": 0.0,
+                    "decay": schedule, "cycles": 1, "offset": 0, "re_warm_up": 0,
+                }),
+            );
+            for key in ["learning_rate", "warm_up", "warm_up_from", "cycles", "schedule_offset", "re_warm_up"]
+            {
+                settings.remove(key);
+            }
+        }
+        // Fingerprints were those of everything recorded.
+        for (name, fingerprint) in record["inputs"].as_object_mut().expect("inputs") {
+            *fingerprint = serde_json::json!(earlier[name.as_str()]);
+        }
+        let identity = serde_json::json!({ "settings": record["settings"], "inputs": record["inputs"] });
+        earlier.insert(stage, crate::program::sha256(&serde_json::to_vec(&identity).expect("JSON")));
+        fs::write(path(stage), serde_json::to_vec(&record).expect("JSON")).expect("written");
+    }
+    let said = run().stderr;
+    for stage in ["words", "aa", "on"] {
+        assert!(said.contains(&format!("{stage}: finished before\n")), "{said}");
+    }
+}
+
 /// An interrupted training's time is that of all processes, and the report says what was left out.
 #[test]
 fn reports_tell_what_was_left_out() {

@@ -71,7 +71,12 @@ impl<'a> Check<'a> {
         expand(value, schema);
         let span = value.span();
         let Some(fitting) = fitting(value.get_ref(), schema) else {
-            let message = format!("`{name}` must be {}, not {}", expected(schema), found(value.get_ref()));
+            let mut message =
+                format!("`{name}` must be {}, not {}", expected(schema), found(value.get_ref()));
+            let names = Tagged::of(schema).map_or_else(|| constants(schema), |tagged| tagged.names());
+            if let Some(near) = value.get_ref().as_str().and_then(|text| nearest(text, names)) {
+                message += &format!("; did you mean {near:?}?");
+            }
             return self.say(span, message);
         };
         match value.get_mut() {
@@ -234,7 +239,7 @@ fn quoted(names: &[&str]) -> String {
 }
 
 /// A value, in words that complete "not".
-fn found(value: &DeValue<'_>) -> String {
+pub fn found(value: &DeValue<'_>) -> String {
     match value {
         DeValue::Table(_) => "a table".to_owned(),
         DeValue::Array(_) => "a list".to_owned(),

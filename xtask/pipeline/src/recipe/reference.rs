@@ -62,7 +62,7 @@ fn stage(kind: &Kind) -> Section {
     }
     let mut keys = keys(schema::stage(kind), "");
     if kind.computes {
-        about += " It has the keys of `[compute]`, too.";
+        about += " Such a stage also has the keys of `[compute]`.";
         let shared = schema::keys_of::<ComputeChoice>();
         keys.retain(|key| !shared.contains(&key.name));
     }

@@ -13,7 +13,7 @@ use t5_model::ComputeChoice;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::check::{Check, nearest};
+use super::check::{Check, found, nearest};
 use super::{Comparison, graph, schema};
 use crate::located::{Table, Texts, Value, merge};
 use crate::problems::Problems;
@@ -79,10 +79,7 @@ fn check_tables(recipe: &mut Table, check: &mut Check<'_>) {
                     check.complete(table, schema, span, &format!("`[{key}]`"));
                 }
             },
-            (Some(_), other) => {
-                let kind = other.type_str();
-                check.say(span, format!("`{key}` must be a table, not a {kind}"));
-            }
+            (Some(_), other) => check.say(span, format!("`{key}` must be a table, not {}", found(other))),
             (None, _) => drop(others.insert(name.clone(), value.clone())),
         }
     }
@@ -95,7 +92,7 @@ fn models(models: &mut Table, check: &mut Check<'_>) {
     for (name, value) in models.iter_mut() {
         let (name, at, span) = (name.get_ref().to_string(), name.span(), value.span());
         let DeValue::Table(model) = value.get_mut() else {
-            check.say(span, format!("`models.{name}` must be a table, not a {}", value.get_ref().type_str()));
+            check.say(span, format!("`models.{name}` must be a table, not {}", found(value.get_ref())));
             continue;
         };
         let is_new = check.is_override(&at)
@@ -130,7 +127,7 @@ fn check_stage(
     let mut own = match value.into_inner() {
         DeValue::Table(own) => own,
         other => {
-            check.say(span, format!("`stages.{own_name}` must be a table, not a {}", other.type_str()));
+            check.say(span, format!("`stages.{own_name}` must be a table, not {}", found(&other)));
             return None;
         }
     };

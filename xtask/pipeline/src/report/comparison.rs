@@ -112,12 +112,13 @@ impl Chance<'_> {
             arms.iter().all(|arm| arm.last().is_some_and(|last| last.quality.loss_error.is_some()));
         match (&self.seeds, has_errors) {
             (Some(Variation { deviation, trainings }), _) => format!(
-                "Another seed changes a loss by {deviation:.4}: the standard deviation of trainings that differ in \
-                 nothing else ({}). A model is ahead if its loss is lower by more than twice what seeds, or the \
-                 evaluations' standard errors if these are larger, make such a difference deviate.",
+                "Another seed changes a loss by {deviation:.4}, the standard deviation of trainings that differ in \
+                 nothing else ({}). A model is called ahead if its loss is lower by more than twice the standard \
+                 deviation that this, or the standard errors of the evaluations if they are larger, gives to a \
+                 difference.",
                 trainings.join(", ")
             ),
-            (None, true) => "A model is ahead if its loss is lower by more than twice the standard error of the \
+            (None, true) => "A model is called ahead if its loss is lower by more than twice the standard error of the \
                              difference of the evaluations. Each model was trained once: another seed may change \
                              more."
                 .into(),

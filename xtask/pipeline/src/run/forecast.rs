@@ -60,7 +60,12 @@ fn read(
 ) {
     for input in stage.work.inputs() {
         let earlier = known.stages.iter().find(|(name, _)| input.stage() == Some(name));
-        forecast.trained_on.extend(earlier.into_iter().flat_map(|(_, earlier)| earlier.trained_on.clone()));
+        for read in earlier.into_iter().flat_map(|(_, earlier)| &earlier.trained_on) {
+            // Two parents may have one ancestor.
+            if !forecast.trained_on.contains(read) {
+                forecast.trained_on.push(read.clone());
+            }
+        }
     }
     for reading in stage.work.reads() {
         let Some(read) = problems.keep(texts.find(&reading)).flatten() else { continue };

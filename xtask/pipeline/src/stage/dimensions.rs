@@ -28,7 +28,8 @@ pub struct Dimensions {
     /// Whether the embedding is also the output projection.
     #[serde(default)]
     pub tie_word_embeddings: bool,
-    /// How the random weights begin.
+    /// How the random weights begin: `t5`, `mimetic`, or parts of the latter, such as `matching+local`
+    /// [default: t5].
     #[serde(default, skip_serializing_if = "Initialization::is_t5")]
     pub init: Initialization,
 }
