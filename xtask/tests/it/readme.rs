@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::json;
+
 use crate::program::{PROGRAM, directory};
 
 fn readme() -> String {
@@ -22,8 +24,16 @@ fn commands(section: &str) -> String {
 
 #[test]
 fn the_way_from_text_to_scores() {
+    // Two hundred words of two syllables: a text from which a vocabulary can be made.
+    let syllables = ["ba", "ke", "lo", "mi", "nu", "ra", "so", "ti", "vu", "we", "ya", "zo", "pe", "do"];
+    let word = |at: usize| [syllables[at % 14], syllables[at / 14 % 14]].concat();
+    let document =
+        |at: usize| (0..90).map(|place| word(at * 31 + place * place + at * place)).collect::<Vec<_>>();
+    let line = |at: usize| format!("{}\n", json!({ "text": document(at).join(" ") }));
+    let text: String = (0..300).map(line).collect();
     let rows = "index\tsentence1\tsentence2\tlabel\n0\tIt rains.\tIt is wet.\tentailment\n1\tIt rains.\tIt is dry.\tnot_entailment\n";
-    let folder = directory(&[("glue/RTE/train.tsv", rows), ("glue/RTE/dev.tsv", rows)]);
+    let folder =
+        directory(&[("glue/RTE/train.tsv", rows), ("glue/RTE/dev.tsv", rows), ("texts/all.jsonl", &text)]);
     let path = |name: &str| folder.path().join(name);
     // `cargo xtask` as this build.
     fs::write(path("cargo"), format!("#!/bin/sh\nshift\nexec '{PROGRAM}' \"$@\"\n")).expect("written");
@@ -33,7 +43,13 @@ fn the_way_from_text_to_scores() {
         .args(["-euc", &commands("Use your own text and models")])
         .current_dir(folder.path())
         .env("PATH", format!("{}:{programs}", folder.path().display()))
-        .envs([("STEPS", "4"), ("GLUE", "glue"), ("TASK_STEPS", "2")])
+        .envs([
+            ("TEXT", "texts"),
+            ("VOCABULARY", "250"),
+            ("STEPS", "4"),
+            ("GLUE", "glue"),
+            ("TASK_STEPS", "2"),
+        ])
         .output()
         .expect("bash");
     let errors = String::from_utf8_lossy(&pasted.stderr);
