@@ -19,16 +19,16 @@ const MOST: u64 = 100_000;
 /// Texts that have been found, by their names in a recipe.
 #[derive(Default)]
 pub struct Texts {
-<<<<<<< HEAD
     /// `None` for those that cannot be read.
     found: BTreeMap<Name, Option<Found>>,
-=======
-    /// By their field too; `None` for those that cannot be read.
-    found: BTreeMap<(Vec<String>, String), Option<Found>>,
->>>>>>> talk
     /// Parts without a document.
-    empty: Vec<(Vec<String>, String, Option<HoldOut>)>,
+    empty: Vec<(Name, Option<HoldOut>)>,
 }
+
+/// A text's name in a recipe, and the field that holds it.
+type Name = (Vec<String>, String);
+/// A text and its files.
+type Found = (Corpus, Arc<[TextFile]>);
 
 impl Texts {
     /// Finds a text, and at least one document of the part that is read. What is wrong with a text is said
@@ -36,7 +36,7 @@ impl Texts {
     pub fn find(&mut self, reading: &Reading<'_>) -> Result<Option<ReadText>> {
         let hold_out = reading.hold_out();
         let Some((corpus, files)) = self.open(reading.text, reading.field)? else { return Ok(None) };
-        let part = (reading.text.to_vec(), reading.field.to_owned(), hold_out);
+        let part = ((reading.text.to_vec(), reading.field.to_owned()), hold_out);
         if self.empty.contains(&part) {
             return Ok(None);
         }
