@@ -1,6 +1,6 @@
 //! Estimates the GPU memory that training needs.
 
-use t5_model::{Computation, Optimizer, Precision, TrainingSize, parameter_table};
+use t5_model::{Computation, Precision, TrainingSize, parameter_table};
 
 use crate::cuda::fits_tiles;
 
@@ -101,7 +101,7 @@ pub fn fitting(how: &Computation, size: &TrainingSize<'_>, total: f64) -> Option
 
 #[cfg(test)]
 mod tests {
-    use t5_model::T5Config;
+    use t5_model::{Optimizer, T5Config};
 
     use super::*;
 
