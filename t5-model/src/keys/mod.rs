@@ -104,6 +104,7 @@ pub(crate) fn check(table: &[Key], values: &Map<String, Value>, path: &Path) -> 
 }
 
 /// The keys of a file that would change something and are not followed, with their values.
+#[cfg(feature = "compute")]
 pub(crate) fn not_followed(table: &[Key], values: &Map<String, Value>) -> Vec<(&'static str, Value)> {
     let told = table.iter().filter_map(|Key { name, treatment }| match treatment {
         Treatment::Told { harmless } => {

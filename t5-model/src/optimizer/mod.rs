@@ -30,6 +30,7 @@ pub use moments::Moments;
 #[cfg(feature = "compute")]
 pub use muon::MuonStep;
 pub use options::{DecayOptions, OptimizerOptions};
+#[cfg(feature = "train")]
 pub(crate) use schedule::WARM_UP_SHARE;
 pub use schedule::{Decay, Schedule};
 pub use state::{OptimizerState, write_optimizer_state};

@@ -188,6 +188,7 @@ impl Schedule {
     }
 
     /// What is wrong with these settings, if anything: the setting's key, and the problem.
+    #[cfg(feature = "train")]
     pub(crate) fn problem(&self, steps: u64) -> Option<(&'static str, String)> {
         let minimum = match self.decay {
             Decay::Cosine { minimum } | Decay::Linear { minimum } => minimum,

@@ -90,6 +90,7 @@ impl Kind {
 }
 
 /// The names of the files that are fetched from the Hub with a model, if it has them.
+#[cfg(any(feature = "hub", test))]
 pub fn fetched() -> impl Iterator<Item = &'static str> {
     let names = FILES.iter().filter(|(name, kind)| kind.is_fetched() && !name.contains('*'));
     names.map(|(name, _)| *name)
