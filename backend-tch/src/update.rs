@@ -159,7 +159,7 @@ mod tests {
                         learning_rate: 0.03,
                         step,
                         gradient_scale: 0.7,
-                        role: Role::Matrix,
+                        role: if shape.len() == 2 { Role::Matrix } else { Role::Gain },
                     };
                     update.apply(&shape, &mut expected.data, &gradient.data, &mut on_host);
                     let gradient = upload(&gradient.data, &sizes(&shape), Device::Cpu);
