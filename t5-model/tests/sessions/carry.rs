@@ -292,6 +292,28 @@ fn adamw_moments_are_the_childs_own() {
     }
 }
 
+/// Muon's means at the parents' placements. Only what is no matrix has squares.
+#[test]
+fn muon_moments_are_the_childs_own() {
+    let config = T5Config::v1_1(40, 16, 2, 8, 24, 1);
+    let optimizer = Optimizer::muon();
+    let run = trained(&config, optimizer, 1, 6);
+    let grown = SelfFusion { times: 2, sum: DirectSum::default() }.grow(&[parent(&config)]).unwrap();
+    let steps = gradients_on_the_way(&grown, &[&run]);
+    let state = carried(&grown.plan, &[&run], optimizer, CarryOptimizer::Carry);
+    let mut matrices = 0;
+    for (name, _, placed) in expected(&grown.plan, &[&run.last, &run.last]) {
+        let is_matrix =
+            name.contains("Attention.") && !name.contains("bias") || name.contains("DenseReluDense");
+        matrices += usize::from(is_matrix);
+        assert_eq!(state.contains_key(&format!("{name}.exp_avg_sq")), !is_matrix, "{name}");
+        let means = single(&average(&steps, &name, |_| if is_matrix { 0.95 } else { 0.9 }, |g| g));
+        let off = error(&state[&format!("{name}.exp_avg")].data, &means, &placed);
+        assert!(off < 1e-5, "{name}: means are off by {off:e}");
+    }
+    assert_eq!(matrices, 4 + 3 + 4 + 4 + 3, "of an encoder's block and a decoder's");
+}
+
 /// Adafactor's moments, for parents with factors and for some too small to have them.
 #[test]
 fn adafactor_moments_are_the_childs_own() {
