@@ -121,7 +121,9 @@ fn a_dry_run_tells_the_memory_of_trainings_on_a_gpu() {
     let text = call_in(folder.path(), &arguments).success();
     match cfg!(feature = "tch") {
         true => {
-            assert!(text.contains("memory  on") && text.contains(" MB"), "{text}");
+            let (_, known) = text.split_once("  memory    up to ").unwrap_or_else(|| panic!("{text}"));
+            assert!(known.starts_with(|first: char| first.is_ascii_digit()), "{text}");
+            assert!(known.contains(" MB (small)\n") && known.contains("MB  tch cuda:0  words\n"), "{text}");
         }
         false => {
             assert!(text.contains("memory    not known on cuda:0: tch is not compiled in\n"), "{text}")
