@@ -5,6 +5,7 @@
 
 mod dimensions;
 pub mod evaluate;
+pub mod examples;
 mod forecast;
 pub mod fuse;
 pub mod glue;

@@ -16,6 +16,7 @@ use t5_model::train::{EvaluationPoint, Metrics, Outcome, Quality, Run, Settings,
 use t5_model::{Initialization, T5Config, initialize, parameter_table, training_flops_per_token};
 use toml::Spanned;
 
+use super::examples::{self, Examples};
 use super::text::{Data, HeldOut, Reading, is_usual};
 use super::{
     Arm, DataTable, Dimensions, Effects, Finished, Forecast, Gives, Input, Keys, Kind, Known, Overview,
@@ -145,7 +146,7 @@ fn show(finished: &Finished<'_>) -> Result<Shown> {
         tokens: Some(tokens),
         quality: Some(quality),
     };
-    Ok(Shown { overview, ..Shown::default() })
+    Ok(Shown { overview, examples: Examples::read(finished.directory)?, ..Shown::default() })
 }
 
 /// The evaluations in a training's directory, in order.
@@ -305,6 +306,10 @@ impl Pretrain {
         if !outcome.finished {
             let left = format!("step {} is saved in {}", outcome.step, outcome.checkpoint.display());
             return Err(Interrupted { left: Some(left), resumes: true }.into());
+        }
+        if !directory.join(examples::FILE).exists() {
+            let mut session = compute.open(&beginning.config, &Checkpoint::open(&outcome.checkpoint)?)?;
+            Examples::fill(session.as_mut(), &text)?.write(directory)?;
         }
         self.trained(&beginning, &outcome)
     }
