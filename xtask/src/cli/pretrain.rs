@@ -137,7 +137,7 @@ impl Arguments {
         let mut settings = self.training.clone();
         settings.optimizer = self.optimizer.of(settings.optimizer)?;
         settings.schedule.decay = self.decay.of(settings.schedule.decay)?;
-        Ok(Pretrain { start, data, settings })
+        Ok(Pretrain { start, data, budget: None, settings })
     }
 }
 

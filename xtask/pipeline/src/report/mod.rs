@@ -2,6 +2,7 @@
 
 mod comparison;
 pub mod glue_table;
+mod holes;
 mod seeds;
 pub mod table;
 
@@ -147,6 +148,7 @@ impl Report {
             vec![StageReport { entry, finished, unfinished, seconds: None, shown, result, settings }];
         let mut sections = stage_tables(&stages);
         sections.push(curve(&evaluations));
+        sections.extend(holes(&stages, &[]));
         Ok(Report { name, stages, sections, ..Report::default() })
     }
 
@@ -167,6 +169,7 @@ impl Report {
         }
         if !all.stages.is_empty() {
             all.sections = stage_tables(&all.stages);
+            all.sections.extend(holes(&all.stages, &[]));
         }
         all
     }
@@ -209,6 +212,8 @@ impl Report {
                 section.notes.push(format!("Not finished, so not compared: {}.", missing.join(", ")));
             }
         }
+        let compared: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
+        sections.extend(holes(&stages, &compared));
         let models = models(&mut stages);
         Ok(Report { name: file.name, stages, comparison: arms, sections, models, glue: None })
     }
@@ -318,6 +323,24 @@ fn stage_tables(stages: &[StageReport]) -> Vec<Section> {
         sections[at].table.rows.push(cells.collect());
     }
     sections
+}
+
+/// How models fill in blanks: those of these names, or all if none is named.
+fn holes(stages: &[StageReport], names: &[&str]) -> Option<Section> {
+    let find = |name: &str| stages.iter().find(|stage| stage.entry.name == name);
+    let chosen: Vec<&StageReport> = match names {
+        [] => stages.iter().collect(),
+        names => names.iter().filter_map(|name| find(name)).collect(),
+    };
+    let examples = |stage: &&'_ StageReport| {
+        !stage.shown.as_ref().is_none_or(|shown| shown.examples.examples.is_empty())
+    };
+    let chosen: Vec<_> = chosen.into_iter().filter(examples).collect();
+    let models: Vec<_> = chosen
+        .iter()
+        .filter_map(|stage| Some((stage.entry.name.as_str(), &stage.shown.as_ref()?.examples)))
+        .collect();
+    holes::section(&models)
 }
 
 /// The arms whose training has finished, the baseline first, and the names of the others. `None` without the

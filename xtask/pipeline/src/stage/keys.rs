@@ -45,6 +45,7 @@ pub struct Keys<'a> {
     span: Range<usize>,
     table: Table,
     inputs: Vec<(Spanned<String>, Gives)>,
+    references: Vec<Spanned<String>>,
 }
 
 /// `[data]`, or a stage's own `data`.
@@ -101,12 +102,12 @@ enum Several {
 impl<'a> Keys<'a> {
     /// The keys of the stage at `span`, of which none has been taken yet.
     pub fn new(shared: &'a Shared<'a>, span: Range<usize>, table: Table) -> Self {
-        Keys { shared, span, table, inputs: Vec::new() }
+        Keys { shared, span, table, inputs: Vec::new(), references: Vec::new() }
     }
 
-    /// The stages among the inputs read so far.
-    pub fn into_inputs(self) -> Vec<(Spanned<String>, Gives)> {
-        self.inputs
+    /// The stages among the inputs read so far, and the stages that are only referred to.
+    pub fn into_stages(self) -> (Vec<(Spanned<String>, Gives)>, Vec<Spanned<String>>) {
+        (self.inputs, self.references)
     }
 
     /// An error about the stage as a whole.
@@ -117,6 +118,11 @@ impl<'a> Keys<'a> {
     /// An error about the part of the recipe at `span`.
     pub fn error_at(&self, span: Range<usize>, message: impl fmt::Display) -> Error {
         self.shared.texts.error(span, message)
+    }
+
+    /// Whether a key is there that has not been taken.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
     }
 
     /// The keys that make up a type.
@@ -165,6 +171,18 @@ impl<'a> Keys<'a> {
         let known = stages.join(", ");
         let message = format!("{:?} is neither a stage nor a path; the stages are: {known}", name.get_ref());
         Err(texts.error(name.span(), message))
+    }
+
+    /// A stage of which something is to be known before this one, but whose result this one does not take.
+    pub fn reference(&mut self, name: Spanned<String>) -> Result<String> {
+        let Shared { stages, .. } = self.shared;
+        if !stages.contains(name.get_ref()) {
+            let message =
+                format!("there is no stage {:?}; the stages are: {}", name.get_ref(), stages.join(", "));
+            return Err(self.error_at(name.span(), message));
+        }
+        self.references.push(name.clone());
+        Ok(name.into_inner())
     }
 
     /// The stage's own `data`.
