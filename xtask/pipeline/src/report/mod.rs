@@ -2,6 +2,7 @@
 
 mod comparison;
 pub mod glue_table;
+pub mod results;
 mod seeds;
 pub mod table;
 
@@ -31,8 +32,14 @@ pub struct Report {
     pub stages: Vec<StageReport>,
     /// The baseline first; empty without a comparison.
     pub comparison: Vec<Arm>,
+    /// A run's own file; `None` for a training by itself, GLUE results, and several runs.
+    #[serde(skip)]
+    file: Option<RunFile>,
     #[serde(skip)]
     sections: Vec<Section>,
+    /// How many of the sections, the last ones, are about the comparison.
+    #[serde(skip)]
+    compared: usize,
     #[serde(skip)]
     models: Vec<Named>,
     #[serde(skip)]
@@ -55,7 +62,7 @@ pub struct StageReport {
     pub result: Option<Value>,
     #[serde(skip)]
     shown: Option<Shown>,
-    /// What made it.
+    /// What made it, or will.
     #[serde(skip)]
     settings: Option<Value>,
 }
@@ -78,7 +85,7 @@ impl StageReport {
 }
 
 /// A table with surrounding text.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Section {
     /// The heading, without markup.
     pub title: String,
@@ -182,18 +189,23 @@ impl Report {
                     Kind::named(&entry.kind).map_or(Shown::parameters as fn(&_) -> _, |kind| kind.show);
                 show(&finished(entry, &directory, &record.result))
             });
+            let begun = if record.is_none() { journal::begun(&directory)? } else { None };
             Ok(StageReport {
                 entry: entry.clone(),
                 finished: record.is_some(),
-                unfinished: record.is_none() && journal::begun(&directory)?.is_some(),
+                unfinished: begun.is_some(),
                 seconds: record.as_ref().map(|record| record.seconds),
                 shown: shown.transpose()?,
-                settings: record.as_ref().map(Record::settings),
+                settings: match &record {
+                    Some(record) => Some(record.settings()),
+                    None => begun.as_ref().map(journal::settings),
+                },
                 result: record.map(|record| record.result),
             })
         };
         let mut stages = file.stages.iter().map(stage).collect::<Result<Vec<_>>>()?;
         let mut sections = stage_tables(&stages);
+        let tables = sections.len();
         let (arms, missing) = arms(run, &file, &stages)?;
         if let Some((baseline, fused)) = arms.split_first()
             && !fused.is_empty()
@@ -209,8 +221,16 @@ impl Report {
                 section.notes.push(format!("Not finished, so not compared: {}.", missing.join(", ")));
             }
         }
+        let compared = sections.len() - tables;
         let models = models(&mut stages);
-        Ok(Report { name: file.name, stages, comparison: arms, sections, models, glue: None })
+        let name = file.name.clone();
+        let file = Some(file);
+        Ok(Report { name, stages, comparison: arms, file, sections, compared, models, glue: None })
+    }
+
+    /// The sections that compare a run's models.
+    fn comparison_sections(&self) -> &[Section] {
+        &self.sections[self.sections.len() - self.compared..]
     }
 
     /// The report as plain text, with underlined headings.
