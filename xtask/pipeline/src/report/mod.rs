@@ -3,10 +3,12 @@
 mod comparison;
 pub mod glue_table;
 mod holes;
+pub mod results;
 mod seeds;
 pub mod table;
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -32,8 +34,14 @@ pub struct Report {
     pub stages: Vec<StageReport>,
     /// The baseline first; empty without a comparison.
     pub comparison: Vec<Arm>,
+    /// A run's own file; `None` for a training by itself, GLUE results, and several runs.
+    #[serde(skip)]
+    file: Option<RunFile>,
     #[serde(skip)]
     sections: Vec<Section>,
+    /// The sections that are about the comparison.
+    #[serde(skip)]
+    compared: Range<usize>,
     #[serde(skip)]
     models: Vec<Named>,
     #[serde(skip)]
@@ -56,7 +64,7 @@ pub struct StageReport {
     pub result: Option<Value>,
     #[serde(skip)]
     shown: Option<Shown>,
-    /// What made it.
+    /// What made it, or will.
     #[serde(skip)]
     settings: Option<Value>,
 }
@@ -79,7 +87,7 @@ impl StageReport {
 }
 
 /// A table with surrounding text.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Section {
     /// The heading, without markup.
     pub title: String,
@@ -185,18 +193,23 @@ impl Report {
                     Kind::named(&entry.kind).map_or(Shown::parameters as fn(&_) -> _, |kind| kind.show);
                 show(&finished(entry, &directory, &record.result))
             });
+            let begun = if record.is_none() { journal::begun(&directory)? } else { None };
             Ok(StageReport {
                 entry: entry.clone(),
                 finished: record.is_some(),
-                unfinished: record.is_none() && journal::begun(&directory)?.is_some(),
+                unfinished: begun.is_some(),
                 seconds: record.as_ref().map(|record| record.seconds),
                 shown: shown.transpose()?,
-                settings: record.as_ref().map(Record::settings),
+                settings: match &record {
+                    Some(record) => Some(record.settings()),
+                    None => begun.as_ref().map(journal::settings),
+                },
                 result: record.map(|record| record.result),
             })
         };
         let mut stages = file.stages.iter().map(stage).collect::<Result<Vec<_>>>()?;
         let mut sections = stage_tables(&stages);
+        let tables = sections.len();
         let (arms, missing) = arms(run, &file, &stages)?;
         if let Some((baseline, fused)) = arms.split_first()
             && !fused.is_empty()
@@ -212,10 +225,18 @@ impl Report {
                 section.notes.push(format!("Not finished, so not compared: {}.", missing.join(", ")));
             }
         }
-        let compared: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
-        sections.extend(holes(&stages, &compared));
+        let compared = tables..sections.len();
+        let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
+        sections.extend(holes(&stages, &names));
         let models = models(&mut stages);
-        Ok(Report { name: file.name, stages, comparison: arms, sections, models, glue: None })
+        let name = file.name.clone();
+        let file = Some(file);
+        Ok(Report { name, stages, comparison: arms, file, sections, compared, models, glue: None })
+    }
+
+    /// The sections that compare a run's models.
+    fn comparison_sections(&self) -> &[Section] {
+        &self.sections[self.compared.clone()]
     }
 
     /// The report as plain text, with underlined headings.
@@ -327,20 +348,12 @@ fn stage_tables(stages: &[StageReport]) -> Vec<Section> {
 
 /// How models fill in blanks: those of these names, or all if none is named.
 fn holes(stages: &[StageReport], names: &[&str]) -> Option<Section> {
-    let find = |name: &str| stages.iter().find(|stage| stage.entry.name == name);
-    let chosen: Vec<&StageReport> = match names {
-        [] => stages.iter().collect(),
-        names => names.iter().filter_map(|name| find(name)).collect(),
-    };
-    let examples = |stage: &&'_ StageReport| {
-        !stage.shown.as_ref().is_none_or(|shown| shown.examples.examples.is_empty())
-    };
-    let chosen: Vec<_> = chosen.into_iter().filter(examples).collect();
-    let models: Vec<_> = chosen
+    let named = |stage: &&StageReport| names.is_empty() || names.contains(&stage.entry.name.as_str());
+    let shown = stages
         .iter()
-        .filter_map(|stage| Some((stage.entry.name.as_str(), &stage.shown.as_ref()?.examples)))
-        .collect();
-    holes::section(&models)
+        .filter(named)
+        .filter_map(|stage| Some((stage.entry.name.as_str(), &stage.shown.as_ref()?.examples)));
+    holes::section(&results::examples::side_by_side(shown))
 }
 
 /// The arms whose training has finished, the baseline first, and the names of the others. `None` without the

@@ -17,7 +17,7 @@ use t5_model::text::Tokenizer;
 use t5_model::train::{Difference, Identity};
 
 use super::journal::{self, Changes, Clock, Record};
-use super::{LeftOut, RunFile, StageLock, There, forecast, forecasts};
+use super::{LeftOut, Machine, RunFile, StageLock, There, forecast, forecasts};
 use crate::problems::{Remedy, mendable};
 use crate::recipe::Recipe;
 use crate::stage::{Context, Forecast, Gives, Input, Stage};
@@ -32,6 +32,8 @@ pub struct Run<'a> {
     output: &'a Path,
     /// GLUE's files; without them, stages that read them are skipped.
     glue: Option<&'a Path>,
+    /// What the user asked for, in the user's words.
+    command: &'a [String],
     watch: &'a dyn Watch,
     /// The steps of stages whose number follows from what stages cost, as far as they have been asked for,
     /// with the tokenizers that there were.
@@ -57,7 +59,12 @@ pub enum State {
 impl<'a> Run<'a> {
     /// `output` is the run's directory. Without `glue`, GLUE's files, stages that read them are skipped.
     pub fn new(recipe: &'a Recipe, output: &'a Path, glue: Option<&'a Path>, watch: &'a dyn Watch) -> Self {
-        Run { recipe, output, glue, watch, steps: Mutex::default() }
+        Run { recipe, output, glue, command: &[], watch, steps: Mutex::default() }
+    }
+
+    /// Records the command that repeats this run, word by word.
+    pub fn command(self, command: &'a [String]) -> Self {
+        Run { command, ..self }
     }
 
     fn directory(&self, name: &str) -> PathBuf {
@@ -219,7 +226,7 @@ impl<'a> Run<'a> {
             () if !stages.iter().any(|selected| selected.name == stage.name) => Some(LeftOut::NotSelected),
             () => None,
         };
-        RunFile::new(self.recipe, &left_out).write(self.output)?;
+        RunFile::new(self.recipe, self.command, &left_out).write(self.output)?;
         for stage in stages {
             if self.watch.wants_stop() {
                 return Err(Interrupted { left: None, resumes: true }.into());
@@ -265,12 +272,16 @@ impl<'a> Run<'a> {
         let names = [stage.kind.output, journal::FILE, journal::BEGUN, journal::TIME];
         claim(&directory, &names.iter().chain(stage.work.beside()).copied().collect::<Vec<_>>())?;
         journal::begin(&identity, &directory)?;
-        let clock = Clock::start(&directory, resumes)?;
+        let failed = |error: anyhow::Error| error.context(format!("stage {name:?} failed"));
+        let compute = &compute.chosen(&stage.compute).map_err(|error| failed(error.into()))?;
+        let threads = stage.compute.threads.map_or_else(rayon::current_num_threads, Into::into);
+        let clock = Clock::start(&directory, resumes, Machine::this(compute, threads))?;
         let result = self.work(stage, &directory, compute);
-        let seconds = clock.stop()?;
+        let error = result.as_ref().err().filter(|error| !error.is::<Interrupted>());
+        let seconds = clock.stop(error.map(|error| format!("{error:#}")))?;
         let result = result.map_err(|error| match error.is::<Interrupted>() {
             true => error,
-            false => error.context(format!("stage {name:?} failed")),
+            false => failed(error),
         })?;
         Record::new(identity, result, seconds).write(&directory)?;
         self.watch.note(name, &Note::Finished { seconds });
@@ -281,7 +292,7 @@ impl<'a> Run<'a> {
         let stage = &*self.settled(stage)?;
         let locate = |input: &Input| self.locate(input);
         let (name, glue, watch) = (&stage.name, self.glue, self.watch);
-        let (output, compute) = (&stage.output_in(directory), &compute.chosen(&stage.compute)?);
+        let output = &stage.output_in(directory);
         let work =
             || stage.work.run(&Context { name, directory, output, glue, compute, watch, locate: &locate });
         match stage.compute.threads {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{VERSION, check_version};
-use crate::recipe::{Comparison, Recipe};
+use crate::recipe::{Comparison, Recipe, RecipeText};
 use crate::stage::Stage;
 use crate::write_json;
 
@@ -23,6 +23,13 @@ pub struct RunFile {
     /// The recipe's `[comparison]`, if it has one.
     #[serde(default)]
     pub comparison: Option<Comparison>,
+    /// The recipe's files, each before those that it includes, then its overrides. Empty in files of earlier
+    /// versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipe: Vec<RecipeText>,
+    /// The command of the latest run, word by word, where it is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
 }
 
 /// A stage of a run, whether it has finished or not.
@@ -54,7 +61,7 @@ impl RunFile {
     pub const NAME: &str = "run.json";
 
     /// What to record for a run of this recipe.
-    pub fn new(recipe: &Recipe, left_out: &dyn Fn(&Stage) -> Option<LeftOut>) -> Self {
+    pub fn new(recipe: &Recipe, command: &[String], left_out: &dyn Fn(&Stage) -> Option<LeftOut>) -> Self {
         let stages = recipe.stages.iter().map(|stage| StageEntry {
             name: stage.name.clone(),
             kind: stage.kind.name.to_owned(),
@@ -66,6 +73,8 @@ impl RunFile {
             name: recipe.name.clone(),
             stages: stages.collect(),
             comparison: recipe.comparison.clone(),
+            recipe: recipe.texts.clone(),
+            command: command.to_vec(),
         }
     }
 
