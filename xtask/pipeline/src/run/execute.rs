@@ -13,11 +13,12 @@ use fusion_core::checkpoint::Checkpoint;
 use rayon::ThreadPoolBuilder;
 use serde_json::{Value, json};
 use t5_model::Precision;
-use t5_model::text::Tokenizer;
+
 use t5_model::train::{Difference, Identity};
 
 use super::journal::{self, Changes, Clock, Record};
 use super::{LeftOut, Machine, RunFile, StageLock, There, forecast, forecasts};
+use crate::checkpoint::load_tokenizer;
 use crate::problems::{Remedy, mendable};
 use crate::recipe::Recipe;
 use crate::stage::{Context, Forecast, Gives, Input, Stage};
@@ -147,8 +148,10 @@ impl<'a> Run<'a> {
             let fingerprint = match input {
                 Input::Stage(name) => self.deciding(self.stage(name)?)?,
                 _ => match self.locate(input)? {
-                    path if path.join("config.json").is_file() => Checkpoint::open(&path)?.blake3()?,
-                    path => Tokenizer::load(path)?.fingerprint().to_owned(),
+                    path if *input != Input::Bytes && path.join("config.json").is_file() => {
+                        Checkpoint::open(&path)?.blake3()?
+                    }
+                    path => load_tokenizer(&path)?.fingerprint().to_owned(),
                 },
             };
             inputs.insert(input.to_string(), fingerprint);
