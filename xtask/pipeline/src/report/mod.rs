@@ -2,6 +2,7 @@
 
 mod comparison;
 pub mod glue_table;
+mod holes;
 mod seeds;
 pub mod table;
 
@@ -147,6 +148,7 @@ impl Report {
             vec![StageReport { entry, finished, unfinished, seconds: None, shown, result, settings }];
         let mut sections = stage_tables(&stages);
         sections.push(curve(&evaluations));
+        sections.extend(holes(&stages, &[]));
         Ok(Report { name, stages, sections, ..Report::default() })
     }
 
@@ -168,6 +170,7 @@ impl Report {
         }
         if !all.stages.is_empty() {
             all.sections = stage_tables(&all.stages);
+            all.sections.extend(holes(&all.stages, &[]));
         }
         all
     }
@@ -209,6 +212,8 @@ impl Report {
                 section.notes.push(format!("Not finished, so not compared: {}.", missing.join(", ")));
             }
         }
+        let compared: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
+        sections.extend(holes(&stages, &compared));
         let models = models(&mut stages);
         Ok(Report { name: file.name, stages, comparison: arms, sections, models, glue: None })
     }
@@ -351,6 +356,26 @@ fn stage_tables(stages: &[StageReport]) -> Vec<Section> {
         sections[at].table.rows.push(cells.collect());
     }
     sections
+}
+
+/// How models fill in blanks: those of these names, or all if none is named.
+fn holes(stages: &[StageReport], names: &[&str]) -> Option<Section> {
+    let find = |name: &str| stages.iter().find(|stage| stage.entry.name == name);
+    let chosen: Vec<&StageReport> = match names {
+        [] => stages.iter().collect(),
+        names => names.iter().filter_map(|name| find(name)).collect(),
+    };
+    let examples = |stage: &&'_ StageReport| {
+        !stage.shown.as_ref().is_none_or(|shown| shown.examples.examples.is_empty())
+    };
+    // Of models that differ by seeds alone, one is enough.
+    let is_first = |stage: &&StageReport| stage.entry.seed_set.as_ref().is_none_or(|set| set.number == 1);
+    let chosen: Vec<_> = chosen.into_iter().filter(is_first).filter(examples).collect();
+    let models: Vec<_> = chosen
+        .iter()
+        .filter_map(|stage| Some((stage.entry.name.as_str(), &stage.shown.as_ref()?.examples)))
+        .collect();
+    holes::section(&models)
 }
 
 /// The baseline and the other arms, with each set of seeds, whose training has finished, and the names of the

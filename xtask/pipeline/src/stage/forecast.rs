@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use fusion_core::checkpoint::Checkpoint;
 use glue_eval::FineTuneSettings;
 use t5_model::optimizer::Optimizer;
-use t5_model::text::{HoldOut, SpanLengths};
+use t5_model::text::{ExampleLengths, HoldOut};
 use t5_model::train::Settings;
 use t5_model::{Backend, Computation, T5Config, TrainingMemory, TrainingSize};
 
@@ -134,8 +134,8 @@ impl Training {
         }
     }
 
-    /// Training with these settings on inputs and targets of these lengths.
-    pub fn new(config: &T5Config, settings: &Settings, lengths: SpanLengths) -> Self {
+    /// Training with these settings on inputs and targets of up to these lengths.
+    pub fn new(config: &T5Config, settings: &Settings, lengths: ExampleLengths) -> Self {
         Training {
             config: config.clone(),
             examples: settings.micro_batch_size(),

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use t5_model::ComputeChoice;
-use t5_model::text::TEXT_FIELD;
+use t5_model::text::{Objective, TEXT_FIELD};
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -78,6 +78,8 @@ pub struct DataTable {
     tokenizer: Option<Spanned<String>>,
     /// Tokens per input.
     input_length: usize,
+    /// What models learn to do with text, in training and in evaluations.
+    objective: Objective,
     /// Train on at most this many documents.
     pub max_documents: Option<u64>,
 }
@@ -91,6 +93,7 @@ impl Default for DataTable {
             held_out_every: None,
             tokenizer: None,
             input_length: T5_INPUT_LENGTH,
+            objective: Objective::T5,
             max_documents: None,
         }
     }
@@ -247,13 +250,13 @@ impl<'a> Keys<'a> {
         };
         let at = data.span();
         let data = data.into_inner();
+        data.objective.check().map_err(|error| self.error_at(at.clone(), error))?;
         let Some(tokenizer) = data.tokenizer else {
             return Err(self.error_at(at, "`[data]` names no `tokenizer`: a stage or a path"));
         };
         let tokenizer = self.input(tokenizer, Gives::Tokenizer)?;
-        let (text_field, input_length, max_documents) =
-            (data.text_field, data.input_length, data.max_documents);
-        Ok(Data { text, text_field, held_out, tokenizer, input_length, max_documents })
+        let DataTable { text_field, input_length, objective, max_documents, .. } = data;
+        Ok(Data { text, text_field, held_out, tokenizer, input_length, objective, max_documents })
     }
 
     /// Texts as absolute paths; relative ones start from the file that names them.

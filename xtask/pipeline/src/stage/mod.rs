@@ -6,6 +6,7 @@
 mod budget;
 mod dimensions;
 pub mod evaluate;
+pub mod examples;
 mod forecast;
 pub mod fuse;
 pub mod glue;

@@ -11,12 +11,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use t5_model::optimizer::OptimizerState;
-use t5_model::text::{SpanLengths, Tokenizer};
+use t5_model::text::Tokenizer;
 use t5_model::train::{EvaluationPoint, Metrics, Outcome, Quality, Run, Settings, read_metrics, train};
 use t5_model::{Initialization, T5Config, initialize, parameter_table, training_flops_per_token};
 use toml::Spanned;
 
 use super::budget::BudgetKey;
+use super::examples::{self, Examples};
 use super::text::{Data, HeldOut, Reading, is_usual};
 use super::{
     Arm, Budget, DataTable, Dimensions, Effects, Finished, Forecast, Gives, Input, Keys, Kind, Known,
@@ -92,7 +93,7 @@ const MEASURING_TEXT: &[&str] = &["evaluate_every", "evaluation_batches", "data.
 /// `pretrain`, which gives a model and can take part in a comparison.
 pub const KIND: Kind = Kind {
     name: "pretrain",
-    about: "Pretrains a model by span corruption, from random weights or from another model.",
+    about: "Pretrains a model on text, from random weights or from another model.",
     gives: Some(Gives::Model),
     output: "model",
     table: Some("pretraining"),
@@ -169,7 +170,7 @@ fn show(finished: &Finished<'_>) -> Result<Shown> {
         tokens: Some(tokens),
         quality: Some(quality),
     };
-    Ok(Shown { overview, ..Shown::default() })
+    Ok(Shown { overview, examples: Examples::read(finished.directory)?, ..Shown::default() })
 }
 
 /// The evaluations in a training's directory, in order.
@@ -264,8 +265,8 @@ impl Work for Pretrain {
             Start::Random(dimensions) => Some(dimensions.config(vocabulary.size)?),
             Start::Model(from) => known.model(from)?,
         };
-        let lengths = SpanLengths::t5(self.data.input_length, vocabulary.sentinels)?;
-        let tokens = (self.settings.batch_size * (lengths.inputs + lengths.targets)) as f64;
+        let lengths = self.data.lengths(vocabulary.sentinels)?;
+        let tokens = self.settings.batch_size as f64 * lengths.mean;
         let each = |model| training_flops_per_token(model, lengths.inputs, lengths.targets) * tokens;
         let each = model.as_ref().map(each);
         let behind = match self.from() {
@@ -349,7 +350,7 @@ impl Pretrain {
         beginning.beside.warnings.iter().for_each(|warning| watch.note(name, &Note::Warning(warning)));
         let text = self.data.open(tokenizer, watch)?;
         let Settings { seed, .. } = self.settings;
-        let lengths = SpanLengths::t5(self.data.input_length, text.tokenizer().sentinels().len())?;
+        let lengths = self.data.lengths(text.tokenizer().sentinels().len())?;
         let training = Training::new(&beginning.config, &self.settings, lengths);
         let memory = training.memory(compute.backend(), compute.how());
         if let Some(warning) = memory.and_then(|memory| training.warning(&memory, &compute.how().device)) {
@@ -384,6 +385,10 @@ impl Pretrain {
             let left = format!("step {} is saved in {}", outcome.step, outcome.checkpoint.display());
             return Err(Interrupted { left: Some(left), resumes: true }.into());
         }
+        if !directory.join(examples::FILE).exists() {
+            let mut session = compute.open(&beginning.config, &Checkpoint::open(&outcome.checkpoint)?)?;
+            Examples::fill(session.as_mut(), &text)?.write(directory)?;
+        }
         self.trained(&beginning, &outcome)
     }
 
@@ -406,7 +411,9 @@ impl Pretrain {
             Start::Random(Dimensions { init, .. }) if !init.is_t5() => Some(("init".to_owned(), json!(init))),
             _ => None,
         };
-        data.into_iter().chain(field).chain(init).chain(compute.identity()).collect()
+        let objective = &self.data.objective;
+        let objective = (!objective.is_t5()).then(|| ("objective".to_owned(), json!(objective)));
+        data.into_iter().chain(field).chain(init).chain(objective).chain(compute.identity()).collect()
     }
 
     fn beginning(&self, from: Option<&Path>, tokenizer: &Tokenizer) -> Result<Beginning> {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use t5_model::train::{EvaluationPoint, Quality};
 
 use super::SeedSet;
+use super::examples::Examples;
 use crate::numbers::mean;
 
 /// A finished stage of a run.
@@ -35,6 +36,8 @@ pub struct Shown {
     pub row: Option<Row>,
     /// For the GLUE table.
     pub glue: Option<GlueReport>,
+    /// How its model fills in blanks.
+    pub examples: Examples,
 }
 
 /// A stage's numbers for the table of all stages.
