@@ -40,9 +40,12 @@ fn samples_show_what_an_objective_does() {
     let continued = |example: &&Value| example["spans"] == 0;
     assert!((60..90).contains(&examples.iter().filter(continued).count()));
     for example in examples {
-        let [text, input, target] = ["text", "input", "target"].map(|key| example[key].as_str().expect("text"));
+        let [text, input, target] =
+            ["text", "input", "target"].map(|key| example[key].as_str().expect("text"));
         match example["denoiser"].as_str().expect("a name") {
-            "[S] prefix_lm, noise_density 0.25" => assert_eq!(format!("[S]{text}"), format!("{input}{target}")),
+            "[S] prefix_lm, noise_density 0.25" => {
+                assert_eq!(format!("[S]{text}"), format!("{input}{target}"))
+            }
             "span_corruption, noise_density 0.15, mean_span_length 8" => assert!(!input.starts_with("[S]")),
             other => panic!("{other}"),
         }
@@ -108,7 +111,12 @@ fn recipes_say_what_is_wrong_with_an_objective() {
         "objective = \"ul2\"\ninput_length = 600",
     ];
     insta::assert_snapshot!(all.map(fails).join("\n"));
-    for objective in ["", "objective = \"Prefix-LM\"", "objective.mean_span_length = 20", "objective = \"ul2\"\ninput_length = 256"] {
+    for objective in [
+        "",
+        "objective = \"Prefix-LM\"",
+        "objective.mean_span_length = 20",
+        "objective = \"ul2\"\ninput_length = 256",
+    ] {
         run(objective).success();
     }
 }
@@ -140,7 +148,9 @@ fn a_model_of_bytes() {
     assert_eq!(beside("a/model"), "ByT5Tokenizer");
     assert!(!folder.join("a/model/tokenizer.json").exists());
 
-    let evaluate = |more: &str| json(&call(&format!("evaluate --model a --text text.txt --input-length 64 --json {more}")).success());
+    let evaluate = |more: &str| {
+        json(&call(&format!("evaluate --model a --text text.txt --input-length 64 --json {more}")).success())
+    };
     let own = evaluate("--objective ul2 --mode-tokens");
     assert_eq!(own, evaluate("--objective ul2 --mode-tokens --batch-size 3 --tokenizer bytes"));
     let keys = ["loss", "context_gain", "sentinel_loss", "first_loss", "rest_loss"];
@@ -184,7 +194,8 @@ fn a_class_in_the_configuration_is_enough() {
     let mut config = json(&fs::read_to_string(&path).expect("a file"));
     config["tokenizer_class"] = "ByT5Tokenizer".into();
     fs::write(&path, config.to_string()).expect("a file");
-    let refused = call_in(folder.path(), &["evaluate", "--model", text(&model), "--text", "text.txt"]).failure();
+    let refused =
+        call_in(folder.path(), &["evaluate", "--model", text(&model), "--text", "text.txt"]).failure();
     assert!(refused.contains("the tokenizer has 384 tokens"), "{refused}");
     let grown = folder.path().join("grown");
     call_in(folder.path(), &["fuse", text(&model), "--times", "2", "--output", text(&grown)]).success();
@@ -192,6 +203,8 @@ fn a_class_in_the_configuration_is_enough() {
     assert_eq!(config["tokenizer_class"], "ByT5Tokenizer");
     let exported = folder.path().join("exported");
     call_in(folder.path(), &["export", text(&grown), "--output", text(&exported)]).success();
-    assert!(fs::read_to_string(exported.join("tokenizer_config.json")).expect("a file").contains("ByT5Tokenizer"));
+    assert!(
+        fs::read_to_string(exported.join("tokenizer_config.json")).expect("a file").contains("ByT5Tokenizer")
+    );
     let _: &Path = &exported;
 }
