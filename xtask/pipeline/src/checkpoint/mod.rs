@@ -16,6 +16,7 @@ use anyhow::Result;
 use fusion_core::checkpoint::Checkpoint;
 use fusion_core::{Dtype, TensorSource};
 
+pub use asymmetry::{Asymmetry, of_matrix as asymmetry_of};
 pub use beside::{Beside, Made};
 pub use generation::generation_warnings;
 pub use lineage::{known_lineage, lineage_to_continue};

@@ -17,7 +17,7 @@ use t5_model::Precision;
 use t5_model::train::{Difference, Identity};
 
 use super::journal::{self, Changes, Clock, Record};
-use super::{LeftOut, RunFile, StageLock, There, forecast, forecasts};
+use super::{LeftOut, Machine, RunFile, StageLock, There, forecast, forecasts};
 use crate::checkpoint::load_tokenizer;
 use crate::problems::{Remedy, mendable};
 use crate::recipe::Recipe;
@@ -33,6 +33,8 @@ pub struct Run<'a> {
     output: &'a Path,
     /// GLUE's files; without them, stages that read them are skipped.
     glue: Option<&'a Path>,
+    /// What the user asked for, in the user's words.
+    command: &'a [String],
     watch: &'a dyn Watch,
     /// The steps of stages whose number follows from what stages cost, as far as they have been asked for,
     /// with the tokenizers that there were.
@@ -58,7 +60,12 @@ pub enum State {
 impl<'a> Run<'a> {
     /// `output` is the run's directory. Without `glue`, GLUE's files, stages that read them are skipped.
     pub fn new(recipe: &'a Recipe, output: &'a Path, glue: Option<&'a Path>, watch: &'a dyn Watch) -> Self {
-        Run { recipe, output, glue, watch, steps: Mutex::default() }
+        Run { recipe, output, glue, command: &[], watch, steps: Mutex::default() }
+    }
+
+    /// Records the command that repeats this run, word by word.
+    pub fn command(self, command: &'a [String]) -> Self {
+        Run { command, ..self }
     }
 
     fn directory(&self, name: &str) -> PathBuf {
@@ -222,7 +229,7 @@ impl<'a> Run<'a> {
             () if !stages.iter().any(|selected| selected.name == stage.name) => Some(LeftOut::NotSelected),
             () => None,
         };
-        RunFile::new(self.recipe, &left_out).write(self.output)?;
+        RunFile::new(self.recipe, self.command, &left_out).write(self.output)?;
         for stage in stages {
             if self.watch.wants_stop() {
                 return Err(Interrupted { left: None, resumes: true }.into());
@@ -268,12 +275,16 @@ impl<'a> Run<'a> {
         let names = [stage.kind.output, journal::FILE, journal::BEGUN, journal::TIME];
         claim(&directory, &names.iter().chain(stage.work.beside()).copied().collect::<Vec<_>>())?;
         journal::begin(&identity, &directory)?;
-        let clock = Clock::start(&directory, resumes)?;
+        let failed = |error: anyhow::Error| error.context(format!("stage {name:?} failed"));
+        let compute = &compute.chosen(&stage.compute).map_err(|error| failed(error.into()))?;
+        let threads = stage.compute.threads.map_or_else(rayon::current_num_threads, Into::into);
+        let clock = Clock::start(&directory, resumes, Machine::this(compute, threads))?;
         let result = self.work(stage, &directory, compute);
-        let seconds = clock.stop()?;
+        let error = result.as_ref().err().filter(|error| !error.is::<Interrupted>());
+        let seconds = clock.stop(error.map(|error| format!("{error:#}")))?;
         let result = result.map_err(|error| match error.is::<Interrupted>() {
             true => error,
-            false => error.context(format!("stage {name:?} failed")),
+            false => failed(error),
         })?;
         Record::new(identity, result, seconds).write(&directory)?;
         self.watch.note(name, &Note::Finished { seconds });
@@ -284,7 +295,7 @@ impl<'a> Run<'a> {
         let stage = &*self.settled(stage)?;
         let locate = |input: &Input| self.locate(input);
         let (name, glue, watch) = (&stage.name, self.glue, self.watch);
-        let (output, compute) = (&stage.output_in(directory), &compute.chosen(&stage.compute)?);
+        let output = &stage.output_in(directory);
         let work =
             || stage.work.run(&Context { name, directory, output, glue, compute, watch, locate: &locate });
         match stage.compute.threads {
@@ -298,11 +309,24 @@ impl<'a> Run<'a> {
 
     /// The stages named in `only` and everything they depend on, in order; all stages if `only` is empty.
     pub fn selected(&self, only: &[String]) -> Result<Vec<&'a Stage>> {
-        let mut wanted: Vec<&str> = only.iter().map(String::as_str).collect();
+        let mut wanted: Vec<&str> = Vec::new();
+        for name in only {
+            let is_meant = |stage: &&Stage| {
+                // A name in the recipe means that stage with all sets of seeds.
+                stage.name == *name || stage.seed_set.as_ref().is_some_and(|set| set.stage == *name)
+            };
+            let meant = self.recipe.stages.iter().filter(is_meant).map(|stage| stage.name.as_str());
+            let before = wanted.len();
+            wanted.extend(meant);
+            let known = self.recipe.stages.iter().map(|stage| stage.name.as_str()).collect::<Vec<_>>();
+            ensure!(
+                wanted.len() > before,
+                "there is no stage {name:?}; the stages are: {}",
+                known.join(", ")
+            );
+        }
         let mut at = 0;
         while let Some(name) = wanted.get(at) {
-            let known: Vec<&str> = self.recipe.stages.iter().map(|stage| stage.name.as_str()).collect();
-            ensure!(known.contains(name), "there is no stage {name:?}; the stages are: {}", known.join(", "));
             let inputs = self.stage(name)?.work.inputs();
             let new: Vec<&str> = inputs.into_iter().filter_map(Input::stage).collect();
             wanted.extend(new);

@@ -4,6 +4,7 @@ mod execute;
 mod forecast;
 pub mod journal;
 mod lock;
+mod machine;
 mod reading;
 mod run_file;
 
@@ -14,6 +15,7 @@ use anyhow::{Result, ensure};
 pub use execute::{REPORT, Run, State};
 pub use forecast::{There, forecasts};
 pub use lock::StageLock;
+pub use machine::Machine;
 pub use run_file::{LeftOut, RunFile, StageEntry};
 
 /// Of `run.json` and `stage.json`.

@@ -185,6 +185,37 @@ pub fn evaluations(directory: &Path) -> Result<Vec<EvaluationPoint>> {
     Ok(read_metrics(directory)?.into_iter().filter_map(point).collect())
 }
 
+/// A line of a training's log: means over the updates since the line before.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Logged {
+    /// The last of these updates.
+    pub step: u64,
+    /// Input and target tokens trained on so far.
+    pub tokens: u64,
+    /// Mean cross-entropy of the target tokens, in nats.
+    pub loss: f64,
+    /// Before clipping.
+    pub gradient_norm: f64,
+    /// The last update's.
+    pub learning_rate: f64,
+    /// Input and target tokens per second.
+    pub tokens_per_second: f64,
+}
+
+/// What a training in this directory logged, in order.
+///
+/// # Errors
+/// If its metrics cannot be read.
+pub fn logged(directory: &Path) -> Result<Vec<Logged>> {
+    let line = |metrics: Metrics| match metrics {
+        Metrics::Train { step, tokens, loss, gradient_norm, learning_rate, tokens_per_second, .. } => {
+            Some(Logged { step, tokens, loss, gradient_norm, learning_rate, tokens_per_second })
+        }
+        Metrics::Evaluation(_) => None,
+    };
+    Ok(read_metrics(directory)?.into_iter().filter_map(line).collect())
+}
+
 /// The result of a training that ran by itself, which no `stage.json` tells; `None` if it has not finished.
 ///
 /// # Errors
@@ -208,7 +239,8 @@ fn arm(finished: &Finished<'_>) -> Result<Arm> {
     let trained: Trained = finished.result()?;
     let evaluations = evaluations(finished.directory)?;
     let parents_flops = trained.total_flops - trained.flops;
-    Ok(Arm { name: finished.name.to_owned(), parents_flops, evaluations })
+    let seed_set = finished.seed_set.cloned();
+    Ok(Arm { name: finished.name.to_owned(), seed_set, parents_flops, evaluations })
 }
 
 impl Work for Pretrain {
@@ -241,6 +273,14 @@ impl Work for Pretrain {
         self.budget.as_ref()?;
         let settings = complete(Settings { steps, ..self.settings.clone() });
         Some(Arc::new(Pretrain { settings, budget: None, ..self.clone() }))
+    }
+
+    fn seed(&self) -> Option<u64> {
+        Some(self.settings.seed)
+    }
+
+    fn with_seed(&self, seed: u64) -> Option<Arc<dyn Work>> {
+        Some(Arc::new(Pretrain { settings: Settings { seed, ..self.settings.clone() }, ..self.clone() }))
     }
 
     fn forecast(&self, known: &Known<'_>) -> Result<Forecast> {
