@@ -275,8 +275,8 @@ impl FromStr for Denoiser {
                     let known: Vec<&str> = known.chain(["mode"]).collect();
                     return unread(format!("{kind} has no {key:?}; it has {}", known.join(", ")));
                 }
-                (_, Ok(number)) => Value::from(number),
-                (key, Err(_)) => return unread(format!("{key} is {value:?}, which is no number")),
+                (_, Ok(number)) if number.is_finite() => Value::from(number),
+                (key, _) => return unread(format!("{key} is {value:?}, which is no number")),
             };
             settings.insert(key, value);
         }
