@@ -2,6 +2,7 @@
 
 mod comparison;
 pub mod glue_table;
+pub mod page;
 pub mod results;
 mod seeds;
 pub mod table;
@@ -228,9 +229,9 @@ impl Report {
         Ok(Report { name, stages, comparison: arms, file, sections, compared, models, glue: None })
     }
 
-    /// The sections that compare a run's models.
-    fn comparison_sections(&self) -> &[Section] {
-        &self.sections[self.sections.len() - self.compared..]
+    /// The sections about stages, and those that compare models.
+    fn sections_by_part(&self) -> (&[Section], &[Section]) {
+        self.sections.split_at(self.sections.len() - self.compared)
     }
 
     /// The report as plain text, with underlined headings.

@@ -57,6 +57,8 @@ pub struct RunResults {
     pub name: String,
     /// The stages as a graph.
     pub stages: Vec<Node>,
+    /// Its other tables, as in the report as text.
+    pub tables: Vec<Section>,
     /// The comparison in words and tables, as in the report as text. Empty without one.
     pub comparison: Vec<Section>,
     /// What is needed to repeat it.
@@ -127,7 +129,8 @@ impl Results {
             results.runs.push(RunResults {
                 name: run.name.clone(),
                 stages: graph::nodes(run)?,
-                comparison: run.report.comparison_sections().to_vec(),
+                tables: run.report.sections_by_part().0.to_vec(),
+                comparison: run.report.sections_by_part().1.to_vec(),
                 provenance: provenance::provenance(run)?,
             });
         }
