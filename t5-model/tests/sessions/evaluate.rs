@@ -1,7 +1,7 @@
 //! Evaluations, compared with sums over the model's logits.
 
 use t5_model::conformance::random_weights;
-use t5_model::text::{Corpus, DataPosition, SpanCorruption, SpanCorruptionStream, StreamOptions};
+use t5_model::text::{Corpus, DataPosition, Denoisers, ExampleStream, Objective, StreamOptions};
 use t5_model::train::{Evaluation, EvaluationSize, evaluate};
 use t5_model::{Batch, Session, T5Config};
 
@@ -9,11 +9,11 @@ use crate::open;
 use crate::text_support::{documents, tokenizer};
 
 /// Examples of 20 tokens, with two spans or three.
-fn text(batch_size: usize) -> SpanCorruptionStream {
-    let spans = SpanCorruption::t5(40, &tokenizer()).unwrap();
+fn text(batch_size: usize) -> ExampleStream {
+    let spans = Denoisers::new(&Objective::T5, 40, &tokenizer()).unwrap();
     let options = StreamOptions { batch_size, ..StreamOptions::evaluation() };
     let corpus = Corpus::from_documents("sample", documents(60));
-    SpanCorruptionStream::new(corpus, tokenizer(), spans, options, DataPosition::default()).unwrap()
+    ExampleStream::new(corpus, tokenizer(), spans, options, DataPosition::default()).unwrap()
 }
 
 fn model() -> Box<dyn Session> {

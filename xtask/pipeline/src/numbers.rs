@@ -22,6 +22,14 @@ pub fn count(number: f64) -> String {
     }
 }
 
+/// Floating-point operations: `950 FLOP`, `42.8 TFLOP`.
+pub fn flop(number: f64) -> String {
+    match count(number) {
+        text if number < 1e3 => text + " FLOP",
+        text => text + "FLOP",
+    }
+}
+
 /// `950 B`, `4.6 GB`.
 pub fn bytes(number: f64) -> String {
     match count(number) {

@@ -156,18 +156,18 @@ fn a_run_under_way_shows_what_there_is() {
 
 #[test]
 fn examples_are_put_side_by_side() {
-    let examples = |filled: &str| {
-        let span = json!({ "expected": " a dog", "filled": filled });
+    let examples = |filled: Option<&str>| {
+        let span = json!({ "sentinel": "<extra_id_0>", "expected": " a dog", "filled": filled });
         json!({ "examples": [{ "input": "This is <extra_id_0>.", "spans": [span] }] }).to_string()
     };
     let run = directory(&[
         run(&[("a", "pretrain", &[]), ("b", "pretrain", &[])], Value::Null),
         ("a/stage.json", trained(1, "none", 4.0, 0.0)),
         ("a/metrics.jsonl", metrics(6.0, 0.1, 20)),
-        ("a/examples.json", examples("a dog")),
+        ("a/examples.json", examples(Some(" a dog"))),
         ("b/stage.json", trained(2, "none", 4.0, 0.0)),
         ("b/metrics.jsonl", metrics(6.0, 0.1, 20)),
-        ("b/examples.json", examples("")),
+        ("b/examples.json", examples(None)),
     ]);
     let results = results(&[run.path()]);
     assert_eq!(results.examples.len(), 1);

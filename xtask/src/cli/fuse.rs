@@ -12,9 +12,10 @@ use pipeline::stage::fuse::{Calibrate, NamedModel, PlannedFusion};
 use pipeline::stage::text::{Data, HeldOut};
 use serde_json::json;
 use t5_model::method::MethodSettings;
-use t5_model::text::TEXT_FIELD;
+use t5_model::text::{ObjectiveOptions, TEXT_FIELD};
 use t5_model::{Backend, Computation};
 
+use crate::cli::text::only_with;
 use crate::dev::build;
 use crate::terminal::output::{print, print_json};
 use crate::terminal::{Asked, Terminal, interrupt, warn, with_advice};
@@ -44,6 +45,7 @@ const HELD_OUT_EVERY: NonZeroU64 = NonZeroU64::new(10).unwrap();
 #[command(
     after_help = EXAMPLES,
     group = ArgGroup::new("Result").required(true).multiple(true).args(["output", "plan_only"]),
+    mut_args = only_with("calibrate"),
 )]
 pub struct Arguments {
     /// The checkpoints to fuse: directories, or `hf:ORG/NAME[@REVISION]`
@@ -76,6 +78,8 @@ pub struct Arguments {
     /// Tokens per input when calibrating
     #[arg(long, value_name = "N", default_value_t = 128, requires = "calibrate")]
     calibrate_input_length: usize,
+    #[command(flatten)]
+    objective: ObjectiveOptions,
     /// Execute the plan and calibrate with this tensor framework, in f32; the result is the same to within
     /// rounding [default: execute the plan in pieces on the host, calibrate with burn]
     #[arg(long, value_name = "NAME", conflicts_with = "plan_only")]
@@ -140,6 +144,7 @@ impl Arguments {
             held_out: HeldOut::Every(HELD_OUT_EVERY),
             tokenizer: Input::Path(tokenizer),
             input_length: self.calibrate_input_length,
+            objective: self.objective.objective()?,
             max_documents: None,
         };
         let calibrate = Calibrate { data, examples: self.calibrate_examples };

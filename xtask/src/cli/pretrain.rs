@@ -34,7 +34,7 @@ const CARRY_OPTIMIZER: &str =
 const KEEP_OPTIMIZER: &str = "Also save the optimiser state with the finished model, for `fuse --optimizer carry` or \
                               --carry-optimizer";
 
-/// Pretrain a T5 by span corruption, from random weights or from a checkpoint
+/// Pretrain a T5, from random weights or from a checkpoint
 ///
 /// Writes checkpoints, metrics.jsonl and TensorBoard events to DIR during training, and the finished model to
 /// DIR/model. To resume an interrupted run, run the same command again. Without --from, the dimensions define
@@ -136,7 +136,7 @@ impl Arguments {
         let mut settings = self.training.clone();
         settings.optimizer = self.optimizer.of(settings.optimizer)?;
         settings.schedule.decay = self.decay.of(settings.schedule.decay)?;
-        Ok(Pretrain { start, data, settings })
+        Ok(Pretrain { start, data, budget: None, settings })
     }
 }
 

@@ -9,10 +9,11 @@ use pipeline::source::ModelPlace;
 use pipeline::stage::Input;
 use pipeline::stage::text::Data;
 use serde_json::json;
-use t5_model::text::TEXT_FIELD;
+use t5_model::text::{ObjectiveOptions, TEXT_FIELD};
 use t5_model::{Batch, Deviation};
 
 use crate::cli::compute::ComputeArguments;
+use crate::cli::text::only_with;
 use crate::terminal::output::{print, print_json};
 use crate::terminal::{Terminal, warn};
 
@@ -28,7 +29,7 @@ const EXAMPLES: &str = concat!(
 /// average of the parents'. Exits with 1 if the deviation exceeds the tolerance. A model grown from one
 /// parent is compared with that parent. Batches contain random tokens, or text corrupted as in pretraining.
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, mut_args = only_with("text"))]
 pub struct Arguments {
     /// The fused or grown checkpoint
     #[arg(value_name = "CHILD")]
@@ -66,6 +67,8 @@ pub struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    objective: ObjectiveOptions,
     #[command(flatten)]
     compute: ComputeArguments,
 }
@@ -110,7 +113,9 @@ impl Arguments {
         let with_tokenizer = std::iter::once(child).chain(models).find(|model| has_tokenizer(model));
         let model = with_tokenizer.filter(|_| self.tokenizer.is_none()).unwrap_or(child);
         let tokenizer = Input::Path(self.tokenizer.clone().unwrap_or_else(|| model.into()));
-        let data = Data::to_evaluate(&self.text, &self.text_field, tokenizer, input_length.into())?;
+        let objective = self.objective.objective()?;
+        let data =
+            Data::to_evaluate(&self.text, &self.text_field, tokenizer, input_length.into(), objective)?;
         let tokenizer = tokenizer_for(model, &family.child.config, self.tokenizer.as_deref())?;
         Ok(data.open(tokenizer, &Terminal)?.held_out(examples as usize, batch_size.into())?)
     }

@@ -12,6 +12,7 @@ mod bundle;
 mod calibrate;
 mod check;
 mod checkpoints;
+mod computation;
 mod convert;
 mod data;
 #[cfg(all(feature = "hub", feature = "parquet"))]

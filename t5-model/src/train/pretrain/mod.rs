@@ -22,7 +22,7 @@ use super::regime::{Event, Progress, Standing};
 use super::snapshot::Saved;
 use super::training::{Job, Observer, OpenSession, Training, checkpoint_after};
 use crate::optimizer::OptimizerState;
-use crate::text::{self, DataPosition, SpanCorruptionStream, Tokenizer};
+use crate::text::{self, DataPosition, ExampleStream, Tokenizer};
 use crate::{Dropout, T5Config, TensorBoard};
 
 pub use evaluate::{Evaluation, EvaluationPoint, EvaluationSize, Quality, evaluate};
@@ -31,7 +31,7 @@ pub use regime::OpenEvaluationText;
 pub use settings::Settings;
 
 /// Opens the training text at a position, in batches of [`Settings::micro_batch_size`].
-pub type OpenTrainingText<'a> = dyn FnMut(DataPosition) -> text::Result<SpanCorruptionStream> + 'a;
+pub type OpenTrainingText<'a> = dyn FnMut(DataPosition) -> text::Result<ExampleStream> + 'a;
 
 /// What a pretraining run reports to its caller.
 pub type PretrainingEvent<'a> = Event<'a, EvaluationPoint>;

@@ -24,6 +24,8 @@ pub struct Located {
     pub stage: Stage,
     pub span: Range<usize>,
     pub inputs: Vec<(Spanned<String>, Gives)>,
+    /// Stages that it does not take anything from, but whose forecasts must be known before its own.
+    pub references: Vec<Spanned<String>>,
 }
 
 /// The tables of a stage and of what is named in it.
@@ -175,5 +177,6 @@ fn read(shared: &Shared<'_>, stage: Unread) -> Result<Located> {
     let compute = ComputeChoice::or(compute, &shared.compute);
     let work = (kind.read)(&mut keys)?;
     let stage = Stage { name: name.into_inner().into_owned(), kind, work, compute };
-    Ok(Located { stage, span, inputs: keys.into_inputs() })
+    let (inputs, references) = keys.into_stages();
+    Ok(Located { stage, span, inputs, references })
 }

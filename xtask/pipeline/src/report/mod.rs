@@ -2,12 +2,14 @@
 
 mod comparison;
 pub mod glue_table;
+mod holes;
 pub mod page;
 pub mod results;
 mod seeds;
 pub mod table;
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -38,9 +40,9 @@ pub struct Report {
     file: Option<RunFile>,
     #[serde(skip)]
     sections: Vec<Section>,
-    /// How many of the sections, the last ones, are about the comparison.
+    /// Which of the sections are about the comparison.
     #[serde(skip)]
-    compared: usize,
+    compared: Range<usize>,
     #[serde(skip)]
     models: Vec<Named>,
     #[serde(skip)]
@@ -155,6 +157,7 @@ impl Report {
             vec![StageReport { entry, finished, unfinished, seconds: None, shown, result, settings }];
         let mut sections = stage_tables(&stages);
         sections.push(curve(&evaluations));
+        sections.extend(holes(&stages, &[]));
         Ok(Report { name, stages, sections, ..Report::default() })
     }
 
@@ -175,6 +178,7 @@ impl Report {
         }
         if !all.stages.is_empty() {
             all.sections = stage_tables(&all.stages);
+            all.sections.extend(holes(&all.stages, &[]));
         }
         all
     }
@@ -222,16 +226,21 @@ impl Report {
                 section.notes.push(format!("Not finished, so not compared: {}.", missing.join(", ")));
             }
         }
-        let compared = sections.len() - tables;
+        let compared = tables..sections.len();
+        let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
+        sections.extend(holes(&stages, &names));
         let models = models(&mut stages);
         let name = file.name.clone();
         let file = Some(file);
         Ok(Report { name, stages, comparison: arms, file, sections, compared, models, glue: None })
     }
 
-    /// The sections about stages, and those that compare models.
-    fn sections_by_part(&self) -> (&[Section], &[Section]) {
-        self.sections.split_at(self.sections.len() - self.compared)
+    /// The sections about stages, those that compare models, and that about filled holes.
+    fn sections_by_part(&self) -> (Vec<Section>, Vec<Section>, Option<Section>) {
+        let (compared, mut stages) = (self.sections[self.compared.clone()].to_vec(), self.sections.clone());
+        stages.drain(self.compared.clone());
+        let holes = stages.pop_if(|last| last.title == holes::TITLE);
+        (stages, compared, holes)
     }
 
     /// The report as plain text, with underlined headings.
@@ -339,6 +348,24 @@ fn stage_tables(stages: &[StageReport]) -> Vec<Section> {
         sections[at].table.rows.push(cells.collect());
     }
     sections
+}
+
+/// How models fill in blanks: those of these names, or all if none is named.
+fn holes(stages: &[StageReport], names: &[&str]) -> Option<Section> {
+    let find = |name: &str| stages.iter().find(|stage| stage.entry.name == name);
+    let chosen: Vec<&StageReport> = match names {
+        [] => stages.iter().collect(),
+        names => names.iter().filter_map(|name| find(name)).collect(),
+    };
+    let examples = |stage: &&'_ StageReport| {
+        !stage.shown.as_ref().is_none_or(|shown| shown.examples.examples.is_empty())
+    };
+    let chosen: Vec<_> = chosen.into_iter().filter(examples).collect();
+    let models: Vec<_> = chosen
+        .iter()
+        .filter_map(|stage| Some((stage.entry.name.as_str(), &stage.shown.as_ref()?.examples)))
+        .collect();
+    holes::section(&models)
 }
 
 /// The arms whose training has finished, the baseline first, and the names of the others. `None` without the

@@ -1,9 +1,11 @@
 //! Runs the stages of a recipe in a directory.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use anyhow::{Context as _, Result, ensure};
 use fusion_core::atomic::{RECORD, claim, remove_written};
@@ -15,10 +17,10 @@ use t5_model::text::Tokenizer;
 use t5_model::train::{Difference, Identity};
 
 use super::journal::{self, Changes, Clock, Record};
-use super::{LeftOut, Machine, RunFile, StageLock, forecasts};
+use super::{LeftOut, Machine, RunFile, StageLock, There, forecast, forecasts};
 use crate::problems::{Remedy, mendable};
 use crate::recipe::Recipe;
-use crate::stage::{Context, Forecast, Input, Stage};
+use crate::stage::{Context, Forecast, Gives, Input, Stage};
 use crate::{Compute, Interrupted, Note, Watch};
 
 /// The report that a caller may write into a run's directory.
@@ -33,6 +35,9 @@ pub struct Run<'a> {
     /// What the user asked for, in the user's words.
     command: &'a [String],
     watch: &'a dyn Watch,
+    /// The steps of stages whose number follows from what stages cost, as far as they have been asked for,
+    /// with the tokenizers that there were.
+    steps: Mutex<BTreeMap<(String, Vec<PathBuf>), u64>>,
 }
 
 /// How far a stage has got.
@@ -54,7 +59,7 @@ pub enum State {
 impl<'a> Run<'a> {
     /// `output` is the run's directory. Without `glue`, GLUE's files, stages that read them are skipped.
     pub fn new(recipe: &'a Recipe, output: &'a Path, glue: Option<&'a Path>, watch: &'a dyn Watch) -> Self {
-        Run { recipe, output, glue, command: &[], watch }
+        Run { recipe, output, glue, command: &[], watch, steps: Mutex::default() }
     }
 
     /// Records the command that repeats this run, word by word.
@@ -79,8 +84,55 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// A stage with its number of steps, which may follow from what stages cost.
+    fn settled<'s>(&self, stage: &'s Stage) -> Result<Cow<'s, Stage>> {
+        if stage.work.budget().is_none() {
+            return Ok(Cow::Borrowed(stage));
+        }
+        let needed = self.with_named([stage.name.as_str()])?;
+        let mut results = Vec::new();
+        for needed in &needed {
+            results.extend(self.result(needed)?);
+        }
+        let key = (stage.name.clone(), results);
+        let known = self.steps.lock().ok().and_then(|steps| steps.get(&key).copied());
+        let steps = match known {
+            Some(steps) => steps,
+            None => {
+                let result = |stage: &Stage| self.result(stage);
+                let there = There { glue: self.glue, result: &result, watch: self.watch };
+                let steps = forecast::steps(&stage.name, needed, &there)?;
+                self.steps.lock().ok().map(|mut known| known.insert(key, steps));
+                steps
+            }
+        };
+        let work = stage.work.with_steps(steps).unwrap_or_else(|| stage.work.clone());
+        Ok(Cow::Owned(Stage { work, ..stage.clone() }))
+    }
+
+    /// A tokenizer that was trained tells how large a vocabulary its text yields.
+    fn result(&self, stage: &Stage) -> Result<Option<PathBuf>> {
+        let gives_tokenizer = stage.kind.gives == Some(Gives::Tokenizer);
+        let finished = gives_tokenizer && matches!(self.state(stage)?, State::Finished(_));
+        Ok(finished.then(|| stage.output_in(&self.directory(&stage.name))))
+    }
+
+    /// These stages and all that they name, directly or not, in order.
+    fn with_named<'s>(&self, stages: impl IntoIterator<Item = &'s str>) -> Result<Vec<&'a Stage>> {
+        let mut wanted: Vec<&str> = stages.into_iter().collect();
+        let mut at = 0;
+        while let Some(name) = wanted.get(at) {
+            let new: Vec<&str> = forecast::named(self.stage(name)?).collect();
+            let new: Vec<&str> = new.into_iter().filter(|name| !wanted.contains(name)).collect();
+            wanted.extend(new);
+            at += 1;
+        }
+        Ok(self.recipe.stages.iter().filter(|stage| wanted.contains(&stage.name.as_str())).collect())
+    }
+
     /// What determines a stage's result: the recipe alone, except for inputs that are files.
     fn identity(&self, stage: &Stage) -> Result<Identity> {
+        let stage = self.settled(stage)?.into_owned();
         let mut settings = Identity::of_settings(&stage.settings()?, stage.work.effects().neutral);
         if let Some(precision) = stage.compute.precision.filter(|_| stage.work.computes())
             && precision != Precision::default()
@@ -155,7 +207,12 @@ impl<'a> Run<'a> {
 
     /// Forecasts stages listed after their inputs, or reports everything that will be refused.
     pub fn forecasts(&self, stages: &[&Stage]) -> Result<Vec<Forecast>> {
-        forecasts(stages.iter().copied(), self.glue, self.watch)
+        let result = |stage: &Stage| self.result(stage);
+        let all = self.with_named(stages.iter().map(|stage| stage.name.as_str()))?;
+        let there = There { glue: self.glue, result: &result, watch: self.watch };
+        let forecasts = all.iter().zip(forecasts(all.iter().copied(), &there)?);
+        let is_wanted = |stage: &Stage| stages.iter().any(|wanted| wanted.name == stage.name);
+        Ok(forecasts.filter(|(stage, _)| is_wanted(stage)).map(|(_, forecast)| forecast).collect())
     }
 
     /// Runs the stages that have not finished; `stages` lists each after its inputs. With `redo`, outdated
@@ -232,6 +289,7 @@ impl<'a> Run<'a> {
     }
 
     fn work(&self, stage: &Stage, directory: &Path, compute: &Compute) -> Result<Value> {
+        let stage = &*self.settled(stage)?;
         let locate = |input: &Input| self.locate(input);
         let (name, glue, watch) = (&stage.name, self.glue, self.watch);
         let output = &stage.output_in(directory);

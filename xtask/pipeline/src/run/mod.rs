@@ -13,7 +13,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 
 pub use execute::{REPORT, Run, State};
-pub use forecast::forecasts;
+pub use forecast::{There, forecasts};
 pub use lock::StageLock;
 pub use machine::Machine;
 pub use run_file::{LeftOut, RunFile, StageEntry};

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use t5_model::ComputeChoice;
-use t5_model::text::TEXT_FIELD;
+use t5_model::text::{Objective, TEXT_FIELD};
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -44,6 +44,7 @@ pub struct Keys<'a> {
     span: Range<usize>,
     table: Table,
     inputs: Vec<(Spanned<String>, Gives)>,
+    references: Vec<Spanned<String>>,
 }
 
 /// `[data]`, or a stage's own `data`.
@@ -66,6 +67,8 @@ pub struct DataTable {
     tokenizer: Option<Spanned<String>>,
     /// Tokens per input.
     input_length: usize,
+    /// What models learn to do with text, in training and in evaluations.
+    objective: Objective,
     /// Train on at most this many documents.
     pub max_documents: Option<u64>,
 }
@@ -79,6 +82,7 @@ impl Default for DataTable {
             held_out_every: None,
             tokenizer: None,
             input_length: T5_INPUT_LENGTH,
+            objective: Objective::T5,
             max_documents: None,
         }
     }
@@ -97,12 +101,12 @@ enum Several {
 impl<'a> Keys<'a> {
     /// The keys of the stage at `span`, of which none has been taken yet.
     pub fn new(shared: &'a Shared<'a>, span: Range<usize>, table: Table) -> Self {
-        Keys { shared, span, table, inputs: Vec::new() }
+        Keys { shared, span, table, inputs: Vec::new(), references: Vec::new() }
     }
 
-    /// The stages among the inputs read so far.
-    pub fn into_inputs(self) -> Vec<(Spanned<String>, Gives)> {
-        self.inputs
+    /// The stages among the inputs read so far, and the stages that are only referred to.
+    pub fn into_stages(self) -> (Vec<(Spanned<String>, Gives)>, Vec<Spanned<String>>) {
+        (self.inputs, self.references)
     }
 
     /// An error about the stage as a whole.
@@ -113,6 +117,11 @@ impl<'a> Keys<'a> {
     /// An error about the part of the recipe at `span`.
     pub fn error_at(&self, span: Range<usize>, message: impl fmt::Display) -> Error {
         self.shared.texts.error(span, message)
+    }
+
+    /// Whether a key is there that has not been taken.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
     }
 
     /// The keys that make up a type.
@@ -157,6 +166,18 @@ impl<'a> Keys<'a> {
         let known = stages.join(", ");
         let message = format!("{:?} is neither a stage nor a path; the stages are: {known}", name.get_ref());
         Err(texts.error(name.span(), message))
+    }
+
+    /// A stage of which something is to be known before this one, but whose result this one does not take.
+    pub fn reference(&mut self, name: Spanned<String>) -> Result<String> {
+        let Shared { stages, .. } = self.shared;
+        if !stages.contains(name.get_ref()) {
+            let message =
+                format!("there is no stage {:?}; the stages are: {}", name.get_ref(), stages.join(", "));
+            return Err(self.error_at(name.span(), message));
+        }
+        self.references.push(name.clone());
+        Ok(name.into_inner())
     }
 
     /// The stage's own `data`.
@@ -209,13 +230,13 @@ impl<'a> Keys<'a> {
         };
         let at = data.span();
         let data = data.into_inner();
+        data.objective.check().map_err(|error| self.error_at(at.clone(), error))?;
         let Some(tokenizer) = data.tokenizer else {
             return Err(self.error_at(at, "`[data]` names no `tokenizer`: a stage or a path"));
         };
         let tokenizer = self.input(tokenizer, Gives::Tokenizer)?;
-        let (text_field, input_length, max_documents) =
-            (data.text_field, data.input_length, data.max_documents);
-        Ok(Data { text, text_field, held_out, tokenizer, input_length, max_documents })
+        let DataTable { text_field, input_length, objective, max_documents, .. } = data;
+        Ok(Data { text, text_field, held_out, tokenizer, input_length, objective, max_documents })
     }
 
     /// Texts as absolute paths; relative ones start from the file that names them.

@@ -3,8 +3,10 @@
 //! a report shows of it. A new kind takes a new file and a line in [`KINDS`]. Commands that perform a single
 //! step build the same work.
 
+mod budget;
 mod dimensions;
 pub mod evaluate;
+pub mod examples;
 mod forecast;
 pub mod fuse;
 pub mod glue;
@@ -28,6 +30,7 @@ use t5_model::ComputeChoice;
 
 use crate::{Compute, Note, Watch, write_json};
 
+pub use budget::{Budget, Spent};
 pub use dimensions::Dimensions;
 pub use forecast::{Forecast, Known, Read, TextFile, TokenizerId, Training, Vocabulary};
 pub use input::{Gives, Input};
@@ -78,6 +81,17 @@ pub trait Work: Settings + fmt::Debug + Send + Sync {
 
     /// The models and tokenizers it reads; stages among them run first.
     fn inputs(&self) -> Vec<&Input>;
+
+    /// What its training may cost, if its number of steps is to follow from that.
+    fn budget(&self) -> Option<&Budget> {
+        None
+    }
+
+    /// The same work with a number of steps, if it has a [budget](Work::budget).
+    fn with_steps(&self, steps: u64) -> Option<Arc<dyn Work>> {
+        let _ = steps;
+        None
+    }
 
     /// The texts it reads.
     fn reads(&self) -> Vec<text::Reading<'_>> {

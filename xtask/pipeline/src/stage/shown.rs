@@ -9,6 +9,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use t5_model::train::{EvaluationPoint, Quality};
 
+use super::examples::Examples;
+
 /// A finished stage of a run.
 pub struct Finished<'a> {
     /// The stage's name in the recipe.
@@ -30,6 +32,8 @@ pub struct Shown {
     pub row: Option<Row>,
     /// For the GLUE table.
     pub glue: Option<GlueReport>,
+    /// How its model fills in blanks.
+    pub examples: Examples,
 }
 
 /// A stage's numbers for the table of all stages.

@@ -99,7 +99,7 @@
       width: Math.max(220, panel.clientWidth), height, padding: [10, 14, 0, 0],
       scales: {
         x: { time: false, distr: spec.logX ? 3 : 1 },
-        y: { distr: spec.logY ? 3 : 1 },
+        y: { distr: spec.logY ? 3 : 1, range: spec.range ? (u, low, high) => spec.range(u, low, high) : undefined },
       },
       axes: [
         axis({ label: spec.xLabel, values: values(count), space: 64, size: 34 }),
@@ -265,9 +265,21 @@
       const [name, label, scale] = measures.find(([own]) => own === select.value) ?? measures[0];
       const axes = control("axis").value === "both" ? ["steps", "total_flops"] : [control("axis").value];
       const scaled = (values) => values.map((value) => (value === null ? null : scale * value));
+      // A loss falls so far at first that nothing else would be seen.
+      const late = control("start").checked || !/loss$/.test(name) ? null : (values) => values.slice(Math.floor(values.length / 10));
       return axes.map((x) => ({
         xLabel: AXES[x], yLabel: label, logX: control("log-x").checked, logY: control("log-y").checked,
         goals: name === "loss" ? data.goals : [],
+        range: late && ((u, low, high) => {
+          const tops = u.series.flatMap((own, at) => {
+            if (at === 0 || !own.show) return [];
+            return late(u.data[at].filter((value) => value !== null && value !== undefined));
+          });
+          const top = tops.reduce((most, value) => Math.max(most, value), -Infinity);
+          if (!(top > low)) return uPlot.rangeNum(low ?? 0, high ?? 1, 0.1, true);
+          const room = 0.06 * (top - low);
+          return [low - room, Math.min(high, top) + room];
+        }),
         lines: data.sets.flatMap((set, at) => {
           const values = set.values[name];
           if (!values) return [];

@@ -31,6 +31,8 @@ pub struct View<'a> {
     weights: Vec<Weights<'a>>,
     has_symmetry: bool,
     examples: Vec<Text<'a>>,
+    /// How many of their holes are filled as the text fills them.
+    holes: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -126,12 +128,11 @@ struct Part<'a> {
 
 impl<'a> View<'a> {
     pub fn new(results: &'a Results) -> Self {
-        let comparisons = results.runs.iter().flat_map(|run| &run.comparison);
         let has = |name: &str| results.sets.iter().any(|set| set.band.values.contains_key(name));
         View {
             title: &results.name,
             summary: summary(results),
-            verdicts: comparisons.flat_map(|section| &section.notes).map(String::as_str).collect(),
+            verdicts: verdicts(results),
             has_curves: has("loss"),
             has_context_gain: has("context_gain"),
             has_passes: results.sets.iter().any(|set| set.passes.is_some()),
@@ -143,8 +144,16 @@ impl<'a> View<'a> {
             weights: results.weights.iter().enumerate().map(|(at, model)| weights(at, model)).collect(),
             has_symmetry: results.weights.iter().any(|model| model.symmetry.len() > 2),
             examples: results.examples.iter().map(text).collect(),
+            holes: results.runs.iter().flat_map(|run| &run.holes).map(String::as_str).collect(),
         }
     }
+}
+
+/// What the comparisons come to at the end: at equal steps, and for the baseline's computation. The tables have
+/// the others.
+fn verdicts(results: &Results) -> Vec<&str> {
+    let ends = results.runs.iter().flat_map(|run| run.comparison.iter().take(2));
+    ends.filter_map(|section| section.notes.last()).map(String::as_str).collect()
 }
 
 fn summary(results: &Results) -> String {
@@ -290,17 +299,12 @@ fn rms(value: f64) -> String {
     }
 }
 
-/// Cuts a text at its sentinels, `<extra_id_N>`.
+/// Cuts a text at its sentinels.
 fn text(example: &Example) -> Text<'_> {
-    let (mut parts, mut rest, mut holes) = (Vec::new(), example.input.as_str(), 0);
-    const SENTINEL: &str = "<extra_id_";
-    while let Some((before, after)) = rest.split_once(SENTINEL) {
-        let Some((number, behind)) = after.split_once('>') else { break };
-        if number.parse::<u32>().is_err() {
-            break;
-        }
-        holes += 1;
-        parts.push(Part { text: before, hole: Some(holes) });
+    let (mut parts, mut rest) = (Vec::new(), example.input.as_str());
+    for (number, sentinel) in (1..).zip(&example.sentinels) {
+        let Some((before, behind)) = rest.split_once(sentinel.as_str()) else { break };
+        parts.push(Part { text: before, hole: Some(number) });
         rest = behind;
     }
     parts.push(Part { text: rest, hole: None });
@@ -314,7 +318,9 @@ mod tests {
     #[test]
     fn holes_are_numbered() {
         let holes = |input: &str| {
-            let example = Example { input: input.into(), expected: Vec::new(), models: Vec::new() };
+            let sentinels = vec!["<extra_id_0>".to_owned(), "<extra_id_1>".to_owned()];
+            let (expected, models) = (Vec::new(), Vec::new());
+            let example = Example { input: input.into(), sentinels, expected, models };
             let parts: Vec<(String, Option<usize>)> =
                 text(&example).parts.iter().map(|part| (part.text.to_owned(), part.hole)).collect();
             parts
@@ -323,8 +329,7 @@ mod tests {
             holes("a <extra_id_0> b<extra_id_1>"),
             [("a ".to_owned(), Some(1)), (" b".to_owned(), Some(2)), (String::new(), None)]
         );
-        assert_eq!(holes("<extra_id_"), [("<extra_id_".to_owned(), None)]);
-        assert_eq!(holes("<extra_id_x>"), [("<extra_id_x>".to_owned(), None)]);
+        assert_eq!(holes("no hole"), [("no hole".to_owned(), None)]);
     }
 
     #[test]

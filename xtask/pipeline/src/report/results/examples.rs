@@ -1,10 +1,6 @@
-//! Held-out text with holes, and what the models of a run put into them.
+//! Held-out text with holes, and what the models of all runs put into them.
 
-use std::fs;
-use std::path::Path;
-
-use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::ReadRun;
 
@@ -13,7 +9,9 @@ use super::ReadRun;
 pub struct Example {
     /// With a sentinel in place of each span.
     pub input: String,
-    /// What stood there, in the order of the sentinels.
+    /// The sentinels, in order.
+    pub sentinels: Vec<String>,
+    /// What stood there, in the same order.
     pub expected: Vec<String>,
     /// What each model put there.
     pub models: Vec<Filled>,
@@ -31,65 +29,38 @@ pub struct Filled {
 /// A hole that a model filled.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Hole {
-    /// What it said; empty if it said nothing.
-    pub text: String,
-    /// Whether that is what stood there, but for blanks around it.
+    /// What it said; `None` if its answer ends before it, or leaves the hole out.
+    pub text: Option<String>,
+    /// Whether that is what stood there.
     pub right: bool,
 }
 
-/// The file that a pretraining leaves.
-const FILE: &str = "examples.json";
-
-#[derive(Deserialize)]
-struct File {
-    examples: Vec<Read>,
-}
-
-#[derive(Deserialize)]
-struct Read {
-    input: String,
-    #[serde(default)]
-    spans: Vec<Span>,
-}
-
-#[derive(Deserialize)]
-struct Span {
-    #[serde(default)]
-    expected: String,
-    #[serde(default)]
-    filled: String,
-}
-
-pub(super) fn examples(runs: &[ReadRun]) -> Result<Vec<Example>> {
-    let mut examples: Vec<Example> = Vec::new();
+pub(super) fn examples(runs: &[ReadRun]) -> Vec<Example> {
+    let mut all: Vec<Example> = Vec::new();
     for run in runs {
         for stage in &run.report.stages {
-            let Some(file) = read(&run.directory(stage))? else { continue };
             let name = run.full_name(&stage.entry.name);
-            for Read { input, spans } in file.examples {
-                let expected: Vec<String> = spans.iter().map(|span| span.expected.clone()).collect();
-                let hole = |span: &Span| Hole {
-                    text: span.filled.clone(),
-                    right: span.filled.trim() == span.expected.trim(),
-                };
-                let filled = Filled { name: name.clone(), holes: spans.iter().map(hole).collect() };
-                // Other vocabularies may cut other holes into the same text.
-                match examples.iter_mut().find(|known| known.input == input && known.expected == expected) {
-                    Some(example) => example.models.push(filled),
-                    None => examples.push(Example { input, expected, models: vec![filled] }),
+            let Some(shown) = &stage.shown else { continue };
+            for example in &shown.examples.examples {
+                let (mut sentinels, mut expected, mut holes) = (Vec::new(), Vec::new(), Vec::new());
+                for span in &example.spans {
+                    sentinels.push(span.sentinel.clone());
+                    expected.push(span.expected.clone());
+                    let right = span.filled.as_ref() == Some(&span.expected);
+                    holes.push(Hole { text: span.filled.clone(), right });
+                }
+                let filled = Filled { name: name.clone(), holes };
+                // Another objective or vocabulary may cut other holes into the same text.
+                let same = |known: &&mut Example| known.input == example.input && known.expected == expected;
+                match all.iter_mut().find(same) {
+                    Some(known) => known.models.push(filled),
+                    None => {
+                        let (input, models) = (example.input.clone(), vec![filled]);
+                        all.push(Example { input, sentinels, expected, models });
+                    }
                 }
             }
         }
     }
-    Ok(examples)
-}
-
-fn read(directory: &Path) -> Result<Option<File>> {
-    let path = directory.join(FILE);
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let file = serde_json::from_slice(&text);
-    file.map(Some).with_context(|| format!("{} is damaged", path.display()))
+    all
 }

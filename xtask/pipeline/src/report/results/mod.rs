@@ -61,6 +61,8 @@ pub struct RunResults {
     pub tables: Vec<Section>,
     /// The comparison in words and tables, as in the report as text. Empty without one.
     pub comparison: Vec<Section>,
+    /// How many holes of the examples are filled as the text fills them, in words.
+    pub holes: Vec<String>,
     /// What is needed to repeat it.
     pub provenance: Provenance,
 }
@@ -126,16 +128,18 @@ impl Results {
             if run.report.stages.is_empty() {
                 continue;
             }
+            let (tables, comparison, holes) = run.report.sections_by_part();
             results.runs.push(RunResults {
                 name: run.name.clone(),
                 stages: graph::nodes(run)?,
-                tables: run.report.sections_by_part().0.to_vec(),
-                comparison: run.report.sections_by_part().1.to_vec(),
+                tables,
+                comparison,
+                holes: holes.map(|section| section.notes).unwrap_or_default(),
                 provenance: provenance::provenance(run)?,
             });
         }
         results.costs = costs::costs(&runs, &results);
-        results.examples = examples::examples(&runs)?;
+        results.examples = examples::examples(&runs);
         if depth.weights {
             results.weights = runs.iter().flat_map(weights::fused).collect();
         }

@@ -23,7 +23,7 @@ use t5_model::optimizer::{CarriedState, CarryOptimizer, OptimizerState};
 use toml::Spanned;
 
 use super::text::Reading;
-use super::{Context, DataTable, Forecast, Gives, Input, Keys, Kind, Known, Shown, Work};
+use super::{Context, DataTable, Forecast, Gives, Input, Keys, Kind, Known, Shown, Spent, Work};
 use crate::checkpoint::{Beside, types_of, types_text, write_directory};
 use crate::recipe::schema::both;
 use crate::{Note, Warning, Watch};
@@ -134,7 +134,22 @@ impl Work for Fuse {
             plan.params.iter().try_for_each(|param| Carry::new(&plan, param).map(drop))?;
         }
         let warnings = plan.warnings().into_iter().map(Warning::Fusion).collect();
-        Ok(Forecast { model: Some(child), optimizer, tokenizer, warnings, ..Forecast::default() })
+        let mut computation = Some(Spent::default());
+        for parent in &self.parents {
+            let behind = known.computation(parent)?;
+            computation = computation.zip(behind).map(|(mut all, own)| {
+                all.join(&own);
+                all
+            });
+        }
+        Ok(Forecast {
+            model: Some(child),
+            optimizer,
+            tokenizer,
+            computation,
+            warnings,
+            ..Forecast::default()
+        })
     }
 
     fn beside(&self) -> &'static [&'static str] {
