@@ -6,6 +6,7 @@
 //! thread. All randomness is a pure function of a seed and a position, so a stream resumes exactly where it stopped.
 
 mod blocks;
+mod bytes;
 mod denoisers;
 mod documents;
 mod draws;

@@ -156,7 +156,7 @@ fn a_run_under_way_shows_what_there_is() {
 
 #[test]
 fn examples_are_put_side_by_side() {
-    let examples = |filled: Option<&str>| {
+    let examples = |filled: &str| {
         let span = json!({ "sentinel": "<extra_id_0>", "expected": " a dog", "filled": filled });
         json!({ "examples": [{ "input": "This is <extra_id_0>.", "spans": [span] }] }).to_string()
     };
@@ -164,10 +164,10 @@ fn examples_are_put_side_by_side() {
         run(&[("a", "pretrain", &[]), ("b", "pretrain", &[])], Value::Null),
         ("a/stage.json", trained(1, "none", 4.0, 0.0)),
         ("a/metrics.jsonl", metrics(6.0, 0.1, 20)),
-        ("a/examples.json", examples(Some(" a dog"))),
+        ("a/examples.json", examples("a dog")),
         ("b/stage.json", trained(2, "none", 4.0, 0.0)),
         ("b/metrics.jsonl", metrics(6.0, 0.1, 20)),
-        ("b/examples.json", examples(None)),
+        ("b/examples.json", examples("")),
     ]);
     let results = results(&[run.path()]);
     assert_eq!(results.examples.len(), 1);

@@ -39,7 +39,7 @@ pub struct Arguments {
     /// The field of JSON, or column of a table, that holds the text
     #[arg(long, value_name = "NAME", default_value = TEXT_FIELD)]
     text_field: String,
-    /// A tokenizer.json, spiece.model or folder [default: the model's]
+    /// A tokenizer.json, spiece.model or folder, or bytes [default: the model's]
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
     /// Tokens per input
@@ -63,7 +63,7 @@ pub struct Arguments {
 impl Arguments {
     pub fn run(self) -> Result<()> {
         let input = Input::from(self.model.clone());
-        let tokenizer = self.tokenizer.clone().map_or_else(|| input.clone(), Input::Path);
+        let tokenizer = self.tokenizer.clone().map_or_else(|| input.clone(), Input::tokenizer);
         let objective = self.objective.objective()?;
         let data = Data::to_evaluate(&self.text, &self.text_field, tokenizer, self.input_length, objective)?;
         let model = self.model.directory(&Terminal)?;

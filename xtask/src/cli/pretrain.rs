@@ -59,7 +59,7 @@ pub struct Arguments {
     new: Option<NewModel>,
     #[command(flatten)]
     text: TextArguments,
-    /// A tokenizer.json, spiece.model or folder [default: that of --from]
+    /// A tokenizer.json, spiece.model or folder, or bytes (ByT5's vocabulary) [default: that of --from]
     #[arg(long, value_name = "PATH", required_unless_present = "from", help_heading = "Text")]
     tokenizer: Option<PathBuf>,
     #[command(flatten)]
@@ -131,7 +131,8 @@ impl Arguments {
             }
         };
         let own = || self.from.clone().map(Input::from);
-        let tokenizer = self.tokenizer.clone().map(Input::Path).or_else(own).context("give a --tokenizer")?;
+        let tokenizer =
+            self.tokenizer.clone().map(Input::tokenizer).or_else(own).context("give a --tokenizer")?;
         let data = self.text.data(tokenizer)?;
         let mut settings = self.training.clone();
         settings.optimizer = self.optimizer.of(settings.optimizer)?;

@@ -46,7 +46,7 @@ pub struct Arguments {
     /// The field of JSON, or column of a table, that holds the text
     #[arg(long, value_name = "NAME", default_value = TEXT_FIELD, requires = "text")]
     text_field: String,
-    /// A tokenizer.json, spiece.model or folder, for text [default: the child's, or that of the first parent that has one]
+    /// A tokenizer.json, spiece.model or folder, or bytes, for text [default: the child's, or that of the first parent that has one]
     #[arg(long, value_name = "PATH", requires = "text")]
     tokenizer: Option<PathBuf>,
     /// Tokens per input
@@ -112,7 +112,7 @@ impl Arguments {
         let models = family.parents.iter().map(|parent| parent.checkpoint.directory());
         let with_tokenizer = std::iter::once(child).chain(models).find(|model| has_tokenizer(model));
         let model = with_tokenizer.filter(|_| self.tokenizer.is_none()).unwrap_or(child);
-        let tokenizer = Input::Path(self.tokenizer.clone().unwrap_or_else(|| model.into()));
+        let tokenizer = Input::tokenizer(self.tokenizer.clone().unwrap_or_else(|| model.into()));
         let objective = self.objective.objective()?;
         let data =
             Data::to_evaluate(&self.text, &self.text_field, tokenizer, input_length.into(), objective)?;

@@ -31,6 +31,7 @@ mod hub_server;
 mod installed;
 #[cfg(all(feature = "burn", feature = "webster"))]
 mod kill;
+mod objectives;
 mod odd_files;
 mod optimizer;
 #[cfg(unix)]

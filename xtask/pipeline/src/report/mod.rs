@@ -40,7 +40,7 @@ pub struct Report {
     file: Option<RunFile>,
     #[serde(skip)]
     sections: Vec<Section>,
-    /// Which of the sections are about the comparison.
+    /// The sections that are about the comparison.
     #[serde(skip)]
     compared: Range<usize>,
     #[serde(skip)]
@@ -352,20 +352,12 @@ fn stage_tables(stages: &[StageReport]) -> Vec<Section> {
 
 /// How models fill in blanks: those of these names, or all if none is named.
 fn holes(stages: &[StageReport], names: &[&str]) -> Option<Section> {
-    let find = |name: &str| stages.iter().find(|stage| stage.entry.name == name);
-    let chosen: Vec<&StageReport> = match names {
-        [] => stages.iter().collect(),
-        names => names.iter().filter_map(|name| find(name)).collect(),
-    };
-    let examples = |stage: &&'_ StageReport| {
-        !stage.shown.as_ref().is_none_or(|shown| shown.examples.examples.is_empty())
-    };
-    let chosen: Vec<_> = chosen.into_iter().filter(examples).collect();
-    let models: Vec<_> = chosen
+    let named = |stage: &&StageReport| names.is_empty() || names.contains(&stage.entry.name.as_str());
+    let shown = stages
         .iter()
-        .filter_map(|stage| Some((stage.entry.name.as_str(), &stage.shown.as_ref()?.examples)))
-        .collect();
-    holes::section(&models)
+        .filter(named)
+        .filter_map(|stage| Some((stage.entry.name.as_str(), &stage.shown.as_ref()?.examples)));
+    holes::section(&results::examples::side_by_side(shown))
 }
 
 /// The arms whose training has finished, the baseline first, and the names of the others. `None` without the

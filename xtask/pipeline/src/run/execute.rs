@@ -13,11 +13,12 @@ use fusion_core::checkpoint::Checkpoint;
 use rayon::ThreadPoolBuilder;
 use serde_json::{Value, json};
 use t5_model::Precision;
-use t5_model::text::Tokenizer;
+
 use t5_model::train::{Difference, Identity};
 
 use super::journal::{self, Changes, Clock, Record};
 use super::{LeftOut, Machine, RunFile, StageLock, There, forecast, forecasts};
+use crate::checkpoint::load_tokenizer;
 use crate::problems::{Remedy, mendable};
 use crate::recipe::Recipe;
 use crate::stage::{Context, Forecast, Gives, Input, Stage};
@@ -25,6 +26,8 @@ use crate::{Compute, Interrupted, Note, Watch};
 
 /// The report that a caller may write into a run's directory.
 pub const REPORT: &str = "report.md";
+/// The same with figures.
+pub const PAGE: &str = "report.html";
 
 /// A recipe's run in a directory, which has a subdirectory for each stage.
 pub struct Run<'a> {
@@ -147,8 +150,10 @@ impl<'a> Run<'a> {
             let fingerprint = match input {
                 Input::Stage(name) => self.deciding(self.stage(name)?)?,
                 _ => match self.locate(input)? {
-                    path if path.join("config.json").is_file() => Checkpoint::open(&path)?.blake3()?,
-                    path => Tokenizer::load(path)?.fingerprint().to_owned(),
+                    path if *input != Input::Bytes && path.join("config.json").is_file() => {
+                        Checkpoint::open(&path)?.blake3()?
+                    }
+                    path => load_tokenizer(&path)?.fingerprint().to_owned(),
                 },
             };
             inputs.insert(input.to_string(), fingerprint);
@@ -219,7 +224,7 @@ impl<'a> Run<'a> {
     /// results are replaced.
     pub fn execute(&self, stages: &[&Stage], redo: bool, compute: &Compute) -> Result<()> {
         let stages_and_reports = self.recipe.stages.iter().map(|stage| stage.name.as_str());
-        let names: Vec<&str> = stages_and_reports.chain([RunFile::NAME, REPORT]).collect();
+        let names: Vec<&str> = stages_and_reports.chain([RunFile::NAME, REPORT, PAGE]).collect();
         claim(self.output, &names)?;
         let left_out = |stage: &Stage| match () {
             () if stage.work.glue_tasks().is_some() && self.glue.is_none() => Some(LeftOut::WithoutGlue),

@@ -16,6 +16,7 @@ use toml::de::DeValue;
 
 use super::text::{Data, HeldOut};
 use super::{Dimensions, Gives, Input};
+use crate::checkpoint::BYTES;
 use crate::located::{Table, Texts, Value, merge};
 use crate::problems::causes;
 use crate::recipe::schema::keys_of;
@@ -62,7 +63,7 @@ pub struct DataTable {
     held_out_text: Option<Spanned<Several>>,
     /// Hold out every k-th document of the text for evaluation.
     pub held_out_every: Option<NonZeroU64>,
-    /// A stage that trains one, or a tokenizer.json, spiece.model or folder.
+    /// A stage that trains one, a tokenizer.json, spiece.model or folder, or `bytes` for ByT5's vocabulary.
     #[schemars(with = "Option<String>")]
     tokenizer: Option<Spanned<String>>,
     /// Tokens per input.
@@ -146,13 +147,17 @@ impl<'a> Keys<'a> {
         })
     }
 
-    /// A stage, a model on the Hugging Face Hub, or else a path relative to the file that names it.
+    /// A stage, a model on the Hugging Face Hub, a vocabulary of bytes, or else a path relative to the file that names
+    /// it.
     pub fn input(&mut self, name: Spanned<String>, wanted: Gives) -> Result<Input> {
         let Shared { texts, stages, .. } = self.shared;
         if stages.contains(name.get_ref()) {
             let input = Input::Stage(name.get_ref().clone());
             self.inputs.push((name, wanted));
             return Ok(input);
+        }
+        if wanted == Gives::Tokenizer && name.get_ref() == BYTES {
+            return Ok(Input::Bytes);
         }
         if let Some(model) = name.get_ref().strip_prefix(HubName::PREFIX) {
             let model = model.parse().map_err(|error: String| texts.error(name.span(), error))?;
@@ -232,7 +237,7 @@ impl<'a> Keys<'a> {
         let data = data.into_inner();
         data.objective.check().map_err(|error| self.error_at(at.clone(), error))?;
         let Some(tokenizer) = data.tokenizer else {
-            return Err(self.error_at(at, "`[data]` names no `tokenizer`: a stage or a path"));
+            return Err(self.error_at(at, "`[data]` names no `tokenizer`: a stage, a path or `bytes`"));
         };
         let tokenizer = self.input(tokenizer, Gives::Tokenizer)?;
         let DataTable { text_field, input_length, objective, max_documents, .. } = data;

@@ -47,14 +47,14 @@ pub struct Arguments {
     json: bool,
     #[command(flatten)]
     text: TextArguments,
-    /// A tokenizer.json, spiece.model or folder, such as a model
+    /// A tokenizer.json, spiece.model or folder, such as a model, or bytes (ByT5's)
     #[arg(long, value_name = "PATH", help_heading = "Text")]
     tokenizer: PathBuf,
 }
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
-        let data = self.text.data(Input::Path(self.tokenizer.clone()))?;
+        let data = self.text.data(Input::tokenizer(self.tokenizer.clone()))?;
         let text = data.open(load_tokenizer(&self.tokenizer)?, &Terminal)?;
         let stream = match self.held_out {
             true => text.evaluation_in_batches(self.batch_size)?,

@@ -7,6 +7,10 @@ mod highlight;
 mod tables;
 mod view;
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
@@ -48,6 +52,18 @@ pub fn html(results: &Results) -> Result<String> {
     });
     page.context("the page's template is wrong")
 }
+
+/// Whether there is nothing in a place, or an earlier page.
+pub fn may_replace(place: &Path) -> bool {
+    let Ok(mut file) = File::open(place) else { return true };
+    let mut start = Vec::new();
+    let read = Read::by_ref(&mut file).take(START).read_to_end(&mut start);
+    read.is_ok() && (start.is_empty() || String::from_utf8_lossy(&start).contains(MARK))
+}
+
+/// What tells that a file is a page, and how far from its beginning that is.
+const MARK: &str = "<meta name=\"generator\" content=\"deep-fusion ";
+const START: u64 = 2048;
 
 /// The templates. Whatever is put into them is escaped, unless they say that it is markup.
 fn environment() -> Result<Environment<'static>> {

@@ -2,7 +2,7 @@
 //! unfinished, fail, come from other machines, or be trainings by themselves.
 
 mod costs;
-mod examples;
+pub(super) mod examples;
 mod glue;
 mod graph;
 mod layout;
@@ -139,7 +139,7 @@ impl Results {
             });
         }
         results.costs = costs::costs(&runs, &results);
-        results.examples = examples::examples(&runs);
+        results.examples = examples::examples(&runs)?;
         if depth.weights {
             results.weights = runs.iter().flat_map(weights::fused).collect();
         }
