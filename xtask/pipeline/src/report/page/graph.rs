@@ -6,7 +6,7 @@ use crate::numbers::{count, duration};
 use crate::report::results::{Link, Node, Progress, State};
 
 /// Sizes in units of the picture.
-const BOX: [f64; 2] = [176.0, 78.0];
+const BOX: [f64; 2] = [176.0, 88.0];
 const GAP: [f64; 2] = [54.0, 18.0];
 const MARGIN: f64 = 6.0;
 
@@ -15,6 +15,8 @@ const MARGIN: f64 = 6.0;
 pub struct Picture {
     pub width: f64,
     pub height: f64,
+    /// The width below which nobody could read it: a narrower screen scrolls.
+    pub least: f64,
     pub boxes: Vec<Stage>,
     pub links: Vec<Curve>,
     /// What it shows, for those who do not see it.
@@ -79,8 +81,10 @@ impl Picture {
             }
         }
         let has = |wanted: fn(&Node) -> bool| nodes.iter().any(wanted);
+        let width = farthest(0) + BOX[0] + MARGIN;
         Picture {
-            width: farthest(0) + BOX[0] + MARGIN,
+            width,
+            least: (0.75 * width).round(),
             height: farthest(1) + BOX[1] + MARGIN,
             boxes: nodes.iter().zip(&corners).map(|(node, corner)| stage(node, *corner)).collect(),
             links,
@@ -148,7 +152,7 @@ fn stage(node: &Node, corner: [f64; 2]) -> Stage {
         width: BOX[0],
         height: BOX[1],
         class: format!("{state}{}", if node.fused { " fused" } else { "" }),
-        label: cut(&node.name, 19),
+        label: cut(&node.name, 21),
         name: node.name.clone(),
         kind: node.kind.clone(),
         lines,

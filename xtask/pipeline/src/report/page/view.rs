@@ -82,8 +82,6 @@ struct Glue<'a> {
     #[serde(flatten)]
     results: &'a GlueResults,
     has_curves: bool,
-    /// Models with outputs that were no answers.
-    invalid: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -244,18 +242,7 @@ fn stage(origin: &Origin) -> Stage<'_> {
 }
 
 fn glue(results: &GlueResults) -> Glue<'_> {
-    let invalid = results.models.iter().filter_map(|model| {
-        let tasks = model.invalid.iter().filter(|task| task.invalid > 0);
-        let share = |invalid: usize, examples: usize| 100.0 * invalid as f64 / examples.max(1) as f64;
-        let tasks: Vec<String> =
-            tasks.map(|own| format!("{} {:.1} %", own.task, share(own.invalid, own.examples))).collect();
-        (!tasks.is_empty()).then(|| format!("{}: {}", model.name, tasks.join(", ")))
-    });
-    Glue {
-        has_curves: results.models.iter().any(|model| model.points.len() > 1),
-        invalid: invalid.collect(),
-        results,
-    }
+    Glue { has_curves: results.models.iter().any(|model| model.points.len() > 1), results }
 }
 
 fn weights<'a>(at: usize, model: &'a FusedModel) -> Weights<'a> {
