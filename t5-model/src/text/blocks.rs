@@ -85,7 +85,9 @@ impl BlockReader {
             first,
         )?;
         let mut tokens: Vec<i32> = Vec::new();
-        let mut ends = self.chunk_ends(start);
+        let chunks = self.options.order.block_chunks();
+        // Where the block's chunks end, up to the one that is being filled.
+        let mut ends = vec![self.chunk_length(start, 0)];
         loop {
             let group = next_group(&mut documents)?;
             if group.is_empty() {
@@ -104,7 +106,9 @@ impl BlockReader {
                     let taken = rest.len().min(full - tokens.len());
                     tokens.extend(rest.iter().take(taken));
                     offset += taken;
-                    if tokens.len() == full {
+                    if tokens.len() == full && ends.len() < chunks {
+                        ends.push(full + self.chunk_length(start, ends.len()));
+                    } else if tokens.len() == full {
                         let next = DataPosition {
                             epoch: start.epoch,
                             block: start.block.saturating_add(1),
@@ -114,7 +118,7 @@ impl BlockReader {
                             documents: place.used,
                             token: offset,
                         };
-                        let ends = std::mem::replace(&mut ends, self.chunk_ends(next));
+                        let ends = std::mem::replace(&mut ends, vec![self.chunk_length(next, 0)]);
                         let block = Block { start, next, tokens: std::mem::take(&mut tokens), ends };
                         if blocks.send(Ok(block)).is_err() {
                             return Ok(Err(Stopped));
@@ -144,15 +148,9 @@ impl BlockReader {
         Ok(Ok(()))
     }
 
-    /// Where the chunks of the block that starts here end, if the text goes on for so long.
-    fn chunk_ends(&self, start: DataPosition) -> Vec<usize> {
-        let length = |chunk| self.denoisers.chunk_length(self.denoisers.draw(self.options.key(start, chunk)));
-        let chunks = 0..self.options.order.block_chunks();
-        let ends = chunks.scan(0, |end: &mut usize, chunk| {
-            *end += length(chunk);
-            Some(*end)
-        });
-        ends.collect()
+    /// Tokens of a chunk, by its number in the block that starts here.
+    fn chunk_length(&self, start: DataPosition, chunk: usize) -> usize {
+        self.denoisers.chunk_length(self.denoisers.draw(self.options.key(start, chunk)))
     }
 
     fn file_order(&self, epoch: u64) -> Vec<usize> {

@@ -46,5 +46,6 @@ mod recipes;
 mod report;
 #[cfg(unix)]
 mod scripts;
+mod seed_sets;
 #[cfg(all(feature = "burn", feature = "webster"))]
 mod talk;

@@ -8,6 +8,7 @@ mod hostile;
 pub mod reference;
 mod resolve;
 pub(crate) mod schema;
+mod seeds;
 mod spelling;
 
 use std::path::{Path, PathBuf};

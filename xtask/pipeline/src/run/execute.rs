@@ -311,11 +311,24 @@ impl<'a> Run<'a> {
 
     /// The stages named in `only` and everything they depend on, in order; all stages if `only` is empty.
     pub fn selected(&self, only: &[String]) -> Result<Vec<&'a Stage>> {
-        let mut wanted: Vec<&str> = only.iter().map(String::as_str).collect();
+        let mut wanted: Vec<&str> = Vec::new();
+        for name in only {
+            let is_meant = |stage: &&Stage| {
+                // A name in the recipe means that stage with all sets of seeds.
+                stage.name == *name || stage.seed_set.as_ref().is_some_and(|set| set.stage == *name)
+            };
+            let meant = self.recipe.stages.iter().filter(is_meant).map(|stage| stage.name.as_str());
+            let before = wanted.len();
+            wanted.extend(meant);
+            let known = self.recipe.stages.iter().map(|stage| stage.name.as_str()).collect::<Vec<_>>();
+            ensure!(
+                wanted.len() > before,
+                "there is no stage {name:?}; the stages are: {}",
+                known.join(", ")
+            );
+        }
         let mut at = 0;
         while let Some(name) = wanted.get(at) {
-            let known: Vec<&str> = self.recipe.stages.iter().map(|stage| stage.name.as_str()).collect();
-            ensure!(known.contains(name), "there is no stage {name:?}; the stages are: {}", known.join(", "));
             let inputs = self.stage(name)?.work.inputs();
             let new: Vec<&str> = inputs.into_iter().filter_map(Input::stage).collect();
             wanted.extend(new);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{VERSION, check_version};
 use crate::recipe::{Comparison, Recipe, RecipeText};
-use crate::stage::Stage;
+use crate::stage::{SeedSet, Stage};
 use crate::write_json;
 
 /// A run's recipe, as far as a report needs it.
@@ -41,6 +41,9 @@ pub struct StageEntry {
     pub kind: String,
     /// Stages and paths.
     pub inputs: Vec<String>,
+    /// Which set of seeds it has, if it is run with several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed_set: Option<SeedSet>,
     /// Why the latest run leaves it out, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_out: Option<LeftOut>,
@@ -56,6 +59,13 @@ pub enum LeftOut {
     NotSelected,
 }
 
+impl StageEntry {
+    /// The stage's name in the recipe, which its fellows with other sets of seeds share.
+    pub fn recipe_name(&self) -> &str {
+        self.seed_set.as_ref().map_or(&self.name, |set| &set.stage)
+    }
+}
+
 impl RunFile {
     /// The file's name.
     pub const NAME: &str = "run.json";
@@ -66,6 +76,7 @@ impl RunFile {
             name: stage.name.clone(),
             kind: stage.kind.name.to_owned(),
             inputs: stage.work.inputs().iter().map(ToString::to_string).collect(),
+            seed_set: stage.seed_set.clone(),
             left_out: left_out(stage),
         });
         RunFile {

@@ -90,7 +90,7 @@ fn show(finished: &Finished<'_>) -> Result<Shown> {
         header: &["model", QUALITY[0], QUALITY[1], QUALITY[2], "tokens"],
         cells: [finished.inputs.first().cloned().unwrap_or_default()]
             .into_iter()
-            .chain(quality_cells(Some(&quality)))
+            .chain(quality_cells(&[quality]))
             .chain([count(tokens as f64)])
             .collect(),
     };

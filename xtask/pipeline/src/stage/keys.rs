@@ -1,6 +1,6 @@
 //! Reads stages' keys from a recipe. Errors carry file, line and column.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -15,7 +15,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::text::{Data, HeldOut};
-use super::{Dimensions, Gives, Input};
+use super::{Dimensions, Gives, Input, SeedSet};
 use crate::checkpoint::BYTES;
 use crate::located::{Table, Texts, Value, merge};
 use crate::problems::causes;
@@ -37,6 +37,15 @@ pub struct Shared<'a> {
     pub stages: Vec<String>,
 }
 
+/// One of several sets of seeds.
+#[derive(Clone, Copy, Debug)]
+pub struct Set<'a> {
+    /// See [`SeedSet`].
+    pub number: u64,
+    /// The stages that are in each set, by their names in the recipe.
+    pub stages: &'a BTreeSet<String>,
+}
+
 /// A stage's keys, on top of those shared by its kind. Keys that are not taken individually make up
 /// [`Keys::rest`].
 pub struct Keys<'a> {
@@ -46,6 +55,8 @@ pub struct Keys<'a> {
     table: Table,
     inputs: Vec<(Spanned<String>, Gives)>,
     references: Vec<Spanned<String>>,
+    /// The set that the stage is in.
+    set: Option<&'a Set<'a>>,
 }
 
 /// `[data]`, or a stage's own `data`.
@@ -101,8 +112,15 @@ enum Several {
 
 impl<'a> Keys<'a> {
     /// The keys of the stage at `span`, of which none has been taken yet.
-    pub fn new(shared: &'a Shared<'a>, span: Range<usize>, table: Table) -> Self {
-        Keys { shared, span, table, inputs: Vec::new(), references: Vec::new() }
+    pub fn new(shared: &'a Shared<'a>, span: Range<usize>, table: Table, set: Option<&'a Set<'a>>) -> Self {
+        Keys { shared, span, table, inputs: Vec::new(), references: Vec::new(), set }
+    }
+
+    /// The stage of this set that is meant by a name in the recipe.
+    fn in_set(&self, name: Spanned<String>) -> Spanned<String> {
+        let set = self.set.filter(|set| set.stages.contains(name.get_ref()));
+        let own = set.map(|set| SeedSet::name(name.get_ref(), set.number));
+        own.map_or_else(|| name.clone(), |own| Spanned::new(name.span(), own))
     }
 
     /// The stages among the inputs read so far, and the stages that are only referred to.
@@ -152,6 +170,7 @@ impl<'a> Keys<'a> {
     pub fn input(&mut self, name: Spanned<String>, wanted: Gives) -> Result<Input> {
         let Shared { texts, stages, .. } = self.shared;
         if stages.contains(name.get_ref()) {
+            let name = self.in_set(name);
             let input = Input::Stage(name.get_ref().clone());
             self.inputs.push((name, wanted));
             return Ok(input);
@@ -181,6 +200,7 @@ impl<'a> Keys<'a> {
                 format!("there is no stage {:?}; the stages are: {}", name.get_ref(), stages.join(", "));
             return Err(self.error_at(name.span(), message));
         }
+        let name = self.in_set(name);
         self.references.push(name.clone());
         Ok(name.into_inner())
     }

@@ -13,6 +13,7 @@ pub mod glue;
 mod input;
 mod keys;
 pub mod pretrain;
+mod seed_set;
 mod shown;
 pub mod text;
 pub mod tokenizer;
@@ -34,7 +35,8 @@ pub use budget::{Budget, Spent};
 pub use dimensions::Dimensions;
 pub use forecast::{Forecast, Known, Read, TextFile, TokenizerId, Training, Vocabulary};
 pub use input::{Gives, Input};
-pub use keys::{DataTable, Keys, Shared};
+pub use keys::{DataTable, Keys, Set, Shared};
+pub use seed_set::SeedSet;
 pub use shown::{Arm, Finished, Overview, QUALITY, Row, Shown, quality_cells};
 
 /// The kinds of stages.
@@ -90,6 +92,17 @@ pub trait Work: Settings + fmt::Debug + Send + Sync {
     /// The same work with a number of steps, if it has a [budget](Work::budget).
     fn with_steps(&self, steps: u64) -> Option<Arc<dyn Work>> {
         let _ = steps;
+        None
+    }
+
+    /// The seed that decides its result; `None` if none does.
+    fn seed(&self) -> Option<u64> {
+        None
+    }
+
+    /// The same work with another seed, if one decides its result.
+    fn with_seed(&self, seed: u64) -> Option<Arc<dyn Work>> {
+        let _ = seed;
         None
     }
 
@@ -164,6 +177,8 @@ pub struct Stage {
     pub work: Arc<dyn Work>,
     /// What it computes on, as far as the recipe says.
     pub compute: ComputeChoice,
+    /// Which set of seeds it has, if the recipe has it run with several.
+    pub seed_set: Option<SeedSet>,
 }
 
 impl Stage {

@@ -239,7 +239,8 @@ fn arm(finished: &Finished<'_>) -> Result<Arm> {
     let trained: Trained = finished.result()?;
     let evaluations = evaluations(finished.directory)?;
     let parents_flops = trained.total_flops - trained.flops;
-    Ok(Arm { name: finished.name.to_owned(), parents_flops, evaluations })
+    let seed_set = finished.seed_set.cloned();
+    Ok(Arm { name: finished.name.to_owned(), seed_set, parents_flops, evaluations })
 }
 
 impl Work for Pretrain {
@@ -272,6 +273,14 @@ impl Work for Pretrain {
         self.budget.as_ref()?;
         let settings = complete(Settings { steps, ..self.settings.clone() });
         Some(Arc::new(Pretrain { settings, budget: None, ..self.clone() }))
+    }
+
+    fn seed(&self) -> Option<u64> {
+        Some(self.settings.seed)
+    }
+
+    fn with_seed(&self, seed: u64) -> Option<Arc<dyn Work>> {
+        Some(Arc::new(Pretrain { settings: Settings { seed, ..self.settings.clone() }, ..self.clone() }))
     }
 
     fn forecast(&self, known: &Known<'_>) -> Result<Forecast> {

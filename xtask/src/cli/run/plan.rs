@@ -100,7 +100,11 @@ impl<'a> Plan<'a> {
 
     /// The plan in five lines, and every stage if asked for.
     pub fn text(&self, name: &str, output: &Path, in_full: bool) -> String {
-        let mut text = format!("{name}: {} in {}\n", number(self.stages.len(), "stage"), output.display());
+        let sets = self.stages.iter().filter_map(|planned| planned.stage.seed_set.as_ref());
+        let sets = sets.map(|set| set.number).max();
+        let sets = sets.map_or(String::new(), |sets| format!(" with {sets} sets of seeds"));
+        let stages = number(self.stages.len(), "stage");
+        let mut text = format!("{name}: {stages}{sets} in {}\n", output.display());
         text += &format!("  to do     {}\n", self.to_do());
         text += &format!("  training  {}\n", self.training());
         text += &format!("  memory    {}\n", self.memory());

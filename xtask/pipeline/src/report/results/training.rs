@@ -167,7 +167,7 @@ pub(super) fn arm(run: &ReadRun, stage: &StageReport) -> Result<Arm> {
         Some(pretrain::Trained { flops, total_flops, .. }) => total_flops - flops,
         None => started_from(run, stage).unwrap_or_default(),
     };
-    Ok(Arm { name, parents_flops, evaluations })
+    Ok(Arm { name, seed_set: stage.entry.seed_set.clone(), parents_flops, evaluations })
 }
 
 /// The computation behind the model that an unfinished training started from.

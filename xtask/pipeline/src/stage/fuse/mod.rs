@@ -104,6 +104,15 @@ impl Work for Fuse {
         self.parents.iter().chain(tokenizer).collect()
     }
 
+    fn seed(&self) -> Option<u64> {
+        self.settings.is_random().then_some(self.settings.seed)
+    }
+
+    fn with_seed(&self, seed: u64) -> Option<Arc<dyn Work>> {
+        let settings = MethodSettings { seed, ..self.settings.clone() };
+        self.seed().map(|_| Arc::new(Fuse { settings, ..self.clone() }) as Arc<dyn Work>)
+    }
+
     fn reads(&self) -> Vec<Reading<'_>> {
         let data = self.calibrate.as_ref().map(|calibrate| &calibrate.data);
         data.into_iter().flat_map(|data| [data.trained(), data.evaluated()]).collect()
