@@ -11,6 +11,17 @@ fn or_missing(text: Option<String>) -> String {
     text.unwrap_or_else(|| MISSING.to_owned())
 }
 
+/// Drops columns of these names in which nothing is known.
+fn drop_missing(table: &mut Table, names: &[&str]) {
+    for name in names {
+        let column = table.header.iter().position(|header| header == name);
+        if let Some(column) = column.filter(|column| table.rows.iter().all(|row| row[*column] == MISSING)) {
+            table.header.remove(column);
+            table.rows.iter_mut().for_each(|row| drop(row.remove(column)));
+        }
+    }
+}
+
 /// The sets with what they came to, over their seeds.
 pub fn sets(results: &Results) -> Option<Section> {
     let mut table = Table::new([
@@ -43,10 +54,16 @@ pub fn sets(results: &Results) -> Option<Section> {
             or_missing(set.passes.map(|passes| format!("{:.1} %", 100.0 * passes.share))),
         ]);
     }
-    let about = "At the last common evaluation: mean ± standard deviation over seeds. Computation includes the \
-                 parents', each counted once; in brackets and in the last column, its share of the baseline's. The \
-                 last column: where the mean loss first was the baseline's at its end."
+    let mut about = "At the last common evaluation: mean ± standard deviation over seeds. Computation includes the parents', \
+                     each counted once."
         .to_owned();
+    match baseline {
+        Some(_) => {
+            about += " In brackets and in the last column, it is a share of the baseline's. The last column: after which \
+                      share the mean loss first was the baseline's at its end."
+        }
+        None => drop_missing(&mut table, &["to the baseline's loss"]),
+    }
     let title = "Trainings, over their seeds".to_owned();
     (!table.rows.is_empty()).then_some(Section { title, about, table, notes: Vec::new() })
 }
@@ -67,13 +84,7 @@ pub fn costs(results: &Results) -> Option<Section> {
             or_missing(memory.map(|memory| bytes(memory as f64))),
         ]);
     }
-    for name in ["memory", "tokens/s", "with parents"] {
-        let column = table.header.iter().position(|header| header == name);
-        if let Some(column) = column.filter(|column| table.rows.iter().all(|row| row[*column] == MISSING)) {
-            table.header.remove(column);
-            table.rows.iter_mut().for_each(|row| drop(row.remove(column)));
-        }
-    }
+    drop_missing(&mut table, &["memory", "tokens/s", "with parents"]);
     let about = "Computation is that of forward and backward passes; a fusion has none. Times are those of all processes \
                  that worked on a stage, evaluations included; tokens per second leave these out. Parents count once, \
                  however often they are used. Memory is the most that the process took."
