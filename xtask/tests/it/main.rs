@@ -34,6 +34,7 @@ mod kill;
 mod objectives;
 mod odd_files;
 mod optimizer;
+mod page;
 #[cfg(unix)]
 mod places;
 mod program;

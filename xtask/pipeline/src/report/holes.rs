@@ -4,6 +4,8 @@ use super::Section;
 use super::results::{Example, Hole};
 use super::table::Table;
 
+/// What the section is called.
+pub const TITLE: &str = "Filling in blanks";
 /// The number of holes shown.
 const SHOWN: usize = 12;
 /// Words of the input shown before a hole and after it.
@@ -42,7 +44,7 @@ pub fn section(examples: &[Example]) -> Option<Section> {
         "What the trained models fill the holes of held-out text with, taking the most likely token each time. {HOLE} is \
          the hole, and … another one. A hole may begin or end within a word."
     );
-    Some(Section { title: "Filling in blanks".into(), about, table, notes: vec![note] })
+    Some(Section { title: TITLE.into(), about, table, notes: vec![note] })
 }
 
 /// The hole among the words around it.

@@ -3,6 +3,7 @@
 mod comparison;
 pub mod glue_table;
 mod holes;
+pub mod page;
 pub mod results;
 mod seeds;
 pub mod table;
@@ -234,9 +235,12 @@ impl Report {
         Ok(Report { name, stages, comparison: arms, file, sections, compared, models, glue: None })
     }
 
-    /// The sections that compare a run's models.
-    fn comparison_sections(&self) -> &[Section] {
-        &self.sections[self.compared.clone()]
+    /// The sections about stages, those that compare models, and that about filled holes.
+    fn sections_by_part(&self) -> (Vec<Section>, Vec<Section>, Option<Section>) {
+        let (compared, mut stages) = (self.sections[self.compared.clone()].to_vec(), self.sections.clone());
+        stages.drain(self.compared.clone());
+        let holes = stages.pop_if(|last| last.title == holes::TITLE);
+        (stages, compared, holes)
     }
 
     /// The report as plain text, with underlined headings.

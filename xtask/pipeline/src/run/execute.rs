@@ -26,6 +26,8 @@ use crate::{Compute, Interrupted, Note, Watch};
 
 /// The report that a caller may write into a run's directory.
 pub const REPORT: &str = "report.md";
+/// The same with figures.
+pub const PAGE: &str = "report.html";
 
 /// A recipe's run in a directory, which has a subdirectory for each stage.
 pub struct Run<'a> {
@@ -222,7 +224,7 @@ impl<'a> Run<'a> {
     /// results are replaced.
     pub fn execute(&self, stages: &[&Stage], redo: bool, compute: &Compute) -> Result<()> {
         let stages_and_reports = self.recipe.stages.iter().map(|stage| stage.name.as_str());
-        let names: Vec<&str> = stages_and_reports.chain([RunFile::NAME, REPORT]).collect();
+        let names: Vec<&str> = stages_and_reports.chain([RunFile::NAME, REPORT, PAGE]).collect();
         claim(self.output, &names)?;
         let left_out = |stage: &Stage| match () {
             () if stage.work.glue_tasks().is_some() && self.glue.is_none() => Some(LeftOut::WithoutGlue),

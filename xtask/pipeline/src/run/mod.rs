@@ -12,7 +12,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-pub use execute::{REPORT, Run, State};
+pub use execute::{PAGE, REPORT, Run, State};
 pub use forecast::{There, forecasts};
 pub use lock::StageLock;
 pub use machine::Machine;

@@ -57,8 +57,12 @@ pub struct RunResults {
     pub name: String,
     /// The stages as a graph.
     pub stages: Vec<Node>,
+    /// Its other tables, as in the report as text.
+    pub tables: Vec<Section>,
     /// The comparison in words and tables, as in the report as text. Empty without one.
     pub comparison: Vec<Section>,
+    /// How many holes of the examples are filled as the text fills them, in words.
+    pub holes: Vec<String>,
     /// What is needed to repeat it.
     pub provenance: Provenance,
 }
@@ -124,10 +128,13 @@ impl Results {
             if run.report.stages.is_empty() {
                 continue;
             }
+            let (tables, comparison, holes) = run.report.sections_by_part();
             results.runs.push(RunResults {
                 name: run.name.clone(),
                 stages: graph::nodes(run)?,
-                comparison: run.report.comparison_sections().to_vec(),
+                tables,
+                comparison,
+                holes: holes.map(|section| section.notes).unwrap_or_default(),
                 provenance: provenance::provenance(run)?,
             });
         }

@@ -187,13 +187,18 @@ fn of_run(index: usize, run: &ReadRun, trainings: &[Training]) -> Vec<SeedSet> {
     let comparison = run.report.file.as_ref().and_then(|file| file.comparison.as_ref());
     let mut sets: Vec<(String, SeedSet)> = Vec::new();
     for (at, training) in trainings.iter().enumerate().filter(|(_, training)| training.run == index) {
-        let stage = training.stage.as_str();
+        let (stage, own) = (training.stage.as_str(), training.recipe_name.as_str());
         let role = match comparison {
-            Some(comparison) if comparison.baseline == stage => Role::Baseline,
-            Some(comparison) if comparison.arms.iter().any(|arm| arm == stage) => Role::Arm,
+            Some(comparison) if comparison.baseline == own => Role::Baseline,
+            Some(comparison) if comparison.arms.iter().any(|arm| arm == own) => Role::Arm,
             _ => Role::Other,
         };
-        let key = keys.get(stage).cloned().unwrap_or_else(|| stage.to_owned());
+        // Sets of seeds are what the recipe says. Without them, what made the trainings tells which belong together.
+        let in_set = run.stage(stage).is_some_and(|stage| stage.entry.seed_set.is_some());
+        let key = match in_set {
+            true => format!("set {own}"),
+            false => keys.get(stage).cloned().unwrap_or_else(|| stage.to_owned()),
+        };
         match sets.iter_mut().find(|(known, _)| *known == key) {
             Some((_, set)) => {
                 set.members.push(at);
@@ -211,9 +216,12 @@ fn of_run(index: usize, run: &ReadRun, trainings: &[Training]) -> Vec<SeedSet> {
     }
     let mut sets: Vec<SeedSet> = sets.into_iter().map(|(_, set)| set).collect();
     for set in &mut sets {
-        let members = set.members.iter().filter_map(|member| trainings.get(*member));
-        let names: Vec<&str> = members.map(|training| training.name.as_str()).collect();
-        set.name = common_name(&names);
+        let members: Vec<&Training> = set.members.iter().filter_map(|at| trainings.get(*at)).collect();
+        let names: Vec<&str> = members.iter().map(|training| training.name.as_str()).collect();
+        set.name = match members.first().and_then(|first| run.stage(&first.stage)) {
+            Some(stage) if stage.entry.seed_set.is_some() => run.full_name(stage.entry.recipe_name()),
+            _ => common_name(&names),
+        };
     }
     let places = |set: &SeedSet| match set.role {
         Role::Baseline => 0,
@@ -235,10 +243,12 @@ fn common_name(names: &[&str]) -> String {
         let length = same.last().map_or(0, |((at, last), _)| at + last.len_utf8());
         common.get(..length).unwrap_or_default()
     });
-    let trimmed = common.trim_end_matches(|c: char| matches!(c, '-' | '_' | '.' | '@') || c.is_ascii_digit());
-    // Names that end in digits of their own, and nothing else in common.
-    let trimmed = if trimmed.is_empty() || trimmed.ends_with('/') { common } else { trimmed };
-    if trimmed.is_empty() || trimmed.ends_with('/') { (*first).to_owned() } else { trimmed.to_owned() }
+    let separators = ['-', '_', '.', '@'];
+    // The first digits of numbers, such as the 1 of `base-11` and `base-12`, are no part of the name.
+    let before = common.trim_end_matches(|c: char| c.is_ascii_digit());
+    let name = if before.ends_with(separators) { before } else { common };
+    let name = name.trim_end_matches(separators);
+    if name.is_empty() || name.ends_with('/') { (*first).to_owned() } else { name.to_owned() }
 }
 
 #[cfg(test)]
@@ -247,11 +257,14 @@ mod tests {
 
     #[test]
     fn names_of_sets() {
-        let cases: [(&[&str], &str); 7] = [
+        let cases: [(&[&str], &str); 10] = [
             (&["fused"], "fused"),
             (&["fused-1", "fused-2", "fused-3"], "fused"),
             (&["fused", "fused-2"], "fused"),
             (&["small-a", "small-b"], "small"),
+            (&["t5-1", "t5-2"], "t5"),
+            (&["t5", "t5-2"], "t5"),
+            (&["base-11", "base-12"], "base"),
             (&["run/a", "run/b"], "run/a"),
             (&["x", "y"], "x"),
             (&["größe-1", "größe-2"], "größe"),

@@ -24,6 +24,8 @@ pub struct Training {
     pub name: String,
     /// Its stage's name.
     pub stage: String,
+    /// The stage's name in the recipe, which its fellows with other sets of seeds share.
+    pub recipe_name: String,
     /// How far it has got.
     pub state: State,
     /// Of its data and of its initial weights, where it is known.
@@ -140,10 +142,12 @@ pub(super) fn trainings(index: usize, run: &ReadRun) -> Result<Vec<Training>> {
             run: index,
             name: run.full_name(&stage.entry.name),
             stage: stage.entry.name.clone(),
+            recipe_name: stage.entry.recipe_name().to_owned(),
             state: graph::state(run, stage)?,
             seed: stage.settings.as_ref().and_then(|settings| settings.get("seed")?.as_u64()),
             compared: compared.is_some_and(|comparison| {
-                comparison.baseline == stage.entry.name || comparison.arms.contains(&stage.entry.name)
+                let own = stage.entry.recipe_name();
+                comparison.baseline == own || comparison.arms.iter().any(|arm| arm == own)
             }),
             parameters: overview.parameters,
             parents_flops,
