@@ -24,7 +24,7 @@ pub enum Objective {
         #[serde(default = "mean_span_length")]
         mean_span_length: f64,
     },
-    /// Prefix language modelling: the target continues the input (Raffel et al. 2020, Section 3.2.3).
+    /// Prefix language modelling: the target continues the input (Raffel et al. 2020, Section 3.3.1).
     PrefixLm {
         /// Share of the tokens that follow the prefix, on average.
         #[serde(default = "half")]
