@@ -250,7 +250,6 @@ fn common_name(names: &[&str]) -> String {
     let name = name.trim_end_matches(separators);
     if name.is_empty() || name.ends_with('/') { (*first).to_owned() } else { name.to_owned() }
 }
-}
 
 #[cfg(test)]
 mod tests {
