@@ -89,6 +89,8 @@ pub enum TextError {
     NoDenoisers,
     #[error("denoiser {denoiser:?}: {problem}")]
     Denoiser { denoiser: String, problem: String },
+    #[error("{problem}")]
+    UnreadDenoiser { problem: String },
     #[error("rate {value} of a denoiser: expected a number above 0")]
     Rate { value: f64 },
     #[error("mode {mode:?}: {problem}")]

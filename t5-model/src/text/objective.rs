@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
 use super::error::{Result, TextError};
 use crate::Error;
@@ -38,7 +38,8 @@ pub enum Objective {
     },
     /// Several denoisers, of which each chunk of text gets one at random.
     Mixture {
-        /// The denoisers, with the rates at which they are drawn.
+        /// Names, or tables with a `kind`, that objective's keys, a `rate` relative to those of the others (by default
+        /// 1), and a `mode`, the text that inputs begin with.
         denoisers: Vec<Denoiser>,
     },
 }
@@ -238,27 +239,49 @@ impl fmt::Display for Part {
     }
 }
 
+/// `span_corruption, noise_density 0.15, mean_span_length 3`
+impl fmt::Display for Objective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self, self.parts().as_slice()) {
+            (Objective::Ul2 { mode_tokens: false }, _) => f.write_str("ul2"),
+            (Objective::Ul2 { mode_tokens: true }, _) => f.write_str("ul2 with mode tokens"),
+            (_, [only]) => only.fmt(f),
+            (_, parts) => write!(f, "a mixture of {} denoisers", parts.len()),
+        }
+    }
+}
+
 /// A denoiser as an argument: `span_corruption,noise_density=0.5,rate=2,mode=[X]`.
 impl FromStr for Denoiser {
     type Err = TextError;
 
     fn from_str(text: &str) -> Result<Self> {
+        let unread = |problem| Err(TextError::UnreadDenoiser { problem });
         let mut parts = text.split(',').map(str::trim);
         let kind = parts.next().unwrap_or_default().replace('-', "_");
-        let mut settings = Map::from_iter([("kind".to_owned(), Value::from(kind))]);
-        let invalid = |problem| TextError::Denoiser { denoiser: text.to_owned(), problem };
+        let usual = |kind: &str| serde_json::from_value::<Denoiser>(json!({ "kind": kind }));
+        let Ok(Value::Object(mut settings)) = usual(&kind).map(|denoiser| json!(denoiser)) else {
+            return unread(format!("{kind:?} is neither span_corruption nor prefix_lm"));
+        };
         for part in parts {
             let Some((key, value)) = part.split_once('=') else {
-                return Err(invalid(format!("{part:?} is not KEY=VALUE")));
+                return unread(format!("{part:?} is not KEY=VALUE"));
             };
-            let number = value.parse::<f64>().ok().filter(|_| key != "mode");
-            let value = number.map_or_else(|| value.into(), Value::from);
-            if settings.insert(key.replace('-', "_"), value).is_some() {
-                return Err(invalid(format!("it has {key:?} twice")));
-            }
+            let key = key.replace('-', "_");
+            let value = match (key.as_str(), value.parse::<f64>()) {
+                ("mode", _) => Value::from(value),
+                (key, _) if key == "kind" || !settings.contains_key(key) => {
+                    let known = settings.keys().filter(|key| *key != "kind").map(String::as_str);
+                    let known: Vec<&str> = known.chain(["mode"]).collect();
+                    return unread(format!("{kind} has no {key:?}; it has {}", known.join(", ")));
+                }
+                (_, Ok(number)) => Value::from(number),
+                (key, Err(_)) => return unread(format!("{key} is {value:?}, which is no number")),
+            };
+            settings.insert(key, value);
         }
-        let denoiser: Denoiser =
-            serde_json::from_value(Value::Object(settings)).map_err(|error| invalid(error.to_string()))?;
+        let denoiser: Denoiser = serde_json::from_value(Value::Object(settings))
+            .map_err(|error| TextError::UnreadDenoiser { problem: error.to_string() })?;
         denoiser.part().check()?;
         Ok(denoiser)
     }

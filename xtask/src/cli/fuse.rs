@@ -78,8 +78,6 @@ pub struct Arguments {
     /// Tokens per input when calibrating
     #[arg(long, value_name = "N", default_value_t = 128, requires = "calibrate")]
     calibrate_input_length: usize,
-    #[command(flatten)]
-    objective: ObjectiveOptions,
     /// Execute the plan and calibrate with this tensor framework, in f32; the result is the same to within
     /// rounding [default: execute the plan in pieces on the host, calibrate with burn]
     #[arg(long, value_name = "NAME", conflicts_with = "plan_only")]
@@ -87,6 +85,8 @@ pub struct Arguments {
     /// The backend's device [default: its first]
     #[arg(long, value_name = "DEVICE", requires = "backend")]
     device: Option<String>,
+    #[command(flatten)]
+    objective: ObjectiveOptions,
 }
 
 impl Arguments {

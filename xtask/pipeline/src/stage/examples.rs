@@ -16,6 +16,9 @@ pub const FILE: &str = "examples.json";
 /// The number of examples, the first of the held-out text.
 const COUNT: usize = 8;
 
+/// In place of what follows a prefix, of which only so many tokens are shown.
+const CONTINUATION: (&str, usize) = ("<extra_id_0>", 12);
+
 /// The examples of a training. Trainings with one text and one tokenizer have the same inputs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Examples {
@@ -23,7 +26,7 @@ pub struct Examples {
     pub examples: Vec<Example>,
 }
 
-/// A text with holes, which a model has filled greedily.
+/// A text with holes, which a model has filled greedily. What follows a prefix is a hole at the end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Example {
     /// The text, with a sentinel such as `<extra_id_0>` in place of each hole.
@@ -94,6 +97,9 @@ impl Example {
     fn new(tokenizer: &Tokenizer, input: &[i32], target: &[i32], answer: &[i32]) -> Result<Self> {
         let said = tokenizer.spans(answer);
         let target: Vec<i32> = target.iter().copied().filter(|id| *id != IGNORED_LABEL).collect();
+        if tokenizer.spans(&target).is_empty() {
+            return Self::continued(tokenizer, input, &target, answer);
+        }
         let shown = |sentinel: i32, span: &[i32]| -> Result<String> {
             let whole = tokenizer.decode_with_sentinels(&[&[sentinel], span].concat())?;
             let own = tokenizer.decode_with_sentinels(&[sentinel])?;
@@ -111,5 +117,18 @@ impl Example {
             input: tokenizer.decode_with_sentinels(input)?,
             spans: tokenizer.spans(&target).into_iter().map(span).collect::<Result<_>>()?,
         })
+    }
+
+    /// Of a prefix, how it goes on.
+    fn continued(tokenizer: &Tokenizer, input: &[i32], target: &[i32], answer: &[i32]) -> Result<Self> {
+        let (sentinel, tokens) = CONTINUATION;
+        let start = |ids: &[i32]| tokenizer.decode_with_sentinels(&ids[..ids.len().min(tokens)]);
+        let span = Span {
+            sentinel: sentinel.to_owned(),
+            expected: start(target)?,
+            filled: (!answer.is_empty()).then(|| start(answer)).transpose()?,
+        };
+        let input = tokenizer.decode_with_sentinels(input)? + sentinel;
+        Ok(Example { input, spans: vec![span] })
     }
 }

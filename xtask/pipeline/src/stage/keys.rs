@@ -230,7 +230,10 @@ impl<'a> Keys<'a> {
         if data.is_empty() {
             return Err(texts.error(at, "there is no `[data]` to say which text this stage reads"));
         }
-        Ok(Spanned::new(at.clone(), texts.read(Spanned::new(at, DeValue::Table(data)))?))
+        let objective_at = data.get("objective").map_or(at.clone(), Spanned::span);
+        let table: DataTable = texts.read(Spanned::new(at.clone(), DeValue::Table(data)))?;
+        table.objective.check().map_err(|error| texts.error(objective_at, error))?;
+        Ok(Spanned::new(at, table))
     }
 
     /// The text of `[data]`.
@@ -255,7 +258,6 @@ impl<'a> Keys<'a> {
         };
         let at = data.span();
         let data = data.into_inner();
-        data.objective.check().map_err(|error| self.error_at(at.clone(), error))?;
         let Some(tokenizer) = data.tokenizer else {
             return Err(self.error_at(at, "`[data]` names no `tokenizer`: a stage, a path or `bytes`"));
         };
