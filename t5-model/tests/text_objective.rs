@@ -282,15 +282,15 @@ fn what_cannot_be_done_is_refused() {
     assert_snapshot!(fails(&mixture(&["prefix_lm", "prefix_lm,mode=<extra_id_0>"]), 64), @r#"denoiser "<extra_id_0> prefix_lm, noise_density 0.5": mode "<extra_id_0>": it is a sentinel, or ends the text"#);
     assert_snapshot!(fails(&mixture(&["prefix_lm", "prefix_lm,mode=漢字"]), 64), @r#"denoiser "漢字 prefix_lm, noise_density 0.5": mode "漢字": the vocabulary has no tokens for it"#);
     let unread = |text: &str| text.parse::<Denoiser>().unwrap_err().to_string();
-    assert_snapshot!(unread("spans"), @"");
-    assert_snapshot!(unread("prefix_lm,rate"), @"");
-    assert_snapshot!(unread("prefix_lm,rate=0"), @"");
-    assert_snapshot!(unread("prefix_lm,rate=much"), @"");
-    assert_snapshot!(unread("prefix_lm,rate=NaN"), @"");
-    assert_snapshot!(unread("prefix_lm,mean_span_length=3"), @"");
-    assert_snapshot!(unread("prefix_lm,kind=3"), @"");
-    assert_snapshot!(unread("prefix_lm,mode="), @"");
-    assert_snapshot!(unread("span-corruption,noise-density=1"), @"");
+    assert_snapshot!(unread("spans"), @r#""spans" is neither span_corruption nor prefix_lm"#);
+    assert_snapshot!(unread("prefix_lm,rate"), @r#""rate" is not KEY=VALUE"#);
+    assert_snapshot!(unread("prefix_lm,rate=0"), @"rate 0 of a denoiser: expected a number above 0");
+    assert_snapshot!(unread("prefix_lm,rate=much"), @r#"rate is "much", which is no number"#);
+    assert_snapshot!(unread("prefix_lm,rate=NaN"), @r#"rate is "NaN", which is no number"#);
+    assert_snapshot!(unread("prefix_lm,mean_span_length=3"), @r#"prefix_lm has no "mean_span_length"; it has noise_density, rate, mode"#);
+    assert_snapshot!(unread("prefix_lm,kind=3"), @r#"prefix_lm has no "kind"; it has noise_density, rate, mode"#);
+    assert_snapshot!(unread("prefix_lm,mode="), @r#"mode "": it has no text"#);
+    assert_snapshot!(unread("span-corruption,noise-density=1"), @"noise density 1: expected a number above 0 and below 1");
 }
 
 #[test]

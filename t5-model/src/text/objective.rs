@@ -24,7 +24,7 @@ pub enum Objective {
         #[serde(default = "mean_span_length")]
         mean_span_length: f64,
     },
-    /// Prefix language modelling: the target continues the input (Raffel et al. 2020, Section 3.2.3).
+    /// Prefix language modelling: the target continues the input (Raffel et al. 2020, Section 3.3.1).
     PrefixLm {
         /// Share of the tokens that follow the prefix, on average.
         #[serde(default = "half")]
@@ -275,8 +275,8 @@ impl FromStr for Denoiser {
                     let known: Vec<&str> = known.chain(["mode"]).collect();
                     return unread(format!("{kind} has no {key:?}; it has {}", known.join(", ")));
                 }
-                (_, Ok(number)) => Value::from(number),
-                (key, Err(_)) => return unread(format!("{key} is {value:?}, which is no number")),
+                (_, Ok(number)) if number.is_finite() => Value::from(number),
+                (key, _) => return unread(format!("{key} is {value:?}, which is no number")),
             };
             settings.insert(key, value);
         }

@@ -1,5 +1,5 @@
 //! Prefix language modelling: a chunk of tokens is cut in two, and the target continues the input (`prefix_lm` of
-//! the T5 library; Raffel et al. 2020, Section 3.2.3).
+//! the T5 library; Raffel et al. 2020, Section 3.3.1).
 
 use super::draws::{Draw, uniform};
 use super::error::{Result, TextError};
