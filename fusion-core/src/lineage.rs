@@ -1,6 +1,6 @@
 //! `lineage.json`: what a model was made from, and the computation that took.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -74,6 +74,9 @@ pub struct Training {
     pub tokens: u64,
     /// Floating-point operations, forward and backward.
     pub flops: f64,
+    /// The same for all models that come from steps of one run, and for no others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
     /// Other keys of the file.
     #[serde(flatten)]
     pub other: Map<String, Value>,
@@ -174,31 +177,44 @@ impl Lineage {
     }
 
     /// The computation behind this model, in floating-point operations: its own training and that of all its ancestors. An
-    /// ancestor that occurs more than once, as in a self fusion, counts once if its hash is known.
+    /// ancestor that occurs more than once, as in a self fusion, counts once if its hash is known, and so does what models
+    /// of several steps of one run have in common, if they name the run.
     pub fn total_flops(&self) -> f64 {
-        let mut total = 0.0;
-        self.each_flops(&mut |_, flops| total += flops);
-        total
+        // The sum of nothing would be -0.
+        self.stretches().values().fold(0.0, |sum, flops| sum + flops)
     }
 
-    /// Calls `each` for the model and for each of its ancestors, once, with the hash of its weights, where known, and the
-    /// computation of its own training.
-    pub fn each_flops<'a>(&'a self, each: &mut dyn FnMut(Option<&'a str>, f64)) {
-        self.visit(self.blake3.as_deref(), &mut HashSet::new(), each);
+    /// The computation of each stretch of training behind this model, in floating-point operations: by its run, or else by
+    /// the hash or the label of the model that it led to. Of a run from which several models come, the longest part.
+    pub fn stretches(&self) -> BTreeMap<String, f64> {
+        let mut stretches = BTreeMap::new();
+        self.add_stretches(self.blake3.as_deref(), "", &mut HashSet::new(), &mut stretches);
+        stretches
     }
 
-    fn visit<'a>(
+    fn add_stretches<'a>(
         &'a self,
         blake3: Option<&'a str>,
+        path: &str,
         seen: &mut HashSet<&'a str>,
-        each: &mut dyn FnMut(Option<&'a str>, f64),
+        stretches: &mut BTreeMap<String, f64>,
     ) {
-        // The sum of nothing would be -0.
-        each(blake3, self.training.iter().fold(0.0, |sum, training| sum + training.flops));
-        for parent in self.fusion.iter().flat_map(|fusion| &fusion.parents) {
+        let other = blake3.map_or_else(|| format!("model {path}"), str::to_owned);
+        let mut unnamed = 0.0;
+        for training in &self.training {
+            match &training.run {
+                Some(run) => {
+                    let known = stretches.entry(run.clone()).or_default();
+                    *known = known.max(training.flops);
+                }
+                None => unnamed += training.flops,
+            }
+        }
+        *stretches.entry(other).or_default() += unnamed;
+        for (index, parent) in self.fusion.iter().flat_map(|fusion| &fusion.parents).enumerate() {
             let is_new = parent.blake3.as_deref().is_none_or(|blake3| seen.insert(blake3));
             if let Some(lineage) = parent.lineage.as_ref().filter(|_| is_new) {
-                lineage.visit(parent.blake3.as_deref(), seen, each);
+                lineage.add_stretches(parent.blake3.as_deref(), &format!("{path}/{index}"), seen, stretches);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use fusion_core::checkpoint::TensorFile;
 use fusion_core::{HostTensor, TensorSource};
 use serde_json::Value;
-use t5_model::optimizer::{Moments, ParameterUpdate, Role};
+use t5_model::optimizer::{DecayShape, Moments, ParameterUpdate, Role};
 use t5_model::{Decay, Optimizer, Schedule};
 
 fn golden(name: &str) -> PathBuf {
@@ -126,6 +126,13 @@ fn schedules() {
             "linear_with_warmup" => once(Decay::Linear { minimum: 0.0 }),
             "cosine_with_warmup" | "cosine_with_min_lr" => cosine,
             "nano_t5_cosine" => Schedule { warm_up_from: 0.5, ..cosine },
+            // There a minimum is also where the warm-up starts.
+            name if name.starts_with("wsd_") => {
+                let decay_shape = serde_json::from_value(golden["decay"].clone()).unwrap();
+                let decay_steps = golden["decay_steps"].as_u64();
+                let decay = Decay::WarmupStableDecay { decay_share: 0.1, decay_steps, decay_shape, minimum };
+                Schedule { warm_up_from: minimum / base, ..once(decay) }
+            }
             // T5X multiplies by the square root of the offset from the start.
             "inverse_square_root" => {
                 Schedule { warm_up: Some(0), peak: base / (warm_up as f64).sqrt(), ..once(root) }
@@ -153,6 +160,38 @@ fn cycles_repeat_warm_up_and_decay() {
     assert!(rates.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{rates:?}");
 }
 
+/// Stable until the last steps, which are a share of all steps, or of each cycle's.
+fn stable(decay_steps: Option<u64>) -> Decay {
+    Decay::WarmupStableDecay { decay_share: 0.2, decay_steps, decay_shape: DecayShape::Linear, minimum: 0.1 }
+}
+
+#[test]
+fn a_decay_is_a_share_of_the_steps() {
+    let schedule = Schedule { warm_up: Some(10), decay: stable(None), ..Schedule::constant(1.0) };
+    let rates = |schedule: &Schedule, at: &[u64], total| -> Vec<f64> {
+        at.iter().map(|step| schedule.rate(*step, total)).collect()
+    };
+    let close = |found: &[f64], expected: &[f64]| {
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{found:?} for {expected:?}");
+    };
+    close(&rates(&schedule, &[5, 10, 79, 80, 90, 99, 100], 100), &[0.5, 1.0, 1.0, 1.0, 0.55, 0.145, 0.1]);
+    let cycles = Schedule { cycles: 2, ..schedule.clone() };
+    close(&rates(&cycles, &[39, 40, 45, 55, 60, 95], 100), &[1.0, 1.0, 0.55, 0.5, 1.0, 0.55]);
+    let all = Decay::WarmupStableDecay {
+        decay_share: 1.0,
+        decay_steps: None,
+        decay_shape: DecayShape::Cosine,
+        minimum: 0.1,
+    };
+    let (all, cosine) = (
+        Schedule { decay: all, ..schedule.clone() },
+        Schedule { decay: Decay::Cosine { minimum: 0.1 }, ..schedule.clone() },
+    );
+    (0..=100).for_each(|step| assert_eq!(all.rate(step, 100), cosine.rate(step, 100)));
+    let none = Schedule { decay: stable(Some(0)), ..schedule };
+    close(&rates(&none, &[50, 99], 100), &[1.0, 1.0]);
+}
+
 /// A training run of 300 updates that follows one of 100 has the rates of the last 300 of 400, except for a
 /// second warm-up.
 #[test]
@@ -162,6 +201,7 @@ fn schedules_go_on() {
         Decay::InverseSquareRoot { timescale: 50 },
         Decay::Cosine { minimum: 0.1 },
         Decay::Linear { minimum: 0.1 },
+        stable(Some(90)),
     ] {
         for (warm_up, cycles) in [(10, 1), (10, 4), (120, 1)] {
             let whole = Schedule { warm_up: Some(warm_up), decay, cycles, ..Schedule::constant(1.0) };

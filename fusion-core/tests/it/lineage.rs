@@ -55,6 +55,23 @@ fn computation_counts_every_ancestor_once() {
     assert_eq!(grandchild.total_flops(), 8.0 + 21.9 + 4.0);
 }
 
+/// Models of several steps of a run share its beginning, however they went on.
+#[test]
+fn steps_of_one_run_count_once() {
+    let step = |run: &str, flops| Training { flops, run: Some(run.to_owned()), ..Training::default() };
+    let at = |training: &[Training]| Some(Lineage { training: training.to_vec(), ..Lineage::default() });
+    let both = [
+        at(&[step("trunk", 3.0), step("decay of 3", 1.0)]),
+        at(&[step("trunk", 5.0), step("decay of 5", 0.5)]),
+    ];
+    let mut fused = child(&["1", "2"], both.to_vec());
+    assert_eq!(fused.total_flops(), 5.0 + 1.0 + 0.5);
+    fused.training.push(step("child", 2.0));
+    let stretches = fused.stretches();
+    assert_eq!(stretches.get("trunk"), Some(&5.0));
+    assert_eq!(stretches.values().sum::<f64>(), 8.5);
+}
+
 #[test]
 fn as_a_tree() {
     let pair = child(&["1", "1"], vec![Some(trained(8.0)), None]);

@@ -137,6 +137,7 @@ impl FineTuning<'_> {
             z_loss: settings.z_loss,
             dropout: Dropout { rate: settings.dropout, seed: self.seed },
             checkpoints: self.keep.as_ref().map_or(Checkpoints::None, Keep::checkpoints),
+            kept: None,
             identity: identity.clone(),
             lineage: self.lineage,
             record: [("glue".to_owned(), json!(tasks))].into_iter().collect(),

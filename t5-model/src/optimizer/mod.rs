@@ -32,7 +32,7 @@ pub use muon::MuonStep;
 pub use options::{DecayOptions, OptimizerOptions};
 #[cfg(feature = "train")]
 pub(crate) use schedule::WARM_UP_SHARE;
-pub use schedule::{Decay, Schedule};
+pub use schedule::{Decay, DecayShape, Schedule};
 pub use state::{OptimizerState, write_optimizer_state};
 
 /// A rule that turns gradients into updates.

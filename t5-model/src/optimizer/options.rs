@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Decay, Optimizer};
+use super::{Decay, DecayShape, Optimizer};
 use crate::{Error, Result};
 
 /// What differs from an optimiser's usual settings.
@@ -39,13 +39,22 @@ pub struct OptimizerOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct DecayOptions {
-    /// The learning rate at the end (cosine, linear) [default: cosine 1e-5, or the learning rate if that is
-    /// lower; linear 0]
+    /// The learning rate at the end (cosine, linear, warmup_stable_decay) [default: 0; cosine 1e-5, or the learning rate
+    /// if that is lower]
     #[cfg_attr(feature = "clap", arg(long = "minimum-learning-rate", value_name = "RATE"))]
     pub minimum: Option<f64>,
     /// Updates during which the rate stays at its peak (inverse_square_root) [default: 10000]
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub timescale: Option<u64>,
+    /// Share of the steps over which the rate decays, at the end (warmup_stable_decay) [default: 0.1]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "SHARE", conflicts_with = "decay_steps"))]
+    pub decay_share: Option<f64>,
+    /// Updates over which the rate decays, the last ones (warmup_stable_decay) [default: a tenth of the steps]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    pub decay_steps: Option<u64>,
+    /// The curve along which the rate decays (warmup_stable_decay) [default: linear]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "CURVE"))]
+    pub decay_shape: Option<DecayShape>,
 }
 
 impl OptimizerOptions {
@@ -89,7 +98,7 @@ fn with(settings: Value, options: Value, name: &str) -> Result<Value> {
     Ok(Value::Object(settings))
 }
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 13] = [
     "weight_decay",
     "momentum",
     "beta1",
@@ -100,6 +109,9 @@ const KEYS: [&str; 10] = [
     "min_dim_size_to_factor",
     "minimum",
     "timescale",
+    "decay_share",
+    "decay_steps",
+    "decay_shape",
 ];
 
 fn object(value: Value) -> Map<String, Value> {
@@ -132,11 +144,11 @@ mod tests {
 
     #[test]
     fn options_belong_to_schedules() {
-        let minimum = DecayOptions { minimum: Some(1e-3), timescale: None };
+        let minimum = DecayOptions { minimum: Some(1e-3), ..DecayOptions::default() };
         assert_eq!(minimum.of(Decay::Cosine { minimum: 0.0 }).unwrap(), Decay::Cosine { minimum: 1e-3 });
         let refused = minimum.of(Decay::InverseSquareRoot { timescale: 5 }).unwrap_err().to_string();
         assert_eq!(refused, "minimum: inverse_square_root has no such setting");
-        let timescale = DecayOptions { minimum: None, timescale: Some(7) };
+        let timescale = DecayOptions { timescale: Some(7), ..DecayOptions::default() };
         let decay = timescale.of(Decay::InverseSquareRoot { timescale: 5 }).unwrap();
         assert_eq!(decay, Decay::InverseSquareRoot { timescale: 7 });
     }

@@ -31,6 +31,56 @@ pub enum Decay {
         #[serde(default)]
         minimum: f64,
     },
+    /// Not at all until the last steps, in which it decays to `minimum` (MiniCPM's WSD).
+    ///
+    /// With a share of 1 it decays from the end of the warm-up.
+    #[serde(alias = "wsd")]
+    WarmupStableDecay {
+        /// Share of all steps over which the rate decays, at the end.
+        #[serde(default = "mini_cpm_share")]
+        decay_share: f64,
+        /// The number of these steps, in place of a share of them.
+        #[serde(default)]
+        decay_steps: Option<u64>,
+        /// The curve along which it decays.
+        #[serde(default)]
+        decay_shape: DecayShape,
+        /// The rate at the end.
+        #[serde(default)]
+        minimum: f64,
+    },
+}
+
+/// A curve from 1 to 0, with `t` from 0 to 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum DecayShape {
+    /// `1 - t`
+    #[default]
+    Linear,
+    /// `(1 + cos(π·t)) / 2`
+    Cosine,
+    /// `1 - sqrt(t)` (Hägele et al., arXiv 2405.18392)
+    #[serde(rename = "1-sqrt")]
+    #[cfg_attr(feature = "clap", value(name = "1-sqrt"))]
+    OneMinusSquareRoot,
+}
+
+impl DecayShape {
+    fn at(self, progress: f64) -> f64 {
+        match self {
+            DecayShape::Linear => 1.0 - progress,
+            DecayShape::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
+            DecayShape::OneMinusSquareRoot => 1.0 - progress.sqrt(),
+        }
+    }
+}
+
+/// MiniCPM (arXiv 2404.06395): a tenth of the steps suffices.
+const fn mini_cpm_share() -> f64 {
+    0.1
 }
 
 const fn t5_timescale() -> u64 {
@@ -50,6 +100,12 @@ impl clap::ValueEnum for Decay {
                 Decay::InverseSquareRoot { timescale: t5_timescale() },
                 Decay::Cosine { minimum: nano_t5_minimum() },
                 Decay::Linear { minimum: 0.0 },
+                Decay::WarmupStableDecay {
+                    decay_share: mini_cpm_share(),
+                    decay_steps: None,
+                    decay_shape: DecayShape::Linear,
+                    minimum: 0.0,
+                },
             ]
         }
     }
@@ -64,6 +120,9 @@ impl clap::ValueEnum for Decay {
                 PossibleValue::new("cosine").help("Decay to 1e-5, or to the learning rate if that is lower")
             }
             Decay::Linear { .. } => PossibleValue::new("linear").help("Decay to 0"),
+            Decay::WarmupStableDecay { .. } => PossibleValue::new("warmup_stable_decay")
+                .aliases(["warmup-stable-decay", "wsd"])
+                .help("Stay at the learning rate, and decay to 0 over the last tenth of the steps"),
         })
     }
 }
@@ -181,9 +240,20 @@ impl Schedule {
             }
             Decay::Cosine { minimum } => {
                 let minimum = minimum.min(self.peak);
-                minimum + (self.peak - minimum) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
+                minimum + (self.peak - minimum) * DecayShape::Cosine.at(progress)
             }
-            Decay::Linear { minimum } => minimum + (self.peak - minimum) * (1.0 - progress),
+            Decay::Linear { minimum } => minimum + (self.peak - minimum) * DecayShape::Linear.at(progress),
+            Decay::WarmupStableDecay { decay_share, decay_steps, decay_shape, minimum } => {
+                // No more than follow the warm-up.
+                let share = (decay_share * length as f64).round() as u64;
+                let steps = decay_steps.unwrap_or(share).min(length.saturating_sub(warm_up));
+                let stable = length - steps;
+                if at < stable {
+                    return self.peak;
+                }
+                let progress = ((at - stable) as f64 / steps.max(1) as f64).min(1.0);
+                minimum + (self.peak - minimum) * decay_shape.at(if steps == 0 { 1.0 } else { progress })
+            }
         }
     }
 
@@ -191,8 +261,10 @@ impl Schedule {
     #[cfg(feature = "train")]
     pub(crate) fn problem(&self, steps: u64) -> Option<(&'static str, String)> {
         let minimum = match self.decay {
-            Decay::Cosine { minimum } | Decay::Linear { minimum } => minimum,
-            _ => 0.0,
+            Decay::Cosine { minimum }
+            | Decay::Linear { minimum }
+            | Decay::WarmupStableDecay { minimum, .. } => minimum,
+            Decay::Constant | Decay::InverseSquareRoot { .. } => 0.0,
         };
         let bad = |rate: f64| !(rate.is_finite() && rate >= 0.0);
         if bad(self.peak) {
@@ -203,6 +275,14 @@ impl Schedule {
             let problem =
                 format!("the minimum is {minimum}; it lies between 0 and the learning rate {}", self.peak);
             return Some(("schedule", problem));
+        }
+        if let Decay::WarmupStableDecay { decay_share, .. } = self.decay
+            && !(0.0..=1.0).contains(&decay_share)
+        {
+            return Some((
+                "schedule",
+                format!("decay_share is {decay_share}, not a share of the steps, from 0 to 1"),
+            ));
         }
         if !(0.0..=1.0).contains(&self.warm_up_from) {
             let problem = format!("{} is not a share of the learning rate, from 0 to 1", self.warm_up_from);
@@ -221,6 +301,16 @@ impl Schedule {
                 cycles => format!("each of {cycles} cycles has {cycle} steps"),
             };
             return Some(("warm_up", format!("it is {warm_up}, but {there}")));
+        }
+        if let Decay::WarmupStableDecay { decay_steps: Some(decay), .. } = self.decay {
+            let after = cycle.saturating_sub(self.warm_up(steps));
+            if decay > after {
+                let there = match self.cycles {
+                    1 => format!("there are {after} steps after the warm-up"),
+                    cycles => format!("each of {cycles} cycles has {after} steps after its warm-up"),
+                };
+                return Some(("schedule", format!("decay_steps is {decay}, but {there}")));
+            }
         }
         let re_warm_up = self.re_warm_up;
         (re_warm_up >= steps)

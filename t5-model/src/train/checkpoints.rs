@@ -30,6 +30,41 @@ pub enum Checkpoints {
     },
 }
 
+/// Models on the way that a training run keeps, apart from its checkpoints.
+pub struct Kept {
+    pub(super) checkpoints: Checkpoints,
+    pub(super) steps: Vec<u64>,
+    pub(super) with_optimizer: bool,
+}
+
+/// The folder of a run's directory that holds them.
+pub(super) const KEPT: &str = "kept";
+
+/// Where the run in a directory keeps the model of a step: see [`Settings::keep_steps`](super::Settings::keep_steps).
+pub fn kept_model(run: &Path, step: u64) -> PathBuf {
+    run.join(KEPT).join(name(step))
+}
+
+fn name(step: u64) -> String {
+    format!("step-{step:08}")
+}
+
+impl Kept {
+    /// The models of these steps, if there are any.
+    pub(super) fn in_run(run: &Path, steps: &[u64], with_optimizer: bool) -> Result<Option<Self>> {
+        if steps.is_empty() {
+            return Ok(None);
+        }
+        let checkpoints = Checkpoints::by_step(run.join(KEPT), usize::MAX)?;
+        Ok(Some(Kept { checkpoints, steps: steps.to_vec(), with_optimizer }))
+    }
+
+    /// Where the model of a step is kept, if it is.
+    pub(super) fn path(&self, step: u64) -> Option<PathBuf> {
+        self.checkpoints.path(step).filter(|_| self.steps.contains(&step))
+    }
+}
+
 impl Checkpoints {
     /// A folder of checkpoints by step. Creates it, and removes checkpoints that a killed process left half written or
     /// half deleted.
@@ -50,7 +85,7 @@ impl Checkpoints {
         match self {
             Checkpoints::None => None,
             Checkpoints::Newest(path) => Some(path.clone()),
-            Checkpoints::Steps { folder, .. } => Some(folder.join(format!("step-{step:08}"))),
+            Checkpoints::Steps { folder, .. } => Some(folder.join(name(step))),
         }
     }
 
@@ -82,8 +117,8 @@ impl Checkpoints {
         let Checkpoints::Steps { folder, keep } = self else { return Ok(()) };
         let steps = self.steps()?;
         for &step in steps.iter().take(steps.len().saturating_sub(*keep)) {
-            let path = folder.join(format!("step-{step:08}"));
-            let aside = folder.join(format!(".step-{step:08}{DELETED}"));
+            let path = folder.join(name(step));
+            let aside = folder.join(format!(".{}{DELETED}", name(step)));
             fs::rename(&path, &aside).map_err(Error::io("remove", &path))?;
             remove(&aside, &path)?;
         }

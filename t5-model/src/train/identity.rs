@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::optimizer::WARM_UP_SHARE;
 
@@ -68,6 +69,12 @@ impl Identity {
             (object, key) = (own, inner);
         }
         object.shift_remove(key);
+    }
+
+    /// A hash of all values, in hexadecimal; of this order.
+    pub fn fingerprint(&self) -> String {
+        let digest = Sha256::digest(Value::Object(self.0.clone()).to_string());
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The same, stored in order of the keys.

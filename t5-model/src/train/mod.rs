@@ -9,6 +9,7 @@
 //!   (`optimizer.safetensors`, `optimizer.json`) and the state of the run (`training_state.json`). Only the
 //!   newest are kept.
 //! - `model/`: the same at the end, without the optimiser's state unless the settings request it.
+//! - `kept/step-00000500/`: the same for steps that the settings name.
 //! - `metrics.jsonl`: one [`Metrics`] per line. `tensorboard/`: the same as curves.
 //! - `lock`: held while a process works here.
 //!
@@ -25,7 +26,7 @@ mod snapshot;
 mod tensorboard;
 mod training;
 
-pub use checkpoints::Checkpoints;
+pub use checkpoints::{Checkpoints, Kept, kept_model};
 pub use error::{Intact, TrainError};
 pub use identity::{Changed, Difference, Identity, RENAMED};
 pub use pretrain::{

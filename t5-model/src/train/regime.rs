@@ -113,13 +113,13 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// The model's lineage after this training run, given the lineage it started with. `other` is recorded
-    /// along with the run's length.
-    pub(super) fn lineage(self, start: &Lineage, other: &Map<String, Value>) -> Lineage {
+    /// The model's lineage after this training run, given the lineage it started with. `run` tells the run from
+    /// others; `other` is recorded along with the run's length.
+    pub(super) fn lineage(self, start: &Lineage, run: String, other: &Map<String, Value>) -> Lineage {
         let Progress { step: steps, tokens, flops, .. } = self;
         let mut lineage = start.clone();
         if steps > 0 {
-            lineage.training.push(Record { steps, tokens, flops, other: other.clone() });
+            lineage.training.push(Record { steps, tokens, flops, run: Some(run), other: other.clone() });
         }
         lineage
     }

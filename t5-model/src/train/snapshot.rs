@@ -98,6 +98,11 @@ impl<S: DeserializeOwned> Saved<S> {
         Ok(serde_json::from_value(value).map_err(Error::json(path))?)
     }
 
+    /// Whether the optimiser's moments were saved as well.
+    pub fn has_optimizer(&self) -> bool {
+        self.optimizer_blake3.is_some()
+    }
+
     /// Reads all weights and the optimiser's moments, verifies their hashes, and returns the moments.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::checkpoints::Checkpoints;
+use super::checkpoints::{Checkpoints, Kept};
 use super::error::{Intact, Result, TrainError};
 use super::identity::Identity;
 use super::regime::{Event, Regime, Standing};
@@ -58,6 +58,8 @@ pub struct Job<'a> {
     pub dropout: Dropout,
     /// Where to keep checkpoints.
     pub checkpoints: Checkpoints,
+    /// Which models on the way to keep besides.
+    pub kept: Option<Kept>,
     /// What determines the result; checkpoints of another identity are not continued.
     pub identity: Identity,
     /// The lineage of the model to start from.
@@ -172,6 +174,9 @@ impl<'a, R: Regime> Training<'a, R> {
             let last = step >= steps;
             let due = last || (step.is_multiple_of(evaluate_every) && (step > 0 || evaluate_first));
             let evaluated = !due || self.evaluate()?;
+            if evaluated && !last {
+                self.keep()?;
+            }
             let ended = evaluated && (last || self.regime.ends_early(&self.at));
             if ended && self.regime.conclude(self.session.as_mut())? {
                 return Ok(true);
@@ -210,7 +215,7 @@ impl<'a, R: Regime> Training<'a, R> {
         let snapshot = Snapshot {
             state,
             identity: &job.identity,
-            lineage: progress.lineage(job.lineage, &job.record),
+            lineage: progress.lineage(job.lineage, job.identity.fingerprint(), &job.record),
             tokenizer: job.tokenizer,
             beside: job.beside,
             optimizer: optimizer.then(|| (job.optimizer, job.optimizer_step(progress.step))),
@@ -316,6 +321,22 @@ impl<'a, R: Regime> Training<'a, R> {
             (self.observer)(Event::Evaluated { step, evaluation, seconds });
         }
         Ok(true)
+    }
+
+    /// Keeps the model of this step, if that is wanted and it is not there yet.
+    fn keep(&mut self) -> Result<(), R::Error> {
+        let Some(kept) = &self.job.kept else { return Ok(()) };
+        let (path, with_optimizer) = (kept.path(self.at.progress.step), kept.with_optimizer);
+        let is_there = |path: &PathBuf| {
+            let saved = Saved::<Standing<R::Measured>>::read(path);
+            saved.is_ok_and(|saved| {
+                self.job.identity.check(&saved.identity, path).is_ok()
+                    && saved.has_optimizer() >= with_optimizer
+            })
+        };
+        let Some(path) = path.filter(|path| !is_there(path)) else { return Ok(()) };
+        self.collect()?;
+        self.save(&path, with_optimizer)
     }
 
     /// Writes a checkpoint, unless the newest already holds this state.

@@ -265,6 +265,14 @@ def schedules():
             values=schedule(base, total, lambda o: optimization.get_cosine_with_min_lr_schedule_with_warmup(
                 o, warmup, total, min_lr=minimum)),
         ),
+        **{
+            f"wsd_{decay}_{minimum}": dict(
+                source="transformers.get_wsd_schedule", decay=decay, decay_steps=15, minimum=minimum, **common,
+                values=schedule(base, total + 3, lambda o: optimization.get_wsd_schedule(
+                    o, warmup, 15, num_training_steps=total, decay_type=decay, min_lr_ratio=minimum / base)),
+            )
+            for decay, minimum in [("linear", 0.0), ("cosine", 0.0), ("1-sqrt", 0.0), ("1-sqrt", 0.002)]
+        },
         "nano_t5_cosine": dict(
             source="nanoT5: torch LinearLR from one half, then CosineAnnealingLR", minimum=minimum, **common,
             values=schedule(base, total, lambda o: nano_t5(o, warmup, total, minimum)),

@@ -112,6 +112,47 @@ fn the_optimizer_is_kept_on_request() {
     assert_eq!(optimizer.names(), ["toy.weight.momentum"]);
 }
 
+/// What is kept on the way is what a shorter look would have seen, whatever happens to checkpoints.
+#[test]
+fn models_on_the_way_are_kept() {
+    let mut trial = Trial::default();
+    trial.settings.keep_steps = vec![0, 4, 6, 10];
+    trial.settings.keep_checkpoints = 1;
+    trial.train().unwrap();
+    let weights = |trial: &Trial, place: &str| {
+        let checkpoint = Checkpoint::open(&trial.path(place)).unwrap();
+        let names = checkpoint.names();
+        names.iter().map(|name| checkpoint.load_f32(name).unwrap().data).collect::<Vec<_>>()
+    };
+    let kept = ["kept/step-00000000", "kept/step-00000004", "kept/step-00000006"];
+    assert!(!trial.path("kept/step-00000010").exists(), "the last is the model");
+    assert!(!trial.path("kept/step-00000004/optimizer.json").exists());
+    let lineage = Lineage::read(&trial.path(kept[2])).unwrap().unwrap();
+    assert_eq!(lineage.training.iter().map(|training| training.steps).collect::<Vec<_>>(), [6]);
+    // A checkpoint has the same weights, and so has a run that was interrupted there.
+    let mut other = Trial::default();
+    other.settings = trial.settings.clone();
+    other.settings.keep_optimizer = true;
+    for stop in [5, 6] {
+        other.train_until(|event| matches!(event, Event::Step { step, .. } if *step == stop)).unwrap();
+    }
+    assert_eq!(weights(&other, "checkpoints/step-00000006"), weights(&trial, kept[2]));
+    assert!(other.path(kept[1]).join("optimizer.json").exists());
+    // One that was lost on the way is written again from a checkpoint of that step; others stay as they are.
+    fs::remove_dir_all(other.path(kept[2])).unwrap();
+    other.events.clear();
+    other.train().unwrap();
+    let written = other.events.iter().filter(|event| event.contains("wrote")).collect::<Vec<_>>();
+    assert_eq!(written, ["wrote step-00000006 at 6", "wrote step-00000009 at 9", "wrote model at 10"]);
+    for kept in kept {
+        assert_eq!(weights(&other, kept), weights(&trial, kept), "{kept}");
+    }
+    // They are not part of what a run is, and none lies beyond its end.
+    trial.settings.keep_steps = vec![11];
+    let refused = trial.train().unwrap_err().to_string();
+    assert_eq!(refused, "keep_steps: there is no step 11; there are 10 in all");
+}
+
 #[test]
 fn metrics_are_means() {
     let mut trial = Trial::default();

@@ -23,9 +23,10 @@ const EXAMPLES: &str = concat!(
 );
 
 /// The settings in the order in which the help lists them.
-const TRAINING: &str = "steps batch_size micro_batch_size optimizer carry_optimizer keep_optimizer peak decay minimum \
-     timescale warm_up warm_up_from cycles offset re_warm_up clip_norm z_loss dropout seed evaluate_every \
-     evaluation_batches checkpoint_every checkpoint_minutes keep_checkpoints log_every";
+const TRAINING: &str = "steps batch_size micro_batch_size optimizer carry_optimizer keep_optimizer peak decay \
+     decay_share decay_steps decay_shape minimum timescale warm_up warm_up_from cycles offset \
+     re_warm_up clip_norm z_loss dropout seed evaluate_every evaluation_batches \
+     checkpoint_every checkpoint_minutes keep_checkpoints keep_steps log_every";
 /// The optimiser's own, which belong to some optimisers each.
 const OPTIMIZER: &str =
     "weight_decay momentum beta1 beta2 epsilon decay_rate clip_threshold min_dim_size_to_factor";

@@ -49,3 +49,4 @@ mod scripts;
 mod seed_sets;
 #[cfg(all(feature = "burn", feature = "webster"))]
 mod talk;
+mod trunk;

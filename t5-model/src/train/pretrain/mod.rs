@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use self::metrics::MetricsFile;
 use self::regime::{Measured, Pretraining};
-use super::checkpoints::{Checkpoints, LOCK, lock};
+use super::checkpoints::{Checkpoints, KEPT, Kept, LOCK, lock};
 use super::error::{Result, TrainError};
 use super::identity::Identity;
 use super::regime::{Event, Progress, Standing};
@@ -38,7 +38,7 @@ pub type OpenTrainingText<'a> = dyn FnMut(DataPosition) -> text::Result<ExampleS
 pub type PretrainingEvent<'a> = Event<'a, EvaluationPoint>;
 
 /// What a run writes into its directory, besides its lock.
-const WRITTEN: [&str; 4] = ["checkpoints", "model", metrics::FILE, TensorBoard::FOLDER];
+const WRITTEN: [&str; 5] = ["checkpoints", KEPT, "model", metrics::FILE, TensorBoard::FOLDER];
 
 /// A pretraining run: everything that determines its result.
 pub struct Run<'a> {
@@ -168,6 +168,7 @@ pub fn train<'a>(
         z_loss: settings.z_loss,
         dropout: Dropout { rate: settings.dropout, seed: settings.seed },
         checkpoints,
+        kept: Kept::in_run(run.directory, &settings.keep_steps, settings.keep_optimizer)?,
         identity,
         lineage: run.lineage,
         record: Map::new(),

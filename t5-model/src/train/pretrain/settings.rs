@@ -71,6 +71,13 @@ pub struct Settings {
     /// How many checkpoints are kept, the newest ones.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.keep_checkpoints))]
     pub keep_checkpoints: usize,
+    /// Steps at which the model is kept in `kept/`, whatever happens to checkpoints.
+    ///
+    /// With the optimiser's state if that of the last step is kept as well. A recipe need not list what other stages take,
+    /// as `trunk@1000`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "STEP,…", value_delimiter = ','))]
+    pub keep_steps: Vec<u64>,
     /// Updates between two lines of metrics, which average over them.
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", default_value_t = DEFAULT.log_every))]
     pub log_every: u64,
@@ -95,6 +102,7 @@ const DEFAULT: Settings = Settings {
     checkpoint_every: 2_000,
     checkpoint_minutes: 10.0,
     keep_checkpoints: 2,
+    keep_steps: Vec::new(),
     log_every: 100,
     keep_optimizer: false,
 };
@@ -121,7 +129,9 @@ impl Settings {
     pub(super) fn identity(&self) -> Identity {
         let mut identity = Identity::of_settings(self, Self::NEUTRAL);
         identity.remove("evaluate_every"); // a resumed run evaluates at other steps from then on
-        identity.remove("keep_optimizer"); // decides what is saved with them
+        // These decide what is saved with them.
+        identity.remove("keep_optimizer");
+        identity.remove("keep_steps");
         // The same, given or not.
         identity.insert("micro_batch_size", self.micro_batch_size());
         identity.insert("warm_up", self.schedule.warm_up(self.steps));
@@ -161,6 +171,9 @@ impl Settings {
         }
         if let Some(problem) = self.optimizer.problem() {
             return fail("optimizer", problem);
+        }
+        if let Some(step) = self.keep_steps.iter().find(|step| **step > self.steps) {
+            return fail("keep_steps", format!("there is no step {step}; there are {} in all", self.steps));
         }
         if let Some((key, problem)) = self.schedule.problem(self.steps) {
             return fail(key, problem);

@@ -1,12 +1,14 @@
 //! Orders stages by their inputs.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::Result;
 use toml::Spanned;
 
 use super::Comparison;
 use super::resolve::Located;
 use crate::located::Texts;
-use crate::stage::Stage;
+use crate::stage::{Gives, Input, Stage};
 
 /// Checks that inputs are of the right kind and free of cycles, and puts each stage after its inputs.
 pub fn in_order(
@@ -33,7 +35,23 @@ pub fn in_order(
         visit(index, &stages, &mut Vec::new(), &mut order, texts)?;
     }
     let ordered = order.into_iter().filter_map(|index: usize| stages.get(index));
-    Ok(ordered.map(|located| located.stage.clone()).collect())
+    Ok(keep_steps(ordered.map(|located| located.stage.clone()).collect()))
+}
+
+/// Has each training keep the models of those steps that other stages take.
+fn keep_steps(mut stages: Vec<Stage>) -> Vec<Stage> {
+    let mut wanted: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+    for input in stages.iter().flat_map(|stage| stage.work.inputs()) {
+        if let Input::Step { stage, step } = input {
+            wanted.entry(stage.clone()).or_default().insert(*step);
+        }
+    }
+    for stage in &mut stages {
+        if let Some(work) = wanted.get(&stage.name).and_then(|steps| stage.work.keep_steps(steps)) {
+            stage.work = work;
+        }
+    }
+    stages
 }
 
 fn visit(
@@ -70,8 +88,15 @@ fn check_inputs(located: &Located, stages: &[Located], texts: &Texts) -> Result<
         let name = input.get_ref();
         let Some(other) = stages.iter().find(|other| other.stage.name == *name) else { continue };
         let kind = other.stage.kind;
-        if kind.gives != Some(*wanted) {
-            let message = format!("stage {name:?} ({}) does not give a {wanted}", kind.name);
+        let gives = match wanted {
+            Gives::Step => kind.arm.is_some(),
+            wanted => kind.gives == Some(*wanted),
+        };
+        if !gives {
+            let message = match wanted {
+                Gives::Step => format!("stage {name:?} ({}) does not train, so it has no steps", kind.name),
+                wanted => format!("stage {name:?} ({}) does not give a {wanted}", kind.name),
+            };
             return Err(texts.error(input.span(), message));
         }
     }

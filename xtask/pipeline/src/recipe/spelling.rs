@@ -33,6 +33,7 @@ pub fn normalise(recipe: &mut Table) {
 fn settings(table: &mut Table) {
     rename(table);
     for (key, value) in table.iter_mut() {
+        spell_out(key.get_ref(), value);
         // Which kind of stage it is may be written in another file.
         for kind in KINDS {
             let own = schema::stage(kind)["properties"].get(key.get_ref().as_ref());
@@ -40,6 +41,27 @@ fn settings(table: &mut Table) {
                 expand(value, own);
             }
         }
+    }
+}
+
+/// Short names of values, as the command line has them too: the key, the short name, and the full one.
+const SHORT: [(&str, &str, &str); 1] = [("schedule", "wsd", "warmup_stable_decay")];
+
+/// Writes out a short name of a value, or of the kind of a table.
+fn spell_out(key: &str, value: &mut Value) {
+    match value.get_mut() {
+        DeValue::String(text) => {
+            let short = SHORT.iter().find(|(of, short, _)| *of == key && schema::spelt_alike(short, text));
+            if let Some((_, _, full)) = short {
+                *text = (*full).into();
+            }
+        }
+        DeValue::Table(table) => {
+            if let Some(kind) = table.get_mut("kind").filter(|kind| kind.get_ref().is_str()) {
+                spell_out(key, kind);
+            }
+        }
+        _ => {}
     }
 }
 

@@ -32,9 +32,14 @@ fn without_seeds(value: &Value, stages: &BTreeMap<&str, &Value>, depth: usize) -
     let inner = |value: &Value| without_seeds(value, stages, depth);
     match value {
         Value::Object(object) => {
-            let stage = object.get("stage").and_then(Value::as_str).filter(|_| object.len() == 1);
+            let is_input = object.keys().all(|key| matches!(key.as_str(), "stage" | "step"));
+            let stage = object.get("stage").and_then(Value::as_str).filter(|_| is_input);
             if let Some(settings) = stage.and_then(|stage| stages.get(stage)).filter(|_| depth > 0) {
-                return json!({ "stage": without_seeds(settings, stages, depth - 1) });
+                let mut input = json!({ "stage": without_seeds(settings, stages, depth - 1) });
+                if let Some(step) = object.get("step") {
+                    input["step"] = step.clone();
+                }
+                return input;
             }
             let kept = object.iter().filter(|(key, _)| *key != "seed");
             Value::Object(kept.map(|(key, value)| (key.clone(), inner(value))).collect::<Map<_, _>>())

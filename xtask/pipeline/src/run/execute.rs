@@ -13,8 +13,7 @@ use fusion_core::checkpoint::Checkpoint;
 use rayon::ThreadPoolBuilder;
 use serde_json::{Value, json};
 use t5_model::Precision;
-
-use t5_model::train::{Difference, Identity};
+use t5_model::train::{Difference, Identity, kept_model};
 
 use super::journal::{self, Changes, Clock, Record};
 use super::{LeftOut, Machine, RunFile, StageLock, There, forecast, forecasts};
@@ -83,6 +82,14 @@ impl<'a> Run<'a> {
     fn locate(&self, input: &Input) -> Result<PathBuf> {
         match input {
             Input::Stage(name) => Ok(self.stage(name)?.output_in(&self.directory(name))),
+            Input::Step { stage, step } => {
+                let (directory, own) = (self.directory(stage), self.stage(stage)?);
+                let settings = self.settled(own)?.settings()?;
+                match settings.get("steps").and_then(Value::as_u64) {
+                    Some(last) if last == *step => Ok(own.output_in(&directory)),
+                    _ => Ok(kept_model(&directory, *step)),
+                }
+            }
             _ => Ok(input.path(self.watch)?.with_context(|| format!("{input} has no path"))?),
         }
     }
@@ -148,7 +155,7 @@ impl<'a> Run<'a> {
         let mut inputs = BTreeMap::new();
         for input in stage.work.inputs() {
             let fingerprint = match input {
-                Input::Stage(name) => self.deciding(self.stage(name)?)?,
+                Input::Stage(name) | Input::Step { stage: name, .. } => self.deciding(self.stage(name)?)?,
                 _ => match self.locate(input)? {
                     path if *input != Input::Bytes && path.join("config.json").is_file() => {
                         Checkpoint::open(&path)?.blake3()?
@@ -163,7 +170,7 @@ impl<'a> Run<'a> {
 
     /// The fingerprint of what decides a stage's result.
     fn deciding(&self, stage: &Stage) -> Result<String> {
-        journal::fingerprint(&journal::deciding(&stage.work.effects(), &self.identity(stage)?))
+        Ok(journal::deciding(&stage.work.effects(), &self.identity(stage)?).fingerprint())
     }
 
     /// How a stage has changed since it had an earlier identity.
@@ -182,11 +189,12 @@ impl<'a> Run<'a> {
     /// Whether an input that had this fingerprint is the finished stage of that name, and this has not
     /// changed. Earlier versions took the fingerprint of everything that was recorded.
     fn is_as_recorded(&self, name: &str, fingerprint: &str) -> Result<bool> {
+        let (name, _) = Input::parts(name);
         let Some(stage) = self.recipe.stages.iter().find(|stage| stage.name == name) else {
             return Ok(false);
         };
         let Some(record) = Record::read(&self.directory(name))? else { return Ok(false) };
-        Ok(journal::fingerprint(&record.identity)? == fingerprint
+        Ok(record.identity.fingerprint() == fingerprint
             && self.changes(stage, &record.identity)?.outdating().is_empty())
     }
 

@@ -62,7 +62,7 @@ pub fn steps<'a>(
     for stage in stages {
         known.name = &stage.name;
         known.result = result(stage)?;
-        let forecast = stage.work.forecast(&known);
+        let forecast = complete(stage, &known);
         let forecast = forecast.with_context(|| format!("stage {:?} will fail", stage.name))?;
         known.stages.push((&stage.name, forecast));
     }
@@ -79,6 +79,8 @@ pub fn named(stage: &Stage) -> impl Iterator<Item = &str> {
 }
 
 fn complete(stage: &Stage, known: &Known<'_>) -> Result<Forecast> {
+    let reference = stage.work.budget().and_then(Budget::input);
+    stage.work.inputs().into_iter().chain(reference).try_for_each(|input| known.check_reached(input))?;
     let mut forecast = stage.work.forecast(known)?;
     if let Some(model) = &forecast.model {
         forecast.parameters = Some(parameter_table(model)?.parameter_count());

@@ -22,7 +22,7 @@ pub struct Machine {
     pub memory: Option<u64>,
     /// Threads that the host computes with.
     pub threads: usize,
-    /// The backend, its device and the precision: `burn cpu f32`.
+    /// The backend, its device and the precision: `NAME cpu f32`.
     pub compute: String,
 }
 

@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Keys, Known};
+use super::{Input, Keys, Known};
 use crate::numbers::flop;
 
 /// The computation that all training behind a model may take, its own included.
@@ -19,8 +19,8 @@ pub enum Budget {
     Flops(f64),
     /// As much as is behind another stage's model, or a share of it.
     Of {
-        /// The stage's name.
-        stage: String,
+        /// The stage, or a step of its training.
+        stage: Input,
         /// 1 for as much.
         share: f64,
     },
@@ -95,12 +95,17 @@ impl BudgetKey {
 }
 
 impl Budget {
-    /// The stage that it is measured by, if any.
-    pub fn stage(&self) -> Option<&str> {
+    /// The stage that it is measured by, or a step of its training, if any.
+    pub fn input(&self) -> Option<&Input> {
         match self {
             Budget::Flops(_) => None,
             Budget::Of { stage, .. } => Some(stage),
         }
+    }
+
+    /// The name of that stage.
+    pub fn stage(&self) -> Option<&str> {
+        self.input().and_then(Input::stage)
     }
 
     /// Floating-point operations, as far as the other stage's are known.
@@ -108,9 +113,9 @@ impl Budget {
         match self {
             Budget::Flops(flops) => Ok(*flops),
             Budget::Of { stage, share } => {
-                let spent = known.computation_of(stage);
+                let spent = known.computation(stage)?;
                 let spent =
-                    spent.with_context(|| format!("the computation behind stage {stage:?} is not known"))?;
+                    spent.with_context(|| format!("the computation behind stage {stage} is not known"))?;
                 Ok(share * spent.total())
             }
         }
@@ -155,9 +160,9 @@ impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Budget::Flops(_) => f.write_str("as much as `computation` allows"),
-            Budget::Of { stage, share } if *share == 1.0 => write!(f, "as much as {stage:?} takes"),
+            Budget::Of { stage, share } if *share == 1.0 => write!(f, "as much as {stage} takes"),
             Budget::Of { stage, share } => {
-                write!(f, "{} % of what {stage:?} takes", rounded(100.0 * share))
+                write!(f, "{} % of what {stage} takes", rounded(100.0 * share))
             }
         }
     }
@@ -179,6 +184,12 @@ impl Spent {
         *known = known.max(flops);
     }
 
+    /// The same, with only a part of one stretch.
+    pub fn with_part(mut self, name: &str, flops: f64) -> Self {
+        self.0.insert(name.to_owned(), flops);
+        self
+    }
+
     /// Adds what is behind another model.
     pub fn join(&mut self, other: &Spent) {
         other.0.iter().for_each(|(name, flops)| self.add(name.clone(), *flops));
@@ -195,7 +206,7 @@ impl Spent {
 mod tests {
     use super::{Budget, Known, Spent};
     use crate::Silent;
-    use crate::stage::Forecast;
+    use crate::stage::{Forecast, Input};
 
     fn spent(parts: &[(&str, f64)]) -> Spent {
         let mut spent = Spent::default();
@@ -223,7 +234,7 @@ mod tests {
         let steps = |budget: &Budget, behind: &[(&str, f64)], each: f64| {
             budget.steps(&known, &spent(behind), each).map_err(|error| error.to_string())
         };
-        let of = |share| Budget::Of { stage: "baseline".into(), share };
+        let of = |share| Budget::Of { stage: Input::Stage("baseline".into()), share };
         assert_eq!(steps(&Budget::Flops(1e12), &[], 3e11), Ok(3));
         // In units of 1e-12, 0.1 + 0.2 is more than 0.3 by its last digit.
         let small = Forecast { computation: Some(spent(&[("baseline", 0.3)])), ..Forecast::default() };
@@ -233,12 +244,12 @@ mod tests {
         let refused = [
             (
                 steps(&of(1.0), &[("a", 0.2e12), ("b", 0.1e12)], 0.1e12),
-                "`computation` allows 300.0 GFLOP, as much as \"baseline\" takes, but the training behind the model \
+                "`computation` allows 300.0 GFLOP, as much as baseline takes, but the training behind the model \
                  it starts from takes 300.0 GFLOP",
             ),
             (
                 steps(&of(0.6), &[("a", 0.17e12)], 0.02e12),
-                "`computation` allows 180.0 GFLOP, 60 % of what \"baseline\" takes, of which 10.0 GFLOP are left for its own \
+                "`computation` allows 180.0 GFLOP, 60 % of what baseline takes, of which 10.0 GFLOP are left for its own \
                  training; one update takes 20.0 GFLOP",
             ),
             (
@@ -246,8 +257,8 @@ mod tests {
                 "`computation` allows 1000000000000000.0 PFLOP, which are more updates than can be counted",
             ),
             (
-                steps(&Budget::Of { stage: "other".into(), share: 1.0 }, &[], 1.0),
-                "the computation behind stage \"other\" is not known",
+                steps(&Budget::Of { stage: Input::Stage("other".into()), share: 1.0 }, &[], 1.0),
+                "the computation behind stage other is not known",
             ),
         ];
         for (refused, why) in refused {

@@ -244,25 +244,37 @@ impl Known<'_> {
     /// All training behind a model; `None` if it is not known.
     pub fn computation(&self, input: &Input) -> Result<Option<Spent>> {
         let Some(path) = self.path(input)? else {
-            return Ok(self.stage(input).and_then(|forecast| forecast.computation.clone()));
+            let Some(forecast) = self.stage(input) else { return Ok(None) };
+            let Some(computation) = forecast.computation.clone() else { return Ok(None) };
+            return Ok(match (input, forecast.flops.zip(forecast.steps)) {
+                (Input::Step { stage, step }, Some((flops, steps))) => {
+                    let share = *step as f64 / steps.max(1) as f64;
+                    Some(computation.with_part(stage, share * flops))
+                }
+                (Input::Step { .. }, None) => None,
+                _ => Some(computation),
+            });
         };
         let Some(lineage) = Checkpoint::open(&path)?.history()?.known() else { return Ok(None) };
         let mut spent = Spent::default();
-        let mut unnamed = 0;
-        lineage.each_flops(&mut |blake3, flops| {
-            let name = blake3.map(str::to_owned).unwrap_or_else(|| {
-                unnamed += 1;
-                format!("{} {unnamed}", path.display())
-            });
+        for (stretch, flops) in lineage.stretches() {
+            // Without a hash, its place in the tree is its name.
+            let name =
+                if stretch.starts_with("model ") { format!("{stretch} {}", path.display()) } else { stretch };
             spent.add(name, flops);
-        });
+        }
         Ok(Some(spent))
     }
 
-    /// All training behind a stage's model; `None` if it is not known.
-    pub fn computation_of(&self, stage: &str) -> Option<&Spent> {
-        let known = self.stages.iter().find(|(name, _)| *name == stage);
-        known.and_then(|(_, forecast)| forecast.computation.as_ref())
+    /// Checks that a stage's training comes to the step at which an input is taken.
+    pub fn check_reached(&self, input: &Input) -> Result<()> {
+        let steps = self.stage(input).and_then(|forecast| forecast.steps);
+        match (input, steps) {
+            (Input::Step { stage, step }, Some(steps)) if *step > steps => {
+                bail!("there is no {input}: stage {stage:?} ends after {steps} steps")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The optimiser whose state a stage leaves.

@@ -23,6 +23,14 @@ pub enum Input {
     Hub(HubName),
     /// ByT5's vocabulary of bytes.
     Bytes,
+    /// The model of a stage that trains as it is after a step.
+    #[serde(untagged)]
+    Step {
+        /// The stage's name.
+        stage: String,
+        /// Updates of the weights.
+        step: u64,
+    },
 }
 
 /// What one stage can take from another.
@@ -32,6 +40,8 @@ pub enum Gives {
     Tokenizer,
     /// A checkpoint's directory.
     Model,
+    /// Models after each step of a training.
+    Step,
 }
 
 impl fmt::Display for Gives {
@@ -39,6 +49,7 @@ impl fmt::Display for Gives {
         f.write_str(match self {
             Gives::Tokenizer => "tokenizer",
             Gives::Model => "model",
+            Gives::Step => "model of a step",
         })
     }
 }
@@ -58,11 +69,24 @@ impl Input {
         if place == Path::new(BYTES) { Input::Bytes } else { Input::Path(place) }
     }
 
-    /// The name of the stage whose result it is, if any.
+    /// The name of the stage that makes it, if any.
     pub fn stage(&self) -> Option<&str> {
         match self {
-            Input::Stage(name) => Some(name),
+            Input::Stage(name) | Input::Step { stage: name, .. } => Some(name),
             Input::Path(_) | Input::Hub(_) | Input::Bytes => None,
+        }
+    }
+
+    /// A stage's name, and that of a step in it: `trunk@1000`.
+    pub fn parts(name: &str) -> (&str, Option<&str>) {
+        name.split_once('@').map_or((name, None), |(stage, step)| (stage, Some(step)))
+    }
+
+    /// The step of the stage's training after which it is taken; `None` for its result.
+    pub fn step(&self) -> Option<u64> {
+        match self {
+            Input::Step { step, .. } => Some(*step),
+            Input::Stage(_) | Input::Path(_) | Input::Hub(_) | Input::Bytes => None,
         }
     }
 
@@ -70,7 +94,7 @@ impl Input {
     /// run.
     pub fn path(&self, watch: &dyn Watch) -> Result<Option<PathBuf>> {
         match self {
-            Input::Stage(_) => Ok(None),
+            Input::Stage(_) | Input::Step { .. } => Ok(None),
             Input::Path(path) => content(path).map(Some),
             Input::Hub(model) => fetch_model(model, watch).map(Some),
             Input::Bytes => Ok(Some(BYTES.into())),
@@ -82,6 +106,7 @@ impl fmt::Display for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Input::Stage(name) => f.write_str(name),
+            Input::Step { stage, step } => write!(f, "{stage}@{step}"),
             Input::Path(path) => write!(f, "{}", path.display()),
             Input::Hub(model) => write!(f, "{model}"),
             Input::Bytes => f.write_str(BYTES),

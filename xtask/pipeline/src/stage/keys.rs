@@ -169,10 +169,10 @@ impl<'a> Keys<'a> {
     /// it.
     pub fn input(&mut self, name: Spanned<String>, wanted: Gives) -> Result<Input> {
         let Shared { texts, stages, .. } = self.shared;
-        if stages.contains(name.get_ref()) {
-            let name = self.in_set(name);
-            let input = Input::Stage(name.get_ref().clone());
-            self.inputs.push((name, wanted));
+        if let Some(input) = self.stage(&name)? {
+            let stage = input.stage().unwrap_or_default().to_owned();
+            let wanted = if input.step().is_some() { Gives::Step } else { wanted };
+            self.inputs.push((Spanned::new(name.span(), stage), wanted));
             return Ok(input);
         }
         if wanted == Gives::Tokenizer && name.get_ref() == BYTES {
@@ -192,17 +192,30 @@ impl<'a> Keys<'a> {
         Err(texts.error(name.span(), message))
     }
 
-    /// A stage of which something is to be known before this one, but whose result this one does not take.
-    pub fn reference(&mut self, name: Spanned<String>) -> Result<String> {
-        let Shared { stages, .. } = self.shared;
-        if !stages.contains(name.get_ref()) {
-            let message =
-                format!("there is no stage {:?}; the stages are: {}", name.get_ref(), stages.join(", "));
-            return Err(self.error_at(name.span(), message));
+    /// The stage of that name, or a step of its training: `trunk@1000`.
+    fn stage(&self, name: &Spanned<String>) -> Result<Option<Input>> {
+        let (stage, step) = Input::parts(name.get_ref());
+        if !self.shared.stages.iter().any(|known| known == stage) {
+            return Ok(None);
         }
-        let name = self.in_set(name);
-        self.references.push(name.clone());
-        Ok(name.into_inner())
+        let stage = self.in_set(Spanned::new(name.span(), stage.to_owned())).into_inner();
+        let Some(step) = step else { return Ok(Some(Input::Stage(stage))) };
+        let step = step.replace('_', "").parse().map_err(|_| {
+            let message = format!("after the @ of {:?} stands a step, such as {stage}@1000", name.get_ref());
+            self.error_at(name.span(), message)
+        })?;
+        Ok(Some(Input::Step { stage, step }))
+    }
+
+    /// A stage of which something is to be known before this one, but whose result this one does not take.
+    pub fn reference(&mut self, name: Spanned<String>) -> Result<Input> {
+        let Some(input) = self.stage(&name)? else {
+            let known = self.shared.stages.join(", ");
+            let message = format!("there is no stage {:?}; the stages are: {known}", name.get_ref());
+            return Err(self.error_at(name.span(), message));
+        };
+        self.references.push(Spanned::new(name.span(), input.stage().unwrap_or_default().to_owned()));
+        Ok(input)
     }
 
     /// The stage's own `data`.

@@ -18,6 +18,7 @@ mod shown;
 pub mod text;
 pub mod tokenizer;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -91,6 +92,12 @@ pub trait Work: Settings + fmt::Debug + Send + Sync {
 
     /// The same work with a number of steps, if it has a [budget](Work::budget).
     fn with_steps(&self, steps: u64) -> Option<Arc<dyn Work>> {
+        let _ = steps;
+        None
+    }
+
+    /// The same work, which also keeps the models of these steps of its training.
+    fn keep_steps(&self, steps: &BTreeSet<u64>) -> Option<Arc<dyn Work>> {
         let _ = steps;
         None
     }

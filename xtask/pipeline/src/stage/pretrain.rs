@@ -1,6 +1,6 @@
 //! Pretrains a model, from random weights or from a checkpoint.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -251,7 +251,7 @@ impl Work for Pretrain {
                 HeldOut::Every(_) => Settings::MEASURING,
                 HeldOut::Text(_) => MEASURING_TEXT,
             },
-            keeping: &["keep_optimizer"],
+            keeping: &["keep_optimizer", "keep_steps"],
             extending: &[],
         }
     }
@@ -273,6 +273,12 @@ impl Work for Pretrain {
         self.budget.as_ref()?;
         let settings = complete(Settings { steps, ..self.settings.clone() });
         Some(Arc::new(Pretrain { settings, budget: None, ..self.clone() }))
+    }
+
+    fn keep_steps(&self, steps: &BTreeSet<u64>) -> Option<Arc<dyn Work>> {
+        let keep_steps = self.settings.keep_steps.iter().chain(steps).copied().collect::<BTreeSet<_>>();
+        let settings = Settings { keep_steps: keep_steps.into_iter().collect(), ..self.settings.clone() };
+        Some(Arc::new(Pretrain { settings, ..self.clone() }))
     }
 
     fn seed(&self) -> Option<u64> {

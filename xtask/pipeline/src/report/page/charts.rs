@@ -130,7 +130,7 @@ impl Charts {
                 .map(|set| Set {
                     name: set.name.clone(),
                     role: set.role,
-                    seeds: set.members.len(),
+                    seeds: set.band.seeds,
                     steps: set.band.steps.clone(),
                     tokens: set.band.tokens.clone(),
                     flops: short(set.band.flops.iter().copied()),

@@ -46,7 +46,7 @@ pub fn sets(results: &Results) -> Option<Section> {
         };
         table.rows.push(vec![
             set.name.clone(),
-            set.members.len().to_string(),
+            set.band.seeds.to_string(),
             or_missing(value("loss", 1.0, 4)),
             or_missing(value("accuracy", 100.0, 2)),
             or_missing(value("context_gain", 1.0, 3)),

@@ -134,7 +134,7 @@ impl<'a> View<'a> {
             has_curves: has("loss"),
             has_context_gain: has("context_gain"),
             has_passes: results.sets.iter().any(|set| set.passes.is_some()),
-            seeds: results.sets.iter().any(|set| set.members.len() > 1),
+            seeds: results.sets.iter().any(|set| set.band.seeds > 1),
             sets: tables::sets(results).filter(|_| results.trainings.len() > 1),
             runs: results.runs.iter().map(run).collect(),
             costs: tables::costs(results),

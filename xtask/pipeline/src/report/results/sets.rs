@@ -20,7 +20,8 @@ pub struct SeedSet {
     pub run: usize,
     /// Indices of [`Results::trainings`](super::Results::trainings), in order.
     pub members: Vec<usize>,
-    /// Over the evaluations that all of its trainings have. Empty until each has one.
+    /// Over the evaluations that all of its finished trainings have; until one has finished, over those of all
+    /// that have begun.
     pub band: Band,
     /// When the mean of the losses first was that of the baseline at its end.
     pub passes: Option<Passing>,
@@ -41,6 +42,8 @@ pub enum Role {
 /// Evaluations over several seeds. All columns are equally long.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Band {
+    /// The number of trainings that it is over.
+    pub seeds: usize,
     /// Updates of the weights.
     pub steps: Vec<u64>,
     /// Input and target tokens.
@@ -91,7 +94,7 @@ impl SeedSet {
 impl Band {
     /// Over the steps that all of these have.
     pub fn of(curves: &[&Curve]) -> Self {
-        let mut band = Band::default();
+        let mut band = Band { seeds: curves.len(), ..Band::default() };
         let Some((first, others)) = curves.split_first() else { return band };
         // For each of a step's evaluations, where it is in each curve.
         let mut rows = Vec::new();
@@ -151,8 +154,14 @@ pub(super) fn sets(runs: &[ReadRun], trainings: &mut [Training]) -> Vec<SeedSet>
         sets.extend(of_run(index, run, trainings));
     }
     for set in &mut sets {
-        let curves: Vec<&Curve> =
-            set.members.iter().filter_map(|member| Some(&trainings.get(*member)?.curve)).collect();
+        let members = || set.members.iter().filter_map(|member| trainings.get(*member));
+        // Those that have hardly begun would leave nothing of the others.
+        let finished: Vec<&Curve> =
+            members().filter(|own| own.state.is_finished()).map(|own| &own.curve).collect();
+        let curves: Vec<&Curve> = match finished.is_empty() {
+            true => members().map(|own| &own.curve).filter(|curve| !curve.steps.is_empty()).collect(),
+            false => finished,
+        };
         set.band = Band::of(&curves);
     }
     let ends: Vec<(usize, f64, f64)> = sets
@@ -160,7 +169,7 @@ pub(super) fn sets(runs: &[ReadRun], trainings: &mut [Training]) -> Vec<SeedSet>
         .filter(|set| set.role == Role::Baseline)
         .filter(|set| {
             let finished = |member: &usize| trainings.get(*member).is_some_and(|own| own.state.is_finished());
-            set.members.iter().all(finished)
+            set.members.iter().any(finished)
         })
         .filter_map(|set| Some((set.run, set.last("loss")?.mean, set.total_flops()?)))
         .collect();
