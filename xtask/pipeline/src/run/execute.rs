@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry};
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,7 +16,8 @@ use t5_model::text::Tokenizer;
 use t5_model::train::{Difference, Identity};
 
 use super::journal::{self, Changes, Clock, Record};
-use super::{LeftOut, RunFile, StageLock, forecasts};
+use super::schedule::Schedule;
+use super::{LeftOut, RunFile, StageLock, forecasts, jobs};
 use crate::problems::{Remedy, mendable};
 use crate::recipe::Recipe;
 use crate::stage::{Context, Forecast, Input, Stage};
@@ -31,6 +33,24 @@ pub struct Run<'a> {
     /// GLUE's files; without them, stages that read them are skipped.
     glue: Option<&'a Path>,
     watch: &'a dyn Watch,
+}
+
+/// How to run stages.
+#[derive(Clone, Copy)]
+pub struct How<'a> {
+    /// What to compute on where a stage does not say.
+    pub compute: &'a Compute,
+    /// The number of stages that may run at the same time.
+    pub jobs: NonZeroUsize,
+    /// Whether outdated results are replaced.
+    pub redo: bool,
+}
+
+impl<'a> How<'a> {
+    /// One stage at a time, and outdated results are an error.
+    pub fn on(compute: &'a Compute) -> Self {
+        How { compute, jobs: NonZeroUsize::MIN, redo: false }
+    }
 }
 
 /// How far a stage has got.
@@ -151,9 +171,12 @@ impl<'a> Run<'a> {
         forecasts(stages.iter().copied(), self.glue, self.watch)
     }
 
-    /// Runs the stages that have not finished; `stages` lists each after its inputs. With `redo`, outdated
-    /// results are replaced.
-    pub fn execute(&self, stages: &[&Stage], redo: bool, compute: &Compute) -> Result<()> {
+    /// Runs the stages that have not finished; `stages` lists each after its inputs.
+    ///
+    /// With several jobs, stages that do not need each other run side by side and share the threads of the
+    /// caller's rayon pool. The results are the same, except on a backend that computes something else on
+    /// another number of threads. If a stage fails, those that run finish and no other begins.
+    pub fn execute(&self, stages: &[&Stage], how: &How<'_>) -> Result<()> {
         let stages_and_reports = self.recipe.stages.iter().map(|stage| stage.name.as_str());
         let names: Vec<&str> = stages_and_reports.chain([RunFile::NAME, REPORT]).collect();
         claim(self.output, &names)?;
@@ -163,17 +186,16 @@ impl<'a> Run<'a> {
             () => None,
         };
         RunFile::new(self.recipe, &left_out).write(self.output)?;
-        for stage in stages {
-            if self.watch.wants_stop() {
-                return Err(Interrupted { left: None, resumes: true }.into());
-            }
-            self.run(stage, redo, compute)?;
-        }
-        Ok(())
+        let computation = match how.jobs {
+            NonZeroUsize::MIN => Vec::new(),
+            _ => self.forecasts(stages)?.iter().map(|forecast| forecast.flops.unwrap_or(0.0)).collect(),
+        };
+        let run = |stage: &Stage, threads| self.run(stage, threads, how);
+        jobs::run(Schedule::new(stages, &computation), how, self.watch, &run)
     }
 
     /// Runs a stage if it has not finished; all of its inputs have.
-    fn run(&self, stage: &Stage, redo: bool, compute: &Compute) -> Result<()> {
+    fn run(&self, stage: &Stage, threads: usize, how: &How<'_>) -> Result<()> {
         let (name, directory) = (&stage.name, self.directory(&stage.name));
         // Reading needs no lock; a writer looks again once it holds the lock.
         let _lock = match self.state(stage)? {
@@ -190,7 +212,7 @@ impl<'a> Run<'a> {
                 self.watch.note(name, &Note::WithoutGlue);
                 return Ok(());
             }
-            State::OutOfDate(changes) if !redo => {
+            State::OutOfDate(changes) if !how.redo => {
                 let changes = changes.join("; ");
                 let problem = format!("what there is of stage {name:?} is out of date: {changes}");
                 return Err(mendable(problem, Remedy::Redo));
@@ -209,7 +231,7 @@ impl<'a> Run<'a> {
         claim(&directory, &names.iter().chain(stage.work.beside()).copied().collect::<Vec<_>>())?;
         journal::begin(&identity, &directory)?;
         let clock = Clock::start(&directory, resumes)?;
-        let result = self.work(stage, &directory, compute);
+        let result = self.work(stage, &directory, threads, how.compute);
         let seconds = clock.stop()?;
         let result = result.map_err(|error| match error.is::<Interrupted>() {
             true => error,
@@ -220,19 +242,15 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn work(&self, stage: &Stage, directory: &Path, compute: &Compute) -> Result<Value> {
+    fn work(&self, stage: &Stage, directory: &Path, threads: usize, compute: &Compute) -> Result<Value> {
         let locate = |input: &Input| self.locate(input);
         let (name, glue, watch) = (&stage.name, self.glue, self.watch);
         let (output, compute) = (&stage.output_in(directory), &compute.chosen(&stage.compute)?);
         let work =
             || stage.work.run(&Context { name, directory, output, glue, compute, watch, locate: &locate });
-        match stage.compute.threads {
-            None => work(),
-            Some(threads) => {
-                let pool = ThreadPoolBuilder::new().num_threads(threads.into()).build();
-                pool.context("cannot start the threads")?.install(work)
-            }
-        }
+        // In a pool of its own, since a thread outside hands each of its operations over to another.
+        let pool = ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.context("cannot start the threads")?.install(work)
     }
 
     /// The stages named in `only` and everything they depend on, in order; all stages if `only` is empty.
