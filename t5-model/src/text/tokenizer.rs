@@ -21,6 +21,10 @@ pub(super) fn sentinel_name(index: usize) -> String {
     format!("<extra_id_{index}>")
 }
 
+/// The number of words whose tokens are remembered. Most words of a text are among as many, and looking one up takes a
+/// tenth of the time that finding its tokens does.
+const REMEMBERED: usize = 1 << 17;
+
 /// A vocabulary with T5's special tokens (`<pad>`, `</s>`, `<unk>`) and sentinels (`<extra_id_0>`, …).
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
@@ -80,6 +84,9 @@ impl Tokenizer {
     }
 
     fn with_special(mut inner: tokenizers::Tokenizer, special: Special, origin: &str) -> Result<Self> {
+        let mut model = inner.get_model().clone();
+        model.resize_cache(REMEMBERED);
+        inner.with_model(model);
         inner.add_tokens(&special.added);
         inner.set_encode_special_tokens(special.split);
         inner.with_padding(None);

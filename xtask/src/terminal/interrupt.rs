@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use pipeline::Interrupted;
 
+use super::progress::say;
+
 static STOP: AtomicBool = AtomicBool::new(false);
 /// How much of the work in progress stops by itself once [`STOP`] is set.
 static FINISHING: AtomicUsize = AtomicUsize::new(0);
@@ -35,7 +37,7 @@ pub fn listen() -> Result<()> {
             let first = !STOP.swap(true, Ordering::Relaxed);
             let since = SINCE.get_or_init(Instant::now);
             if first {
-                eprintln!("\nstopping at the next good point (Ctrl-C again to end at once)");
+                say("stopping at the next good point (Ctrl-C again to end at once)");
             }
             if first || since.elapsed() < ONE_WISH {
                 return;
