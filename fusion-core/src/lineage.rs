@@ -176,20 +176,31 @@ impl Lineage {
     /// The computation behind this model, in floating-point operations: its own training and that of all its ancestors. An
     /// ancestor that occurs more than once, as in a self fusion, counts once if its hash is known.
     pub fn total_flops(&self) -> f64 {
-        self.add_flops(&mut HashSet::new())
+        let mut total = 0.0;
+        self.each_flops(&mut |_, flops| total += flops);
+        total
     }
 
-    fn add_flops<'a>(&'a self, counted: &mut HashSet<&'a str>) -> f64 {
+    /// Calls `each` for the model and for each of its ancestors, once, with the hash of its weights, where known, and the
+    /// computation of its own training.
+    pub fn each_flops<'a>(&'a self, each: &mut dyn FnMut(Option<&'a str>, f64)) {
+        self.visit(self.blake3.as_deref(), &mut HashSet::new(), each);
+    }
+
+    fn visit<'a>(
+        &'a self,
+        blake3: Option<&'a str>,
+        seen: &mut HashSet<&'a str>,
+        each: &mut dyn FnMut(Option<&'a str>, f64),
+    ) {
         // The sum of nothing would be -0.
-        let own = self.training.iter().fold(0.0, |sum, training| sum + training.flops);
-        let parents = self.fusion.iter().flat_map(|fusion| &fusion.parents);
-        parents.fold(own, |total, parent| {
-            let is_new = parent.blake3.as_deref().is_none_or(|blake3| counted.insert(blake3));
-            match &parent.lineage {
-                Some(lineage) if is_new => total + lineage.add_flops(counted),
-                _ => total,
+        each(blake3, self.training.iter().fold(0.0, |sum, training| sum + training.flops));
+        for parent in self.fusion.iter().flat_map(|fusion| &fusion.parents) {
+            let is_new = parent.blake3.as_deref().is_none_or(|blake3| seen.insert(blake3));
+            if let Some(lineage) = parent.lineage.as_ref().filter(|_| is_new) {
+                lineage.visit(parent.blake3.as_deref(), seen, each);
             }
-        })
+        }
     }
 
     /// Reads `lineage.json` from a directory, if there is one.

@@ -41,7 +41,7 @@ pub use fine_tune::{
 };
 pub use questions::{Questions, lesson};
 pub use report::{
-    Cell, GlueReport, Row, ScoreTable, SeedReport, Summary, aligned, published_rows, read_rows,
+    Cell, GlueReport, Row, ScoreTable, SeedReport, Summary, aligned, columns, published_rows, read_rows,
 };
 pub use score::{Confusion, GlueScore, MetricScore, Prediction, TaskScore};
 pub use task::Task;

@@ -30,7 +30,7 @@ fn text(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(tokens.len() as u64));
     group
         .bench_function("tokenize", |bencher| bencher.iter(|| tokenizer.encode_batch(black_box(&documents))));
-    let spans = SpanCorruption::t5(512, &tokenizer).expect("512 tokens");
+    let spans = SpanCorruption::new(512, 0.15, 3.0, &tokenizer).expect("512 tokens");
     group.bench_function("corrupt", |bencher| {
         bencher.iter(|| {
             let (mut inputs, mut targets) = (Vec::new(), Vec::new());

@@ -284,7 +284,7 @@ fn tokenizers_that_are_refused() {
         error.replace(folder.path().to_str().unwrap(), "FOLDER")
     };
     let errors = [
-        json!({ "tokenizer_class": "ByT5Tokenizer" }),
+        json!({ "tokenizer_class": "BertTokenizer" }),
         json!({ "add_prefix_space": false }),
         json!({ "eos_token": 1 }),
         json!({ "eos_token": "<none>", "extra_ids": -1 }),

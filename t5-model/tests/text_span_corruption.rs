@@ -142,7 +142,7 @@ proptest! {
 fn t5_uses_28_sentinels_of_512_tokens() {
     let Some(folder) = real_data("tokenizer") else { return };
     let tokenizer = t5_model::text::Tokenizer::load(folder).unwrap();
-    let spans = SpanCorruption::t5(512, &tokenizer).unwrap();
+    let spans = SpanCorruption::new(512, 0.15, 3.0, &tokenizer).unwrap();
     let (mut inputs, mut targets) = (Vec::new(), Vec::new());
     spans.corrupt(&vec![5; 568], key(0), &mut inputs, &mut targets).unwrap();
     assert_eq!((inputs.len(), targets.len()), (512, 114));
@@ -165,6 +165,6 @@ fn errors() {
     assert_snapshot!(fails(20, 0.8, 1.0), @"15 noise spans need 15 gaps, but only 4 of 19 tokens are kept: lower the noise density");
     assert_snapshot!(fails(usize::MAX, 0.15, 3.0), @"inputs of 18446744073709551615 tokens need at least 922337203685477504 sentinels, the vocabulary has 30: shorten the input or lengthen the spans");
     assert_snapshot!(fails(64, 0.999_999_99, 1e9), @"inputs of 64 tokens take chunks of more than 1048576 tokens");
-    let spans = SpanCorruption::t5(64, &tokenizer).unwrap();
+    let spans = SpanCorruption::new(64, 0.15, 3.0, &tokenizer).unwrap();
     assert_snapshot!(spans.corrupt(&[5; 69], key(0), &mut vec![], &mut vec![]).unwrap_err(), @"a chunk of 69 tokens, expected 70");
 }

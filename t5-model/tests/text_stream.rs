@@ -9,7 +9,7 @@ use std::num::NonZeroU64;
 use insta::assert_snapshot;
 use proptest::prelude::*;
 use t5_model::text::{
-    Corpus, DataPosition, HoldOut, Order, SpanCorruption, SpanCorruptionStream, Split, StreamOptions,
+    Corpus, DataPosition, Denoisers, ExampleStream, HoldOut, Objective, Order, Split, StreamOptions,
     StreamedBatch,
 };
 use text_support::{document, documents, message, tokenizer};
@@ -21,9 +21,9 @@ fn corpus(count: usize) -> Corpus {
     Corpus::from_documents("sample", documents(count))
 }
 
-fn open(corpus: &Corpus, options: StreamOptions, position: DataPosition) -> SpanCorruptionStream {
-    let spans = SpanCorruption::t5(INPUT_LENGTH, &tokenizer()).unwrap();
-    SpanCorruptionStream::new(corpus.clone(), tokenizer(), spans, options, position).unwrap()
+fn open(corpus: &Corpus, options: StreamOptions, position: DataPosition) -> ExampleStream {
+    let spans = Denoisers::new(&Objective::T5, INPUT_LENGTH, &tokenizer()).unwrap();
+    ExampleStream::new(corpus.clone(), tokenizer(), spans, options, position).unwrap()
 }
 
 fn take(corpus: &Corpus, options: StreamOptions, position: DataPosition, count: usize) -> Vec<StreamedBatch> {
@@ -67,7 +67,7 @@ fn chunks(batches: &[StreamedBatch]) -> Vec<Vec<i32>> {
 fn joined(documents: impl IntoIterator<Item = String>) -> Vec<Vec<i32>> {
     let tokenizer = tokenizer();
     let tokens: Vec<i32> = documents.into_iter().flat_map(|text| tokenizer.encode(&text).unwrap()).collect();
-    let length = SpanCorruption::t5(INPUT_LENGTH, &tokenizer).unwrap().lengths().tokens;
+    let length = Denoisers::new(&Objective::T5, INPUT_LENGTH, &tokenizer).unwrap().chunk_length(0);
     tokens.chunks_exact(length).map(<[i32]>::to_vec).collect()
 }
 
@@ -250,7 +250,7 @@ fn errors() {
     }
     assert_snapshot!(fails(&corpus(40), training(1, 1, 8), DataPosition { index: 8, ..start }), @"cannot resume the text at epoch 0, block 0, example 8 (file 0, document 0, token 0): the block has 8 examples; has the data or an option changed?");
     assert_snapshot!(fails(&corpus(40), training(1, 1, 8), DataPosition { token: 100_000, ..start }), @"cannot resume the text at epoch 0, block 0, example 0 (file 0, document 0, token 100000): the document has 21 tokens; has the data or an option changed?");
-    let spans = SpanCorruption::t5(INPUT_LENGTH, &tokenizer()).unwrap();
-    let zero = SpanCorruptionStream::new(corpus(1), tokenizer(), spans, training(1, 1, 0), start);
+    let spans = Denoisers::new(&Objective::T5, INPUT_LENGTH, &tokenizer()).unwrap();
+    let zero = ExampleStream::new(corpus(1), tokenizer(), spans, training(1, 1, 0), start);
     assert_snapshot!(zero.err().unwrap(), @"shuffle_buffer must be at least 1");
 }

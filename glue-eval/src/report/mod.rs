@@ -13,7 +13,7 @@ use crate::task::{Answer, Task};
 
 pub use published::{published_rows, read_rows};
 pub use summary::Summary;
-pub use table::{Cell, Row, ScoreTable, aligned};
+pub use table::{Cell, Row, ScoreTable, aligned, columns};
 
 /// Fine-tuning with one seed on some or all tasks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -63,14 +63,16 @@ impl Cell {
         Summary::of(values).map_or(Cell::Missing, Cell::value)
     }
 
-    fn summary(&self) -> Option<&Summary> {
+    /// The mean and the deviation, if there is a score.
+    pub fn summary(&self) -> Option<&Summary> {
         match self {
             Cell::Value { summary, .. } => Some(summary),
             _ => None,
         }
     }
 
-    fn text(&self) -> String {
+    /// As the table shows it.
+    pub fn text(&self) -> String {
         match self {
             Cell::Missing => MISSING.to_owned(),
             Cell::Undefined => UNDEFINED.to_owned(),
@@ -157,7 +159,8 @@ impl ScoreTable {
         text
     }
 
-    fn shown(&self) -> Vec<usize> {
+    /// The columns that have any value, by their positions in [`columns`].
+    pub fn shown(&self) -> Vec<usize> {
         let has_value =
             |column: &usize| self.rows.iter().any(|row| row.cells.get(*column) != Some(&Cell::Missing));
         (0..columns().len()).filter(has_value).collect()
@@ -182,7 +185,8 @@ impl ScoreTable {
         String::from_utf8(writer.into_inner().unwrap_or_default()).unwrap_or_default()
     }
 
-    fn all_notes(&self) -> impl Iterator<Item = &String> {
+    /// The notes of the rows and of the table, each once.
+    pub fn all_notes(&self) -> impl Iterator<Item = &String> {
         let mut seen = std::collections::HashSet::new();
         let notes = self.rows.iter().flat_map(|row| &row.notes).chain(&self.notes);
         notes.filter(move |note| seen.insert(note.as_str()))

@@ -88,7 +88,7 @@ pub const CONFIG: &[Key] = &[
     immaterial("task_specific_params", PIPELINES),
     immaterial("prefix", PIPELINES),
     immaterial("sep_token_id", "T5 does not read it"),
-    immaterial("tokenizer_class", "the tokenizer's own files say what it is"),
+    honoured("tokenizer_class"),
     immaterial("_name_or_path", HISTORY),
     immaterial("name_or_path", HISTORY),
     immaterial("_commit_hash", HISTORY),

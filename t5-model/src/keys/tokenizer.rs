@@ -13,7 +13,7 @@ const RELEASES: &str = "transformers 5 does not read it";
 /// The keys of `tokenizer_config.json`. Where that file has no `added_tokens_decoder`, those of
 /// `special_tokens_map.json` are read over them, as in transformers.
 pub const TOKENIZER: &[Key] = &[
-    refused("tokenizer_class", is_t5s, "only T5's, and `tokenizer.json` read as it is, can be used"),
+    refused("tokenizer_class", is_t5s, "only T5's, ByT5's, and `tokenizer.json` read as it is, can be used"),
     // The tokens, by name and all.
     honoured("eos_token"),
     honoured("unk_token"),
@@ -25,7 +25,7 @@ pub const TOKENIZER: &[Key] = &[
     honoured("additional_special_tokens"),
     honoured("extra_special_tokens"),
     honoured("added_tokens_decoder"),
-    // For `spiece.model`; `tokenizer.json` has its sentinels.
+    // For `spiece.model` and bytes; `tokenizer.json` has its sentinels.
     honoured("extra_ids"),
     // Text to tokens and back.
     honoured("split_special_tokens"),
@@ -86,13 +86,14 @@ pub const TOKENIZER: &[Key] = &[
     immaterial("local_files_only", FILES),
 ];
 
-/// Classes that read a `tokenizer.json` as it is, or a `spiece.model` as T5's.
+/// Classes that read a `tokenizer.json` as it is, a `spiece.model` as T5's, or bytes.
 fn is_t5s(class: &Value) -> bool {
-    const CLASSES: [&str; 8] = [
+    const CLASSES: [&str; 9] = [
         "T5Tokenizer",
         "T5TokenizerFast",
         "MT5Tokenizer",
         "MT5TokenizerFast",
+        "ByT5Tokenizer",
         "PreTrainedTokenizerFast",
         "PreTrainedTokenizer",
         "PythonBackend",

@@ -131,6 +131,11 @@ impl MethodSettings {
         (self.method.0.grow)(self, parents)
     }
 
+    /// Whether the child depends on the seed: on noise, or on which features are copied.
+    pub fn is_random(&self) -> bool {
+        self.cross != Cross::Zero || self.method.takes("d_model")
+    }
+
     /// The options that a lineage records because the plan does not contain them.
     pub fn recorded(&self, plan: &FusionPlan) -> Map<String, Value> {
         let mut options = (self.method.0.recorded)(self, plan);

@@ -59,11 +59,17 @@ impl Batch {
         }
     }
 
-    /// The same targets, each with the input of the example this many rows further on, around the end.
-    pub fn with_inputs_rotated(&self, rows: usize) -> Batch {
+    /// The same targets, each with the input of another row, whose number is given for each.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn with_inputs_of(&self, rows: &[usize]) -> Batch {
         let mut batch = self.clone();
-        batch.input_ids.rotate_left(rows * self.input_length);
-        batch.attention_mask.rotate_left(rows * self.input_length);
+        for (row, from) in rows.iter().enumerate() {
+            let [to, from] = [row, *from].map(|row| row * self.input_length..(row + 1) * self.input_length);
+            batch.input_ids[to.clone()].copy_from_slice(&self.input_ids[from.clone()]);
+            batch.attention_mask[to].copy_from_slice(&self.attention_mask[from]);
+        }
         batch
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 
+use super::denoisers::Denoisers;
 use super::documents::Corpus;
 use super::draws::{Draw, permutation};
 use super::epoch::{EpochDocuments, Place};
@@ -21,17 +22,25 @@ pub(super) struct Block {
     pub start: DataPosition,
     /// Where the following block starts.
     pub next: DataPosition,
-    /// [chunks, chunk length]
+    /// One chunk after the other.
     pub tokens: Vec<i32>,
+    /// Where each chunk ends in `tokens`.
+    pub ends: Vec<usize>,
+}
+
+impl Block {
+    /// A chunk of the block.
+    pub fn chunk(&self, index: usize) -> &[i32] {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.tokens[start..self.ends[index]]
+    }
 }
 
 pub(super) struct BlockReader {
     pub corpus: Corpus,
     pub tokenizer: Arc<Tokenizer>,
     pub options: StreamOptions,
-    pub chunk_length: usize,
-    /// Tokens in a full block.
-    pub block_length: usize,
+    pub denoisers: Denoisers,
 }
 
 /// The receiver is gone or has asked to stop.
@@ -76,6 +85,9 @@ impl BlockReader {
             first,
         )?;
         let mut tokens: Vec<i32> = Vec::new();
+        let chunks = self.options.order.block_chunks();
+        // Where the block's chunks end, up to the one that is being filled.
+        let mut ends = vec![self.chunk_length(start, 0)];
         loop {
             let group = next_group(&mut documents)?;
             if group.is_empty() {
@@ -90,10 +102,13 @@ impl BlockReader {
                     });
                 }
                 while let Some(rest) = document.get(offset..).filter(|rest| !rest.is_empty()) {
-                    let taken = rest.len().min(self.block_length - tokens.len());
+                    let full = ends.last().copied().unwrap_or(0);
+                    let taken = rest.len().min(full - tokens.len());
                     tokens.extend(rest.iter().take(taken));
                     offset += taken;
-                    if tokens.len() == self.block_length {
+                    if tokens.len() == full && ends.len() < chunks {
+                        ends.push(full + self.chunk_length(start, ends.len()));
+                    } else if tokens.len() == full {
                         let next = DataPosition {
                             epoch: start.epoch,
                             block: start.block.saturating_add(1),
@@ -103,7 +118,8 @@ impl BlockReader {
                             documents: place.used,
                             token: offset,
                         };
-                        let block = Block { start, next, tokens: std::mem::take(&mut tokens) };
+                        let ends = std::mem::replace(&mut ends, vec![self.chunk_length(next, 0)]);
+                        let block = Block { start, next, tokens: std::mem::take(&mut tokens), ends };
                         if blocks.send(Ok(block)).is_err() {
                             return Ok(Err(Stopped));
                         }
@@ -117,16 +133,24 @@ impl BlockReader {
         }
         // Tokens that do not fill a chunk are dropped: less than one chunk per epoch.
         let read = tokens.len();
-        tokens.truncate(read - read % self.chunk_length);
-        if !tokens.is_empty() {
-            let block = Block { start, next: DataPosition::epoch(start.epoch.saturating_add(1)), tokens };
+        let needed = ends.first().copied().unwrap_or(0);
+        ends.truncate(ends.partition_point(|end| *end <= read));
+        if let Some(end) = ends.last() {
+            tokens.truncate(*end);
+            let block =
+                Block { start, next: DataPosition::epoch(start.epoch.saturating_add(1)), tokens, ends };
             if blocks.send(Ok(block)).is_err() {
                 return Ok(Err(Stopped));
             }
         } else if whole_epoch && start.block == 0 {
-            return Err(TextError::CorpusTooSmall { tokens: read, needed: self.chunk_length });
+            return Err(TextError::CorpusTooSmall { tokens: read, needed });
         }
         Ok(Ok(()))
+    }
+
+    /// Tokens of a chunk, by its number in the block that starts here.
+    fn chunk_length(&self, start: DataPosition, chunk: usize) -> usize {
+        self.denoisers.chunk_length(self.denoisers.draw(self.options.key(start, chunk)))
     }
 
     fn file_order(&self, epoch: u64) -> Vec<usize> {

@@ -81,6 +81,21 @@ pub enum TextError {
     #[error("input length {input_length} is too short: one token, one sentinel and EOS need 3")]
     InputLength { input_length: usize },
     #[error(
+        "input length {input_length} is too short for prefix language modelling: two tokens, which are cut into a \
+         prefix and what follows, and EOS need 3"
+    )]
+    PrefixInputLength { input_length: usize },
+    #[error("a mixture needs at least one denoiser")]
+    NoDenoisers,
+    #[error("denoiser {denoiser:?}: {problem}")]
+    Denoiser { denoiser: String, problem: String },
+    #[error("{problem}")]
+    UnreadDenoiser { problem: String },
+    #[error("rate {value} of a denoiser: expected a number above 0")]
+    Rate { value: f64 },
+    #[error("mode {mode:?}: {problem}")]
+    Mode { mode: String, problem: String },
+    #[error(
         "{spans} noise spans need {spans} gaps, but only {kept} of {tokens} tokens are kept: lower the noise density"
     )]
     SpansDoNotFit { spans: usize, kept: usize, tokens: usize },

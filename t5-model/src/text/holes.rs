@@ -1,6 +1,4 @@
-//! Puts what a model says of an input's holes into them.
-
-use std::collections::HashMap;
+//! What a model says of an input's holes.
 
 use super::tokenizer::Tokenizer;
 
@@ -8,22 +6,30 @@ impl Tokenizer {
     /// An input whose sentinels are replaced by what the answer says of each. A sentinel that the answer does
     /// not name stays; of one that it names twice, the first is taken. Padding and EOS are left out.
     pub fn fill(&self, input: &[i32], answer: &[i32]) -> Vec<i32> {
-        let sentinel = |id: &i32| self.sentinels().contains(id);
-        let is_end = |id: &i32| self.is_control(*id) && !sentinel(id);
-        let mut spans: HashMap<i32, &[i32]> = HashMap::new();
-        let said = answer.iter().position(is_end).map_or(answer, |end| &answer[..end]);
-        for (at, id) in said.iter().enumerate().filter(|(_, id)| sentinel(id)) {
-            let span = &said[at + 1..];
-            let length = span.iter().position(sentinel).unwrap_or(span.len());
-            spans.entry(*id).or_insert(&span[..length]);
-        }
+        let spans = self.spans(answer);
         let mut filled = Vec::with_capacity(input.len());
-        for id in input.iter().filter(|id| !is_end(id)) {
-            match spans.get(id) {
-                Some(span) => filled.extend(*span),
+        for id in input.iter().filter(|id| !self.ends(**id)) {
+            match spans.iter().find(|(sentinel, _)| sentinel == id) {
+                Some((_, span)) => filled.extend(*span),
                 None => filled.push(*id),
             }
         }
         filled
+    }
+
+    /// What a target or an answer says, up to its end: each sentinel, with the tokens after it.
+    pub fn spans<'a>(&self, answer: &'a [i32]) -> Vec<(i32, &'a [i32])> {
+        let is_sentinel = |id: &i32| self.sentinels().contains(id);
+        let said = answer.iter().position(|id| self.ends(*id)).map_or(answer, |end| &answer[..end]);
+        let sentinels = said.iter().enumerate().filter(|(_, id)| is_sentinel(id));
+        let span = |(at, id): (usize, &i32)| {
+            let rest = &said[at + 1..];
+            (*id, &rest[..rest.iter().position(is_sentinel).unwrap_or(rest.len())])
+        };
+        sentinels.map(span).collect()
+    }
+
+    fn ends(&self, id: i32) -> bool {
+        self.is_control(id) && !self.sentinels().contains(&id)
     }
 }

@@ -1,11 +1,13 @@
-//! Turns text into batches as in T5's pretraining: documents are tokenised, joined, cut into chunks of equal
-//! length, shuffled within blocks, and corrupted span by span.
+//! Turns text into batches as in T5's pretraining: documents are tokenised, joined, cut into chunks, shuffled
+//! within blocks, and corrupted span by span, or as another objective asks.
 //!
-//! [`Corpus`] reads documents, [`Tokenizer`] turns them into tokens, [`SpanCorruption`] turns a chunk of
-//! tokens into an input and a target, and [`SpanCorruptionStream`] combines the three on a background thread.
-//! All randomness is a pure function of a seed and a position, so a stream resumes exactly where it stopped.
+//! [`Corpus`] reads documents, [`Tokenizer`] turns them into tokens, [`Denoisers`] turns a chunk of tokens into
+//! an input and a target as the [`Objective`] says, and [`ExampleStream`] combines the three on a background
+//! thread. All randomness is a pure function of a seed and a position, so a stream resumes exactly where it stopped.
 
 mod blocks;
+mod bytes;
+mod denoisers;
 mod documents;
 mod draws;
 mod epoch;
@@ -13,8 +15,10 @@ mod error;
 mod find;
 mod holes;
 mod lines;
+mod objective;
 #[cfg(feature = "parquet")]
 mod parquet;
+mod prefix_lm;
 mod sentencepiece;
 mod span_corruption;
 mod special;
@@ -23,11 +27,14 @@ mod table;
 mod tokenizer;
 mod train_unigram;
 
+pub use denoisers::{Denoisers, ExampleLengths, TargetToken};
 pub use documents::{Corpus, Documents, TEXT_FIELD};
 pub use epoch::{HoldOut, Split};
 pub use error::{Result, TextError};
 pub use find::{LeftOut, Reason};
 pub use lines::lines;
-pub use span_corruption::{ChunkKey, SpanCorruption, SpanLengths, TargetToken, random_spans_noise_mask};
-pub use stream::{DataPosition, Order, SpanCorruptionStream, StreamOptions, StreamedBatch};
+pub use objective::{Denoiser, Objective, ObjectiveKind, ObjectiveOptions};
+pub use prefix_lm::PrefixLm;
+pub use span_corruption::{ChunkKey, SpanCorruption, SpanLengths, random_spans_noise_mask};
+pub use stream::{DataPosition, ExampleStream, Order, StreamOptions, StreamedBatch};
 pub use tokenizer::Tokenizer;

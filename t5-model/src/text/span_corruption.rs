@@ -1,16 +1,13 @@
-//! T5's span corruption: a chunk of tokens becomes an input with holes and a target that fills them
+//! Span corruption: a chunk of tokens becomes an input with holes and a target that fills them
 //! (`span_corruption` of the T5 library; Raffel et al. 2020, Section 3.1.4).
 
 use super::draws::{Draw, permutation};
 use super::error::{Result, TextError};
+use super::objective::Denoising;
 use super::tokenizer::Tokenizer;
 
-/// Fraction of the tokens that T5 replaces.
-const NOISE_DENSITY: f64 = 0.15;
-/// Mean length of T5's replaced spans, in tokens.
-const MEAN_SPAN_LENGTH: f64 = 3.0;
 /// The maximum chunk length in tokens; anything longer is assumed to be a mistake.
-const MAX_CHUNK: usize = 1 << 20;
+pub(super) const MAX_CHUNK: usize = 1 << 20;
 
 /// Token counts, the same for every chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,12 +25,6 @@ pub struct SpanLengths {
 }
 
 impl SpanLengths {
-    /// Lengths for T5's own corruption, see [`SpanCorruption::t5`], with a tokenizer that has this many
-    /// sentinels.
-    pub fn t5(input_length: usize, sentinels: usize) -> Result<Self> {
-        Self::for_inputs(input_length, NOISE_DENSITY, MEAN_SPAN_LENGTH, sentinels)
-    }
-
     /// Lengths for a chunk of `tokens` ≥ 2 tokens. Halves round to even, as in Python and numpy. (seqio's
     /// mask rounds in f32, its helper for the lengths in f64; they disagree for a few lengths, such as 190.
     /// Both use f64 here.)
@@ -45,13 +36,19 @@ impl SpanLengths {
         Self { tokens, noise, spans, inputs: kept + spans + 1, targets: noise + spans + 1 }
     }
 
-    /// The longest chunk whose input fits into `input_length` tokens (`random_spans_helper`).
-    fn for_inputs(
+    /// The longest chunk whose input fits into `input_length` tokens (`random_spans_helper`), with a vocabulary of
+    /// this many sentinels. With T5's 15 % noise in spans of 3 tokens on average, an input length of 512 takes
+    /// chunks of 568 tokens and gives targets of 114.
+    ///
+    /// # Errors
+    /// If parameters are out of range, or the spans do not fit into the input or outnumber the sentinels.
+    pub fn new(
         input_length: usize,
         noise_density: f64,
         mean_span_length: f64,
         sentinels: usize,
     ) -> Result<Self> {
+        Denoising::Spans { noise_density, mean_span_length }.check()?;
         if input_length < 3 {
             return Err(TextError::InputLength { input_length });
         }
@@ -83,17 +80,6 @@ impl SpanLengths {
     }
 }
 
-/// What a target token is to its span.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TargetToken {
-    /// A sentinel or EOS, which says that the span before it has ended.
-    Sentinel,
-    /// The first token of a span: the decoder has read nothing of it.
-    First,
-    /// A token that continues a span.
-    Rest,
-}
-
 /// Identifies a chunk: together with the seed, it determines the corruption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkKey {
@@ -118,12 +104,8 @@ pub struct SpanCorruption {
 }
 
 impl SpanCorruption {
-    /// T5's own parameters: 15 % noise in spans of 3 tokens on average. An input length of 512 takes chunks
-    /// of 568 tokens and gives targets of 114.
-    pub fn t5(input_length: usize, tokenizer: &Tokenizer) -> Result<Self> {
-        Self::new(input_length, NOISE_DENSITY, MEAN_SPAN_LENGTH, tokenizer)
-    }
-
+    /// For inputs of at most `input_length` tokens: see [`SpanLengths::new`].
+    ///
     /// # Errors
     /// If parameters are out of range, or the spans do not fit into the input or outnumber the sentinels.
     pub fn new(
@@ -132,15 +114,8 @@ impl SpanCorruption {
         mean_span_length: f64,
         tokenizer: &Tokenizer,
     ) -> Result<Self> {
-        if !(noise_density > 0.0 && noise_density < 1.0) {
-            return Err(TextError::NoiseDensity { value: noise_density });
-        }
-        if !(mean_span_length >= 1.0 && mean_span_length.is_finite()) {
-            return Err(TextError::MeanSpanLength { value: mean_span_length });
-        }
         let mut sentinels = tokenizer.sentinels().to_vec();
-        let lengths =
-            SpanLengths::for_inputs(input_length, noise_density, mean_span_length, sentinels.len())?;
+        let lengths = SpanLengths::new(input_length, noise_density, mean_span_length, sentinels.len())?;
         sentinels.truncate(lengths.spans);
         Ok(Self { lengths, sentinels, eos: tokenizer.eos_id() })
     }
@@ -148,17 +123,6 @@ impl SpanCorruption {
     /// Lengths of chunks, inputs and targets.
     pub fn lengths(&self) -> SpanLengths {
         self.lengths
-    }
-
-    /// What each label of an example is; `None` for one that does not count.
-    pub fn target_tokens(&self, labels: &[i32]) -> impl Iterator<Item = Option<TargetToken>> {
-        let is_sentinel = |label: &i32| *label == self.eos || self.sentinels.contains(label);
-        labels.iter().enumerate().map(move |(index, label)| match label {
-            ..0 => None,
-            _ if is_sentinel(label) => Some(TargetToken::Sentinel),
-            _ if index == 0 || is_sentinel(&labels[index - 1]) => Some(TargetToken::First),
-            _ => Some(TargetToken::Rest),
-        })
     }
 
     /// Appends the chunk's input to `inputs` and its target to `targets`, including EOS.
@@ -176,10 +140,17 @@ impl SpanCorruption {
         if chunk.len() != tokens {
             return Err(TextError::ChunkLength { actual: chunk.len(), expected: tokens });
         }
-        let mask = random_spans_noise_mask(tokens, noise, spans, key);
+        self.replace(chunk, &random_spans_noise_mask(tokens, noise, spans, key), inputs, targets);
+        Ok(())
+    }
+
+    /// Appends the input in which spans of noise are replaced, and the target that says by what
+    /// (`noise_span_to_unique_sentinel`, `nonnoise_span_to_unique_sentinel`). The mask has no more spans than
+    /// [`SpanLengths::spans`].
+    pub fn replace(&self, chunk: &[i32], mask: &[bool], inputs: &mut Vec<i32>, targets: &mut Vec<i32>) {
         let mut sentinels = self.sentinels.iter();
         let mut previous = false;
-        for (&token, noise) in chunk.iter().zip(mask) {
+        for (&token, &noise) in chunk.iter().zip(mask) {
             if noise && !previous {
                 inputs.extend(sentinels.as_slice().first());
                 targets.extend(sentinels.next());
@@ -189,7 +160,6 @@ impl SpanCorruption {
         }
         inputs.push(self.eos);
         targets.push(self.eos);
-        Ok(())
     }
 }
 

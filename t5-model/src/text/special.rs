@@ -7,8 +7,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
+use super::bytes;
 use super::error::{Result, TextError};
-use super::tokenizer::{EOS, PAD, UNK};
+use super::tokenizer::{EOS, PAD, UNK, sentinel_name};
 use crate::keys::{self, TOKENIZER};
 
 /// In the order in which transformers adds them.
@@ -25,6 +26,8 @@ pub(super) struct Special {
     pub added: Vec<AddedToken>,
     /// The number of sentinels after the pieces of a SentencePiece model.
     pub sentinels: usize,
+    /// Whether the vocabulary is ByT5's, whatever else lies in the folder.
+    pub bytes: bool,
     /// Whether special tokens in a text are split like all text.
     pub split: bool,
     /// Whether spaces before punctuation are dropped from decoded text.
@@ -39,6 +42,7 @@ impl Default for Special {
             unk: UNK.to_owned(),
             added: Vec::new(),
             sentinels: SENTINELS,
+            bytes: false,
             split: false,
             clean_up: false,
         }
@@ -68,6 +72,11 @@ enum Token {
     },
 }
 
+/// Special tokens of ByT5 take the spaces around them, unless the files say otherwise.
+fn byt5s(name: &str) -> AddedToken {
+    AddedToken::from(name, true).lstrip(true).rstrip(true)
+}
+
 impl Token {
     fn content(&self) -> &str {
         match self {
@@ -92,11 +101,38 @@ impl Token {
 }
 
 impl Special {
+    /// Of ByT5.
+    pub fn bytes() -> Self {
+        let mut special = Special { bytes: true, ..Special::default() };
+        special.added = [PAD, EOS, UNK].map(byt5s).to_vec();
+        special.add_sentinels(bytes::SENTINELS);
+        special
+    }
+
+    fn add_sentinels(&mut self, number: usize) {
+        self.added.extend((0..number).map(|index| AddedToken::from(sentinel_name(index), true)));
+    }
+
+    /// Whether the folder's tokenizer is ByT5's: its class says so, which is the model's if it has none itself.
+    ///
+    /// # Errors
+    /// A file is no JSON.
+    pub fn is_bytes(folder: &Path) -> Result<bool> {
+        for name in ["tokenizer_config.json", "config.json"] {
+            let config = read(&folder.join(name))?.unwrap_or_default();
+            if let Some(class) = config.get("tokenizer_class").filter(|class| !class.is_null()) {
+                return Ok(class == bytes::CLASS);
+            }
+        }
+        Ok(false)
+    }
+
     /// Reads the files of a folder.
     ///
     /// # Errors
     /// A file is no JSON, or a key is refused or of another type; the error names it.
     pub fn read(folder: &Path) -> Result<Self> {
+        let is_bytes = Self::is_bytes(folder)?;
         let path = folder.join("tokenizer_config.json");
         let mut config = read(&path)?.unwrap_or_default();
         keys::check(TOKENIZER, &config, &path)
@@ -124,7 +160,7 @@ impl Special {
                 }
                 tokens.sort_by_key(|(_, id)| *id);
                 let special: Vec<String> =
-                    Self::named(&config, &path)?.iter().map(|t| t.content.clone()).collect();
+                    Self::named(&config, &path, is_bytes)?.iter().map(|t| t.content.clone()).collect();
                 let token = |(token, _)| {
                     let is_special = special.contains(&token);
                     AddedToken::from(token, is_special)
@@ -132,7 +168,10 @@ impl Special {
                 added.extend(tokens.into_iter().map(token));
             }
         }
-        added.extend(Self::named(&config, &path)?);
+        let named = Self::named(&config, &path, is_bytes)?;
+        // What the decoder of ids says of a token of bytes is all that it is.
+        let is_known = |token: &AddedToken| added.iter().any(|known| known.content == token.content);
+        added.extend(named.into_iter().filter(|token| !is_bytes || !is_known(token)).collect::<Vec<_>>());
         let name = |key: &str, usual: &str| -> Result<String> {
             match config.get(key) {
                 None | Some(Value::Null) => Ok(usual.to_owned()),
@@ -144,30 +183,50 @@ impl Special {
             Some(flag) => parsed(flag, key, &path),
         };
         let sentinels = match config.get("extra_ids") {
+            None | Some(Value::Null) if is_bytes => bytes::SENTINELS,
             None | Some(Value::Null) => SENTINELS,
             Some(count) => parsed(count, "extra_ids", &path)?,
         };
         if sentinels > MAX_SENTINELS {
             return Err(invalid(&path, "extra_ids", &sentinels.to_string()));
         }
-        Ok(Special {
+        let mut special = Special {
             pad: name("pad_token", PAD)?,
             eos: name("eos_token", EOS)?,
             unk: name("unk_token", UNK)?,
             added,
             sentinels,
+            bytes: is_bytes,
             split: flag("split_special_tokens")?,
             clean_up: flag("clean_up_tokenization_spaces")?,
-        })
+        };
+        if is_bytes {
+            for name in [special.pad.clone(), special.eos.clone(), special.unk.clone()] {
+                if !special.added.iter().any(|token| token.content == name) {
+                    special.added.push(byt5s(&name));
+                }
+            }
+            // As its class does, where the files name no sentinels.
+            if !special.added.iter().any(|token| token.content.contains("extra_id")) {
+                special.add_sentinels(sentinels);
+            }
+        }
+        Ok(special)
     }
 
     /// The tokens that have a role, then those that have none.
-    fn named(config: &Map<String, Value>, path: &Path) -> Result<Vec<AddedToken>> {
+    fn named(config: &Map<String, Value>, path: &Path, bytes: bool) -> Result<Vec<AddedToken>> {
         let mut tokens = Vec::new();
         let of = |key: &str| config.get(key).filter(|token| !token.is_null());
         for key in NAMED {
-            if let Some(token) = of(key) {
-                tokens.push(parsed::<Token>(token, key, path)?.added().special(true));
+            match of(key).map(|token| parsed::<Token>(token, key, path)).transpose()? {
+                Some(Token::Text(name))
+                    if bytes && ["eos_token", "unk_token", "pad_token"].contains(&key) =>
+                {
+                    tokens.push(byt5s(&name));
+                }
+                Some(token) => tokens.push(token.added().special(true)),
+                None => {}
             }
         }
         let others = ["extra_special_tokens", "additional_special_tokens"];

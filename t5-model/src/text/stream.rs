@@ -1,4 +1,4 @@
-//! Batches of span-corruption examples, starting at any position.
+//! Batches of examples, starting at any position.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,11 +9,12 @@ use std::thread::JoinHandle;
 use serde::{Deserialize, Serialize};
 
 use super::blocks::{Block, BlockReader};
+use super::denoisers::Denoisers;
 use super::documents::Corpus;
 use super::draws::{Draw, permutation};
 use super::epoch::HoldOut;
 use super::error::{Result, TextError};
-use super::span_corruption::{ChunkKey, SpanCorruption};
+use super::span_corruption::ChunkKey;
 use super::tokenizer::Tokenizer;
 use crate::Batch;
 
@@ -75,12 +76,20 @@ impl StreamOptions {
     }
 }
 
+impl StreamOptions {
+    /// What a chunk of the block that starts here is corrupted by.
+    pub(super) fn key(&self, block: DataPosition, chunk: usize) -> ChunkKey {
+        let before = block.block.wrapping_mul(self.order.block_chunks() as u64);
+        ChunkKey { seed: self.seed, epoch: block.epoch, chunk: before.wrapping_add(chunk as u64) }
+    }
+}
+
 impl Order {
     pub(super) fn repeats(self) -> bool {
         matches!(self, Self::Training { .. })
     }
 
-    fn block_chunks(self) -> usize {
+    pub(super) fn block_chunks(self) -> usize {
         match self {
             Self::Training { shuffle_buffer } => shuffle_buffer,
             Self::Evaluation => EVALUATION_BLOCK,
@@ -89,7 +98,7 @@ impl Order {
 }
 
 /// The position of a stream: the start of the current block of chunks, and how many of its examples have been
-/// returned. It is valid only for the same corpus, tokenizer, lengths and options.
+/// returned. It is valid only for the same corpus, tokenizer, objective, lengths and options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataPosition {
@@ -129,16 +138,18 @@ impl fmt::Display for DataPosition {
 /// A batch, and the stream's position after it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StreamedBatch {
-    /// The batch.
+    /// The batch, padded if its examples differ in length.
     pub batch: Batch,
+    /// Which of the objective's denoisers each example was made by.
+    pub denoisers: Vec<usize>,
     /// The stream's position after the batch.
     pub position: DataPosition,
 }
 
 /// Iterator over batches. Text is tokenised on a background thread, one block ahead; dropping the stream ends
 /// that thread. The first error ends the stream.
-pub struct SpanCorruptionStream {
-    spans: SpanCorruption,
+pub struct ExampleStream {
+    denoisers: Denoisers,
     options: StreamOptions,
     position: DataPosition,
     current: Option<ShuffledBlock>,
@@ -158,7 +169,7 @@ struct Worker {
     thread: JoinHandle<()>,
 }
 
-impl SpanCorruptionStream {
+impl ExampleStream {
     /// Opens a stream at `position`: [`DataPosition::default`] is the beginning, and a batch's position gives
     /// exactly the batches that followed it.
     ///
@@ -167,7 +178,7 @@ impl SpanCorruptionStream {
     pub fn new(
         corpus: Corpus,
         tokenizer: Arc<Tokenizer>,
-        spans: SpanCorruption,
+        denoisers: Denoisers,
         options: StreamOptions,
         position: DataPosition,
     ) -> Result<Self> {
@@ -177,58 +188,44 @@ impl SpanCorruptionStream {
         if options.order.block_chunks() == 0 {
             return Err(TextError::Zero { option: "shuffle_buffer" });
         }
-        let chunk_length = spans.lengths().tokens;
-        let block_length = chunk_length.saturating_mul(options.order.block_chunks());
-        let reader = BlockReader { corpus, tokenizer, options, chunk_length, block_length };
+        let reader = BlockReader { corpus, tokenizer, options, denoisers: denoisers.clone() };
         let (sender, blocks) = sync_channel(1);
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
             let stop = Arc::clone(&stop);
             move || reader.run(DataPosition { index: 0, ..position }, &sender, &stop)
         });
-        Ok(Self { spans, options, position, current: None, worker: Some(Worker { blocks, stop, thread }) })
+        let worker = Some(Worker { blocks, stop, thread });
+        Ok(Self { denoisers, options, position, current: None, worker })
     }
 
     /// How chunks become inputs and targets.
-    pub fn spans(&self) -> &SpanCorruption {
-        &self.spans
+    pub fn denoisers(&self) -> &Denoisers {
+        &self.denoisers
     }
 
     fn next_batch(&mut self) -> Result<Option<StreamedBatch>> {
-        let lengths = self.spans.lengths();
-        let mut input_ids = Vec::new();
-        let mut labels = Vec::new();
-        let mut size = 0;
-        while size < self.options.batch_size && self.fill_block()? {
+        let (mut examples, mut denoisers) = (Vec::new(), Vec::new());
+        while examples.len() < self.options.batch_size && self.fill_block()? {
             let Some(ShuffledBlock { block, order }) = &self.current else { break };
             let Some(&chunk) = order.get(self.position.index) else { break };
-            let first = chunk * lengths.tokens;
-            let tokens = block.tokens.get(first..first + lengths.tokens).unwrap_or_default();
-            let number = block
-                .start
-                .block
-                .wrapping_mul(self.options.order.block_chunks() as u64)
-                .wrapping_add(chunk as u64);
-            let key = ChunkKey { seed: self.options.seed, epoch: block.start.epoch, chunk: number };
-            self.spans.corrupt(tokens, key, &mut input_ids, &mut labels)?;
-            size += 1;
+            let key = self.options.key(block.start, chunk);
+            let denoiser = self.denoisers.draw(key);
+            let (mut input, mut target) = (Vec::new(), Vec::new());
+            self.denoisers.apply(denoiser, block.chunk(chunk), key, &mut input, &mut target)?;
+            examples.push((input, target));
+            denoisers.push(denoiser);
             self.position.index += 1;
             if self.position.index == order.len() {
                 self.position = block.next;
             }
         }
-        if size == 0 {
+        if examples.is_empty() {
             return Ok(None);
         }
-        let batch = Batch {
-            size,
-            input_length: lengths.inputs,
-            target_length: lengths.targets,
-            attention_mask: vec![1; input_ids.len()],
-            input_ids,
-            labels,
-        };
-        Ok(Some(StreamedBatch { batch, position: self.position }))
+        let examples = examples.iter().map(|(input, target)| (input.as_slice(), target.as_slice()));
+        let batch = Batch::padded(examples, self.denoisers.pad_id());
+        Ok(Some(StreamedBatch { batch, denoisers, position: self.position }))
     }
 
     /// Makes sure that the block at the position is loaded; returns false at the end of the text.
@@ -245,7 +242,7 @@ impl SpanCorruptionStream {
             return if let Some(Err(_)) = ended { Err(TextError::ThreadEnded) } else { Ok(false) };
         };
         let block = block?;
-        let chunks = block.tokens.len() / self.spans.lengths().tokens;
+        let chunks = block.ends.len();
         // Only the position at the very end of an epoch continues with another block: the next epoch's first.
         let elsewhere = block.start != here && self.position.index > 0;
         if elsewhere || self.position.index >= chunks {
@@ -274,7 +271,7 @@ impl SpanCorruptionStream {
     }
 }
 
-impl Iterator for SpanCorruptionStream {
+impl Iterator for ExampleStream {
     type Item = Result<StreamedBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -286,7 +283,7 @@ impl Iterator for SpanCorruptionStream {
     }
 }
 
-impl Drop for SpanCorruptionStream {
+impl Drop for ExampleStream {
     fn drop(&mut self) {
         self.end();
     }

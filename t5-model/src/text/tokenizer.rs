@@ -5,10 +5,13 @@ use std::path::Path;
 
 use fusion_core::Mistaken;
 use fusion_core::atomic::write_file_atomically;
+use rayon::prelude::*;
 use serde::de::IgnoredAny;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use tokenizers::AddedToken;
 
+use super::bytes;
 use super::error::{Result, TextError};
 use super::sentencepiece;
 use super::special::Special;
@@ -20,10 +23,6 @@ pub(super) const UNK: &str = "<unk>";
 pub(super) fn sentinel_name(index: usize) -> String {
     format!("<extra_id_{index}>")
 }
-
-/// The number of words whose tokens are remembered. Most words of a text are among as many, and looking one up takes a
-/// tenth of the time that finding its tokens does.
-const REMEMBERED: usize = 1 << 17;
 
 /// A vocabulary with T5's special tokens (`<pad>`, `</s>`, `<unk>`) and sentinels (`<extra_id_0>`, …).
 #[derive(Clone, Debug)]
@@ -44,18 +43,50 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
+    /// ByT5's vocabulary of bytes, with the ids of transformers' `ByT5Tokenizer`: 256 bytes, three special tokens and
+    /// 125 sentinels.
+    ///
+    /// # Errors
+    /// Never, unless the `tokenizers` crate fails.
+    pub fn bytes() -> Result<Self> {
+        let special = Special::bytes();
+        let inner = bytes::vocabulary(&special).map_err(|reason| TextError::Encode { reason })?;
+        Self::with_special(inner, special, "bytes")
+    }
+
+    /// Whether a folder holds a tokenizer: [`FILES`](Self::FILES), or ByT5's, which has no file but settings.
+    pub fn is_in(folder: &Path) -> bool {
+        let is_bytes = || Special::is_bytes(folder).unwrap_or(false);
+        Self::FILES.iter().any(|name| folder.join(name).is_file()) || is_bytes()
+    }
+
+    /// The class of transformers that reads the vocabulary without `tokenizer.json`.
+    pub fn class(&self) -> &'static str {
+        if self.special.bytes { bytes::CLASS } else { "T5Tokenizer" }
+    }
+
+    /// The files that hold a vocabulary.
+    pub const FILES: [&str; 2] = ["tokenizer.json", "spiece.model"];
+
     /// Loads `tokenizer.json`, a SentencePiece unigram model (`spiece.model`), or a folder that contains one
     /// of them. A SentencePiece model gets T5's 100 sentinels, with `<extra_id_0>` at the highest id, and
     /// gives the same ids as transformers' conversion to `tokenizer.json`. In a folder, `tokenizer_config.json`,
     /// `special_tokens_map.json` and `added_tokens.json` name the special tokens and add others: see
-    /// [`TOKENIZER`](crate::keys::TOKENIZER).
+    /// [`TOKENIZER`](crate::keys::TOKENIZER). A folder whose tokenizer's class is ByT5's gives its vocabulary of
+    /// bytes.
     ///
     /// # Errors
     /// If there is no such file, or it is of another kind, or the vocabulary lacks T5's special tokens, or a
     /// key is refused.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let folder = ["tokenizer.json", "spiece.model"].map(|name| path.join(name));
+        if path.is_dir() && Special::is_bytes(path)? {
+            let special = Special::read(path)?;
+            let failed = |reason| TextError::Tokenizer { path: path.to_owned(), reason };
+            let inner = bytes::vocabulary(&special).map_err(failed)?;
+            return Self::with_special(inner, special, &path.display().to_string());
+        }
+        let folder = Self::FILES.map(|name| path.join(name));
         let file = match folder.iter().find(|file| file.is_file()) {
             Some(file) => file,
             None if path.is_dir() => return Err(TextError::NoTokenizer { path: path.to_owned() }),
@@ -84,9 +115,6 @@ impl Tokenizer {
     }
 
     fn with_special(mut inner: tokenizers::Tokenizer, special: Special, origin: &str) -> Result<Self> {
-        let mut model = inner.get_model().clone();
-        model.resize_cache(REMEMBERED);
-        inner.with_model(model);
         inner.add_tokens(&special.added);
         inner.set_encode_special_tokens(special.split);
         inner.with_padding(None);
@@ -103,11 +131,12 @@ impl Tokenizer {
         };
         let (pad, eos, unk) = (id(&special.pad)?, id(&special.eos)?, id(&special.unk)?);
         let sentinels: Vec<_> = (0..).map_while(|index| id(&sentinel_name(index)).ok()).collect();
-        if special.eos != EOS {
+        if special.eos != EOS && !special.bytes {
             let template = sentencepiece::ending(&special.eos, eos as u32);
             inner.with_post_processor(Some(template.map_err(|reason| TextError::Encode { reason })?));
         }
-        let ends_texts = inner.encode_fast("", true).is_ok_and(|ids| ids.get_ids() == [eos as u32]);
+        let ends_texts =
+            special.bytes || inner.encode_fast("", true).is_ok_and(|ids| ids.get_ids() == [eos as u32]);
         let mut control: Vec<_> = sentinels.iter().copied().chain([pad, eos]).collect();
         control.sort_unstable();
         let fingerprint = fingerprint(&vocabulary);
@@ -116,12 +145,18 @@ impl Tokenizer {
 
     /// The ids of a text, without EOS.
     pub fn encode(&self, text: &str) -> Result<Vec<i32>> {
+        if self.special.bytes {
+            return Ok(bytes::encode(&self.inner, text));
+        }
         Ok(ids(self.inner.encode_fast(text, false).map_err(encoding)?.get_ids()))
     }
 
     /// The ids of each text, without EOS, computed on all cores.
     pub fn encode_batch<S: AsRef<str>>(&self, texts: &[S]) -> Result<Vec<Vec<i32>>> {
         let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+        if self.special.bytes {
+            return Ok(texts.par_iter().map(|text| bytes::encode(&self.inner, text)).collect());
+        }
         let encodings = self.inner.encode_batch_fast(texts, false).map_err(encoding)?;
         Ok(encodings.iter().map(|encoding| ids(encoding.get_ids())).collect())
     }
@@ -130,6 +165,9 @@ impl Tokenizer {
     /// than its vocabulary has tokens; labels are padded with -100).
     pub fn decode(&self, ids: &[i32]) -> Result<String> {
         let ids: Vec<u32> = ids.iter().filter_map(|&id| u32::try_from(id).ok()).collect();
+        if self.special.bytes {
+            return Ok(bytes::decode(&self.inner, &ids, |id| self.is_special(id)));
+        }
         let text = self.inner.decode(&ids, true).map_err(encoding)?;
         Ok(if self.special.clean_up { without_spaces_before_punctuation(text) } else { text })
     }
@@ -145,7 +183,16 @@ impl Tokenizer {
     pub fn decode_with_sentinels(&self, ids: &[i32]) -> Result<String> {
         let said = ids.iter().filter(|id| **id != self.pad && **id != self.eos);
         let ids: Vec<u32> = said.filter_map(|&id| u32::try_from(id).ok()).collect();
+        if self.special.bytes {
+            return Ok(bytes::decode(&self.inner, &ids, |_| false));
+        }
         self.inner.decode(&ids, false).map_err(encoding)
+    }
+
+    fn is_special(&self, id: u32) -> bool {
+        let own = i32::try_from(id).is_ok_and(|id| [self.pad, self.eos, self.unk].contains(&id));
+        let added = self.inner.get_added_vocabulary().simple_id_to_token(id);
+        own || added.is_some_and(|token| self.inner.get_added_vocabulary().is_special_token(&token))
     }
 
     /// The padding token.
@@ -196,11 +243,14 @@ impl Tokenizer {
     }
 
     /// Writes `tokenizer.json`, and the other files that transformers' `AutoTokenizer` requires, into
-    /// `folder`, creating it if necessary.
+    /// `folder`, creating it if necessary. Of ByT5's vocabulary there is only the latter.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         std::fs::create_dir_all(folder)
             .map_err(|source| TextError::CreateFolder { path: folder.to_owned(), source })?;
+        if self.special.bytes {
+            return self.save_bytes(folder);
+        }
         let tokenizer = self.inner.to_string(true).map_err(encoding)?;
         let sentinels: Vec<_> = (0..self.sentinels.len()).map(sentinel_name).collect();
         let Special { eos, unk, pad, .. } = &self.special;
@@ -221,6 +271,33 @@ impl Tokenizer {
             ("special_tokens_map.json", format!("{special:#}")),
         ] {
             write_file_atomically(&folder.join(name), format!("{content}\n").as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+impl Tokenizer {
+    /// Writes the files that transformers' `ByT5Tokenizer` writes, which name each token that is no byte.
+    fn save_bytes(&self, folder: &Path) -> Result<()> {
+        let added: BTreeMap<u32, AddedToken> = self.inner.get_added_tokens_decoder().into_iter().collect();
+        let Special { eos, unk, pad, split, clean_up, .. } = &self.special;
+        let others =
+            added.values().filter(|token| token.special && ![eos, unk, pad].contains(&&token.content));
+        let others: Vec<&str> = others.map(|token| token.content.as_str()).collect();
+        let special = json!({
+            "eos_token": eos, "unk_token": unk, "pad_token": pad, "additional_special_tokens": others,
+        });
+        let mut config = special.clone();
+        config["added_tokens_decoder"] = json!(added);
+        config["clean_up_tokenization_spaces"] = (*clean_up).into();
+        // They are among the tokens.
+        config["extra_ids"] = 0.into();
+        config["tokenizer_class"] = bytes::CLASS.into();
+        if *split {
+            config["split_special_tokens"] = true.into();
+        }
+        for (name, content) in [("tokenizer_config.json", config), ("special_tokens_map.json", special)] {
+            write_file_atomically(&folder.join(name), format!("{content:#}\n").as_bytes())?;
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ pub use error::{Intact, TrainError};
 pub use identity::{Changed, Difference, Identity, RENAMED};
 pub use pretrain::{
     Evaluation, EvaluationPoint, EvaluationSize, Metrics, OpenEvaluationText, OpenTrainingText, Outcome,
-    PretrainingEvent, Quality, Run, Settings, evaluate, read_metrics, train,
+    PretrainingEvent, Quality, Run, Settings, evaluate, objective_of, read_metrics, train,
 };
 pub use regime::{Event, Progress, Regime, Standing};
 pub use tensorboard::TensorBoard;

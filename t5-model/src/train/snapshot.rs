@@ -19,7 +19,7 @@ use crate::text::Tokenizer;
 use crate::{Optimizer, Session};
 
 const VERSION: u32 = 1;
-const STATE: &str = "training_state.json";
+pub(super) const STATE: &str = "training_state.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
 
 /// What is saved with the session's own weights and moments.

@@ -1,19 +1,25 @@
 //! Evaluations, compared with sums over the model's logits.
 
 use t5_model::conformance::random_weights;
-use t5_model::text::{Corpus, DataPosition, SpanCorruption, SpanCorruptionStream, StreamOptions};
+use t5_model::text::{
+    Corpus, DataPosition, Denoisers, ExampleStream, Objective, StreamOptions, StreamedBatch,
+};
 use t5_model::train::{Evaluation, EvaluationSize, evaluate};
-use t5_model::{Batch, Session, T5Config};
+use t5_model::{Batch, IGNORED_LABEL, Session, T5Config};
 
 use crate::open;
 use crate::text_support::{documents, tokenizer};
 
 /// Examples of 20 tokens, with two spans or three.
-fn text(batch_size: usize) -> SpanCorruptionStream {
-    let spans = SpanCorruption::t5(40, &tokenizer()).unwrap();
+fn text(batch_size: usize) -> ExampleStream {
+    text_of(&Objective::T5, batch_size)
+}
+
+fn text_of(objective: &Objective, batch_size: usize) -> ExampleStream {
+    let spans = Denoisers::new(objective, 40, &tokenizer()).unwrap();
     let options = StreamOptions { batch_size, ..StreamOptions::evaluation() };
     let corpus = Corpus::from_documents("sample", documents(60));
-    SpanCorruptionStream::new(corpus, tokenizer(), spans, options, DataPosition::default()).unwrap()
+    ExampleStream::new(corpus, tokenizer(), spans, options, DataPosition::default()).unwrap()
 }
 
 fn model() -> Box<dyn Session> {
@@ -104,4 +110,46 @@ fn an_evaluation_does_not_depend_on_how_examples_are_cut() {
 #[test]
 fn a_single_example_has_no_context_gain() {
     assert_eq!(evaluation(8, 1, 8).quality.context_gain, None);
+}
+
+/// An example without its padding.
+fn alone(batch: &Batch, input: usize, target: usize) -> Batch {
+    let (own, target) = (batch.rows(input..input + 1), batch.rows(target..target + 1));
+    let tokens = own.input_tokens() as usize;
+    let labels: Vec<i32> = target.labels.into_iter().filter(|label| *label != IGNORED_LABEL).collect();
+    Batch {
+        size: 1,
+        input_length: tokens,
+        target_length: labels.len(),
+        input_ids: own.input_ids[..tokens].to_vec(),
+        attention_mask: vec![1; tokens],
+        labels,
+    }
+}
+
+#[test]
+fn examples_of_a_mixture_exchange_inputs_with_their_kind() {
+    let mixture = Objective::Ul2 { mode_tokens: false };
+    let size = EvaluationSize { examples: 16, examples_at_once: 5 };
+    let Evaluation { quality, tokens } =
+        evaluate(model().as_mut(), text_of(&mixture, 16), size, &mut |_, _| {}).unwrap();
+
+    let StreamedBatch { batch, denoisers, .. } = text_of(&mixture, 16).next().unwrap().unwrap();
+    assert!(batch.labels.contains(&IGNORED_LABEL) && batch.attention_mask.contains(&0));
+    let losses = |input, target| predictions(&alone(&batch, input, target)).into_iter().map(|token| token.0);
+    let (mut all, mut own, mut exchanged) = (vec![], vec![], vec![]);
+    for row in 0..16 {
+        all.extend(losses(row, row));
+        let kind: Vec<usize> = (0..16).filter(|other| denoisers[*other] == denoisers[row]).collect();
+        if kind.len() > 1 {
+            let at = kind.iter().position(|other| *other == row).unwrap();
+            own.extend(losses(row, row));
+            exchanged.extend(losses(kind[(at + kind.len() / 2) % kind.len()], row));
+        }
+    }
+    assert_eq!(tokens, all.len() as u64);
+    let mean = |losses: Vec<f64>| mean(losses.into_iter()).unwrap();
+    assert!((quality.loss - mean(all)).abs() < 1e-5);
+    let gain = mean(exchanged) - mean(own);
+    assert!(gain.abs() > 1e-4 && (quality.context_gain.unwrap() - gain).abs() < 1e-5, "{gain}");
 }

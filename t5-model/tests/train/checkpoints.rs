@@ -6,7 +6,7 @@ use fusion_core::checkpoint::{Checkpoint, TensorFile};
 use fusion_core::lineage::{Lineage, Training};
 use fusion_core::{Dtype, TensorSource};
 use insta::assert_snapshot;
-use t5_model::text::{Corpus, DataPosition, SpanCorruption, SpanCorruptionStream, Tokenizer};
+use t5_model::text::{Corpus, DataPosition, Denoisers, ExampleStream, Objective, Tokenizer};
 use t5_model::train::{Metrics, PretrainingEvent as Event, read_metrics};
 use t5_model::{T5Config, training_flops_per_token};
 
@@ -86,7 +86,8 @@ fn a_checkpoint_is_a_model_and_a_state() {
         let training = &lineage.training[1];
         assert_eq!(training.steps, steps);
         // Four inputs of 20 tokens per update, and their targets.
-        let targets = SpanCorruption::t5(20, &tokenizer()).unwrap().lengths().targets as u64;
+        let targets =
+            Denoisers::lengths(&Objective::T5, 20, tokenizer().sentinels().len()).unwrap().targets as u64;
         let tokens = steps * 4 * (20 + targets);
         assert_eq!(training.tokens, tokens);
         let flops = training_flops_per_token(&config(), 20, targets as usize) * tokens as f64;
@@ -178,11 +179,10 @@ fn batches_are_the_texts() {
     let state = fs::read(trial.path("checkpoints/step-00000005/training_state.json")).unwrap();
     let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
     let position: DataPosition = serde_json::from_value(state["position"].clone()).unwrap();
-    let spans = SpanCorruption::t5(20, &tokenizer()).unwrap();
+    let spans = Denoisers::new(&Objective::T5, 20, &tokenizer()).unwrap();
     let corpus = Corpus::from_documents("sample", documents(60));
     let options = text_options(4, trial.settings.seed);
-    let text =
-        SpanCorruptionStream::new(corpus, tokenizer(), spans, options, DataPosition::default()).unwrap();
+    let text = ExampleStream::new(corpus, tokenizer(), spans, options, DataPosition::default()).unwrap();
     assert_eq!(text.take(5).last().unwrap().unwrap().position, position);
 }
 

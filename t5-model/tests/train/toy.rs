@@ -12,7 +12,7 @@ use fusion_core::{HostTensor, HostTensors, TensorSource};
 use serde_json::Value;
 use t5_model::backend::TokenLoss;
 use t5_model::optimizer::OptimizerState;
-use t5_model::text::{Corpus, DataPosition, Order, SpanCorruption, SpanCorruptionStream, StreamOptions};
+use t5_model::text::{Corpus, DataPosition, Denoisers, ExampleStream, Objective, Order, StreamOptions};
 use t5_model::train::{Outcome, PretrainingEvent as Event, Run, Settings, TrainError, train};
 use t5_model::{Batch, Forward, Schedule, Session, SessionError, T5Config, TrainStep, Update};
 use tempfile::TempDir;
@@ -235,10 +235,10 @@ impl Trial {
     pub fn train_until(&mut self, stop: impl Fn(&Event<'_>) -> bool) -> Result<Outcome, TrainError> {
         let flag = AtomicBool::new(false);
         let tokenizer = tokenizer();
-        let spans = SpanCorruption::t5(20, &tokenizer).unwrap();
+        let spans = Denoisers::new(&Objective::T5, 20, &tokenizer).unwrap();
         let open = |options, position| {
             let corpus = Corpus::from_documents("sample", documents(60));
-            SpanCorruptionStream::new(corpus, tokenizer.clone(), spans.clone(), options, position)
+            ExampleStream::new(corpus, tokenizer.clone(), spans.clone(), options, position)
         };
         let (micro_batch_size, seed) = (self.settings.micro_batch_size(), self.settings.seed);
         let micro_batches = self.settings.batch_size / micro_batch_size;

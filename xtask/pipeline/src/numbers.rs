@@ -1,5 +1,7 @@
 //! Numbers formatted for people.
 
+use glue_eval::Summary;
+
 /// `1,234,567`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -20,6 +22,26 @@ pub fn count(number: f64) -> String {
         Some((size, unit)) => format!("{:.1} {unit}", number / size),
         None => format!("{number:.0}"),
     }
+}
+
+/// Floating-point operations: `950 FLOP`, `42.8 TFLOP`.
+pub fn flop(number: f64) -> String {
+    match count(number) {
+        text if number < 1e3 => text + " FLOP",
+        text => text + "FLOP",
+    }
+}
+
+/// `4.8213` of one number, `4.8213 ± 0.0041` of several: their mean and standard deviation. `None` of none.
+pub fn mean(values: &[f64], digits: usize) -> Option<String> {
+    let Summary { mean, deviation } = Summary::of(values)?;
+    let deviation = deviation.map_or(String::new(), |deviation| format!(" ± {deviation:.digits$}"));
+    Some(format!("{mean:.digits$}{deviation}"))
+}
+
+/// ` (2 of 3)` if a mean leaves some out.
+pub fn sets(counted: usize, of: usize) -> String {
+    if counted == 0 || counted == of { String::new() } else { format!(" ({counted} of {of})") }
 }
 
 /// `950 B`, `4.6 GB`.

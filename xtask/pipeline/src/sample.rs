@@ -3,20 +3,23 @@
 use anyhow::Result;
 use serde::Serialize;
 use t5_model::IGNORED_LABEL;
-use t5_model::text::{DataPosition, SpanCorruptionStream, StreamedBatch, Tokenizer};
+use t5_model::text::{DataPosition, Denoisers, ExampleStream, StreamedBatch, Tokenizer};
 
 /// An example of a training, with the text that it was made from.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Example {
+    /// Of a mixture, the denoiser that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub denoiser: Option<String>,
     /// The text before corruption.
     pub text: String,
-    /// The text with a sentinel in place of each masked span.
+    /// The text with a sentinel in place of each masked span, or a prefix of it.
     pub input: String,
-    /// The sentinels, each with the span that it stands for.
+    /// The sentinels, each with the span that it stands for, or what follows the prefix.
     pub target: String,
-    /// The number of masked spans.
+    /// The number of masked spans; 0 if the target follows a prefix.
     pub spans: usize,
-    /// Tokens in these spans.
+    /// Tokens in these spans, or after the prefix.
     pub masked: usize,
     /// Tokens of the text before corruption.
     pub tokens: usize,
@@ -37,30 +40,43 @@ pub struct Sample {
 
 /// The batches of a stream, as text.
 pub fn samples<'a>(
-    stream: SpanCorruptionStream,
+    stream: ExampleStream,
     tokenizer: &'a Tokenizer,
 ) -> impl Iterator<Item = Result<Sample>> + 'a {
-    stream.map(|batch| {
-        let StreamedBatch { batch, position } = batch?;
+    let denoisers = stream.denoisers().clone();
+    stream.map(move |batch| {
+        let StreamedBatch { batch, denoisers: made_by, position } = batch?;
         let inputs = batch.input_ids.chunks(batch.input_length.max(1));
+        let masks = batch.attention_mask.chunks(batch.input_length.max(1));
         let labels = batch.labels.chunks(batch.target_length.max(1));
-        let examples = inputs.zip(labels).map(|(input, labels)| example(tokenizer, input, labels));
-        Ok(Sample { examples: examples.collect::<Result<_>>()?, position })
+        let mut examples = Vec::with_capacity(batch.size);
+        for (((input, mask), labels), denoiser) in inputs.zip(masks).zip(labels).zip(made_by) {
+            let input: Vec<i32> =
+                input.iter().zip(mask).filter(|(_, mask)| **mask != 0).map(|(id, _)| *id).collect();
+            let labels = labels.iter().copied().filter(|label| *label != IGNORED_LABEL).collect();
+            examples.push(example(&denoisers, tokenizer, denoiser, input, labels)?);
+        }
+        Ok(Sample { examples, position })
     })
 }
 
-fn example(tokenizer: &Tokenizer, input: &[i32], labels: &[i32]) -> Result<Example> {
-    let labels: Vec<i32> = labels.iter().copied().filter(|label| *label != IGNORED_LABEL).collect();
-    let text = tokenizer.fill(input, &labels);
-    let spans = input.iter().filter(|id| tokenizer.sentinels().contains(id)).count();
+fn example(
+    denoisers: &Denoisers,
+    tokenizer: &Tokenizer,
+    denoiser: usize,
+    input_ids: Vec<i32>,
+    labels: Vec<i32>,
+) -> Result<Example> {
+    let text = denoisers.chunk_of(denoiser, &input_ids, &labels, tokenizer);
     Ok(Example {
+        denoiser: (denoisers.count() > 1).then(|| denoisers.name(denoiser).to_owned()),
         text: tokenizer.decode_with_sentinels(&text)?,
-        input: tokenizer.decode_with_sentinels(input)?,
+        input: tokenizer.decode_with_sentinels(&input_ids)?,
         target: tokenizer.decode_with_sentinels(&labels)?,
-        spans,
+        spans: input_ids.iter().filter(|id| tokenizer.sentinels().contains(id)).count(),
         masked: labels.iter().filter(|label| !tokenizer.is_control(**label)).count(),
         tokens: text.len(),
-        input_ids: input.to_vec(),
+        input_ids,
         labels,
     })
 }

@@ -25,6 +25,9 @@ pub enum Warning {
         "documents of {file} are held out, but its model is also trained on them: it will look better than it is"
     )]
     TrainedOnHeldOut { file: String },
+    /// A model is measured on an objective that it was not trained on.
+    #[error("{model} was trained on {trained}, and is measured on {measured}")]
+    OtherObjective { model: String, trained: String, measured: String },
     /// Training will hardly fit in memory.
     #[error("it needs about {} on {device}, which has {}", bytes(*needed), bytes(*total))]
     Memory {

@@ -36,7 +36,7 @@ pub struct Arguments {
     /// A config.json [default: the checkpoint's own, or one derived from the weights' shapes]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A tokenizer.json, spiece.model or folder [default: the checkpoint's own, if it has one]
+    /// A tokenizer.json, spiece.model or folder, or bytes [default: the checkpoint's own, if it has one]
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
     /// Type of the written weights [default: that of the input]

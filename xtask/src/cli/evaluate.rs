@@ -9,7 +9,7 @@ use pipeline::source::ModelPlace;
 use pipeline::stage::Input;
 use pipeline::stage::evaluate::Evaluate;
 use pipeline::stage::text::Data;
-use t5_model::text::TEXT_FIELD;
+use t5_model::text::{ObjectiveOptions, TEXT_FIELD};
 use t5_model::train::Evaluation;
 
 use crate::cli::compute::ComputeArguments;
@@ -21,10 +21,11 @@ const EXAMPLES: &str =
 
 /// Measure a model's loss and token accuracy on text
 ///
-/// The text is span-corrupted with a fixed seed, as in pretraining, so all models with the same tokenizer see
-/// the same targets. The loss is the mean cross-entropy per target token, in nats. It is also given for sentinels
-/// (and the end), for each span's first token, and for the tokens that continue a span. The context gain is what
-/// the loss rises by if every example gets another's input: a model with a gain of 0 does not read its input.
+/// The text is span-corrupted, or cut as another objective asks, with a fixed seed, as in pretraining, so all models
+/// with the same tokenizer see the same targets. The loss is the mean cross-entropy per target token, in nats. It is
+/// also given for sentinels (and the end), for each span's first token, and for the tokens that continue a span; a
+/// prefix language model has one span, and no sentinel but the end. The context gain is what the loss rises by if
+/// every example gets another's input: a model with a gain of 0 does not read its input.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -38,7 +39,7 @@ pub struct Arguments {
     /// The field of JSON, or column of a table, that holds the text
     #[arg(long, value_name = "NAME", default_value = TEXT_FIELD)]
     text_field: String,
-    /// A tokenizer.json, spiece.model or folder [default: the model's]
+    /// A tokenizer.json, spiece.model or folder, or bytes [default: the model's]
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
     /// Tokens per input
@@ -54,14 +55,17 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    objective: ObjectiveOptions,
+    #[command(flatten)]
     compute: ComputeArguments,
 }
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
         let input = Input::from(self.model.clone());
-        let tokenizer = self.tokenizer.clone().map_or_else(|| input.clone(), Input::Path);
-        let data = Data::to_evaluate(&self.text, &self.text_field, tokenizer, self.input_length)?;
+        let tokenizer = self.tokenizer.clone().map_or_else(|| input.clone(), Input::tokenizer);
+        let objective = self.objective.objective()?;
+        let data = Data::to_evaluate(&self.text, &self.text_field, tokenizer, self.input_length, objective)?;
         let model = self.model.directory(&Terminal)?;
         let tokenizer = self.tokenizer.as_deref().unwrap_or(&model);
         let work = Evaluate { model: input, data, examples: self.examples, batch_size: self.batch_size };

@@ -12,9 +12,10 @@ use pipeline::stage::fuse::{Calibrate, NamedModel, PlannedFusion};
 use pipeline::stage::text::{Data, HeldOut};
 use serde_json::json;
 use t5_model::method::MethodSettings;
-use t5_model::text::TEXT_FIELD;
+use t5_model::text::{ObjectiveOptions, TEXT_FIELD};
 use t5_model::{Backend, Computation};
 
+use crate::cli::text::only_with;
 use crate::dev::build;
 use crate::terminal::output::{print, print_json};
 use crate::terminal::{Asked, Terminal, interrupt, warn, with_advice};
@@ -44,6 +45,7 @@ const HELD_OUT_EVERY: NonZeroU64 = NonZeroU64::new(10).unwrap();
 #[command(
     after_help = EXAMPLES,
     group = ArgGroup::new("Result").required(true).multiple(true).args(["output", "plan_only"]),
+    mut_args = only_with("calibrate"),
 )]
 pub struct Arguments {
     /// The checkpoints to fuse: directories, or `hf:ORG/NAME[@REVISION]`
@@ -83,6 +85,8 @@ pub struct Arguments {
     /// The backend's device [default: its first]
     #[arg(long, value_name = "DEVICE", requires = "backend")]
     device: Option<String>,
+    #[command(flatten)]
+    objective: ObjectiveOptions,
 }
 
 impl Arguments {
@@ -140,6 +144,7 @@ impl Arguments {
             held_out: HeldOut::Every(HELD_OUT_EVERY),
             tokenizer: Input::Path(tokenizer),
             input_length: self.calibrate_input_length,
+            objective: self.objective.objective()?,
             max_documents: None,
         };
         let calibrate = Calibrate { data, examples: self.calibrate_examples };

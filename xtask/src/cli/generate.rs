@@ -57,7 +57,7 @@ pub struct Arguments {
     /// Inputs per batch, which changes nothing but speed and memory
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: u32,
-    /// A tokenizer.json, spiece.model or folder [default: the model's]
+    /// A tokenizer.json, spiece.model or folder, or bytes [default: the model's]
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
     /// Print JSON: for every answer its input, text, tokens, and log probability

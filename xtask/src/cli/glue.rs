@@ -60,7 +60,7 @@ pub struct Arguments {
     /// Tasks, such as cola,sst2 [default: all eight]
     #[arg(long, value_name = "TASK,…", value_delimiter = ',')]
     tasks: Vec<Task>,
-    /// A tokenizer.json, spiece.model or folder [default: the model's]
+    /// A tokenizer.json, spiece.model or folder, or bytes [default: the model's]
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
     /// Keep results, predictions, curves and checkpoints here, and resume from them

@@ -34,7 +34,7 @@ const CARRY_OPTIMIZER: &str =
 const KEEP_OPTIMIZER: &str = "Also save the optimiser state with the finished model, for `fuse --optimizer carry` or \
                               --carry-optimizer";
 
-/// Pretrain a T5 by span corruption, from random weights or from a checkpoint
+/// Pretrain a T5, from random weights or from a checkpoint
 ///
 /// Writes checkpoints, metrics.jsonl and TensorBoard events to DIR during training, and the finished model to
 /// DIR/model. To resume an interrupted run, run the same command again. Without --from, the dimensions define
@@ -59,7 +59,7 @@ pub struct Arguments {
     new: Option<NewModel>,
     #[command(flatten)]
     text: TextArguments,
-    /// A tokenizer.json, spiece.model or folder [default: that of --from]
+    /// A tokenizer.json, spiece.model or folder, or bytes (ByT5's vocabulary) [default: that of --from]
     #[arg(long, value_name = "PATH", required_unless_present = "from", help_heading = "Text")]
     tokenizer: Option<PathBuf>,
     #[command(flatten)]
@@ -131,12 +131,13 @@ impl Arguments {
             }
         };
         let own = || self.from.clone().map(Input::from);
-        let tokenizer = self.tokenizer.clone().map(Input::Path).or_else(own).context("give a --tokenizer")?;
+        let tokenizer =
+            self.tokenizer.clone().map(Input::tokenizer).or_else(own).context("give a --tokenizer")?;
         let data = self.text.data(tokenizer)?;
         let mut settings = self.training.clone();
         settings.optimizer = self.optimizer.of(settings.optimizer)?;
         settings.schedule.decay = self.decay.of(settings.schedule.decay)?;
-        Ok(Pretrain { start, data, settings })
+        Ok(Pretrain { start, data, budget: None, settings })
     }
 }
 

@@ -1,15 +1,18 @@
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
-use pipeline::report::Report;
+use fusion_core::atomic::{check_file, write_file_atomically};
 use pipeline::report::glue_table::Beside;
+use pipeline::report::results::{Depth, Results};
+use pipeline::report::{Report, page};
 
 use crate::terminal::output::{Format, print, print_json};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
     "  cargo xtask report runs/quickstart --format markdown\n",
+    "  cargo xtask report runs/quickstart --html quickstart.html\n",
     "  cargo xtask report small-glue fused-glue --baseline small-glue",
 );
 
@@ -22,6 +25,10 @@ const EXAMPLES: &str = concat!(
 /// The GLUE table has the columns of the paper's Table 5. It includes the paper's averages (Table 3) and T5's
 /// own figures, and marks models that differ from the baseline by no more than one standard deviation over
 /// seeds.
+///
+/// --html writes one page that needs no network: learning curves to point at, with bands over seeds and the
+/// place where each model passes the baseline, the recipe as a graph, GLUE, costs, fused weights as pictures,
+/// holes filled, and what is needed to repeat the runs. Unfinished runs have one, too.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -34,6 +41,9 @@ pub struct Arguments {
     /// The same as --format json
     #[arg(long, conflicts_with = "format")]
     json: bool,
+    /// Write a page of HTML instead of printing
+    #[arg(long, value_name = "PAGE", conflicts_with_all = ["format", "json"])]
+    html: Option<PathBuf>,
     /// The model that the GLUE table compares the others with, by its name in the table [default: the first]
     #[arg(long, value_name = "NAME")]
     baseline: Option<String>,
@@ -48,6 +58,18 @@ impl Arguments {
         let mut beside = Beside { baseline: self.baseline, rows: Vec::new() };
         for file in &self.beside {
             beside.rows.extend(glue_eval::read_rows(file)?);
+        }
+        if let Some(place) = &self.html {
+            check_file(place)?;
+            let shown = place.display();
+            ensure!(
+                page::may_replace(place),
+                "{shown} exists and is no page of a report, so it is not overwritten"
+            );
+            let results = Results::of(&self.runs, &beside, Depth::default())?;
+            write_file_atomically(place, page::html(&results)?.as_bytes())?;
+            eprintln!("the page is in {shown}");
+            return Ok(());
         }
         let report = Report::of(&self.runs, &beside)?;
         match self.format {

@@ -3,11 +3,11 @@
 use std::num::NonZeroU64;
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Arg, Args};
 use pipeline::source::corpus;
 use pipeline::stage::Input;
 use pipeline::stage::text::{Data, HeldOut};
-use t5_model::text::TEXT_FIELD;
+use t5_model::text::{ObjectiveOptions, TEXT_FIELD};
 
 /// Text, and how it is cut into examples.
 #[derive(Args, Debug)]
@@ -28,6 +28,8 @@ pub struct TextArguments {
     /// Train on at most this many documents
     #[arg(long, value_name = "N")]
     pub max_documents: Option<u64>,
+    #[command(flatten)]
+    pub objective: ObjectiveOptions,
 }
 
 /// The text to evaluate on. A command that can do without it makes the group optional.
@@ -42,6 +44,16 @@ pub struct HeldOutArguments {
     pub held_out_every: Option<NonZeroU64>,
 }
 
+/// Makes the options of an objective need another argument, with which a command reads text.
+pub fn only_with(text: &'static str) -> impl Fn(Arg) -> Arg {
+    const OBJECTIVE: [&str; 5] =
+        ["objective", "noise_density", "mean_span_length", "mode_tokens", "denoiser"];
+    move |arg| match OBJECTIVE.iter().any(|id| arg.get_id() == id) {
+        true => arg.requires(text),
+        false => arg,
+    }
+}
+
 impl TextArguments {
     /// The text as a stage has it. Without held-out text, everything is trained on.
     pub fn data(&self, tokenizer: Input) -> Result<Data> {
@@ -53,7 +65,7 @@ impl TextArguments {
             None => HeldOut::Text(corpus::from_here(held_out_text)?),
         };
         let (input_length, max_documents) = (self.input_length, self.max_documents);
-        let text_field = self.text_field.clone();
-        Ok(Data { text, text_field, held_out, tokenizer, input_length, max_documents })
+        let (text_field, objective) = (self.text_field.clone(), self.objective.objective()?);
+        Ok(Data { text, text_field, held_out, tokenizer, input_length, objective, max_documents })
     }
 }

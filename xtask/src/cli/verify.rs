@@ -9,10 +9,11 @@ use pipeline::source::ModelPlace;
 use pipeline::stage::Input;
 use pipeline::stage::text::Data;
 use serde_json::json;
-use t5_model::text::TEXT_FIELD;
+use t5_model::text::{ObjectiveOptions, TEXT_FIELD};
 use t5_model::{Batch, Deviation};
 
 use crate::cli::compute::ComputeArguments;
+use crate::cli::text::only_with;
 use crate::terminal::output::{print, print_json};
 use crate::terminal::{Terminal, warn};
 
@@ -28,7 +29,7 @@ const EXAMPLES: &str = concat!(
 /// average of the parents'. Exits with 1 if the deviation exceeds the tolerance. A model grown from one
 /// parent is compared with that parent. Batches contain random tokens, or text corrupted as in pretraining.
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, mut_args = only_with("text"))]
 pub struct Arguments {
     /// The fused or grown checkpoint
     #[arg(value_name = "CHILD")]
@@ -45,7 +46,7 @@ pub struct Arguments {
     /// The field of JSON, or column of a table, that holds the text
     #[arg(long, value_name = "NAME", default_value = TEXT_FIELD, requires = "text")]
     text_field: String,
-    /// A tokenizer.json, spiece.model or folder, for text [default: the child's, or that of the first parent that has one]
+    /// A tokenizer.json, spiece.model or folder, or bytes, for text [default: the child's, or that of the first parent that has one]
     #[arg(long, value_name = "PATH", requires = "text")]
     tokenizer: Option<PathBuf>,
     /// Tokens per input
@@ -66,6 +67,8 @@ pub struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    objective: ObjectiveOptions,
     #[command(flatten)]
     compute: ComputeArguments,
 }
@@ -109,8 +112,10 @@ impl Arguments {
         let models = family.parents.iter().map(|parent| parent.checkpoint.directory());
         let with_tokenizer = std::iter::once(child).chain(models).find(|model| has_tokenizer(model));
         let model = with_tokenizer.filter(|_| self.tokenizer.is_none()).unwrap_or(child);
-        let tokenizer = Input::Path(self.tokenizer.clone().unwrap_or_else(|| model.into()));
-        let data = Data::to_evaluate(&self.text, &self.text_field, tokenizer, input_length.into())?;
+        let tokenizer = Input::tokenizer(self.tokenizer.clone().unwrap_or_else(|| model.into()));
+        let objective = self.objective.objective()?;
+        let data =
+            Data::to_evaluate(&self.text, &self.text_field, tokenizer, input_length.into(), objective)?;
         let tokenizer = tokenizer_for(model, &family.child.config, self.tokenizer.as_deref())?;
         Ok(data.open(tokenizer, &Terminal)?.held_out(examples as usize, batch_size.into())?)
     }

@@ -63,6 +63,12 @@ pub fn is_in_checkout() -> bool {
     matches!(*ROOT, Root::Sources(_))
 }
 
+/// The command line that these arguments came from, as its user would repeat it.
+pub fn command(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    let program: &[&str] = if is_in_checkout() { &["cargo", "xtask"] } else { &["deep-fusion"] };
+    program.iter().map(|word| (*word).to_owned()).chain(arguments.skip(1)).collect()
+}
+
 /// The source tree, for tasks that neither a bundle nor an installed program can perform.
 pub fn sources(purpose: &str) -> Result<&'static Path> {
     match &*ROOT {

@@ -12,6 +12,7 @@ mod bundle;
 mod calibrate;
 mod check;
 mod checkpoints;
+mod computation;
 mod convert;
 mod data;
 #[cfg(all(feature = "hub", feature = "parquet"))]
@@ -30,8 +31,10 @@ mod hub_server;
 mod installed;
 #[cfg(all(feature = "burn", feature = "webster"))]
 mod kill;
+mod objectives;
 mod odd_files;
 mod optimizer;
+mod page;
 #[cfg(unix)]
 mod places;
 mod program;
@@ -43,5 +46,6 @@ mod recipes;
 mod report;
 #[cfg(unix)]
 mod scripts;
+mod seed_sets;
 #[cfg(all(feature = "burn", feature = "webster"))]
 mod talk;

@@ -39,7 +39,7 @@ fn glue(accuracies: &[f64]) -> serde_json::Value {
     json!({ "settings": {}, "seeds": accuracies.iter().enumerate().map(seed).collect::<Vec<_>>() })
 }
 
-fn run(fused_first: f64) -> tempfile::TempDir {
+pub fn run(fused_first: f64) -> tempfile::TempDir {
     let stage =
         |name: &str, kind: &str, inputs: &[&str]| json!({ "name": name, "kind": kind, "inputs": inputs });
     let run = json!({

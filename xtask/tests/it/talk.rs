@@ -296,9 +296,14 @@ fn text_comes_from_columns(folder: &Path) {
 fn a_training_is_reported(folder: &Path) {
     let report = call_in(folder, &["report", "small"]).success();
     assert!(report.contains("\nsmall  pretrain      82,432      4   1.9 k  "), "{report}");
-    let curve: Vec<&str> =
-        report.lines().skip_while(|line| !line.starts_with("step  tokens")).skip(1).collect();
+    let table = |title: &str| -> Vec<&str> {
+        let lines = report.lines().skip_while(|line| !line.starts_with(title)).skip(1);
+        lines.take_while(|line| !line.is_empty()).collect()
+    };
+    let curve = table("step  tokens");
     assert!(curve.len() == 3 && curve[1].starts_with("2        960  "), "{report}");
+    let holes = table("in the text");
+    assert!(holes.len() > 6 && holes.iter().any(|hole| hole.contains("___")), "{report}");
     let report = json(&call_in(folder, &["report", "small", "--json"]).success());
     assert_eq!(report["stages"][0]["result"]["steps"], 4);
     fs::remove_dir_all(folder.join("small/model")).expect("removed");

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Session;
 use crate::backend::TokenLoss;
-use crate::text::{SpanCorruptionStream, StreamedBatch, TargetToken};
+use crate::text::{ExampleStream, StreamedBatch, TargetToken};
 use crate::train::error::{Result, TrainError};
+use crate::{Batch, IGNORED_LABEL};
 
 /// How well a model predicts the target tokens of held-out text. Losses are mean cross-entropies in nats,
 /// without z-loss; accuracies are shares of tokens whose most likely prediction is right. A value without
@@ -108,13 +109,13 @@ pub struct EvaluationSize {
 /// Evaluates a model on the first examples of a text. `progress` receives how many are done, and the maximum.
 ///
 /// The context gain exchanges inputs within each of the text's batches: an example gets the input of the one
-/// half a batch further on.
+/// half a batch further on. Of a mixture, only examples of one denoiser are exchanged.
 ///
 /// # Errors
 /// If the text is empty or cannot be read, or a loss is not finite.
 pub fn evaluate(
     session: &mut dyn Session,
-    text: SpanCorruptionStream,
+    text: ExampleStream,
     size: EvaluationSize,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Evaluation, TrainError> {
@@ -125,19 +126,22 @@ pub fn evaluate(
 /// Like [`evaluate`]; `None` if it was stopped.
 pub(super) fn evaluate_unless(
     session: &mut dyn Session,
-    text: SpanCorruptionStream,
+    text: ExampleStream,
     size: EvaluationSize,
     stop: &AtomicBool,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Option<Evaluation>> {
-    let spans = text.spans().clone();
+    let kinds = text.denoisers().clone();
     let mut totals = Totals::default();
     let limit = usize::try_from(size.examples).unwrap_or(usize::MAX);
     let mut done = 0;
     for next in text {
-        let StreamedBatch { batch, .. } = next?;
+        let StreamedBatch { batch, mut denoisers, .. } = next?;
         let batch = batch.rows(0..batch.size.min(limit - done));
-        let exchanged = (batch.size > 1).then(|| batch.with_inputs_rotated(batch.size / 2));
+        denoisers.truncate(batch.size);
+        let partners = partners(&denoisers, kinds.count());
+        let has_partner = |row: usize| partners[row] != row;
+        let exchanged = (0..batch.size).any(has_partner).then(|| batch.with_inputs_of(&partners));
         let at_once = size.examples_at_once.max(1);
         for first in (0..batch.size).step_by(at_once) {
             if stop.load(Ordering::Relaxed) {
@@ -148,11 +152,12 @@ pub(super) fn evaluate_unless(
             let losses = session.evaluate(&piece)?;
             let mut tokens = losses.iter();
             for row in piece.labels.chunks(piece.target_length) {
-                let own = spans.target_tokens(row).zip(&mut tokens);
+                let own = kinds.target_tokens(row).zip(&mut tokens);
                 totals.add_example(own);
             }
             if let Some(exchanged) = &exchanged {
-                totals.compare(&losses, &session.evaluate(&exchanged.rows(rows.clone()))?);
+                let others = session.evaluate(&exchanged.rows(rows.clone()))?;
+                totals.compare(&piece, &losses, &others, |row| has_partner(rows.start + row));
             }
             progress(done + rows.end, limit);
         }
@@ -162,6 +167,18 @@ pub(super) fn evaluate_unless(
         }
     }
     totals.evaluation().map(Some)
+}
+
+/// For each example the one that it exchanges inputs with: of the same denoiser, half of them further on. One that is
+/// alone keeps its own.
+fn partners(denoisers: &[usize], kinds: usize) -> Vec<usize> {
+    let mut partners: Vec<usize> = (0..denoisers.len()).collect();
+    for kind in 0..kinds {
+        let rows: Vec<usize> = (0..denoisers.len()).filter(|row| denoisers[*row] == kind).collect();
+        let others = rows.iter().cycle().skip(rows.len() / 2);
+        rows.iter().zip(others).for_each(|(row, other)| partners[*row] = *other);
+    }
+    partners
 }
 
 /// Sums over target tokens, added one after the other, so that they do not depend on how examples are cut into
@@ -237,10 +254,22 @@ impl Totals {
         self.all.add(token);
     }
 
-    fn compare(&mut self, own: &[TokenLoss], exchanged: &[TokenLoss]) {
-        own.iter().for_each(|token| self.own_loss += token.loss);
-        exchanged.iter().for_each(|token| self.exchanged_loss += token.loss);
-        self.exchanged_tokens += own.len() as u64;
+    /// Adds the rows of a batch that have partners: losses with their own inputs, and with those of others.
+    fn compare(
+        &mut self,
+        batch: &Batch,
+        own: &[TokenLoss],
+        exchanged: &[TokenLoss],
+        has_partner: impl Fn(usize) -> bool,
+    ) {
+        let labels = batch.labels.iter().enumerate();
+        for ((at, label), (own, exchanged)) in labels.zip(own.iter().zip(exchanged)) {
+            if *label != IGNORED_LABEL && has_partner(at / batch.target_length) {
+                self.own_loss += own.loss;
+                self.exchanged_loss += exchanged.loss;
+                self.exchanged_tokens += 1;
+            }
+        }
     }
 
     fn evaluation(&self) -> Result<Evaluation> {

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use fusion_core::Error;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::evaluate::EvaluationPoint;
 use crate::TrainStep;
@@ -27,10 +27,12 @@ pub enum Metrics {
         /// Floating-point operations spent so far.
         flops: f64,
         /// Mean cross-entropy of the target tokens in nats, without z-loss.
+        #[serde(deserialize_with = "number")]
         loss: f64,
         /// Share of target tokens predicted correctly.
         accuracy: f64,
         /// The norm of all gradients together, before clipping.
+        #[serde(deserialize_with = "number")]
         gradient_norm: f64,
         /// The last update's learning rate.
         learning_rate: f64,
@@ -40,6 +42,12 @@ pub enum Metrics {
     },
     /// An evaluation.
     Evaluation(EvaluationPoint),
+}
+
+/// What JSON writes of a number that is not finite, `null`, is read as NaN: the log of a training that diverged can be
+/// read.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 impl Metrics {

@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 
 use fusion_core::atomic::{check_directory, claim, claim_new, is_left_over};
 use fusion_core::lineage::Lineage;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use self::metrics::MetricsFile;
@@ -19,10 +20,10 @@ use super::checkpoints::{Checkpoints, LOCK, lock};
 use super::error::{Result, TrainError};
 use super::identity::Identity;
 use super::regime::{Event, Progress, Standing};
-use super::snapshot::Saved;
+use super::snapshot::{STATE, Saved};
 use super::training::{Job, Observer, OpenSession, Training, checkpoint_after};
 use crate::optimizer::OptimizerState;
-use crate::text::{self, DataPosition, SpanCorruptionStream, Tokenizer};
+use crate::text::{self, DataPosition, ExampleStream, Objective, Tokenizer};
 use crate::{Dropout, T5Config, TensorBoard};
 
 pub use evaluate::{Evaluation, EvaluationPoint, EvaluationSize, Quality, evaluate};
@@ -31,7 +32,7 @@ pub use regime::OpenEvaluationText;
 pub use settings::Settings;
 
 /// Opens the training text at a position, in batches of [`Settings::micro_batch_size`].
-pub type OpenTrainingText<'a> = dyn FnMut(DataPosition) -> text::Result<SpanCorruptionStream> + 'a;
+pub type OpenTrainingText<'a> = dyn FnMut(DataPosition) -> text::Result<ExampleStream> + 'a;
 
 /// What a pretraining run reports to its caller.
 pub type PretrainingEvent<'a> = Event<'a, EvaluationPoint>;
@@ -86,6 +87,18 @@ impl<'a> Run<'a> {
         let mut identity = identity.flattened();
         identity.extend(&self.identity);
         identity.sorted()
+    }
+}
+
+/// The objective of the pretraining that a checkpoint is of; `None` for one that is of none.
+pub fn objective_of(directory: &Path) -> Option<Objective> {
+    let saved: Map<String, Value> = fusion_core::json::read(&directory.join(STATE)).ok()?;
+    let identity = saved.get("identity")?;
+    // Fine-tunings have no text.
+    identity.get("held-out text")?;
+    match identity.get("objective") {
+        None | Some(Value::Null) => Some(Objective::T5),
+        Some(objective) => Objective::deserialize(objective).ok(),
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::evaluate::{EvaluationPoint, EvaluationSize, evaluate_unless};
 use super::metrics::{Metrics, MetricsFile, Window};
 use super::settings::Settings;
-use crate::text::{self, SpanCorruptionStream};
+use crate::text::{self, ExampleStream};
 use crate::train::error::{Intact, Result, TrainError};
 use crate::train::regime::{Progress, Regime, Standing};
 use crate::{Batch, Session, TensorBoard, TrainStep};
@@ -23,12 +23,12 @@ pub(super) struct Measured {
 }
 
 /// Opens the evaluation text at its beginning.
-pub type OpenEvaluationText<'a> = dyn FnMut() -> text::Result<SpanCorruptionStream> + 'a;
+pub type OpenEvaluationText<'a> = dyn FnMut() -> text::Result<ExampleStream> + 'a;
 
 /// What a pretraining run reads and writes.
 pub(super) struct Pretraining<'a> {
     pub settings: &'a Settings,
-    pub text: SpanCorruptionStream,
+    pub text: ExampleStream,
     pub open_evaluation_text: &'a mut OpenEvaluationText<'a>,
     pub metrics: MetricsFile,
     pub missing_metrics: u64,

@@ -8,12 +8,16 @@ use serde::Serialize;
 /// Over all matrices that have halves to compare.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Asymmetry {
+    /// Of the most symmetric matrix.
     pub smallest: f64,
+    /// Of the one in the middle.
     pub median: f64,
+    /// Of the least symmetric matrix.
     pub largest: f64,
 }
 
 impl Asymmetry {
+    /// Over these matrices; `None` without any.
     pub fn of(mut matrices: Vec<f64>) -> Option<Self> {
         matrices.sort_by(f64::total_cmp);
         let at = |index: usize| matrices.get(index).copied();

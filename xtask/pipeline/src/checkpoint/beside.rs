@@ -92,11 +92,6 @@ impl Beside {
         self
     }
 
-    /// Whether the model's tokenizer is among them.
-    pub fn has_tokenizer(&self) -> bool {
-        ["tokenizer.json", "spiece.model"].iter().any(|name| self.files.contains_key(*name))
-    }
-
     /// Writes them into a directory.
     pub fn write(&self, directory: &Path) -> Result<()> {
         for (name, content) in &self.files {

@@ -12,7 +12,7 @@ use t5_model::parameters::{ALIASES, EMBEDDING, HEAD, embedding_name};
 use t5_model::text::Tokenizer;
 use t5_model::{StoredParameter, T5Config, parameter_table, t5x_parameters};
 
-use super::{Beside, Made, known_lineage, load_tokenizer, tokenizer_of, write_directory};
+use super::{BYTES, Beside, Made, known_lineage, load_tokenizer, tokenizer_of, write_directory};
 use crate::problems::{Remedy, mendable};
 use crate::source::content;
 use crate::{Warning, Watch};
@@ -182,7 +182,7 @@ impl Conversion {
         let (given, tokenizer) = (content(given)?, load_tokenizer(given)?);
         self.check_tokenizer(&tokenizer)?;
         self.beside.clone().without_tokenizer().write(directory)?;
-        if given.is_dir() {
+        if given.is_dir() && given != Path::new(BYTES) {
             return Beside::of(&[("", &given)], Made::Same)?.only_tokenizer().write(directory);
         }
         Ok(tokenizer.save(directory)?)

@@ -16,10 +16,11 @@ use anyhow::Result;
 use fusion_core::checkpoint::Checkpoint;
 use fusion_core::{Dtype, TensorSource};
 
+pub use asymmetry::{Asymmetry, of_matrix as asymmetry_of};
 pub use beside::{Beside, Made};
 pub use generation::generation_warnings;
 pub use lineage::{known_lineage, lineage_to_continue};
-pub use tokenizer::{has_tokenizer, load_tokenizer, tokenizer_for, tokenizer_of};
+pub use tokenizer::{BYTES, has_tokenizer, load_tokenizer, tokenizer_for, tokenizer_of};
 pub use types::{check_finite, check_said_type, not_finite, types_of, types_text};
 pub use write::{check_replaceable, check_replaceable_tokenizer, write_directory};
 

@@ -9,13 +9,20 @@ use t5_model::text::Tokenizer;
 use crate::problems::{Remedy, mendable};
 use crate::source::content;
 
+/// In place of a tokenizer's path: ByT5's vocabulary of bytes, which is in no file. A folder of this name is
+/// `./bytes`.
+pub const BYTES: &str = "bytes";
+
 /// Whether there is a tokenizer inside a checkpoint.
 pub fn has_tokenizer(directory: &Path) -> bool {
-    ["tokenizer.json", "spiece.model"].iter().any(|name| directory.join(name).is_file())
+    Tokenizer::is_in(directory)
 }
 
-/// The tokenizer in a file, a folder, or a folder that holds one (see [`content`]).
+/// The tokenizer in a file, a folder, or a folder that holds one (see [`content`]), or [`BYTES`].
 pub fn load_tokenizer(path: &Path) -> Result<Tokenizer> {
+    if path == Path::new(BYTES) {
+        return Ok(Tokenizer::bytes()?);
+    }
     Ok(Tokenizer::load(content(path)?)?)
 }
 

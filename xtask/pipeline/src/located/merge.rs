@@ -75,7 +75,8 @@ fn parse_set(set: &str, texts: &mut Texts) -> Result<Table> {
 }
 
 /// Keys that say the same in two ways: one of them replaces the other.
-const EXCLUSIVE: [[&str; 2]; 2] = [["held_out_text", "held_out_every"], ["model", "from"]];
+const EXCLUSIVE: [[&str; 2]; 3] =
+    [["held_out_text", "held_out_every"], ["model", "from"], ["steps", "computation"]];
 
 /// Merges `over` into `base`: tables are merged key by key, everything else is replaced. A table with another
 /// `kind` or `name` is replaced as well: the old one's keys would mean nothing to it.

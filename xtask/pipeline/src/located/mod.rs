@@ -62,6 +62,11 @@ impl Texts {
         parsed
     }
 
+    /// The texts by name, each file before those that it includes, the overrides last.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.texts.iter().map(|text| (text.name.as_str(), text.text.as_str()))
+    }
+
     /// Whether a place is in a text that overrides others.
     pub fn is_override(&self, span: &Range<usize>) -> bool {
         self.at(span.start).is_some_and(|text| text.is_override)

@@ -55,7 +55,7 @@ fn visit(
         );
     }
     path.push(index);
-    for (input, _) in &located.inputs {
+    for input in located.inputs.iter().map(|(input, _)| input).chain(&located.references) {
         if let Some(input) = stages.iter().position(|other| other.stage.name == *input.get_ref()) {
             visit(input, stages, path, order, texts)?;
         }
@@ -73,6 +73,14 @@ fn check_inputs(located: &Located, stages: &[Located], texts: &Texts) -> Result<
         if kind.gives != Some(*wanted) {
             let message = format!("stage {name:?} ({}) does not give a {wanted}", kind.name);
             return Err(texts.error(input.span(), message));
+        }
+    }
+    for reference in &located.references {
+        let name = reference.get_ref();
+        let other = stages.iter().find(|other| other.stage.name == *name);
+        if let Some(kind) = other.map(|other| other.stage.kind).filter(|kind| kind.arm.is_none()) {
+            let message = format!("stage {name:?} ({}) does not train, so it has no computation", kind.name);
+            return Err(texts.error(reference.span(), message));
         }
     }
     Ok(())

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::Recipe;
 use crate::Silent;
-use crate::run::forecasts;
+use crate::run::{There, forecasts};
 
 fn quickstart() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart.toml");
@@ -23,7 +23,9 @@ fn read(text: &[u8]) -> Result<(), TestCaseError> {
     let path = directory.path().join("damaged.toml");
     fs::write(&path, text).expect("written");
     match within_memory(|| Recipe::read(&path, &[])) {
-        Ok(recipe) => drop(within_memory(|| forecasts(&recipe.stages, None, &Silent))),
+        Ok(recipe) => drop(within_memory(|| {
+            forecasts(&recipe.stages, &There { glue: None, result: &|_| Ok(None), watch: &Silent })
+        })),
         Err(error) => {
             let error = crate::problems::causes(&error);
             prop_assert!(error.contains("damaged.toml"), "{} does not name the file", error);

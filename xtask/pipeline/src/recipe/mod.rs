@@ -8,6 +8,7 @@ mod hostile;
 pub mod reference;
 mod resolve;
 pub(crate) mod schema;
+mod seeds;
 mod spelling;
 
 use std::path::{Path, PathBuf};
@@ -31,6 +32,17 @@ pub struct Recipe {
     pub stages: Vec<Stage>,
     /// `[comparison]`, if the recipe has one.
     pub comparison: Option<Comparison>,
+    /// What it says: each file before those that it includes, then the overrides.
+    pub texts: Vec<RecipeText>,
+}
+
+/// A text that is part of a recipe.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct RecipeText {
+    /// The file as it was named, or the override.
+    pub name: String,
+    /// Its content.
+    pub text: String,
 }
 
 /// Which trained models the report compares.
@@ -51,7 +63,9 @@ impl Recipe {
         let name = path.file_stem().context("a recipe is a file")?.to_string_lossy().into_owned();
         let (stages, comparison) = resolve::resolve(table, &texts)?;
         ensure!(!stages.is_empty(), "{} has no stages; `[stages.NAME]` defines one", path.display());
-        Ok(Recipe { name, stages, comparison })
+        let texts =
+            texts.all().map(|(name, text)| RecipeText { name: name.to_owned(), text: text.to_owned() });
+        Ok(Recipe { name, stages, comparison, texts: texts.collect() })
     }
 
     /// Has its stages compute on what is chosen here, and on what they chose where nothing is.

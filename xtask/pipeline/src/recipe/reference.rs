@@ -36,7 +36,7 @@ pub fn sections() -> Vec<Section> {
     let mut sections = vec![Section {
         heading: "At the top".into(),
         about: "Before the first table.".into(),
-        keys: vec![key("include", &schema::json_schema()["properties"]["include"])],
+        keys: schema::AT_THE_TOP.map(|name| key(name, &schema::json_schema()["properties"][name])).into(),
     }];
     for name in schema::tables() {
         let Some(table) = schema::table(name) else { continue };

@@ -2,7 +2,8 @@
 //!
 //! `[data]` is the text for all stages, `[compute]` what they compute on, and a kind of stage may have a
 //! table of settings for all its stages (`[pretraining]`, `[fine_tuning]`), which a stage's own keys override.
-//! `[models.NAME]` are dimensions, `[stages.NAME]` the stages, `[comparison]` is for the report.
+//! `[models.NAME]` are dimensions, `[stages.NAME]` the stages, `[comparison]` is for the report; `seeds` says how
+//! often stages are run that depend on one.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,24 +15,33 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::check::{Check, found, nearest};
-use super::{Comparison, graph, schema};
+use super::{Comparison, graph, schema, seeds};
 use crate::located::{Table, Texts, Value, merge};
 use crate::problems::Problems;
-use crate::stage::{Gives, KINDS, Keys, Kind, Shared, Stage};
+use crate::stage::{Gives, KINDS, Keys, Kind, Set, Shared, Stage};
 
 /// A stage, with the locations of its definition and of its inputs' names.
 pub struct Located {
     pub stage: Stage,
     pub span: Range<usize>,
     pub inputs: Vec<(Spanned<String>, Gives)>,
+    /// Stages that it does not take anything from, but whose forecasts must be known before its own.
+    pub references: Vec<Spanned<String>>,
 }
 
 /// The tables of a stage and of what is named in it.
-struct Unread {
+#[derive(Clone)]
+pub struct Unread {
     name: Spanned<Cow<'static, str>>,
     kind: &'static Kind,
     span: Range<usize>,
     keys: Table,
+}
+
+impl Unread {
+    pub fn name(&self) -> &str {
+        self.name.get_ref()
+    }
 }
 
 /// Checks a merged recipe and puts its stages in order.
@@ -53,10 +63,15 @@ pub fn resolve(mut table: Table, texts: &Texts) -> Result<(Vec<Stage>, Option<Co
     let models = texts.take(&mut table, "models")?.unwrap_or_default();
     let comparison: Option<Spanned<Comparison>> = texts.take(&mut table, "comparison")?;
     let compute = texts.take(&mut table, "compute")?.unwrap_or_default();
+    let seeds: Option<u64> = texts.take(&mut table, "seeds")?;
     let shared = Shared { texts, data: table.remove("data"), models, compute, stages: names };
     let mut problems = Problems::default();
-    let located = unread.into_iter().filter_map(|stage| problems.keep(read(&shared, stage))).collect();
+    let each = unread.iter().cloned();
+    let mut located = each.filter_map(|stage| problems.keep(read(&shared, stage, None))).collect();
     problems.result()?;
+    if let Some(sets @ 2..) = seeds {
+        located = seeds::fan_out(&shared, &unread, located, sets)?;
+    }
     let stages = graph::in_order(located, comparison.as_ref(), texts)?;
     Ok((stages, comparison.map(Spanned::into_inner)))
 }
@@ -68,7 +83,7 @@ fn check_tables(recipe: &mut Table, check: &mut Check<'_>) {
     for (name, value) in recipe.iter_mut() {
         let (key, span) = (name.get_ref().to_string(), value.span());
         let is_shared = KINDS.iter().any(|kind| kind.table == Some(&key));
-        match (schema::table(&key), value.get_mut()) {
+        match (schema::table(&key).filter(|_| key != "seeds"), value.get_mut()) {
             (Some(schema), DeValue::Table(table)) => match key.as_str() {
                 "stages" => {}
                 // A stage may complete what is open here.
@@ -165,15 +180,17 @@ fn instead(name: &str, names: &[String]) -> String {
     }
 }
 
-fn read(shared: &Shared<'_>, stage: Unread) -> Result<Located> {
+/// Reads a stage's keys, in which a name is that of the stage in the same set of seeds.
+pub fn read(shared: &Shared<'_>, stage: Unread, set: Option<&Set<'_>>) -> Result<Located> {
     let Unread { name, kind, span, keys } = stage;
-    let mut keys = Keys::new(shared, span.clone(), keys);
+    let mut keys = Keys::new(shared, span.clone(), keys, set);
     let compute = match kind.computes {
         true => keys.own()?,
         false => Default::default(),
     };
     let compute = ComputeChoice::or(compute, &shared.compute);
     let work = (kind.read)(&mut keys)?;
-    let stage = Stage { name: name.into_inner().into_owned(), kind, work, compute };
-    Ok(Located { stage, span, inputs: keys.into_inputs() })
+    let stage = Stage { name: name.into_inner().into_owned(), kind, work, compute, seed_set: None };
+    let (inputs, references) = keys.into_stages();
+    Ok(Located { stage, span, inputs, references })
 }

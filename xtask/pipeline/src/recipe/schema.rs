@@ -10,9 +10,12 @@ use serde_json::{Map, Value, json};
 use t5_model::ComputeChoice;
 
 use super::Comparison;
-use crate::stage::{DataTable, Dimensions, KINDS, Kind};
+use crate::stage::{DataTable, Dimensions, KINDS, Kind, SeedSet};
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(recipe);
+
+/// The keys of a recipe that are not tables.
+pub(super) const AT_THE_TOP: [&str; 2] = ["include", "seeds"];
 
 /// The JSON schema of a recipe (draft 7, which TOML editors read).
 pub fn json_schema() -> &'static Value {
@@ -26,7 +29,7 @@ pub(super) fn table(name: &str) -> Option<&'static Value> {
 
 /// The names of the tables at the top of a recipe, in the order in which they are described.
 pub(super) fn tables() -> impl Iterator<Item = &'static str> {
-    keys(json_schema()).into_iter().filter(|name| *name != "include")
+    keys(json_schema()).into_iter().filter(|name| !AT_THE_TOP.contains(name))
 }
 
 /// The schema of the stages of a kind.
@@ -79,6 +82,9 @@ fn recipe() -> Value {
     let mut tables = Map::new();
     let include = "Recipes that this one builds on, relative to it. Its own keys override theirs.";
     tables.insert("include".into(), described(several, include));
+    let about = "How many times to run what depends on a seed, each time with other seeds: sets of seeds, over which reports average.";
+    let number = json!({ "type": "integer", "minimum": 1, "maximum": SeedSet::MOST, "default": 1 });
+    tables.insert("seeds".into(), described(number, about));
     let about = "The text of all stages. A stage may override it key by key in its own `data`.";
     tables.insert("data".into(), described(data, about));
     let about = "The dimensions of new models, as `[models.NAME]`.";

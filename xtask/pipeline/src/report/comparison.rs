@@ -8,7 +8,7 @@ use t5_model::train::EvaluationPoint;
 use super::Section;
 use super::seeds::Variation;
 use super::table::Table;
-use crate::numbers::count;
+use crate::numbers::{count, mean, sets};
 use crate::stage::Arm;
 
 /// Shares of the baseline's computation at which the arms are compared.
@@ -35,6 +35,17 @@ impl Arm {
 
     fn at_step(&self, step: u64) -> Option<&EvaluationPoint> {
         self.evaluations.iter().find(|point| point.step == step)
+    }
+
+    /// The arm's name in the recipe, which all sets of seeds share.
+    fn stage(&self) -> &str {
+        self.seed_set.as_ref().map_or(&self.name, |set| &set.stage)
+    }
+
+    /// Of several arms, the one with the same set of seeds, or else the first.
+    fn fellow<'a>(&self, arms: &'a [Arm]) -> Option<&'a Arm> {
+        let number = |arm: &Arm| arm.seed_set.as_ref().map(|set| set.number);
+        arms.iter().find(|arm| number(arm) == number(self)).or(arms.first())
     }
 
     /// The computation spent when an evaluation's loss first reached this value.
@@ -129,85 +140,158 @@ impl Chance<'_> {
     }
 }
 
-/// The sections of a comparison; the baseline comes first.
-pub fn sections(baseline: &Arm, arms: &[Arm], chance: &Chance<'_>) -> Vec<Section> {
-    let all: Vec<&Arm> = std::iter::once(baseline).chain(arms).collect();
-    vec![
-        at_equal_steps(&all, chance),
-        at_equal_compute(baseline, &all, chance),
-        computation(baseline, &all, chance),
-    ]
+/// The same model with each set of seeds, or alone.
+struct Sets<'a> {
+    /// In the recipe.
+    name: &'a str,
+    arms: Vec<&'a Arm>,
 }
 
-fn at_equal_steps(arms: &[&Arm], chance: &Chance<'_>) -> Section {
-    let mut table = Table::new([""]);
-    let common = |step: &u64| arms.iter().all(|arm| arm.at_step(*step).is_some());
-    let steps: Vec<u64> = arms.first().map_or(Vec::new(), |arm| {
-        arm.evaluations.iter().map(|point| point.step).filter(|step| common(step)).collect()
-    });
-    let steps = spread(&steps);
-    table.header.extend(steps.iter().map(|step| format!("step {step}")));
-    for arm in arms {
-        let cells = steps.iter().map(|step| quality(arm.at_step(*step)));
-        table.rows.push(std::iter::once(arm.name.clone()).chain(cells).collect());
-    }
-    let mut notes = Vec::new();
-    if let Some(step) = steps.last() {
-        notes.push(verdict(&format!("After {step} steps"), arms, chance, |arm| arm.at_step(*step)));
-    }
-    Section {
-        title: "At equal steps of the large model".into(),
-        about: "Loss / token accuracy in % on held-out text.".into(),
-        table,
-        notes,
-    }
+/// The sections of a comparison. `baselines` and `arms` have a model for each set of seeds.
+pub fn sections(baselines: &[Arm], arms: &[Arm], chance: &Chance<'_>) -> Vec<Section> {
+    let compared = Compared::new(baselines, arms, chance);
+    vec![compared.at_equal_steps(), compared.at_equal_compute(), compared.computation()]
 }
 
-fn at_equal_compute(baseline: &Arm, arms: &[&Arm], chance: &Chance<'_>) -> Section {
-    let mut table = Table::new([""]);
-    table.header.extend(BUDGETS.map(|share| format!("{:.0} %", 100.0 * share)));
-    for arm in arms {
-        let cells = BUDGETS.map(|share| quality(arm.within(share * baseline.total_flops())));
-        table.rows.push(std::iter::once(arm.name.clone()).chain(cells).collect());
-    }
-    let notes = BUDGETS.map(|share| {
-        let budget = share * baseline.total_flops();
-        let when = format!("At {:.0} % of the baseline's computation", 100.0 * share);
-        verdict(&when, arms, chance, |arm| arm.within(budget))
-    });
-    Section {
-        title: "At equal computation".into(),
-        about: "Loss / token accuracy in % at shares of the baseline's computation, the parents' training counted: \
-                each model's last evaluation that the budget pays for. A dash: it does not pay for the parents. Before \
-                its last step a model is in the middle of its schedule, with a learning rate that has yet to fall."
-            .into(),
-        table,
-        notes: notes.to_vec(),
-    }
+struct Compared<'a> {
+    baselines: &'a [Arm],
+    /// The baseline first.
+    all: Vec<&'a Arm>,
+    models: Vec<Sets<'a>>,
+    chance: &'a Chance<'a>,
 }
 
-fn computation(baseline: &Arm, arms: &[&Arm], chance: &Chance<'_>) -> Section {
-    let mut table =
-        Table::new(["", "parents, FLOP", "own, FLOP", "of the baseline's", "to the baseline's loss"]);
-    let share = |flops: f64| format!("{:.1} %", 100.0 * flops / baseline.total_flops());
-    for arm in arms {
-        let reached = baseline.last().and_then(|last| arm.flops_to_reach(last.quality.loss));
-        table.rows.push(vec![
-            arm.name.clone(),
-            count(arm.parents_flops),
-            count(arm.total_flops() - arm.parents_flops),
-            share(arm.total_flops()),
-            reached.map_or(MISSING.into(), share),
-        ]);
+impl<'a> Compared<'a> {
+    fn new(baselines: &'a [Arm], arms: &'a [Arm], chance: &'a Chance<'a>) -> Self {
+        let all: Vec<&Arm> = baselines.iter().chain(arms).collect();
+        let mut models: Vec<Sets<'_>> = Vec::new();
+        for arm in &all {
+            match models.iter_mut().find(|model| model.name == arm.stage()) {
+                Some(model) => model.arms.push(arm),
+                None => models.push(Sets { name: arm.stage(), arms: vec![arm] }),
+            }
+        }
+        Compared { baselines, all, models, chance }
     }
-    Section {
-        title: "Computation".into(),
-        about: "Forward and backward passes of all training behind a model; a parent that occurs twice counts once. The \
-                last column: after which share of the baseline's computation an evaluation first showed the baseline's \
-                final loss."
-            .into(),
-        table,
-        notes: vec![chance.note(arms)],
+
+    /// The computation of the baseline with which a model is compared: that of the same set of seeds.
+    fn baseline_flops(&self, arm: &Arm) -> f64 {
+        arm.fellow(self.baselines).map_or(0.0, Arm::total_flops)
+    }
+
+    /// A row for each model, of which there is a point or none for each set of seeds.
+    fn row(
+        &self,
+        model: &Sets<'a>,
+        columns: &[&dyn Fn(&'a Arm) -> Option<&'a EvaluationPoint>],
+    ) -> Vec<String> {
+        let cell = |point: &&dyn Fn(&'a Arm) -> Option<&'a EvaluationPoint>| {
+            let points: Vec<&EvaluationPoint> = model.arms.iter().filter_map(|arm| point(arm)).collect();
+            quality(&points) + &sets(points.len(), model.arms.len())
+        };
+        std::iter::once(model.name.to_owned()).chain(columns.iter().map(cell)).collect()
+    }
+
+    /// What numbers with a deviation are, if there are any.
+    fn about_sets(&self) -> String {
+        let most = self.models.iter().map(|model| model.arms.len()).max().unwrap_or(0);
+        if most > 1 {
+            format!(" Mean ± standard deviation over {most} sets of seeds.")
+        } else {
+            String::new()
+        }
+    }
+
+    fn at_equal_steps(&self) -> Section {
+        let mut table = Table::new([""]);
+        let common = |step: &u64| self.all.iter().all(|arm| arm.at_step(*step).is_some());
+        let steps: Vec<u64> = self.all.first().map_or(Vec::new(), |arm| {
+            arm.evaluations.iter().map(|point| point.step).filter(|step| common(step)).collect()
+        });
+        let steps = spread(&steps);
+        table.header.extend(steps.iter().map(|step| format!("step {step}")));
+        for model in &self.models {
+            let points: Vec<_> = steps.iter().map(|step| move |arm: &'a Arm| arm.at_step(*step)).collect();
+            let points: Vec<&dyn Fn(&'a Arm) -> _> = points.iter().map(|point| point as _).collect();
+            table.rows.push(self.row(model, &points));
+        }
+        let mut notes = Vec::new();
+        if let Some(step) = steps.last() {
+            notes.push(verdict(&format!("After {step} steps"), &self.all, self.chance, |arm| {
+                arm.at_step(*step)
+            }));
+        }
+        Section {
+            title: "At equal steps of the large model".into(),
+            about: format!("Loss / token accuracy in % on held-out text.{}", self.about_sets()),
+            table,
+            notes,
+        }
+    }
+
+    fn at_equal_compute(&self) -> Section {
+        let mut table = Table::new([""]);
+        table.header.extend(BUDGETS.map(|share| format!("{:.0} %", 100.0 * share)));
+        let within = |share: f64| move |arm: &'a Arm| arm.within(share * self.baseline_flops(arm));
+        for model in &self.models {
+            let points = BUDGETS.map(within);
+            let points: Vec<&dyn Fn(&'a Arm) -> _> = points.iter().map(|point| point as _).collect();
+            table.rows.push(self.row(model, &points));
+        }
+        let notes = BUDGETS.map(|share| {
+            let when = format!("At {:.0} % of the baseline's computation", 100.0 * share);
+            verdict(&when, &self.all, self.chance, within(share))
+        });
+        Section {
+            title: "At equal computation".into(),
+            about: format!(
+                "Loss / token accuracy in % at shares of the baseline's computation, the parents' training counted: \
+                 each model's last evaluation that the budget pays for. A dash: it does not pay for the parents. \
+                 Before its last step a model is in the middle of its schedule, with a learning rate that has yet to \
+                 fall.{}",
+                self.about_sets()
+            ),
+            table,
+            notes: notes.to_vec(),
+        }
+    }
+
+    fn computation(&self) -> Section {
+        let mut table =
+            Table::new(["", "parents, FLOP", "own, FLOP", "of the baseline's", "to the baseline's loss"]);
+        for model in &self.models {
+            let each =
+                |of: &dyn Fn(&Arm) -> f64| -> Vec<f64> { model.arms.iter().map(|arm| of(arm)).collect() };
+            let share = |arm: &Arm, flops: f64| 100.0 * flops / self.baseline_flops(arm);
+            let reached = |arm: &&'a Arm| {
+                let loss = arm.fellow(self.baselines)?.last()?.quality.loss;
+                Some(share(arm, arm.flops_to_reach(loss)?))
+            };
+            let reached: Vec<f64> = model.arms.iter().filter_map(reached).collect();
+            let percent = |shares: &[f64]| mean(shares, 1).map(|mean| format!("{mean} %"));
+            let flops = |of: &dyn Fn(&Arm) -> f64| {
+                let each = each(of);
+                count(each.iter().sum::<f64>() / each.len().max(1) as f64)
+            };
+            table.rows.push(vec![
+                model.name.to_owned(),
+                flops(&|arm| arm.parents_flops),
+                flops(&|arm| arm.total_flops() - arm.parents_flops),
+                percent(&each(&|arm| share(arm, arm.total_flops()))).unwrap_or(MISSING.into()),
+                percent(&reached).unwrap_or(MISSING.into()) + &sets(reached.len(), model.arms.len()),
+            ]);
+        }
+        Section {
+            title: "Computation".into(),
+            about: format!(
+                "Forward and backward passes of all training behind a model; a parent that occurs twice counts once. \
+                 The last column: after which share of the baseline's computation an evaluation first showed the \
+                 baseline's final loss.{}",
+                self.about_sets()
+            ),
+            table,
+            notes: vec![self.chance.note(&self.all)],
+        }
     }
 }
 
@@ -244,10 +328,12 @@ fn verdict<'a>(
     }
 }
 
-fn quality(point: Option<&EvaluationPoint>) -> String {
-    point.map_or(MISSING.into(), |EvaluationPoint { quality, .. }| {
-        format!("{:.4} / {:.2}", quality.loss, 100.0 * quality.accuracy)
-    })
+/// Loss and accuracy of a model, with each set of seeds.
+fn quality(points: &[&EvaluationPoint]) -> String {
+    let each = |of: fn(&EvaluationPoint) -> f64| points.iter().map(|point| of(point)).collect::<Vec<_>>();
+    let loss = mean(&each(|point| point.quality.loss), 4);
+    let accuracy = mean(&each(|point| 100.0 * point.quality.accuracy), 2);
+    loss.zip(accuracy).map_or(MISSING.into(), |(loss, accuracy)| format!("{loss} / {accuracy}"))
 }
 
 /// The first step, the last, and some in between.
@@ -271,7 +357,8 @@ mod tests {
             flops: 10.0 * step as f64,
             quality: Quality { loss: *loss, ..Quality::default() },
         };
-        Arm { name: "arm".into(), parents_flops, evaluations: (0..).zip(losses).map(point).collect() }
+        let evaluations = (0..).zip(losses).map(point).collect();
+        Arm { name: "arm".into(), seed_set: None, parents_flops, evaluations }
     }
 
     #[test]

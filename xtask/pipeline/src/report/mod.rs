@@ -2,17 +2,21 @@
 
 mod comparison;
 pub mod glue_table;
+mod holes;
+pub mod page;
+pub mod results;
 mod seeds;
 pub mod table;
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use glue_eval::ScoreTable;
 use serde::Serialize;
 use serde_json::Value;
-use t5_model::train::EvaluationPoint;
+use t5_model::train::{EvaluationPoint, Quality};
 
 use self::comparison::Chance;
 use self::glue_table::{Beside, Named};
@@ -31,8 +35,14 @@ pub struct Report {
     pub stages: Vec<StageReport>,
     /// The baseline first; empty without a comparison.
     pub comparison: Vec<Arm>,
+    /// A run's own file; `None` for a training by itself, GLUE results, and several runs.
+    #[serde(skip)]
+    file: Option<RunFile>,
     #[serde(skip)]
     sections: Vec<Section>,
+    /// The sections that are about the comparison.
+    #[serde(skip)]
+    compared: Range<usize>,
     #[serde(skip)]
     models: Vec<Named>,
     #[serde(skip)]
@@ -55,7 +65,7 @@ pub struct StageReport {
     pub result: Option<Value>,
     #[serde(skip)]
     shown: Option<Shown>,
-    /// What made it.
+    /// What made it, or will.
     #[serde(skip)]
     settings: Option<Value>,
 }
@@ -78,7 +88,7 @@ impl StageReport {
 }
 
 /// A table with surrounding text.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Section {
     /// The heading, without markup.
     pub title: String,
@@ -125,7 +135,7 @@ impl Report {
     fn of_training(place: &Path) -> Result<Self> {
         let name = name_of(place);
         let (kind, inputs) = (pretrain::KIND.name.into(), Vec::new());
-        let entry = StageEntry { name: name.clone(), kind, inputs, left_out: None };
+        let entry = StageEntry { name: name.clone(), kind, inputs, seed_set: None, left_out: None };
         let evaluations = pretrain::evaluations(place)?;
         let result = pretrain::trained_in(place)?.map(serde_json::to_value).transpose()?;
         let shown = match (&result, evaluations.last()) {
@@ -147,6 +157,7 @@ impl Report {
             vec![StageReport { entry, finished, unfinished, seconds: None, shown, result, settings }];
         let mut sections = stage_tables(&stages);
         sections.push(curve(&evaluations));
+        sections.extend(holes(&stages, &[]));
         Ok(Report { name, stages, sections, ..Report::default() })
     }
 
@@ -162,11 +173,13 @@ impl Report {
                 .extend(models.into_iter().map(|Named { name, report }| Named { name: full(&name), report }));
             all.stages.extend(stages.into_iter().map(|mut stage| {
                 stage.entry.name = full(&stage.entry.name);
+                stage.entry.seed_set.iter_mut().for_each(|set| set.stage = full(&set.stage));
                 stage
             }));
         }
         if !all.stages.is_empty() {
             all.sections = stage_tables(&all.stages);
+            all.sections.extend(holes(&all.stages, &[]));
         }
         all
     }
@@ -182,35 +195,52 @@ impl Report {
                     Kind::named(&entry.kind).map_or(Shown::parameters as fn(&_) -> _, |kind| kind.show);
                 show(&finished(entry, &directory, &record.result))
             });
+            let begun = if record.is_none() { journal::begun(&directory)? } else { None };
             Ok(StageReport {
                 entry: entry.clone(),
                 finished: record.is_some(),
-                unfinished: record.is_none() && journal::begun(&directory)?.is_some(),
+                unfinished: begun.is_some(),
                 seconds: record.as_ref().map(|record| record.seconds),
                 shown: shown.transpose()?,
-                settings: record.as_ref().map(Record::settings),
+                settings: match &record {
+                    Some(record) => Some(record.settings()),
+                    None => begun.as_ref().map(journal::settings),
+                },
                 result: record.map(|record| record.result),
             })
         };
         let mut stages = file.stages.iter().map(stage).collect::<Result<Vec<_>>>()?;
         let mut sections = stage_tables(&stages);
-        let (arms, missing) = arms(run, &file, &stages)?;
-        if let Some((baseline, fused)) = arms.split_first()
-            && !fused.is_empty()
-        {
+        let tables = sections.len();
+        let (baselines, fused, missing) = arms(run, &file, &stages)?;
+        let arms: Vec<Arm> = baselines.iter().chain(&fused).cloned().collect();
+        if !baselines.is_empty() && !fused.is_empty() {
             let keys = seeds::apart_from_seeds(&stages);
             let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
             let chance = Chance {
                 groups: names.iter().filter_map(|name| Some((*name, keys.get(name)?.as_str()))).collect(),
                 seeds: seeds::variation(&stages, &names),
             };
-            sections.extend(comparison::sections(baseline, fused, &chance));
+            sections.extend(comparison::sections(&baselines, &fused, &chance));
             if let Some(section) = sections.last_mut().filter(|_| !missing.is_empty()) {
                 section.notes.push(format!("Not finished, so not compared: {}.", missing.join(", ")));
             }
         }
+        let compared = tables..sections.len();
+        let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
+        sections.extend(holes(&stages, &names));
         let models = models(&mut stages);
-        Ok(Report { name: file.name, stages, comparison: arms, sections, models, glue: None })
+        let name = file.name.clone();
+        let file = Some(file);
+        Ok(Report { name, stages, comparison: arms, file, sections, compared, models, glue: None })
+    }
+
+    /// The sections about stages, those that compare models, and that about filled holes.
+    fn sections_by_part(&self) -> (Vec<Section>, Vec<Section>, Option<Section>) {
+        let (compared, mut stages) = (self.sections[self.compared.clone()].to_vec(), self.sections.clone());
+        stages.drain(self.compared.clone());
+        let holes = stages.pop_if(|last| last.title == holes::TITLE);
+        (stages, compared, holes)
     }
 
     /// The report as plain text, with underlined headings.
@@ -251,33 +281,66 @@ impl Report {
 }
 
 fn finished<'a>(entry: &'a StageEntry, directory: &'a Path, result: &'a Value) -> Finished<'a> {
-    Finished { name: &entry.name, inputs: &entry.inputs, directory, result }
+    Finished {
+        name: &entry.name,
+        seed_set: entry.seed_set.as_ref(),
+        inputs: &entry.inputs,
+        directory,
+        result,
+    }
 }
 
 fn overview(stages: &[StageReport]) -> Section {
     let [loss, accuracy, gain] = QUALITY;
     let mut table =
         Table::new(["stage", "kind", "parameters", "steps", "tokens", loss, accuracy, gain, "time"]);
-    for stage in stages {
-        let StageReport { entry, shown, .. } = stage;
-        let mut row = vec![entry.name.clone(), entry.kind.clone()];
-        let number = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-        let Overview { parameters, steps, tokens, quality } =
-            shown.as_ref().map(|shown| shown.overview).unwrap_or_default();
-        row.extend([
-            number(parameters.map(thousands)),
-            number(steps.map(|steps| steps.to_string())),
-            number(tokens.map(|tokens| count(tokens as f64))),
-        ]);
-        row.extend(quality_cells(quality.as_ref()));
-        row.push(stage.time());
-        table.rows.push(row);
+    let mut several = false;
+    for (at, stage) in stages.iter().enumerate() {
+        // The finished stages of all sets of seeds make one row, where the first of them is.
+        let is_fellow = |other: &&StageReport| other.entry.recipe_name() == stage.entry.recipe_name();
+        let fellows: Vec<&StageReport> = stages.iter().filter(is_fellow).collect();
+        let together = fellows.len() > 1 && fellows.iter().all(|stage| stage.finished);
+        if !together {
+            table.rows.push(overview_row(&stage.entry.name, &[stage]));
+        } else if !stages.iter().take(at).any(|other| is_fellow(&other)) {
+            several = true;
+            let name = format!("{} × {}", stage.entry.recipe_name(), fellows.len());
+            table.rows.push(overview_row(&name, &fellows));
+        }
     }
-    let about = "Loss (mean cross-entropy of a target token, in nats) and token accuracy on held-out text. The context \
-                 gain is what the loss rises by if every example gets another's input: with a gain of 0, a model does \
-                 not read its input."
-        .into();
+    let mut about = "Loss (mean cross-entropy of a target token, in nats) and token accuracy on held-out text. The context \
+                     gain is what the loss rises by if every example gets another's input: with a gain of 0, a model \
+                     does not read its input."
+        .to_owned();
+    if several {
+        about += " Mean ± standard deviation over sets of seeds; times of all sets together.";
+    }
     Section { title: "Stages".into(), about, table, ..Section::default() }
+}
+
+/// A row of stages that differ by seeds alone, or of one stage.
+fn overview_row(name: &str, stages: &[&StageReport]) -> Vec<String> {
+    let overviews: Vec<Overview> = stages
+        .iter()
+        .map(|stage| stage.shown.as_ref().map(|shown| shown.overview).unwrap_or_default())
+        .collect();
+    let first = overviews.first().copied().unwrap_or_default();
+    let number = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let kind = stages.first().map_or(String::new(), |stage| stage.entry.kind.clone());
+    let mut row = vec![name.to_owned(), kind];
+    row.extend([
+        number(first.parameters.map(thousands)),
+        number(first.steps.map(|steps| steps.to_string())),
+        number(first.tokens.map(|tokens| count(tokens as f64))),
+    ]);
+    let qualities: Vec<Quality> = overviews.iter().filter_map(|overview| overview.quality).collect();
+    row.extend(quality_cells(&qualities));
+    let seconds: Option<f64> = stages.iter().map(|stage| stage.seconds).sum();
+    row.push(match (stages, seconds) {
+        ([_, _, ..], Some(seconds)) => duration(seconds),
+        _ => stages.first().map_or(String::new(), |stage| stage.time()),
+    });
+    row
 }
 
 /// The number of evaluations that a table shows of a training.
@@ -292,7 +355,7 @@ fn curve(evaluations: &[EvaluationPoint]) -> Section {
     for at in (0..=rows).map(|row| row * last / rows.max(1)) {
         let Some(point) = evaluations.get(at) else { continue };
         let mut row = vec![point.step.to_string(), count(point.tokens as f64)];
-        row.extend(quality_cells(Some(&point.quality)));
+        row.extend(quality_cells(&[point.quality]));
         table.rows.push(row);
     }
     Section { title: "On held-out text".into(), table, ..Section::default() }
@@ -320,33 +383,56 @@ fn stage_tables(stages: &[StageReport]) -> Vec<Section> {
     sections
 }
 
-/// The arms whose training has finished, the baseline first, and the names of the others. `None` without the
-/// baseline.
-fn arms(run: &Path, file: &RunFile, stages: &[StageReport]) -> Result<(Vec<Arm>, Vec<String>)> {
-    let (mut arms, mut missing) = (Vec::new(), Vec::new());
-    let Some(comparison) = &file.comparison else { return Ok((arms, missing)) };
-    for name in std::iter::once(&comparison.baseline).chain(&comparison.arms) {
-        let stage = stages.iter().find(|stage| stage.entry.name == *name);
-        let Some((entry, result)) = stage.and_then(|stage| Some((&stage.entry, stage.result.as_ref()?)))
-        else {
-            if *name == comparison.baseline {
-                return Ok((arms, missing));
-            }
-            missing.push(name.clone());
-            continue;
-        };
-        let arm = Kind::named(&entry.kind).and_then(|kind| kind.arm);
-        let arm = arm.with_context(|| format!("stage {name:?} has nothing to compare"))?;
-        arms.push(arm(&finished(entry, &run.join(name), result))?);
-    }
-    Ok((arms, missing))
+/// How models fill in blanks: those of these names, or all if none is named.
+fn holes(stages: &[StageReport], names: &[&str]) -> Option<Section> {
+    let named = |stage: &&StageReport| names.is_empty() || names.contains(&stage.entry.name.as_str());
+    // Of models that differ by seeds alone, one is enough.
+    let is_first = |stage: &&StageReport| stage.entry.seed_set.as_ref().is_none_or(|set| set.number == 1);
+    let shown = stages
+        .iter()
+        .filter(|stage| named(stage) && is_first(stage))
+        .filter_map(|stage| Some((stage.entry.name.as_str(), &stage.shown.as_ref()?.examples)));
+    holes::section(&results::examples::side_by_side(shown))
 }
 
-/// The stages' results on GLUE.
-fn models(stages: &mut [StageReport]) -> Vec<Named> {
-    let glue = |stage: &mut StageReport| {
-        let report = stage.shown.as_mut()?.glue.take()?;
-        Some(Named { name: stage.entry.name.clone(), report })
+/// The baseline and the other arms, with each set of seeds, whose training has finished, and the names of the
+/// others. None without the baseline.
+fn arms(run: &Path, file: &RunFile, stages: &[StageReport]) -> Result<(Vec<Arm>, Vec<Arm>, Vec<String>)> {
+    let (mut baselines, mut arms, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+    let Some(comparison) = &file.comparison else { return Ok((baselines, arms, missing)) };
+    let of = |name: &String, missing: &mut Vec<String>| -> Result<Vec<Arm>> {
+        let is_meant = |stage: &&StageReport| stage.entry.recipe_name() == name || stage.entry.name == *name;
+        let mut found = Vec::new();
+        for StageReport { entry, result, .. } in stages.iter().filter(is_meant) {
+            let Some(result) = result else {
+                missing.push(entry.name.clone());
+                continue;
+            };
+            let arm = Kind::named(&entry.kind).and_then(|kind| kind.arm);
+            let arm = arm.with_context(|| format!("stage {name:?} has nothing to compare"))?;
+            found.push(arm(&finished(entry, &run.join(&entry.name), result))?);
+        }
+        Ok(found)
     };
-    stages.iter_mut().filter_map(glue).collect()
+    baselines = of(&comparison.baseline, &mut missing)?;
+    if !baselines.is_empty() {
+        for name in &comparison.arms {
+            arms.extend(of(name, &mut missing)?);
+        }
+    }
+    Ok((baselines, arms, missing))
+}
+
+/// The stages' results on GLUE; those of all sets of seeds together.
+fn models(stages: &mut [StageReport]) -> Vec<Named> {
+    let mut models: Vec<Named> = Vec::new();
+    for stage in stages {
+        let Some(report) = stage.shown.as_mut().and_then(|shown| shown.glue.take()) else { continue };
+        let name = stage.entry.recipe_name();
+        match models.iter_mut().find(|model| model.name == name) {
+            Some(model) => model.report.seeds.extend(report.seeds),
+            None => models.push(Named { name: name.to_owned(), report }),
+        }
+    }
+    models
 }

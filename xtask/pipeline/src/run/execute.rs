@@ -1,10 +1,12 @@
 //! Runs the stages of a recipe in a directory.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry};
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use anyhow::{Context as _, Result, ensure};
 use fusion_core::atomic::{RECORD, claim, remove_written};
@@ -12,19 +14,22 @@ use fusion_core::checkpoint::Checkpoint;
 use rayon::ThreadPoolBuilder;
 use serde_json::{Value, json};
 use t5_model::Precision;
-use t5_model::text::Tokenizer;
+
 use t5_model::train::{Difference, Identity};
 
 use super::journal::{self, Changes, Clock, Record};
 use super::schedule::Schedule;
-use super::{LeftOut, RunFile, StageLock, forecasts, jobs};
+use super::{LeftOut, Machine, RunFile, StageLock, There, forecast, forecasts, jobs};
+use crate::checkpoint::load_tokenizer;
 use crate::problems::{Remedy, mendable};
 use crate::recipe::Recipe;
-use crate::stage::{Context, Forecast, Input, Stage};
+use crate::stage::{Context, Forecast, Gives, Input, Stage};
 use crate::{Compute, Interrupted, Note, Watch};
 
 /// The report that a caller may write into a run's directory.
 pub const REPORT: &str = "report.md";
+/// The same with figures.
+pub const PAGE: &str = "report.html";
 
 /// A recipe's run in a directory, which has a subdirectory for each stage.
 pub struct Run<'a> {
@@ -32,7 +37,12 @@ pub struct Run<'a> {
     output: &'a Path,
     /// GLUE's files; without them, stages that read them are skipped.
     glue: Option<&'a Path>,
+    /// What the user asked for, in the user's words.
+    command: &'a [String],
     watch: &'a dyn Watch,
+    /// The steps of stages whose number follows from what stages cost, as far as they have been asked for,
+    /// with the tokenizers that there were.
+    steps: Mutex<BTreeMap<(String, Vec<PathBuf>), u64>>,
 }
 
 /// How to run stages.
@@ -72,7 +82,12 @@ pub enum State {
 impl<'a> Run<'a> {
     /// `output` is the run's directory. Without `glue`, GLUE's files, stages that read them are skipped.
     pub fn new(recipe: &'a Recipe, output: &'a Path, glue: Option<&'a Path>, watch: &'a dyn Watch) -> Self {
-        Run { recipe, output, glue, watch }
+        Run { recipe, output, glue, command: &[], watch, steps: Mutex::default() }
+    }
+
+    /// Records the command that repeats this run, word by word.
+    pub fn command(self, command: &'a [String]) -> Self {
+        Run { command, ..self }
     }
 
     fn directory(&self, name: &str) -> PathBuf {
@@ -92,8 +107,55 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// A stage with its number of steps, which may follow from what stages cost.
+    fn settled<'s>(&self, stage: &'s Stage) -> Result<Cow<'s, Stage>> {
+        if stage.work.budget().is_none() {
+            return Ok(Cow::Borrowed(stage));
+        }
+        let needed = self.with_named([stage.name.as_str()])?;
+        let mut results = Vec::new();
+        for needed in &needed {
+            results.extend(self.result(needed)?);
+        }
+        let key = (stage.name.clone(), results);
+        let known = self.steps.lock().ok().and_then(|steps| steps.get(&key).copied());
+        let steps = match known {
+            Some(steps) => steps,
+            None => {
+                let result = |stage: &Stage| self.result(stage);
+                let there = There { glue: self.glue, result: &result, watch: self.watch };
+                let steps = forecast::steps(&stage.name, needed, &there)?;
+                self.steps.lock().ok().map(|mut known| known.insert(key, steps));
+                steps
+            }
+        };
+        let work = stage.work.with_steps(steps).unwrap_or_else(|| stage.work.clone());
+        Ok(Cow::Owned(Stage { work, ..stage.clone() }))
+    }
+
+    /// A tokenizer that was trained tells how large a vocabulary its text yields.
+    fn result(&self, stage: &Stage) -> Result<Option<PathBuf>> {
+        let gives_tokenizer = stage.kind.gives == Some(Gives::Tokenizer);
+        let finished = gives_tokenizer && matches!(self.state(stage)?, State::Finished(_));
+        Ok(finished.then(|| stage.output_in(&self.directory(&stage.name))))
+    }
+
+    /// These stages and all that they name, directly or not, in order.
+    fn with_named<'s>(&self, stages: impl IntoIterator<Item = &'s str>) -> Result<Vec<&'a Stage>> {
+        let mut wanted: Vec<&str> = stages.into_iter().collect();
+        let mut at = 0;
+        while let Some(name) = wanted.get(at) {
+            let new: Vec<&str> = forecast::named(self.stage(name)?).collect();
+            let new: Vec<&str> = new.into_iter().filter(|name| !wanted.contains(name)).collect();
+            wanted.extend(new);
+            at += 1;
+        }
+        Ok(self.recipe.stages.iter().filter(|stage| wanted.contains(&stage.name.as_str())).collect())
+    }
+
     /// What determines a stage's result: the recipe alone, except for inputs that are files.
     fn identity(&self, stage: &Stage) -> Result<Identity> {
+        let stage = self.settled(stage)?.into_owned();
         let mut settings = Identity::of_settings(&stage.settings()?, stage.work.effects().neutral);
         if let Some(precision) = stage.compute.precision.filter(|_| stage.work.computes())
             && precision != Precision::default()
@@ -108,8 +170,10 @@ impl<'a> Run<'a> {
             let fingerprint = match input {
                 Input::Stage(name) => self.deciding(self.stage(name)?)?,
                 _ => match self.locate(input)? {
-                    path if path.join("config.json").is_file() => Checkpoint::open(&path)?.blake3()?,
-                    path => Tokenizer::load(path)?.fingerprint().to_owned(),
+                    path if *input != Input::Bytes && path.join("config.json").is_file() => {
+                        Checkpoint::open(&path)?.blake3()?
+                    }
+                    path => load_tokenizer(&path)?.fingerprint().to_owned(),
                 },
             };
             inputs.insert(input.to_string(), fingerprint);
@@ -168,7 +232,12 @@ impl<'a> Run<'a> {
 
     /// Forecasts stages listed after their inputs, or reports everything that will be refused.
     pub fn forecasts(&self, stages: &[&Stage]) -> Result<Vec<Forecast>> {
-        forecasts(stages.iter().copied(), self.glue, self.watch)
+        let result = |stage: &Stage| self.result(stage);
+        let all = self.with_named(stages.iter().map(|stage| stage.name.as_str()))?;
+        let there = There { glue: self.glue, result: &result, watch: self.watch };
+        let forecasts = all.iter().zip(forecasts(all.iter().copied(), &there)?);
+        let is_wanted = |stage: &Stage| stages.iter().any(|wanted| wanted.name == stage.name);
+        Ok(forecasts.filter(|(stage, _)| is_wanted(stage)).map(|(_, forecast)| forecast).collect())
     }
 
     /// Runs the stages that have not finished; `stages` lists each after its inputs.
@@ -178,14 +247,14 @@ impl<'a> Run<'a> {
     /// another number of threads. If a stage fails, those that run finish and no other begins.
     pub fn execute(&self, stages: &[&Stage], how: &How<'_>) -> Result<()> {
         let stages_and_reports = self.recipe.stages.iter().map(|stage| stage.name.as_str());
-        let names: Vec<&str> = stages_and_reports.chain([RunFile::NAME, REPORT]).collect();
+        let names: Vec<&str> = stages_and_reports.chain([RunFile::NAME, REPORT, PAGE]).collect();
         claim(self.output, &names)?;
         let left_out = |stage: &Stage| match () {
             () if stage.work.glue_tasks().is_some() && self.glue.is_none() => Some(LeftOut::WithoutGlue),
             () if !stages.iter().any(|selected| selected.name == stage.name) => Some(LeftOut::NotSelected),
             () => None,
         };
-        RunFile::new(self.recipe, &left_out).write(self.output)?;
+        RunFile::new(self.recipe, self.command, &left_out).write(self.output)?;
         let computation = match how.jobs {
             NonZeroUsize::MIN => Vec::new(),
             _ => self.forecasts(stages)?.iter().map(|forecast| forecast.flops.unwrap_or(0.0)).collect(),
@@ -230,12 +299,15 @@ impl<'a> Run<'a> {
         let names = [stage.kind.output, journal::FILE, journal::BEGUN, journal::TIME];
         claim(&directory, &names.iter().chain(stage.work.beside()).copied().collect::<Vec<_>>())?;
         journal::begin(&identity, &directory)?;
-        let clock = Clock::start(&directory, resumes)?;
-        let result = self.work(stage, &directory, threads, how.compute);
-        let seconds = clock.stop()?;
+        let failed = |error: anyhow::Error| error.context(format!("stage {name:?} failed"));
+        let compute = &how.compute.chosen(&stage.compute).map_err(|error| failed(error.into()))?;
+        let clock = Clock::start(&directory, resumes, Machine::this(compute, threads))?;
+        let result = self.work(stage, &directory, threads, compute);
+        let error = result.as_ref().err().filter(|error| !error.is::<Interrupted>());
+        let seconds = clock.stop(error.map(|error| format!("{error:#}")))?;
         let result = result.map_err(|error| match error.is::<Interrupted>() {
             true => error,
-            false => error.context(format!("stage {name:?} failed")),
+            false => failed(error),
         })?;
         Record::new(identity, result, seconds).write(&directory)?;
         self.watch.note(name, &Note::Finished { seconds });
@@ -243,9 +315,10 @@ impl<'a> Run<'a> {
     }
 
     fn work(&self, stage: &Stage, directory: &Path, threads: usize, compute: &Compute) -> Result<Value> {
+        let stage = &*self.settled(stage)?;
         let locate = |input: &Input| self.locate(input);
         let (name, glue, watch) = (&stage.name, self.glue, self.watch);
-        let (output, compute) = (&stage.output_in(directory), &compute.chosen(&stage.compute)?);
+        let output = &stage.output_in(directory);
         let work =
             || stage.work.run(&Context { name, directory, output, glue, compute, watch, locate: &locate });
         // In a pool of its own, since a thread outside hands each of its operations over to another.
@@ -255,11 +328,24 @@ impl<'a> Run<'a> {
 
     /// The stages named in `only` and everything they depend on, in order; all stages if `only` is empty.
     pub fn selected(&self, only: &[String]) -> Result<Vec<&'a Stage>> {
-        let mut wanted: Vec<&str> = only.iter().map(String::as_str).collect();
+        let mut wanted: Vec<&str> = Vec::new();
+        for name in only {
+            let is_meant = |stage: &&Stage| {
+                // A name in the recipe means that stage with all sets of seeds.
+                stage.name == *name || stage.seed_set.as_ref().is_some_and(|set| set.stage == *name)
+            };
+            let meant = self.recipe.stages.iter().filter(is_meant).map(|stage| stage.name.as_str());
+            let before = wanted.len();
+            wanted.extend(meant);
+            let known = self.recipe.stages.iter().map(|stage| stage.name.as_str()).collect::<Vec<_>>();
+            ensure!(
+                wanted.len() > before,
+                "there is no stage {name:?}; the stages are: {}",
+                known.join(", ")
+            );
+        }
         let mut at = 0;
         while let Some(name) = wanted.get(at) {
-            let known: Vec<&str> = self.recipe.stages.iter().map(|stage| stage.name.as_str()).collect();
-            ensure!(known.contains(name), "there is no stage {name:?}; the stages are: {}", known.join(", "));
             let inputs = self.stage(name)?.work.inputs();
             let new: Vec<&str> = inputs.into_iter().filter_map(Input::stage).collect();
             wanted.extend(new);

@@ -1,7 +1,7 @@
 //! Forecasts stages whose inputs need not exist yet.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use glue_eval::data::Split;
@@ -10,23 +10,32 @@ use t5_model::parameter_table;
 use super::reading::{Texts, shared};
 use crate::problems::Problems;
 use crate::stage::text::Purpose;
-use crate::stage::{Forecast, Known, Stage};
+use crate::stage::{Budget, Forecast, Input, Known, Stage};
 use crate::{Warning, Watch};
 
-/// Forecasts stages listed after their inputs, or reports everything that will be refused. `glue` are GLUE's
-/// files, if they were given.
+/// What is there when stages are forecast.
+pub struct There<'a> {
+    /// GLUE's files, if they were given.
+    pub glue: Option<&'a Path>,
+    /// The result of a stage that has finished.
+    pub result: &'a dyn Fn(&Stage) -> Result<Option<PathBuf>>,
+    /// Follows the fetching of what is not on this machine.
+    pub watch: &'a dyn Watch,
+}
+
+/// Forecasts stages listed after those that they name, or reports everything that will be refused.
 pub fn forecasts<'a>(
     stages: impl IntoIterator<Item = &'a Stage>,
-    glue: Option<&Path>,
-    watch: &'a dyn Watch,
+    There { glue, result, watch }: &There<'a>,
 ) -> Result<Vec<Forecast>> {
-    let (mut known, mut problems) = (Known { name: "", watch, stages: Vec::new() }, Problems::default());
+    let mut known = Known { name: "", watch: *watch, result: None, stages: Vec::new() };
+    let mut problems = Problems::default();
     let (mut texts, mut failing) = (Texts::default(), BTreeSet::new());
     for stage in stages {
         known.name = &stage.name;
         let mut own = Problems::default();
-        let follows =
-            stage.work.inputs().iter().any(|input| input.stage().is_some_and(|name| failing.contains(name)));
+        known.result = own.keep(result(stage)).flatten();
+        let follows = named(stage).any(|name| failing.contains(name));
         // What comes of a stage that fails is not known.
         let forecast = if follows { None } else { own.keep(complete(stage, &known)) };
         if forecast.is_none() {
@@ -34,12 +43,39 @@ pub fn forecasts<'a>(
         }
         let mut forecast = forecast.unwrap_or_default();
         read(&mut forecast, stage, &known, &mut texts, &mut own);
-        find_glue(stage, glue, &mut own);
+        find_glue(stage, *glue, &mut own);
         problems.keep(own.result().with_context(|| format!("stage {:?} will fail", stage.name)));
         known.stages.push((&stage.name, forecast));
     }
     problems.result()?;
     Ok(known.stages.into_iter().map(|(_, forecast)| forecast).collect())
+}
+
+/// The number of steps of a stage whose number follows from what stages cost. `stages` are those that it needs to
+/// be known, and itself, each after those that it names.
+pub fn steps<'a>(
+    name: &str,
+    stages: impl IntoIterator<Item = &'a Stage>,
+    There { result, watch, .. }: &There<'a>,
+) -> Result<u64> {
+    let mut known = Known { name: "", watch: *watch, result: None, stages: Vec::new() };
+    for stage in stages {
+        known.name = &stage.name;
+        known.result = result(stage)?;
+        let forecast = stage.work.forecast(&known);
+        let forecast = forecast.with_context(|| format!("stage {:?} will fail", stage.name))?;
+        known.stages.push((&stage.name, forecast));
+    }
+    let own = known.stages.iter().find(|(known, _)| *known == name);
+    own.and_then(|(_, forecast)| forecast.steps).with_context(|| {
+        format!("stage {name:?} will fail: its number of steps does not follow from what is known")
+    })
+}
+
+/// The stages that a stage names.
+pub fn named(stage: &Stage) -> impl Iterator<Item = &str> {
+    let budget = stage.work.budget().and_then(Budget::stage);
+    stage.work.inputs().into_iter().filter_map(Input::stage).chain(budget)
 }
 
 fn complete(stage: &Stage, known: &Known<'_>) -> Result<Forecast> {

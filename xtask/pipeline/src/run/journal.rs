@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use t5_model::train::{Difference, Identity};
 
-use super::{VERSION, check_version};
+use super::{Machine, VERSION, check_version};
 use crate::stage::Effects;
 use crate::write_json;
 
@@ -53,6 +53,11 @@ pub fn identity(settings: Identity, inputs: BTreeMap<String, String>) -> Identit
 pub fn fingerprint(identity: &Identity) -> Result<String> {
     let digest = Sha256::digest(serde_json::to_vec(identity)?);
     Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The settings in a stage's identity.
+pub fn settings(identity: &Identity) -> Value {
+    Value::from(identity.clone()).get(SETTINGS).cloned().unwrap_or_default()
 }
 
 /// How a stage's identity differs from an earlier one.
@@ -123,25 +128,40 @@ pub fn begin(identity: &Identity, directory: &Path) -> Result<()> {
 }
 
 /// A process's work on a stage.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
-struct Session {
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Session {
     /// Seconds since 1970.
-    began: u64,
+    pub began: u64,
     /// Wall-clock time; `None` for a process that was killed, or still works.
-    seconds: Option<f64>,
+    pub seconds: Option<f64>,
+    /// What it ran on; `None` in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
+    /// The most memory that it took meanwhile, in bytes, where the system tells it. Stages that one process runs
+    /// at the same time count together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory: Option<u64>,
+    /// Why it failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The processes that have worked on the stage in `directory`; none if no file tells.
+pub fn sessions(directory: &Path) -> Result<Vec<Session>> {
+    Ok(read(&directory.join(TIME))?.unwrap_or_default())
 }
 
 /// The time that all processes have spent on a stage: `time.json`.
 pub struct Clock {
     path: PathBuf,
     earlier: Vec<Session>,
-    began: u64,
+    own: Session,
     start: Instant,
 }
 
 impl Clock {
     /// Starts to measure. Without `resumes`, what was spent on earlier attempts is forgotten.
-    pub fn start(directory: &Path, resumes: bool) -> Result<Self> {
+    pub fn start(directory: &Path, resumes: bool, machine: Machine) -> Result<Self> {
         let path = directory.join(TIME);
         let earlier: Option<Vec<Session>> = if resumes { read(&path)? } else { None };
         let mut earlier = earlier.unwrap_or_default();
@@ -151,21 +171,25 @@ impl Clock {
             session.seconds = Some(last.saturating_sub(session.began) as f64);
         }
         let began = seconds_since_1970(SystemTime::now());
-        let clock = Clock { path, earlier, began, start: Instant::now() };
-        clock.write(None)?;
+        Machine::forget_peak_memory();
+        let own = Session { began, seconds: None, machine: Some(machine), peak_memory: None, error: None };
+        let clock = Clock { path, earlier, own, start: Instant::now() };
+        clock.write()?;
         Ok(clock)
     }
 
-    /// Stops, and returns the seconds of all processes together.
-    pub fn stop(self) -> Result<f64> {
+    /// Stops, and returns the seconds of all processes together. `error` says why the work failed, if it did.
+    pub fn stop(mut self, error: Option<String>) -> Result<f64> {
         let seconds = self.start.elapsed().as_secs_f64();
-        self.write(Some(seconds))?;
+        self.own.seconds = Some(seconds);
+        self.own.peak_memory = Machine::peak_memory();
+        self.own.error = error;
+        self.write()?;
         Ok(self.earlier.iter().filter_map(|session| session.seconds).sum::<f64>() + seconds)
     }
 
-    fn write(&self, seconds: Option<f64>) -> Result<()> {
-        let own = Session { began: self.began, seconds };
-        write_json(&self.path, &self.earlier.iter().copied().chain([own]).collect::<Vec<_>>())
+    fn write(&self) -> Result<()> {
+        write_json(&self.path, &self.earlier.iter().chain([&self.own]).collect::<Vec<_>>())
     }
 }
 
@@ -211,8 +235,7 @@ impl Record {
 
     /// The settings of the stage's work.
     pub fn settings(&self) -> Value {
-        let identity = Value::from(self.identity.clone());
-        identity.get(SETTINGS).cloned().unwrap_or_default()
+        settings(&self.identity)
     }
 
     /// Writes `stage.json`, which marks the stage in `directory` as finished.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -16,8 +16,7 @@ impl StageLock {
     /// Reserves a stage of the run in `output`; fails if another process has reserved it.
     pub fn take(output: &Path, stage: &str) -> Result<Self> {
         fs::create_dir_all(output).with_context(|| format!("cannot create {}", output.display()))?;
-        // Next to the stage's directory, which may be removed; stage names do not begin with a dot.
-        let path = output.join(format!(".{stage}.lock"));
+        let path = path(output, stage);
         let opened = File::options().write(true).create(true).truncate(false).open(&path);
         let file = opened.with_context(|| format!("cannot open {}", path.display()))?;
         match file.try_lock() {
@@ -31,4 +30,14 @@ impl StageLock {
             _ => Ok(StageLock { _file: file }),
         }
     }
+    /// Whether a process is at work on a stage, as far as this file system tells.
+    pub fn is_taken(output: &Path, stage: &str) -> bool {
+        let opened = File::options().write(true).open(path(output, stage));
+        opened.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    }
+}
+
+/// Next to the stage's directory, which may be removed; stage names do not begin with a dot.
+fn path(output: &Path, stage: &str) -> PathBuf {
+    output.join(format!(".{stage}.lock"))
 }

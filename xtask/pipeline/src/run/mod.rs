@@ -6,6 +6,7 @@ mod forecast;
 mod jobs;
 pub mod journal;
 mod lock;
+mod machine;
 mod reading;
 mod run_file;
 mod schedule;
@@ -14,9 +15,10 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-pub use execute::{How, REPORT, Run, State};
-pub use forecast::forecasts;
+pub use execute::{How, PAGE, REPORT, Run, State};
+pub use forecast::{There, forecasts};
 pub use lock::StageLock;
+pub use machine::Machine;
 pub use run_file::{LeftOut, RunFile, StageEntry};
 
 /// Of `run.json` and `stage.json`.

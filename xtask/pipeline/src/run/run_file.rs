@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{VERSION, check_version};
-use crate::recipe::{Comparison, Recipe};
-use crate::stage::Stage;
+use crate::recipe::{Comparison, Recipe, RecipeText};
+use crate::stage::{SeedSet, Stage};
 use crate::write_json;
 
 /// A run's recipe, as far as a report needs it.
@@ -23,6 +23,13 @@ pub struct RunFile {
     /// The recipe's `[comparison]`, if it has one.
     #[serde(default)]
     pub comparison: Option<Comparison>,
+    /// The recipe's files, each before those that it includes, then its overrides. Empty in files of earlier
+    /// versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipe: Vec<RecipeText>,
+    /// The command of the latest run, word by word, where it is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
 }
 
 /// A stage of a run, whether it has finished or not.
@@ -34,6 +41,9 @@ pub struct StageEntry {
     pub kind: String,
     /// Stages and paths.
     pub inputs: Vec<String>,
+    /// Which set of seeds it has, if it is run with several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed_set: Option<SeedSet>,
     /// Why the latest run leaves it out, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_out: Option<LeftOut>,
@@ -49,16 +59,24 @@ pub enum LeftOut {
     NotSelected,
 }
 
+impl StageEntry {
+    /// The stage's name in the recipe, which its fellows with other sets of seeds share.
+    pub fn recipe_name(&self) -> &str {
+        self.seed_set.as_ref().map_or(&self.name, |set| &set.stage)
+    }
+}
+
 impl RunFile {
     /// The file's name.
     pub const NAME: &str = "run.json";
 
     /// What to record for a run of this recipe.
-    pub fn new(recipe: &Recipe, left_out: &dyn Fn(&Stage) -> Option<LeftOut>) -> Self {
+    pub fn new(recipe: &Recipe, command: &[String], left_out: &dyn Fn(&Stage) -> Option<LeftOut>) -> Self {
         let stages = recipe.stages.iter().map(|stage| StageEntry {
             name: stage.name.clone(),
             kind: stage.kind.name.to_owned(),
             inputs: stage.work.inputs().iter().map(ToString::to_string).collect(),
+            seed_set: stage.seed_set.clone(),
             left_out: left_out(stage),
         });
         RunFile {
@@ -66,6 +84,8 @@ impl RunFile {
             name: recipe.name.clone(),
             stages: stages.collect(),
             comparison: recipe.comparison.clone(),
+            recipe: recipe.texts.clone(),
+            command: command.to_vec(),
         }
     }
 

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use t5_model::T5Config;
-use t5_model::train::{Evaluation, EvaluationSize};
+use t5_model::train::{Evaluation, EvaluationSize, objective_of};
 use toml::Spanned;
 
 use super::text::{Data, Reading};
@@ -19,7 +19,7 @@ use super::{
 use crate::checkpoint::tokenizer_for;
 use crate::numbers::count;
 use crate::recipe::schema::one;
-use crate::{Compute, Watch};
+use crate::{Compute, Note, Warning, Watch};
 
 /// A model, and the text to evaluate it on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -90,7 +90,7 @@ fn show(finished: &Finished<'_>) -> Result<Shown> {
         header: &["model", QUALITY[0], QUALITY[1], QUALITY[2], "tokens"],
         cells: [finished.inputs.first().cloned().unwrap_or_default()]
             .into_iter()
-            .chain(quality_cells(Some(&quality)))
+            .chain(quality_cells(&[quality]))
             .chain([count(tokens as f64)])
             .collect(),
     };
@@ -132,6 +132,11 @@ impl Evaluate {
         let (checkpoint, config) = T5Config::open(model)?;
         let tokenizer = tokenizer_for(model, &config, Some(tokenizer))?;
         let text = self.data.open(tokenizer, watch)?;
+        if let Some(trained) = objective_of(model).filter(|trained| *trained != self.data.objective) {
+            let (trained, measured) = (trained.to_string(), self.data.objective.to_string());
+            let warning = Warning::OtherObjective { model: self.model.to_string(), trained, measured };
+            watch.note(name, &Note::Warning(&warning));
+        }
         let mut session = compute.open_checkpoint(&checkpoint)?;
         let size = EvaluationSize { examples: self.examples, examples_at_once: self.batch_size.get() };
         let progress = watch.steps(name, "examples evaluated");

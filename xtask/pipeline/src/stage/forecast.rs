@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use fusion_core::checkpoint::Checkpoint;
 use glue_eval::FineTuneSettings;
 use t5_model::optimizer::Optimizer;
-use t5_model::text::{HoldOut, SpanLengths};
+use t5_model::text::{ExampleLengths, HoldOut};
 use t5_model::train::Settings;
 use t5_model::{Backend, Computation, T5Config, TrainingMemory, TrainingSize};
 
-use super::Input;
+use super::{Input, Spent};
 use crate::checkpoint::{load_tokenizer, tokenizer_of};
 use crate::{Warning, Watch};
 
@@ -25,10 +26,14 @@ pub struct Forecast {
     pub parameters: Option<u64>,
     /// The optimiser whose state is stored with the model.
     pub optimizer: Option<Optimizer>,
+    /// Updates that it trains for.
+    pub steps: Option<u64>,
     /// Input and target tokens that it trains on.
     pub tokens: Option<f64>,
     /// Floating-point operations, forward and backward.
     pub flops: Option<f64>,
+    /// All training behind the model that it produces.
+    pub computation: Option<Spent>,
     /// The training it does, if any.
     pub training: Option<Training>,
     /// The tokenizer that it produces, or that its model was trained with.
@@ -129,8 +134,8 @@ impl Training {
         }
     }
 
-    /// Training with these settings on inputs and targets of these lengths.
-    pub fn new(config: &T5Config, settings: &Settings, lengths: SpanLengths) -> Self {
+    /// Training with these settings on inputs and targets of up to these lengths.
+    pub fn new(config: &T5Config, settings: &Settings, lengths: ExampleLengths) -> Self {
         Training {
             config: config.clone(),
             examples: settings.micro_batch_size(),
@@ -169,6 +174,8 @@ pub struct Known<'a> {
     pub name: &'a str,
     /// Follows the fetching of inputs that are not on this machine.
     pub watch: &'a dyn Watch,
+    /// The stage's result, if it has finished.
+    pub result: Option<PathBuf>,
     /// The stages so far that will not fail.
     pub stages: Vec<(&'a str, Forecast)>,
 }
@@ -232,6 +239,30 @@ impl Known<'_> {
             None => self.stage(input).and_then(|forecast| forecast.model.clone()),
             Some(path) => Some(T5Config::open(&path)?.1),
         })
+    }
+
+    /// All training behind a model; `None` if it is not known.
+    pub fn computation(&self, input: &Input) -> Result<Option<Spent>> {
+        let Some(path) = self.path(input)? else {
+            return Ok(self.stage(input).and_then(|forecast| forecast.computation.clone()));
+        };
+        let Some(lineage) = Checkpoint::open(&path)?.history()?.known() else { return Ok(None) };
+        let mut spent = Spent::default();
+        let mut unnamed = 0;
+        lineage.each_flops(&mut |blake3, flops| {
+            let name = blake3.map(str::to_owned).unwrap_or_else(|| {
+                unnamed += 1;
+                format!("{} {unnamed}", path.display())
+            });
+            spent.add(name, flops);
+        });
+        Ok(Some(spent))
+    }
+
+    /// All training behind a stage's model; `None` if it is not known.
+    pub fn computation_of(&self, stage: &str) -> Option<&Spent> {
+        let known = self.stages.iter().find(|(name, _)| *name == stage);
+        known.and_then(|(_, forecast)| forecast.computation.as_ref())
     }
 
     /// The optimiser whose state a stage leaves.

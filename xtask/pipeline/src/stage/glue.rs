@@ -96,6 +96,14 @@ impl Work for Glue {
         Some(&self.tasks)
     }
 
+    fn seed(&self) -> Option<u64> {
+        Some(self.settings.seed)
+    }
+
+    fn with_seed(&self, seed: u64) -> Option<Arc<dyn Work>> {
+        Some(Arc::new(Glue { settings: FineTuneSettings { seed, ..self.settings.clone() }, ..self.clone() }))
+    }
+
     fn checkpoints(&self) -> String {
         format!("seed-{}", self.settings.seed)
     }

@@ -1,12 +1,13 @@
 //! Sources of stages' inputs.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde::Serialize;
 
 use crate::Watch;
+use crate::checkpoint::BYTES;
 use crate::source::hub::HubName;
 use crate::source::{ModelPlace, content, fetch_model};
 
@@ -20,6 +21,8 @@ pub enum Input {
     Path(PathBuf),
     /// A model on the Hugging Face Hub.
     Hub(HubName),
+    /// ByT5's vocabulary of bytes.
+    Bytes,
 }
 
 /// What one stage can take from another.
@@ -50,11 +53,16 @@ impl From<ModelPlace> for Input {
 }
 
 impl Input {
+    /// A tokenizer's place: a path, or [`BYTES`].
+    pub fn tokenizer(place: PathBuf) -> Self {
+        if place == Path::new(BYTES) { Input::Bytes } else { Input::Path(place) }
+    }
+
     /// The name of the stage whose result it is, if any.
     pub fn stage(&self) -> Option<&str> {
         match self {
             Input::Stage(name) => Some(name),
-            Input::Path(_) | Input::Hub(_) => None,
+            Input::Path(_) | Input::Hub(_) | Input::Bytes => None,
         }
     }
 
@@ -65,6 +73,7 @@ impl Input {
             Input::Stage(_) => Ok(None),
             Input::Path(path) => content(path).map(Some),
             Input::Hub(model) => fetch_model(model, watch).map(Some),
+            Input::Bytes => Ok(Some(BYTES.into())),
         }
     }
 }
@@ -75,6 +84,7 @@ impl fmt::Display for Input {
             Input::Stage(name) => f.write_str(name),
             Input::Path(path) => write!(f, "{}", path.display()),
             Input::Hub(model) => write!(f, "{model}"),
+            Input::Bytes => f.write_str(BYTES),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Reads stages' keys from a recipe. Errors carry file, line and column.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -10,12 +10,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use t5_model::ComputeChoice;
-use t5_model::text::TEXT_FIELD;
+use t5_model::text::{Objective, TEXT_FIELD};
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::text::{Data, HeldOut};
-use super::{Dimensions, Gives, Input};
+use super::{Dimensions, Gives, Input, SeedSet};
+use crate::checkpoint::BYTES;
 use crate::located::{Table, Texts, Value, merge};
 use crate::problems::causes;
 use crate::recipe::schema::keys_of;
@@ -36,6 +37,15 @@ pub struct Shared<'a> {
     pub stages: Vec<String>,
 }
 
+/// One of several sets of seeds.
+#[derive(Clone, Copy, Debug)]
+pub struct Set<'a> {
+    /// See [`SeedSet`].
+    pub number: u64,
+    /// The stages that are in each set, by their names in the recipe.
+    pub stages: &'a BTreeSet<String>,
+}
+
 /// A stage's keys, on top of those shared by its kind. Keys that are not taken individually make up
 /// [`Keys::rest`].
 pub struct Keys<'a> {
@@ -44,6 +54,9 @@ pub struct Keys<'a> {
     span: Range<usize>,
     table: Table,
     inputs: Vec<(Spanned<String>, Gives)>,
+    references: Vec<Spanned<String>>,
+    /// The set that the stage is in.
+    set: Option<&'a Set<'a>>,
 }
 
 /// `[data]`, or a stage's own `data`.
@@ -61,11 +74,13 @@ pub struct DataTable {
     held_out_text: Option<Spanned<Several>>,
     /// Hold out every k-th document of the text for evaluation.
     pub held_out_every: Option<NonZeroU64>,
-    /// A stage that trains one, or a tokenizer.json, spiece.model or folder.
+    /// A stage that trains one, a tokenizer.json, spiece.model or folder, or `bytes` for ByT5's vocabulary.
     #[schemars(with = "Option<String>")]
     tokenizer: Option<Spanned<String>>,
     /// Tokens per input.
     input_length: usize,
+    /// What models learn to do with text, in training and in evaluations.
+    objective: Objective,
     /// Train on at most this many documents.
     pub max_documents: Option<u64>,
 }
@@ -79,6 +94,7 @@ impl Default for DataTable {
             held_out_every: None,
             tokenizer: None,
             input_length: T5_INPUT_LENGTH,
+            objective: Objective::T5,
             max_documents: None,
         }
     }
@@ -96,13 +112,20 @@ enum Several {
 
 impl<'a> Keys<'a> {
     /// The keys of the stage at `span`, of which none has been taken yet.
-    pub fn new(shared: &'a Shared<'a>, span: Range<usize>, table: Table) -> Self {
-        Keys { shared, span, table, inputs: Vec::new() }
+    pub fn new(shared: &'a Shared<'a>, span: Range<usize>, table: Table, set: Option<&'a Set<'a>>) -> Self {
+        Keys { shared, span, table, inputs: Vec::new(), references: Vec::new(), set }
     }
 
-    /// The stages among the inputs read so far.
-    pub fn into_inputs(self) -> Vec<(Spanned<String>, Gives)> {
-        self.inputs
+    /// The stage of this set that is meant by a name in the recipe.
+    fn in_set(&self, name: Spanned<String>) -> Spanned<String> {
+        let set = self.set.filter(|set| set.stages.contains(name.get_ref()));
+        let own = set.map(|set| SeedSet::name(name.get_ref(), set.number));
+        own.map_or_else(|| name.clone(), |own| Spanned::new(name.span(), own))
+    }
+
+    /// The stages among the inputs read so far, and the stages that are only referred to.
+    pub fn into_stages(self) -> (Vec<(Spanned<String>, Gives)>, Vec<Spanned<String>>) {
+        (self.inputs, self.references)
     }
 
     /// An error about the stage as a whole.
@@ -113,6 +136,11 @@ impl<'a> Keys<'a> {
     /// An error about the part of the recipe at `span`.
     pub fn error_at(&self, span: Range<usize>, message: impl fmt::Display) -> Error {
         self.shared.texts.error(span, message)
+    }
+
+    /// Whether a key is there that has not been taken.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
     }
 
     /// The keys that make up a type.
@@ -137,13 +165,18 @@ impl<'a> Keys<'a> {
         })
     }
 
-    /// A stage, a model on the Hugging Face Hub, or else a path relative to the file that names it.
+    /// A stage, a model on the Hugging Face Hub, a vocabulary of bytes, or else a path relative to the file that names
+    /// it.
     pub fn input(&mut self, name: Spanned<String>, wanted: Gives) -> Result<Input> {
         let Shared { texts, stages, .. } = self.shared;
         if stages.contains(name.get_ref()) {
+            let name = self.in_set(name);
             let input = Input::Stage(name.get_ref().clone());
             self.inputs.push((name, wanted));
             return Ok(input);
+        }
+        if wanted == Gives::Tokenizer && name.get_ref() == BYTES {
+            return Ok(Input::Bytes);
         }
         if let Some(model) = name.get_ref().strip_prefix(HubName::PREFIX) {
             let model = model.parse().map_err(|error: String| texts.error(name.span(), error))?;
@@ -157,6 +190,19 @@ impl<'a> Keys<'a> {
         let known = stages.join(", ");
         let message = format!("{:?} is neither a stage nor a path; the stages are: {known}", name.get_ref());
         Err(texts.error(name.span(), message))
+    }
+
+    /// A stage of which something is to be known before this one, but whose result this one does not take.
+    pub fn reference(&mut self, name: Spanned<String>) -> Result<String> {
+        let Shared { stages, .. } = self.shared;
+        if !stages.contains(name.get_ref()) {
+            let message =
+                format!("there is no stage {:?}; the stages are: {}", name.get_ref(), stages.join(", "));
+            return Err(self.error_at(name.span(), message));
+        }
+        let name = self.in_set(name);
+        self.references.push(name.clone());
+        Ok(name.into_inner())
     }
 
     /// The stage's own `data`.
@@ -184,7 +230,10 @@ impl<'a> Keys<'a> {
         if data.is_empty() {
             return Err(texts.error(at, "there is no `[data]` to say which text this stage reads"));
         }
-        Ok(Spanned::new(at.clone(), texts.read(Spanned::new(at, DeValue::Table(data)))?))
+        let objective_at = data.get("objective").map_or(at.clone(), Spanned::span);
+        let table: DataTable = texts.read(Spanned::new(at.clone(), DeValue::Table(data)))?;
+        table.objective.check().map_err(|error| texts.error(objective_at, error))?;
+        Ok(Spanned::new(at, table))
     }
 
     /// The text of `[data]`.
@@ -210,12 +259,11 @@ impl<'a> Keys<'a> {
         let at = data.span();
         let data = data.into_inner();
         let Some(tokenizer) = data.tokenizer else {
-            return Err(self.error_at(at, "`[data]` names no `tokenizer`: a stage or a path"));
+            return Err(self.error_at(at, "`[data]` names no `tokenizer`: a stage, a path or `bytes`"));
         };
         let tokenizer = self.input(tokenizer, Gives::Tokenizer)?;
-        let (text_field, input_length, max_documents) =
-            (data.text_field, data.input_length, data.max_documents);
-        Ok(Data { text, text_field, held_out, tokenizer, input_length, max_documents })
+        let DataTable { text_field, input_length, objective, max_documents, .. } = data;
+        Ok(Data { text, text_field, held_out, tokenizer, input_length, objective, max_documents })
     }
 
     /// Texts as absolute paths; relative ones start from the file that names them.

@@ -3,14 +3,17 @@
 //! a report shows of it. A new kind takes a new file and a line in [`KINDS`]. Commands that perform a single
 //! step build the same work.
 
+mod budget;
 mod dimensions;
 pub mod evaluate;
+pub mod examples;
 mod forecast;
 pub mod fuse;
 pub mod glue;
 mod input;
 mod keys;
 pub mod pretrain;
+mod seed_set;
 mod shown;
 pub mod text;
 pub mod tokenizer;
@@ -28,10 +31,12 @@ use t5_model::ComputeChoice;
 
 use crate::{Compute, Note, Watch, write_json};
 
+pub use budget::{Budget, Spent};
 pub use dimensions::Dimensions;
 pub use forecast::{Forecast, Known, Read, TextFile, TokenizerId, Training, Vocabulary};
 pub use input::{Gives, Input};
-pub use keys::{DataTable, Keys, Shared};
+pub use keys::{DataTable, Keys, Set, Shared};
+pub use seed_set::SeedSet;
 pub use shown::{Arm, Finished, Overview, QUALITY, Row, Shown, quality_cells};
 
 /// The kinds of stages.
@@ -78,6 +83,28 @@ pub trait Work: Settings + fmt::Debug + Send + Sync {
 
     /// The models and tokenizers it reads; stages among them run first.
     fn inputs(&self) -> Vec<&Input>;
+
+    /// What its training may cost, if its number of steps is to follow from that.
+    fn budget(&self) -> Option<&Budget> {
+        None
+    }
+
+    /// The same work with a number of steps, if it has a [budget](Work::budget).
+    fn with_steps(&self, steps: u64) -> Option<Arc<dyn Work>> {
+        let _ = steps;
+        None
+    }
+
+    /// The seed that decides its result; `None` if none does.
+    fn seed(&self) -> Option<u64> {
+        None
+    }
+
+    /// The same work with another seed, if one decides its result.
+    fn with_seed(&self, seed: u64) -> Option<Arc<dyn Work>> {
+        let _ = seed;
+        None
+    }
 
     /// The texts it reads.
     fn reads(&self) -> Vec<text::Reading<'_>> {
@@ -150,6 +177,8 @@ pub struct Stage {
     pub work: Arc<dyn Work>,
     /// What it computes on, as far as the recipe says.
     pub compute: ComputeChoice,
+    /// Which set of seeds it has, if the recipe has it run with several.
+    pub seed_set: Option<SeedSet>,
 }
 
 impl Stage {

@@ -11,15 +11,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use t5_model::optimizer::OptimizerState;
-use t5_model::text::{SpanLengths, Tokenizer};
+use t5_model::text::Tokenizer;
 use t5_model::train::{EvaluationPoint, Metrics, Outcome, Quality, Run, Settings, read_metrics, train};
 use t5_model::{Initialization, T5Config, initialize, parameter_table, training_flops_per_token};
 use toml::Spanned;
 
+use super::budget::BudgetKey;
+use super::examples::{self, Examples};
 use super::text::{Data, HeldOut, Reading, is_usual};
 use super::{
-    Arm, DataTable, Dimensions, Effects, Finished, Forecast, Gives, Input, Keys, Kind, Known, Overview,
-    Shown, Training, Work,
+    Arm, Budget, DataTable, Dimensions, Effects, Finished, Forecast, Gives, Input, Keys, Kind, Known,
+    Overview, Shown, Spent, Training, Work,
 };
 use crate::checkpoint::{Beside, Made, lineage_to_continue, load_tokenizer, tokenizer_of};
 use crate::recipe::schema::both;
@@ -32,6 +34,9 @@ pub struct Pretrain {
     pub start: Start,
     /// The text to train on, and the text held out to evaluate on.
     pub data: Data,
+    /// What it may cost, if the number of steps follows from that; then that of the settings means nothing.
+    #[serde(skip)]
+    pub budget: Option<Budget>,
     /// Steps, batch size, optimiser and all else that governs training.
     #[serde(flatten)]
     pub settings: Settings,
@@ -88,7 +93,7 @@ const MEASURING_TEXT: &[&str] = &["evaluate_every", "evaluation_batches", "data.
 /// `pretrain`, which gives a model and can take part in a comparison.
 pub const KIND: Kind = Kind {
     name: "pretrain",
-    about: "Pretrains a model by span corruption, from random weights or from another model.",
+    about: "Pretrains a model on text, from random weights or from another model.",
     gives: Some(Gives::Model),
     output: "model",
     table: Some("pretraining"),
@@ -107,6 +112,13 @@ struct OwnKeys {
     /// Start from a model: a stage, a checkpoint's directory, or `hf:ORG/NAME[@REVISION]`.
     #[schemars(with = "Option<String>")]
     from: Option<Spanned<String>>,
+    /// Instead of `steps`: train until all training behind the model, each of its parents' counted once, has
+    /// cost as much as a stage's.
+    ///
+    /// A stage's name, `{ of = "STAGE", share = 0.6 }` for a share of its computation, or a number of FLOP. It
+    /// gives the most steps that do not exceed this, over which the schedule decays.
+    #[schemars(with = "Option<BudgetKey>")]
+    computation: Option<Spanned<BudgetKey>>,
     /// Overrides keys of `[data]`, such as `data.text`, for this stage.
     #[schemars(with = "Option<DataTable>")]
     #[expect(dead_code, reason = "read with `[data]`")]
@@ -115,7 +127,8 @@ struct OwnKeys {
 
 fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
     let data = keys.data()?;
-    let OwnKeys { model, from, .. } = keys.own()?;
+    let both = keys.has("steps") && keys.has("computation");
+    let OwnKeys { model, from, computation, .. } = keys.own()?;
     let start = match (model, from) {
         (Some(model), None) => Start::Random(keys.dimensions(&model)?),
         (None, Some(from)) => Start::Model(keys.input(from, Gives::Model)?),
@@ -124,17 +137,29 @@ fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
             return Err(keys.error(message));
         }
     };
+    if let Some(computation) = computation.as_ref().filter(|_| both) {
+        let message = "a pretraining has either a number of `steps` or a `computation` from which it follows";
+        return Err(keys.error_at(computation.span(), message));
+    }
+    let budget = computation.map(|computation| BudgetKey::read(computation, keys)).transpose()?;
     let data = keys.tokenized(data)?;
     let mut settings: Settings = keys.rest()?;
-    // What follows from other settings is recorded as if it had been given.
-    settings.schedule.warm_up = Some(settings.schedule.warm_up(settings.steps));
+    if budget.is_none() {
+        settings = complete(settings);
+    }
     settings.validate().map_err(|error| keys.error(error))?;
     if settings.carry_optimizer && matches!(start, Start::Random(_)) {
         let message =
             "`carry_optimizer` needs a model to start `from`; random weights have no optimiser's state";
         return Err(keys.error(message));
     }
-    Ok(Arc::new(Pretrain { start, data, settings }))
+    Ok(Arc::new(Pretrain { start, data, budget, settings }))
+}
+
+/// What follows from other settings is recorded as if it had been given.
+fn complete(mut settings: Settings) -> Settings {
+    settings.schedule.warm_up = Some(settings.schedule.warm_up(settings.steps));
+    settings
 }
 
 fn show(finished: &Finished<'_>) -> Result<Shown> {
@@ -145,7 +170,7 @@ fn show(finished: &Finished<'_>) -> Result<Shown> {
         tokens: Some(tokens),
         quality: Some(quality),
     };
-    Ok(Shown { overview, ..Shown::default() })
+    Ok(Shown { overview, examples: Examples::read(finished.directory)?, ..Shown::default() })
 }
 
 /// The evaluations in a training's directory, in order.
@@ -158,6 +183,37 @@ pub fn evaluations(directory: &Path) -> Result<Vec<EvaluationPoint>> {
         Metrics::Train { .. } => None,
     };
     Ok(read_metrics(directory)?.into_iter().filter_map(point).collect())
+}
+
+/// A line of a training's log: means over the updates since the line before.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Logged {
+    /// The last of these updates.
+    pub step: u64,
+    /// Input and target tokens trained on so far.
+    pub tokens: u64,
+    /// Mean cross-entropy of the target tokens, in nats.
+    pub loss: f64,
+    /// Before clipping.
+    pub gradient_norm: f64,
+    /// The last update's.
+    pub learning_rate: f64,
+    /// Input and target tokens per second.
+    pub tokens_per_second: f64,
+}
+
+/// What a training in this directory logged, in order.
+///
+/// # Errors
+/// If its metrics cannot be read.
+pub fn logged(directory: &Path) -> Result<Vec<Logged>> {
+    let line = |metrics: Metrics| match metrics {
+        Metrics::Train { step, tokens, loss, gradient_norm, learning_rate, tokens_per_second, .. } => {
+            Some(Logged { step, tokens, loss, gradient_norm, learning_rate, tokens_per_second })
+        }
+        Metrics::Evaluation(_) => None,
+    };
+    Ok(read_metrics(directory)?.into_iter().filter_map(line).collect())
 }
 
 /// The result of a training that ran by itself, which no `stage.json` tells; `None` if it has not finished.
@@ -183,7 +239,8 @@ fn arm(finished: &Finished<'_>) -> Result<Arm> {
     let trained: Trained = finished.result()?;
     let evaluations = evaluations(finished.directory)?;
     let parents_flops = trained.total_flops - trained.flops;
-    Ok(Arm { name: finished.name.to_owned(), parents_flops, evaluations })
+    let seed_set = finished.seed_set.cloned();
+    Ok(Arm { name: finished.name.to_owned(), seed_set, parents_flops, evaluations })
 }
 
 impl Work for Pretrain {
@@ -204,8 +261,26 @@ impl Work for Pretrain {
     }
 
     fn reads(&self) -> Vec<Reading<'_>> {
-        let trained = (self.settings.steps > 0).then(|| self.data.trained());
+        let trained = (self.settings.steps > 0 || self.budget.is_some()).then(|| self.data.trained());
         trained.into_iter().chain([self.data.evaluated()]).collect()
+    }
+
+    fn budget(&self) -> Option<&Budget> {
+        self.budget.as_ref()
+    }
+
+    fn with_steps(&self, steps: u64) -> Option<Arc<dyn Work>> {
+        self.budget.as_ref()?;
+        let settings = complete(Settings { steps, ..self.settings.clone() });
+        Some(Arc::new(Pretrain { settings, budget: None, ..self.clone() }))
+    }
+
+    fn seed(&self) -> Option<u64> {
+        Some(self.settings.seed)
+    }
+
+    fn with_seed(&self, seed: u64) -> Option<Arc<dyn Work>> {
+        Some(Arc::new(Pretrain { settings: Settings { seed, ..self.settings.clone() }, ..self.clone() }))
     }
 
     fn forecast(&self, known: &Known<'_>) -> Result<Forecast> {
@@ -221,15 +296,30 @@ impl Work for Pretrain {
             Start::Random(dimensions) => Some(dimensions.config(vocabulary.size)?),
             Start::Model(from) => known.model(from)?,
         };
-        let lengths = SpanLengths::t5(self.data.input_length, vocabulary.sentinels)?;
-        let examples = self.settings.steps as f64 * self.settings.batch_size as f64;
-        let tokens = examples * (lengths.inputs + lengths.targets) as f64;
-        let each = |model| training_flops_per_token(model, lengths.inputs, lengths.targets);
+        let lengths = self.data.lengths(vocabulary.sentinels)?;
+        let tokens = self.settings.batch_size as f64 * lengths.mean;
+        let each = |model| training_flops_per_token(model, lengths.inputs, lengths.targets) * tokens;
+        let each = model.as_ref().map(each);
+        let behind = match self.from() {
+            None => Some(Spent::default()),
+            Some(from) => known.computation(from)?,
+        };
+        let steps = match &self.budget {
+            None => self.settings.steps,
+            Some(budget) => self.affordable(budget, known, behind.as_ref(), each)?,
+        };
+        let flops = each.map(|each| each * steps as f64);
+        let computation = behind.zip(flops).map(|(mut computation, flops)| {
+            computation.add(known.name.to_owned(), flops);
+            computation
+        });
         Ok(Forecast {
             optimizer,
             tokenizer,
-            tokens: Some(tokens),
-            flops: model.as_ref().map(|model| each(model) * tokens),
+            steps: Some(steps),
+            tokens: Some(tokens * steps as f64),
+            flops,
+            computation,
             training: model.as_ref().map(|model| Training::new(model, &self.settings, lengths)),
             model,
             ..Forecast::default()
@@ -246,6 +336,25 @@ impl Work for Pretrain {
 }
 
 impl Pretrain {
+    /// The number of steps that a budget pays for, and that the other settings allow.
+    fn affordable(
+        &self,
+        budget: &Budget,
+        known: &Known<'_>,
+        behind: Option<&Spent>,
+        each: Option<f64>,
+    ) -> Result<u64> {
+        let from = || self.from().map_or(String::new(), ToString::to_string);
+        let behind = behind.with_context(|| {
+            format!("what the training of {} has cost is not known, so no number of steps follows from `computation`", from())
+        })?;
+        let each = each
+            .context("what an update costs is not known, so no number of steps follows from `computation`")?;
+        let steps = budget.steps(known, behind, each)?;
+        complete(Settings { steps, ..self.settings.clone() }).validate()?;
+        Ok(steps)
+    }
+
     /// The checkpoint it starts from, if any.
     fn from(&self) -> Option<&Input> {
         match &self.start {
@@ -265,13 +374,14 @@ impl Pretrain {
         name: &str,
         watch: &dyn Watch,
     ) -> Result<Trained> {
+        ensure!(self.budget.is_none(), "the number of steps does not follow from `computation` yet");
         self.settings.validate()?;
         let tokenizer = load_tokenizer(tokenizer)?;
         let beginning = self.beginning(from, &tokenizer)?;
         beginning.beside.warnings.iter().for_each(|warning| watch.note(name, &Note::Warning(warning)));
         let text = self.data.open(tokenizer, watch)?;
         let Settings { seed, .. } = self.settings;
-        let lengths = SpanLengths::t5(self.data.input_length, text.tokenizer().sentinels().len())?;
+        let lengths = self.data.lengths(text.tokenizer().sentinels().len())?;
         let training = Training::new(&beginning.config, &self.settings, lengths);
         let memory = training.memory(compute.backend(), compute.how());
         if let Some(warning) = memory.and_then(|memory| training.warning(&memory, &compute.how().device)) {
@@ -306,6 +416,10 @@ impl Pretrain {
             let left = format!("step {} is saved in {}", outcome.step, outcome.checkpoint.display());
             return Err(Interrupted { left: Some(left), resumes: true }.into());
         }
+        if !directory.join(examples::FILE).exists() {
+            let mut session = compute.open(&beginning.config, &Checkpoint::open(&outcome.checkpoint)?)?;
+            Examples::fill(session.as_mut(), &text)?.write(directory)?;
+        }
         self.trained(&beginning, &outcome)
     }
 
@@ -328,7 +442,9 @@ impl Pretrain {
             Start::Random(Dimensions { init, .. }) if !init.is_t5() => Some(("init".to_owned(), json!(init))),
             _ => None,
         };
-        data.into_iter().chain(field).chain(init).chain(compute.identity()).collect()
+        let objective = &self.data.objective;
+        let objective = (!objective.is_t5()).then(|| ("objective".to_owned(), json!(objective)));
+        data.into_iter().chain(field).chain(init).chain(objective).chain(compute.identity()).collect()
     }
 
     fn beginning(&self, from: Option<&Path>, tokenizer: &Tokenizer) -> Result<Beginning> {

@@ -9,10 +9,16 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use t5_model::train::{EvaluationPoint, Quality};
 
+use super::SeedSet;
+use super::examples::Examples;
+use crate::numbers::mean;
+
 /// A finished stage of a run.
 pub struct Finished<'a> {
-    /// The stage's name in the recipe.
+    /// The stage's name.
     pub name: &'a str,
+    /// Which set of seeds it has, if it is run with several.
+    pub seed_set: Option<&'a SeedSet>,
     /// Stages and paths.
     pub inputs: &'a [String],
     /// The stage's own directory.
@@ -30,6 +36,8 @@ pub struct Shown {
     pub row: Option<Row>,
     /// For the GLUE table.
     pub glue: Option<GlueReport>,
+    /// How its model fills in blanks.
+    pub examples: Examples,
 }
 
 /// A stage's numbers for the table of all stages.
@@ -61,6 +69,9 @@ pub struct Row {
 pub struct Arm {
     /// The stage's.
     pub name: String,
+    /// Which set of seeds it has, if it was trained with several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed_set: Option<SeedSet>,
     /// Floating-point operations spent on the model that training started from.
     pub parents_flops: f64,
     /// In order of steps.
@@ -70,13 +81,16 @@ pub struct Arm {
 /// The columns of [`quality_cells`].
 pub const QUALITY: [&str; 3] = ["loss", "accuracy, %", "context gain"];
 
-/// A model's quality in a table; dashes where it is not known.
-pub fn quality_cells(quality: Option<&Quality>) -> [String; 3] {
-    let number = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+/// A model's quality in a table, or the mean of several; dashes where it is not known.
+pub fn quality_cells(qualities: &[Quality]) -> [String; 3] {
+    let cell = |of: &dyn Fn(&Quality) -> Option<f64>, digits| {
+        let values: Vec<f64> = qualities.iter().filter_map(of).collect();
+        mean(&values, digits).unwrap_or_else(|| "-".to_owned())
+    };
     [
-        number(quality.map(|quality| format!("{:.4}", quality.loss))),
-        number(quality.map(|quality| format!("{:.2}", 100.0 * quality.accuracy))),
-        number(quality.and_then(|quality| quality.context_gain).map(|gain| format!("{gain:.3}"))),
+        cell(&|quality| Some(quality.loss), 4),
+        cell(&|quality| Some(100.0 * quality.accuracy), 2),
+        cell(&|quality| quality.context_gain, 3),
     ]
 }
 

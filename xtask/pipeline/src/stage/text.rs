@@ -7,8 +7,8 @@ use anyhow::Result;
 use serde::Serialize;
 use t5_model::Batch;
 use t5_model::text::{
-    self, Corpus, DataPosition, HoldOut, SpanCorruption, SpanCorruptionStream, Split, StreamOptions,
-    TEXT_FIELD, Tokenizer,
+    self, Corpus, DataPosition, Denoisers, ExampleLengths, ExampleStream, HoldOut, Objective, Split,
+    StreamOptions, TEXT_FIELD, Tokenizer,
 };
 
 use super::Input;
@@ -29,6 +29,9 @@ pub struct Data {
     pub tokenizer: Input,
     /// Tokens per input; T5's 512 are made from 568 tokens of text, with targets of 114.
     pub input_length: usize,
+    /// How chunks of the text, and of the held-out text, become inputs and targets.
+    #[serde(skip_serializing_if = "Objective::is_t5")]
+    pub objective: Objective,
     /// The maximum number of documents to train on.
     pub max_documents: Option<u64>,
 }
@@ -100,7 +103,7 @@ pub struct OpenText {
     every: Option<NonZeroU64>,
     max_documents: Option<u64>,
     tokenizer: Arc<Tokenizer>,
-    spans: SpanCorruption,
+    denoisers: Denoisers,
 }
 
 impl Data {
@@ -110,10 +113,19 @@ impl Data {
         text_field: &str,
         tokenizer: Input,
         input_length: usize,
+        objective: Objective,
     ) -> Result<Self> {
         let text = corpus::from_here(text)?;
         let (held_out, text_field) = (HeldOut::Text(text.clone()), text_field.to_owned());
-        Ok(Data { text, text_field, held_out, tokenizer, input_length, max_documents: None })
+        Ok(Data { text, text_field, held_out, tokenizer, input_length, objective, max_documents: None })
+    }
+
+    /// Lengths of its examples with a vocabulary of this many sentinels.
+    ///
+    /// # Errors
+    /// If the objective does not fit into inputs of this length.
+    pub fn lengths(&self, sentinels: usize) -> text::Result<ExampleLengths> {
+        Denoisers::lengths(&self.objective, self.input_length, sentinels)
     }
 
     /// The text that is trained on.
@@ -145,9 +157,9 @@ impl Data {
         if let Some(warning) = corpus::left_out([&training].into_iter().chain(separate)) {
             watch.note("text", &Note::Warning(&warning));
         }
-        let spans = SpanCorruption::t5(self.input_length, &tokenizer)?;
+        let denoisers = Denoisers::new(&self.objective, self.input_length, &tokenizer)?;
         let tokenizer = Arc::new(tokenizer);
-        Ok(OpenText { training, evaluation, every, max_documents: self.max_documents, tokenizer, spans })
+        Ok(OpenText { training, evaluation, every, max_documents: self.max_documents, tokenizer, denoisers })
     }
 }
 
@@ -157,18 +169,18 @@ impl OpenText {
         &self.tokenizer
     }
 
+    /// How its chunks become inputs and targets.
+    pub fn denoisers(&self) -> &Denoisers {
+        &self.denoisers
+    }
+
     /// The names of the files.
     pub fn names(&self) -> (Vec<String>, Vec<String>) {
         (self.training.names(), self.evaluation.names())
     }
 
     /// An endless stream of training batches.
-    pub fn training(
-        &self,
-        batch_size: usize,
-        seed: u64,
-        at: DataPosition,
-    ) -> text::Result<SpanCorruptionStream> {
+    pub fn training(&self, batch_size: usize, seed: u64, at: DataPosition) -> text::Result<ExampleStream> {
         let options = StreamOptions {
             hold_out: self.part(Split::Train),
             max_documents: self.max_documents,
@@ -178,12 +190,12 @@ impl OpenText {
     }
 
     /// The held-out batches, with the same order and corruption on every call.
-    pub fn evaluation(&self) -> text::Result<SpanCorruptionStream> {
+    pub fn evaluation(&self) -> text::Result<ExampleStream> {
         self.evaluation_in_batches(StreamOptions::evaluation().batch_size)
     }
 
     /// The same examples in batches of another size.
-    pub fn evaluation_in_batches(&self, batch_size: usize) -> text::Result<SpanCorruptionStream> {
+    pub fn evaluation_in_batches(&self, batch_size: usize) -> text::Result<ExampleStream> {
         let hold_out = self.part(Split::HeldOut);
         let options = StreamOptions { batch_size, hold_out, ..StreamOptions::evaluation() };
         self.stream(&self.evaluation, options, DataPosition::default())
@@ -209,13 +221,7 @@ impl OpenText {
         corpus: &Corpus,
         options: StreamOptions,
         at: DataPosition,
-    ) -> text::Result<SpanCorruptionStream> {
-        SpanCorruptionStream::new(
-            corpus.clone(),
-            Arc::clone(&self.tokenizer),
-            self.spans.clone(),
-            options,
-            at,
-        )
+    ) -> text::Result<ExampleStream> {
+        ExampleStream::new(corpus.clone(), Arc::clone(&self.tokenizer), self.denoisers.clone(), options, at)
     }
 }

@@ -15,6 +15,7 @@ use super::text::{Purpose, Reading, is_usual};
 use super::{
     Context, DataTable, Forecast, Gives, Input, Keys, Kind, Known, Shown, TokenizerId, Vocabulary, Work,
 };
+use crate::checkpoint::load_tokenizer;
 use crate::recipe::schema::one;
 use crate::source::corpus;
 use crate::{Note, Watch};
@@ -119,7 +120,14 @@ impl Work for TrainTokenizer {
     }
 
     fn forecast(&self, known: &Known<'_>) -> Result<Forecast> {
-        let (size, sentinels) = (self.vocabulary.next_multiple_of(128), self.sentinels);
+        let (size, sentinels) = match &known.result {
+            // A text may yield fewer tokens than asked for.
+            Some(tokenizer) => {
+                let tokenizer = load_tokenizer(tokenizer)?;
+                (tokenizer.model_vocab_size(), tokenizer.sentinels().len())
+            }
+            None => (self.vocabulary.next_multiple_of(128), self.sentinels),
+        };
         let vocabulary = Vocabulary { size, sentinels };
         let (stage, text) = (known.name.to_owned(), self.text.clone());
         let tokenizer = Some(TokenizerId::Trained { stage, text, vocabulary: self.vocabulary });

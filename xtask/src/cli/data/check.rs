@@ -37,7 +37,7 @@ pub struct Arguments {
     /// Tasks, such as cola,sst2 [default: those found]
     #[arg(long, value_name = "TASK,…", value_delimiter = ',')]
     tasks: Vec<Task>,
-    /// A tokenizer.json, spiece.model or folder, to measure the length of prompts
+    /// A tokenizer.json, spiece.model or folder, or bytes, to measure the length of prompts
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
     /// Maximum tokens per input; longer inputs are cut

@@ -14,6 +14,7 @@ use crate::terminal::output::{print, print_json};
 const EXAMPLES: &str = concat!(
     "Examples:\n",
     "  cargo xtask data sample --text texts --tokenizer vocabulary --input-length 64\n",
+    "  cargo xtask data sample --text texts --tokenizer vocabulary --objective ul2 --mode-tokens\n",
     "  cargo xtask data sample --text texts --held-out-every 100 --tokenizer small --held-out --batches 4 --json",
 );
 
@@ -21,7 +22,8 @@ const EXAMPLES: &str = concat!(
 ///
 /// Given the text, tokenizer, seed and batch size of a training, prints its batches in order, as `pretrain`
 /// would read them. Of every example it prints the text, the input, in which sentinels stand for masked
-/// spans, and the target, which says what they stand for.
+/// spans, and the target, which says what they stand for; in prefix language modelling, the target goes on where
+/// the input ends.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES, mut_group("HeldOut", |group| group.required(false)))]
 pub struct Arguments {
@@ -45,14 +47,14 @@ pub struct Arguments {
     json: bool,
     #[command(flatten)]
     text: TextArguments,
-    /// A tokenizer.json, spiece.model or folder, such as a model
+    /// A tokenizer.json, spiece.model or folder, such as a model, or bytes (ByT5's)
     #[arg(long, value_name = "PATH", help_heading = "Text")]
     tokenizer: PathBuf,
 }
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
-        let data = self.text.data(Input::Path(self.tokenizer.clone()))?;
+        let data = self.text.data(Input::tokenizer(self.tokenizer.clone()))?;
         let text = data.open(load_tokenizer(&self.tokenizer)?, &Terminal)?;
         let stream = match self.held_out {
             true => text.evaluation_in_batches(self.batch_size)?,
@@ -72,10 +74,16 @@ impl Arguments {
 }
 
 fn shown(example: &Example, title: &str) -> String {
-    let Example { text, input, target, spans, masked, tokens, .. } = example;
+    let Example { denoiser, text, input, target, spans, masked, tokens, .. } = example;
     let share = 100.0 * *masked as f64 / (*tokens).max(1) as f64;
+    let denoiser = denoiser.as_ref().map_or(String::new(), |denoiser| format!(" ({denoiser})"));
+    let what = match spans {
+        0 => format!("{masked} of {tokens} tokens ({share:.1} %) follow the prefix"),
+        1 => format!("{masked} of {tokens} tokens masked ({share:.1} %), in 1 span"),
+        _ => format!("{masked} of {tokens} tokens masked ({share:.1} %), in {spans} spans"),
+    };
     format!(
-        "{title}: {masked} of {tokens} tokens masked ({share:.1} %), in {spans} spans\n\
+        "{title}{denoiser}: {what}\n\
          text:   {text}\n\
          input:  {input}\n\
          target: {target}\n\n"

@@ -7,13 +7,15 @@ use anyhow::Result;
 use clap::Args;
 use fusion_core::atomic::write_own_file;
 use pipeline::recipe::Recipe;
-use pipeline::report::Report;
 use pipeline::report::glue_table::Beside;
-use pipeline::run::{How, REPORT, Run};
+use pipeline::report::results::{Depth, Results};
+use pipeline::report::{Report, page};
+use pipeline::run::{How, PAGE, REPORT, Run};
 use pipeline::source::glue::GluePlace;
 use t5_model::ComputeChoice;
 
 use self::plan::Plan;
+use crate::dev::resources;
 use crate::terminal::output::print;
 use crate::terminal::{Terminal, interrupt};
 
@@ -27,7 +29,7 @@ const EXAMPLES: &str = concat!(
 ///
 /// Every stage has a directory in DIR. Finished stages are skipped and interrupted training continues from
 /// its newest checkpoint, so the same command resumes a run. At the end, the report is printed and written to
-/// DIR/report.md.
+/// DIR/report.md, and as a page with figures to DIR/report.html.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -56,8 +58,9 @@ pub struct Arguments {
     redo: bool,
     /// Run up to N stages side by side that do not need each other
     ///
-    /// They share the threads, and come to the same results. With small models, which leave threads waiting, a run
-    /// takes less time; it needs the memory of N stages. Stages on one GPU take turns all the same.
+    /// They share the threads and come to the same results, on tch's CPU to within rounding. With small models, which
+    /// leave threads waiting, a run takes less time; it needs the memory of N stages. Stages on one GPU take
+    /// turns all the same.
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: u16,
     /// What all stages compute on, whatever the recipe says
@@ -73,7 +76,8 @@ impl Arguments {
         let tasks = recipe.stages.iter().filter_map(|stage| stage.work.glue_tasks());
         let tasks = tasks.flatten().copied().collect::<Vec<_>>();
         let glue = self.glue.as_ref().map(|glue| glue.directory(&tasks)).transpose()?;
-        let run = Run::new(&recipe, &output, glue.as_deref(), &Terminal);
+        let command = resources::command(std::env::args_os().map(|word| word.to_string_lossy().into_owned()));
+        let run = Run::new(&recipe, &output, glue.as_deref(), &Terminal).command(&command);
         let selected = run.selected(&self.only)?;
         let plan = Plan::new(&run, &selected)?;
         plan.warn();
@@ -89,8 +93,11 @@ impl Arguments {
 }
 
 fn report(output: &Path) -> Result<()> {
-    let report = Report::of(&[output.to_owned()], &Beside::default())?;
+    let (places, beside) = ([output.to_owned()], Beside::default());
+    let report = Report::of(&places, &beside)?;
     write_own_file(output, REPORT, report.markdown().as_bytes())?;
-    eprintln!("the report is in {}", output.join(REPORT).display());
+    let results = Results::of(&places, &beside, Depth::default())?;
+    write_own_file(output, PAGE, page::html(&results)?.as_bytes())?;
+    eprintln!("the report is in {}, with figures in {PAGE} beside it", output.join(REPORT).display());
     print(&report.text())
 }

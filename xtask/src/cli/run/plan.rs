@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use pipeline::numbers::{bytes, count, thousands};
+use pipeline::numbers::{bytes, count, flop, thousands};
 use pipeline::problems::Problems;
 use pipeline::report::table::Table;
 use pipeline::run::{Run, State};
@@ -100,10 +100,15 @@ impl<'a> Plan<'a> {
 
     /// The plan in five lines, and every stage if asked for.
     pub fn text(&self, name: &str, output: &Path, jobs: u16, in_full: bool) -> String {
-        let mut text = format!("{name}: {} in {}\n", number(self.stages.len(), "stage"), output.display());
+        let sets = self.stages.iter().filter_map(|planned| planned.stage.seed_set.as_ref());
+        let sets = sets.map(|set| set.number).max();
+        let sets = sets.map_or(String::new(), |sets| format!(" with {sets} sets of seeds"));
+        let stages = number(self.stages.len(), "stage");
+        let mut text = format!("{name}: {stages}{sets} in {}\n", output.display());
         text += &format!("  to do     {}\n", self.to_do());
         text += &format!("  training  {}\n", self.training());
         text += &format!("  memory    {}\n", self.memory(jobs.into()));
+        text += &self.stages.iter().filter_map(Planned::follows).collect::<String>();
         let changes: Vec<String> = self.stages.iter().flat_map(Planned::changes).collect();
         text += &changes.concat();
         match in_full {
@@ -165,8 +170,18 @@ impl<'a> Plan<'a> {
     }
 
     fn table(&self) -> Table {
-        let mut table =
-            Table::new(["stage", "kind", "state", "parameters", "tokens", "FLOP", "memory", "on", "from"]);
+        let mut table = Table::new([
+            "stage",
+            "kind",
+            "state",
+            "parameters",
+            "steps",
+            "tokens",
+            "FLOP",
+            "memory",
+            "on",
+            "from",
+        ]);
         let known = |number: Option<f64>| number.map_or(String::new(), count);
         for Planned { stage, forecast, state, compute, memory, .. } in &self.stages {
             let inputs: Vec<String> = stage.work.inputs().into_iter().map(short).collect();
@@ -175,6 +190,7 @@ impl<'a> Plan<'a> {
                 stage.kind.name.to_owned(),
                 describe(state).to_owned(),
                 forecast.parameters.map_or(String::new(), thousands),
+                forecast.steps.map_or(String::new(), |steps| steps.to_string()),
                 known(forecast.tokens),
                 known(forecast.flops),
                 memory.map_or(String::new(), bytes),
@@ -217,6 +233,15 @@ impl<'a> Planned<'a> {
 
     fn will_run(&self) -> bool {
         matches!(self.state, State::New | State::Begun | State::OutOfDate(_))
+    }
+
+    /// The number of steps that follows from what stages cost.
+    fn follows(&self) -> Option<String> {
+        let budget = self.stage.work.budget()?;
+        let Forecast { steps, computation, .. } = &self.forecast;
+        let (steps, total) = ((*steps)?, computation.as_ref()?.total());
+        let name = &self.stage.name;
+        Some(format!("{name}: {steps} steps, {} with all training behind it: {budget}\n", flop(total)))
     }
 
     /// How it differs from what is there.

@@ -17,7 +17,9 @@ use serde_json::{Map, Value, json};
 use t5_model::T5Config;
 use t5_model::keys::{GENERATION, Treatment};
 
-use super::{Beside, Made, known_lineage, not_finite, parameter_count, tokenizer_of, write_directory};
+use super::{
+    Beside, Made, has_tokenizer, known_lineage, not_finite, parameter_count, tokenizer_of, write_directory,
+};
 use crate::source::GENERATION_CONFIG;
 use crate::{Warning, Watch, write_json};
 
@@ -104,7 +106,7 @@ impl<'a> Export<'a> {
             lineage: self.lineage.as_ref(),
             parameters: parameter_count(&written)?,
             hash: &blake3,
-            has_tokenizer: self.beside.has_tokenizer(),
+            has_tokenizer: has_tokenizer(directory),
             has_plan: directory.join("plan.txt").is_file() || directory.join("plan.json").is_file(),
         };
         Ok(write_file_atomically(&directory.join("README.md"), card.to_string().as_bytes())?)
@@ -149,7 +151,7 @@ fn complete_tokenizer(directory: &Path) -> Result<()> {
     }
     let config: Map<String, Value> = fusion_core::json::read(&path)?;
     let mut complete = config.clone();
-    let class = complete.entry("tokenizer_class").or_insert_with(|| "T5Tokenizer".into());
+    let class = complete.entry("tokenizer_class").or_insert_with(|| tokenizer.class().into());
     if class == "PreTrainedTokenizerFast" {
         // Without these, transformers 4 returns `token_type_ids` as well, which its T5 refuses.
         let names = || json!(["input_ids", "attention_mask"]);

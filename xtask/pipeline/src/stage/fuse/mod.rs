@@ -23,7 +23,7 @@ use t5_model::optimizer::{CarriedState, CarryOptimizer, OptimizerState};
 use toml::Spanned;
 
 use super::text::Reading;
-use super::{Context, DataTable, Forecast, Gives, Input, Keys, Kind, Known, Shown, Work};
+use super::{Context, DataTable, Forecast, Gives, Input, Keys, Kind, Known, Shown, Spent, Work};
 use crate::checkpoint::{Beside, types_of, types_text, write_directory};
 use crate::recipe::schema::both;
 use crate::{Note, Warning, Watch};
@@ -104,6 +104,15 @@ impl Work for Fuse {
         self.parents.iter().chain(tokenizer).collect()
     }
 
+    fn seed(&self) -> Option<u64> {
+        self.settings.is_random().then_some(self.settings.seed)
+    }
+
+    fn with_seed(&self, seed: u64) -> Option<Arc<dyn Work>> {
+        let settings = MethodSettings { seed, ..self.settings.clone() };
+        self.seed().map(|_| Arc::new(Fuse { settings, ..self.clone() }) as Arc<dyn Work>)
+    }
+
     fn reads(&self) -> Vec<Reading<'_>> {
         let data = self.calibrate.as_ref().map(|calibrate| &calibrate.data);
         data.into_iter().flat_map(|data| [data.trained(), data.evaluated()]).collect()
@@ -134,7 +143,22 @@ impl Work for Fuse {
             plan.params.iter().try_for_each(|param| Carry::new(&plan, param).map(drop))?;
         }
         let warnings = plan.warnings().into_iter().map(Warning::Fusion).collect();
-        Ok(Forecast { model: Some(child), optimizer, tokenizer, warnings, ..Forecast::default() })
+        let mut computation = Some(Spent::default());
+        for parent in &self.parents {
+            let behind = known.computation(parent)?;
+            computation = computation.zip(behind).map(|(mut all, own)| {
+                all.join(&own);
+                all
+            });
+        }
+        Ok(Forecast {
+            model: Some(child),
+            optimizer,
+            tokenizer,
+            computation,
+            warnings,
+            ..Forecast::default()
+        })
     }
 
     fn beside(&self) -> &'static [&'static str] {
