@@ -53,6 +53,11 @@ impl Computation {
     pub fn on(device: impl Into<String>) -> Self {
         Computation { device: device.into(), precision: Precision::F32, checkpoint_activations: false }
     }
+
+    /// Whether the device is the host's processor.
+    pub fn is_on_cpu(&self) -> bool {
+        self.device.starts_with("cpu")
+    }
 }
 
 /// What to compute on, as far as that is said. Whatever is left out is decided elsewhere.

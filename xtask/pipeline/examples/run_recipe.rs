@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use backend_burn as _; // linked, so that it registers itself
 use pipeline::recipe::Recipe;
 use pipeline::report::Report;
-use pipeline::run::Run;
+use pipeline::run::{How, Run};
 use pipeline::{Compute, Silent};
 use t5_model::{Computation, backend};
 
@@ -21,7 +21,7 @@ fn main() -> Result<()> {
     let compute = Compute::new(backend("burn")?, Computation::on("cpu"))?;
     let output = recipe.default_output();
     let run = Run::new(&recipe, &output, None, &Silent);
-    run.execute(&run.selected(&[])?, false, &compute)?;
+    run.execute(&run.selected(&[])?, &How::on(&compute))?;
     println!("{}", Report::of(&[output], &Default::default())?.text());
     Ok(())
 }

@@ -10,7 +10,8 @@ use t5_model::train::{Difference, PretrainingEvent};
 use crate::Warning;
 use crate::numbers::duration;
 
-/// Follows work in progress. Every method is optional: by default nothing is shown, and nothing stops.
+/// Follows work in progress. Every method is optional: by default nothing is shown, and nothing stops. Stages that
+/// run side by side call from different threads.
 ///
 /// The observers that some methods return are told of the work's progress, and are dropped when it ends.
 #[expect(unused_variables, reason = "by default, nothing is shown")]
@@ -24,7 +25,7 @@ pub trait Watch: Sync {
     }
 
     /// Fine-tuning begins.
-    fn fine_tuning(&self) -> Box<dyn FnMut(&glue_eval::Progress<'_>) + '_> {
+    fn fine_tuning(&self, name: &str) -> Box<dyn FnMut(&glue_eval::Progress<'_>) + '_> {
         Box::new(|_| ())
     }
 
@@ -50,7 +51,7 @@ pub trait Watch: Sync {
         self.stop().load(Ordering::Relaxed)
     }
 
-    /// Called with `true` before, and with `false` after, work that checks [`stop`](Watch::stop) and then
+    /// Called with `true` before, and with `false` after, any work that checks [`stop`](Watch::stop) and then
     /// saves its state or leaves nothing behind. At other times, only ending the process stops anything.
     fn stoppable(&self, whether: bool) {}
 }
@@ -95,6 +96,11 @@ pub enum Note<'a> {
         /// Wall-clock time of all processes that worked on the stage.
         seconds: f64,
     },
+    /// The stage failed while others run. They finish, and then the whole run fails with this error.
+    Failed {
+        /// The stages that finish.
+        others: &'a [&'a str],
+    },
     /// A fused child was fitted to its ensemble: the distance on held-out text before and after.
     Calibrated {
         /// Of the child as fused.
@@ -132,6 +138,9 @@ impl fmt::Display for Note<'_> {
             }
             Note::WithoutGlue => f.write_str("left out, since GLUE's files were not given"),
             Note::Finished { seconds } => write!(f, "finished in {}", duration(*seconds)),
+            Note::Failed { others } => {
+                write!(f, "failed; no stage begins any more, but {} will finish", others.join(", "))
+            }
             Note::Calibrated { before, after } if before == after => {
                 f.write_str("a calibration brought the child no nearer to its ensemble; it is as it was")
             }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use backend_burn as _;
 use pipeline::recipe::Recipe;
 use pipeline::report::Report;
-use pipeline::run::Run;
+use pipeline::run::{How, Run};
 use pipeline::{Compute, Interrupted, Note, Silent, Watch};
 use t5_model::train::Event;
 use t5_model::train::PretrainingEvent;
@@ -97,7 +97,7 @@ fn run(folder: &Path, watch: &dyn Watch) -> anyhow::Result<String> {
     let (recipe, output) = (Recipe::read(&folder.join("recipe.toml"), &[])?, folder.join("run"));
     let compute = Compute::new(backend("burn")?, Computation::on("cpu"))?;
     let run = Run::new(&recipe, &output, None, watch);
-    run.execute(&run.selected(&[])?, false, &compute)?;
+    run.execute(&run.selected(&[])?, &How::on(&compute))?;
     Ok(Report::of(&[output], &Default::default())?.text())
 }
 

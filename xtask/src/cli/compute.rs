@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use clap::Args;
 use pipeline::Compute;
+use rayon::ThreadPoolBuilder;
 use t5_model::Computation;
 
 use crate::dev::build;
@@ -26,17 +27,22 @@ pub struct ComputeArguments {
 }
 
 impl ComputeArguments {
-    /// Finds the backend and the device, and sets the number of threads. Must come before any parallel work.
-    pub fn start(&self) -> Result<Compute> {
+    /// Finds the backend and the device, and computes with them on so many threads. Must come before any parallel
+    /// work.
+    pub fn run<T: Send>(&self, work: impl FnOnce(&Compute) -> Result<T> + Send) -> Result<T> {
         start_threads(self.threads)?;
         let backend = build::backend(&self.backend, Some(&self.how.device))?;
-        Ok(Compute::new(backend, self.how.clone())?)
+        let compute = Compute::new(backend, self.how.clone())?;
+        // A thread outside of the pool hands each of its operations over to another. This is not the process's
+        // pool, in which whoever reads text must find a thread.
+        let pool = ThreadPoolBuilder::new().num_threads(rayon::current_num_threads()).build();
+        pool.context("cannot start the threads")?.install(|| work(&compute))
     }
 }
 
 /// Sets this process's number of threads. Must come before any parallel work.
 pub fn start_threads(threads: Option<u16>) -> Result<()> {
     let Some(threads) = threads else { return Ok(()) };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
+    let pool = ThreadPoolBuilder::new().num_threads(threads.into());
     pool.build_global().context("cannot start the threads")
 }

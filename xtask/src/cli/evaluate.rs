@@ -69,7 +69,8 @@ impl Arguments {
         let model = self.model.directory(&Terminal)?;
         let tokenizer = self.tokenizer.as_deref().unwrap_or(&model);
         let work = Evaluate { model: input, data, examples: self.examples, batch_size: self.batch_size };
-        let score = work.score(&model, tokenizer, &self.compute.start()?, "evaluate", &Terminal)?;
+        let score =
+            self.compute.run(|compute| work.score(&model, tokenizer, compute, "evaluate", &Terminal))?;
         if self.json {
             return print_json(&score);
         }

@@ -48,8 +48,9 @@ impl Arguments {
         check_output(&self.output, &self.input)?;
         let batch = read_batch(&self.input)?;
         let (checkpoint, _) = T5Config::open(&self.model.directory(&Terminal)?)?;
-        let mut session = self.compute.start()?.open_checkpoint(&checkpoint)?;
-        let forward = session.forward(&batch, self.grad)?;
+        let forward = self
+            .compute
+            .run(|compute| Ok(compute.open_checkpoint(&checkpoint)?.forward(&batch, self.grad)?))?;
         write(&self.output, forward)
     }
 }

@@ -3,9 +3,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use pipeline::Watch;
 use pipeline::generate::{Generator, Said, inputs};
 use pipeline::source::ModelPlace;
+use pipeline::{Compute, Watch};
 use serde_json::json;
 use t5_model::Decoding;
 use t5_model::text::TEXT_FIELD;
@@ -73,10 +73,13 @@ impl Arguments {
     pub fn run(self) -> Result<()> {
         self.decoding.check()?;
         let texts = self.inputs()?;
+        self.compute.run(|compute| self.answer(&texts, compute))
+    }
+
+    fn answer(&self, texts: &[String], compute: &Compute) -> Result<()> {
         let model = self.model.directory(&Terminal)?;
         let tokenizer = self.tokenizer.as_deref();
-        let mut generator =
-            Generator::open(&model, tokenizer, self.decoding.clone(), &self.compute.start()?)?;
+        let mut generator = Generator::open(&model, tokenizer, self.decoding.clone(), compute)?;
         generator.warnings.iter().for_each(warn);
         let (batches, texts_in_all) = (texts.chunks(self.batch_size as usize), texts.len());
         // On a terminal, the answers themselves show how far it is.

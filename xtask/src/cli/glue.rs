@@ -90,19 +90,21 @@ impl Arguments {
         let tasks = if self.tasks.is_empty() { Task::ALL.to_vec() } else { self.tasks };
         let glue = self.glue.directory(&tasks)?;
         let model = self.model.directory(&Terminal)?;
-        let compute = self.compute.start()?;
-        interrupt::listen()?;
-        if let Some(output) = &self.output {
-            claim(output, &["glue.json", "table.csv", "table.md"])?;
-        }
-        let _lock = self.output.as_deref().map(|output| StageLock::take(output, "glue")).transpose()?;
         let places = Places {
+            name: "glue",
             model: &model,
             files: &glue,
             tokenizer: self.tokenizer.as_deref(),
             directory: self.output.as_deref(),
         };
-        let report = fine_tune(&places, &tasks, &self.settings, &compute, &Terminal)?;
+        let (report, _lock) = self.compute.run(|compute| {
+            interrupt::listen()?;
+            if let Some(output) = &self.output {
+                claim(output, &["glue.json", "table.csv", "table.md"])?;
+            }
+            let lock = self.output.as_deref().map(|output| StageLock::take(output, "glue")).transpose()?;
+            Ok((fine_tune(&places, &tasks, &self.settings, compute, &Terminal)?, lock))
+        })?;
         let table = report.table("");
         if let Some(output) = &self.output {
             let write = |name: &str, text: String| {

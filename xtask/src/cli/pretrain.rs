@@ -114,10 +114,10 @@ impl Arguments {
         let stage = self.stage()?;
         let from = self.from.as_ref().map(|from| from.directory(&Terminal)).transpose()?;
         let tokenizer = self.tokenizer.clone().or_else(|| from.clone()).context("give a --tokenizer")?;
-        let compute = self.compute.start()?;
-        interrupt::listen()?;
-        let trained =
-            stage.train(from.as_deref(), &tokenizer, &self.output, &compute, "pretrain", &Terminal)?;
+        let trained = self.compute.run(|compute| {
+            interrupt::listen()?;
+            stage.train(from.as_deref(), &tokenizer, &self.output, compute, "pretrain", &Terminal)
+        })?;
         let model = self.output.join("model");
         print(&format!("{}: step {}, held-out {}\n", model.display(), trained.steps, trained.quality))
     }

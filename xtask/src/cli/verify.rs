@@ -82,7 +82,7 @@ impl Arguments {
         let batches = self.batches(&family)?;
         ensure!(!batches.is_empty(), "the text is too short for an input of {} tokens", self.input_length);
         let Deviations { child: deviation, parents } =
-            family.compare(&weights, &batches, &self.compute.start()?, &Terminal)?;
+            self.compute.run(|compute| family.compare(&weights, &batches, compute, &Terminal))?;
         let accepted = deviation.largest <= self.tolerance;
         if self.json {
             let parent =

@@ -32,9 +32,10 @@ pub struct Arguments {
 impl Arguments {
     pub fn run(self) -> Result<()> {
         let ComputeArguments { backend, how, .. } = &self.compute;
-        let compute = self.compute.start()?;
-        set_references(resource(REFERENCES)?);
-        let checks = suite(compute.backend(), how)?;
+        let checks = self.compute.run(|compute| {
+            set_references(resource(REFERENCES)?);
+            Ok(suite(compute.backend(), how)?)
+        })?;
         if self.json {
             print_json(&json!({
                 "backend": backend,

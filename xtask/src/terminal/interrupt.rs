@@ -1,21 +1,24 @@
 //! Ctrl-C: asks the work in progress to stop at the next suitable point.
 
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use pipeline::Interrupted;
 
+use super::progress::say;
+
 static STOP: AtomicBool = AtomicBool::new(false);
-/// Whether the work in progress stops by itself once [`STOP`] is set.
-static FINISHING: AtomicBool = AtomicBool::new(false);
+/// How much of the work in progress stops by itself once [`STOP`] is set.
+static FINISHING: AtomicUsize = AtomicUsize::new(0);
 
 /// When the user first wanted to stop.
 static SINCE: OnceLock<Instant> = OnceLock::new();
-/// What the work in progress has saved last.
-static KEPT: Mutex<Option<String>> = Mutex::new(None);
+/// What the work in progress has saved last, by where it saves.
+static KEPT: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
 
 /// Signals closer together than this are one wish: terminals, cargo and schedulers may all pass it on.
 const ONE_WISH: Duration = Duration::from_secs(1);
@@ -26,40 +29,48 @@ pub const EXIT_CODE: u8 = 130;
 /// How to continue after an interruption.
 const RESUME: &str = "run the same command again to resume";
 
-/// From now on, Ctrl-C ends the process with [`EXIT_CODE`]; while the work in progress is stoppable, the
+/// From now on, Ctrl-C ends the process with [`EXIT_CODE`]; while any of the work in progress is stoppable, the
 /// first one only sets [`flag`], and those that follow at once are taken for the same.
 pub fn listen() -> Result<()> {
     let handler = || {
-        if FINISHING.load(Ordering::Relaxed) {
+        if FINISHING.load(Ordering::Relaxed) > 0 {
             let first = !STOP.swap(true, Ordering::Relaxed);
             let since = SINCE.get_or_init(Instant::now);
             if first {
-                eprintln!("\nstopping at the next good point (Ctrl-C again to end at once)");
+                say("stopping at the next good point (Ctrl-C again to end at once)");
             }
             if first || since.elapsed() < ONE_WISH {
                 return;
             }
         }
         let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*kept {
-            Some(kept) => eprintln!("\ninterrupted: {kept}; {RESUME}"),
-            None => eprintln!("\ninterrupted"),
+        match &*kept.values().map(String::as_str).collect::<Vec<_>>() {
+            [] => eprintln!("\ninterrupted"),
+            kept => eprintln!("\ninterrupted: {}; {RESUME}", kept.join("; ")),
         }
         std::process::exit(EXIT_CODE.into());
     };
     ctrlc::set_handler(handler).context("cannot listen for Ctrl-C")
 }
 
-/// Sets whether the work in progress saves its state or leaves nothing behind. See
+/// Some work begins, or has ended, that saves its state or leaves nothing behind. See
 /// [`pipeline::Watch::stoppable`].
 pub fn set_finishing(whether: bool) {
-    FINISHING.store(whether, Ordering::Relaxed);
+    match whether {
+        true => FINISHING.fetch_add(1, Ordering::Relaxed),
+        false => FINISHING.fetch_sub(1, Ordering::Relaxed),
+    };
 }
 
-/// The work in progress has saved a step.
-pub fn set_kept(step: u64, checkpoint: &Path) {
+/// Work that saves in a directory has saved a step.
+pub fn set_kept(directory: &Path, step: u64, checkpoint: &Path) {
     let kept = format!("step {step} is saved in {}", checkpoint.display());
-    *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).insert(directory.to_owned(), kept);
+}
+
+/// Work that saves in a directory has ended.
+pub fn forget(directory: &Path) {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).remove(directory);
 }
 
 /// Set once the user wants to stop.

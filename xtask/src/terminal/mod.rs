@@ -34,11 +34,11 @@ impl Watch for Terminal {
     fn note(&self, subject: &str, note: &Note<'_>) {
         match note {
             Note::Warning(warning) => {
-                eprintln!("{subject}: warning: {}", with_advice(warning, asked()));
+                progress::say(&format!("{subject}: warning: {}", with_advice(warning, asked())));
             }
             _ if volume::is_quiet() => {}
-            Note::WithoutGlue => eprintln!("{subject}: {note} (--glue DIR)"),
-            _ => eprintln!("{subject}: {note}"),
+            Note::WithoutGlue => progress::say(&format!("{subject}: {note} (--glue DIR)")),
+            _ => progress::say(&format!("{subject}: {note}")),
         }
     }
 
@@ -46,8 +46,8 @@ impl Watch for Terminal {
         Box::new(progress::training(name, steps))
     }
 
-    fn fine_tuning(&self) -> Box<dyn FnMut(&glue_eval::Progress<'_>) + '_> {
-        Box::new(progress::fine_tuning())
+    fn fine_tuning(&self, name: &str) -> Box<dyn FnMut(&glue_eval::Progress<'_>) + '_> {
+        Box::new(progress::fine_tuning(name))
     }
 
     fn steps(&self, name: &str, doing: &'static str) -> Box<dyn Fn(usize, usize) + '_> {

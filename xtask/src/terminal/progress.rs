@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io::IsTerminal;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex};
 use std::time::Instant;
 
 use glue_eval::Progress;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use pipeline::numbers::{bytes, count, duration};
 use t5_model::train::{Event, PretrainingEvent};
 
@@ -16,9 +17,19 @@ use super::{asked, interrupt, volume};
 /// The number of updates that rates are averaged over.
 const RECENT: usize = 50;
 
+/// The bars of all the work in progress, one below the other.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Prints a line on standard error, above the bars.
+pub fn say(line: &str) {
+    BARS.suspend(|| eprintln!("{line}"));
+}
+
 /// A bar or lines, on standard error; nothing if the user wants quiet.
 struct Display {
     bar: Option<ProgressBar>,
+    /// The directory with the checkpoints that an interruption would leave.
+    kept: Option<PathBuf>,
     name: String,
     total: u64,
     /// How positions are formatted.
@@ -30,7 +41,9 @@ impl Drop for Display {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
+            BARS.remove(bar);
         }
+        self.kept.iter().for_each(|directory| interrupt::forget(directory));
     }
 }
 
@@ -46,10 +59,10 @@ impl Display {
     fn with(name: &str, total: u64, position: &str, number: fn(u64) -> String) -> Self {
         let bar = (std::io::stderr().is_terminal() && !volume::is_quiet()).then(|| {
             let style = ProgressStyle::with_template(&format!("{{prefix}} {{wide_bar}} {position} {{msg}}"));
-            let bar = ProgressBar::new(total).with_prefix(name.to_owned());
+            let bar = BARS.add(ProgressBar::new(total).with_prefix(name.to_owned()));
             bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        Display { bar, name: name.to_owned(), total, number, last_line: None }
+        Display { bar, kept: None, name: name.to_owned(), total, number, last_line: None }
     }
 
     fn at(&mut self, position: u64, message: &str) {
@@ -61,20 +74,22 @@ impl Display {
         {
             self.last_line = Some(Instant::now());
             let (position, total) = ((self.number)(position), (self.number)(self.total));
-            eprintln!("{} {position}/{total} {message}", self.name);
+            say(&format!("{} {position}/{total} {message}", self.name));
         }
     }
 
     /// Prints a message that stays visible.
     fn note(&self, message: &str) {
-        if volume::is_quiet() {
-            return;
+        if !volume::is_quiet() {
+            say(&format!("{}: {message}", self.name));
         }
-        let line = format!("{}: {message}", self.name);
-        match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
-        }
+    }
+
+    /// A checkpoint is there, from which the work can be resumed.
+    fn kept(&mut self, step: u64, checkpoint: &Path) {
+        let directory = checkpoint.parent().unwrap_or(checkpoint);
+        interrupt::set_kept(directory, step, checkpoint);
+        self.kept = Some(directory.to_owned());
     }
 }
 
@@ -102,11 +117,11 @@ impl Left {
 }
 
 /// Tells what checkpoints there are to those who want to know, and to those who interrupt.
-fn checkpoint<E>(display: &Display, event: &Event<'_, E>) {
+fn checkpoint<E>(display: &mut Display, event: &Event<'_, E>) {
     match event {
-        Event::Resumed { checkpoint, step, .. } => interrupt::set_kept(*step, checkpoint),
+        Event::Resumed { checkpoint, step, .. } => display.kept(*step, checkpoint),
         Event::CheckpointWritten { path, step, seconds } => {
-            interrupt::set_kept(*step, path);
+            display.kept(*step, path);
             if volume::is_verbose() {
                 display.note(&format!("step {step} saved in {} ({})", path.display(), duration(*seconds)));
             }
@@ -121,7 +136,7 @@ pub fn training(name: &str, steps: u64) -> impl FnMut(&PretrainingEvent<'_>) + u
     // Loss, tokens and seconds of the last updates.
     let mut recent: VecDeque<(f64, u64, f64)> = VecDeque::new();
     move |event| {
-        checkpoint(&display, event);
+        checkpoint(&mut display, event);
         match event {
             Event::Step { step, loss, tokens, seconds, .. } => {
                 if recent.len() == RECENT {
@@ -165,7 +180,8 @@ pub fn steps(name: &str, message: &'static str) -> impl Fn(usize, usize) + use<>
 }
 
 /// Shows the progress of fine-tunings.
-pub fn fine_tuning() -> impl FnMut(&Progress<'_>) {
+pub fn fine_tuning(name: &str) -> impl FnMut(&Progress<'_>) + use<> {
+    let work = name.to_owned();
     let mut current: Option<Display> = None;
     let (mut training, mut answering) = (Left::new(), Left::new());
     let mut hinted = false;
@@ -175,7 +191,7 @@ pub fn fine_tuning() -> impl FnMut(&Progress<'_>) {
                 // The last one's bar goes first.
                 current = None;
                 training = Left::new();
-                let display = current.insert(Display::new(&format!("{name}, seed {seed}"), *steps));
+                let display = current.insert(Display::new(&format!("{work}: {name}, seed {seed}"), *steps));
                 display.note(&format!("{train_examples} examples to train on, {dev_examples} to answer"));
                 return;
             }

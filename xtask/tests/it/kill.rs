@@ -115,7 +115,8 @@ fn reached(run: &Path, (path, lines): (&str, usize)) -> bool {
 /// end first.
 fn killed_at(folder: &Path, run: &Path, point: (&str, usize)) -> bool {
     let mut command = Command::new(PROGRAM);
-    command.args(["run", "recipe.toml", "--glue", "glue", "--output", text(run)]).current_dir(folder);
+    command.args(["run", "recipe.toml", "--glue", "glue", "--jobs", "2", "--output", text(run)]);
+    command.current_dir(folder);
     let mut process =
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
     loop {

@@ -96,6 +96,27 @@ fn an_override_changes_what_it_names() {
     insta::assert_snapshot!(unknown);
 }
 
+/// A plan adds up the memory of stages that may run side by side.
+#[test]
+fn jobs() {
+    let again = "[stages.a]\nkind = \"pretrain\"\nmodel = \"small\"\n";
+    let stages = format!("{again}{}", again.replace("stages.a", "stages.b"));
+    let recipe = format!("{DATA}{MODEL}{WORDS}{TRAINING}{stages}");
+    let directory = directory(&[("recipe.toml", &recipe), ("a.txt", &letters())]);
+    let run =
+        |more: &[&str]| call_in(directory.path(), &[&["run", "recipe.toml", "--dry-run"], more].concat());
+    let memory = |more: &[&str]| {
+        let plan = run(more).success();
+        plan.lines().find(|line| line.contains("memory")).unwrap_or_else(|| panic!("{plan}")).to_owned()
+    };
+    assert_eq!(memory(&[]), "  memory    up to 146.7 MB (a)");
+    assert_eq!(memory(&["-j", "2"]), "  memory    up to 293.4 MB (2 stages at a time)");
+    assert_eq!(memory(&["--jobs", "9"]), "  memory    up to 293.4 MB (2 stages at a time)");
+    let refused = run(&["--jobs", "0"]);
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("0 is not in 1..=1024"), "{}", refused.stderr);
+}
+
 #[test]
 fn the_recipes_of_the_project_are_sound() {
     let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes");

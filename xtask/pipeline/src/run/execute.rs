@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry};
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -16,7 +17,8 @@ use t5_model::Precision;
 use t5_model::train::{Difference, Identity, kept_model};
 
 use super::journal::{self, Changes, Clock, Record};
-use super::{LeftOut, Machine, RunFile, StageLock, There, forecast, forecasts};
+use super::schedule::Schedule;
+use super::{LeftOut, Machine, RunFile, StageLock, There, forecast, forecasts, jobs};
 use crate::checkpoint::load_tokenizer;
 use crate::problems::{Remedy, mendable};
 use crate::recipe::Recipe;
@@ -40,6 +42,24 @@ pub struct Run<'a> {
     /// The steps of stages whose number follows from what stages cost, as far as they have been asked for,
     /// with the tokenizers that there were.
     steps: Mutex<BTreeMap<(String, Vec<PathBuf>), u64>>,
+}
+
+/// How to run stages.
+#[derive(Clone, Copy)]
+pub struct How<'a> {
+    /// What to compute on where a stage does not say.
+    pub compute: &'a Compute,
+    /// The number of stages that may run at the same time.
+    pub jobs: NonZeroUsize,
+    /// Whether outdated results are replaced.
+    pub redo: bool,
+}
+
+impl<'a> How<'a> {
+    /// One stage at a time, and outdated results are an error.
+    pub fn on(compute: &'a Compute) -> Self {
+        How { compute, jobs: NonZeroUsize::MIN, redo: false }
+    }
 }
 
 /// How far a stage has got.
@@ -228,9 +248,12 @@ impl<'a> Run<'a> {
         Ok(forecasts.filter(|(stage, _)| is_wanted(stage)).map(|(_, forecast)| forecast).collect())
     }
 
-    /// Runs the stages that have not finished; `stages` lists each after its inputs. With `redo`, outdated
-    /// results are replaced.
-    pub fn execute(&self, stages: &[&Stage], redo: bool, compute: &Compute) -> Result<()> {
+    /// Runs the stages that have not finished; `stages` lists each after its inputs.
+    ///
+    /// With several jobs, stages that do not need each other run side by side and share the threads of the
+    /// caller's rayon pool. The results are the same, except on a backend that computes something else on
+    /// another number of threads. If a stage fails, those that run finish and no other begins.
+    pub fn execute(&self, stages: &[&Stage], how: &How<'_>) -> Result<()> {
         let stages_and_reports = self.recipe.stages.iter().map(|stage| stage.name.as_str());
         let names: Vec<&str> = stages_and_reports.chain([RunFile::NAME, REPORT, PAGE]).collect();
         claim(self.output, &names)?;
@@ -240,17 +263,16 @@ impl<'a> Run<'a> {
             () => None,
         };
         RunFile::new(self.recipe, self.command, &left_out).write(self.output)?;
-        for stage in stages {
-            if self.watch.wants_stop() {
-                return Err(Interrupted { left: None, resumes: true }.into());
-            }
-            self.run(stage, redo, compute)?;
-        }
-        Ok(())
+        let computation = match how.jobs {
+            NonZeroUsize::MIN => Vec::new(),
+            _ => self.forecasts(stages)?.iter().map(|forecast| forecast.flops.unwrap_or(0.0)).collect(),
+        };
+        let run = |stage: &Stage, threads| self.run(stage, threads, how);
+        jobs::run(Schedule::new(stages, &computation), how, self.watch, &run)
     }
 
     /// Runs a stage if it has not finished; all of its inputs have.
-    fn run(&self, stage: &Stage, redo: bool, compute: &Compute) -> Result<()> {
+    fn run(&self, stage: &Stage, threads: usize, how: &How<'_>) -> Result<()> {
         let (name, directory) = (&stage.name, self.directory(&stage.name));
         // Reading needs no lock; a writer looks again once it holds the lock.
         let _lock = match self.state(stage)? {
@@ -267,7 +289,7 @@ impl<'a> Run<'a> {
                 self.watch.note(name, &Note::WithoutGlue);
                 return Ok(());
             }
-            State::OutOfDate(changes) if !redo => {
+            State::OutOfDate(changes) if !how.redo => {
                 let changes = changes.join("; ");
                 let problem = format!("what there is of stage {name:?} is out of date: {changes}");
                 return Err(mendable(problem, Remedy::Redo));
@@ -286,10 +308,9 @@ impl<'a> Run<'a> {
         claim(&directory, &names.iter().chain(stage.work.beside()).copied().collect::<Vec<_>>())?;
         journal::begin(&identity, &directory)?;
         let failed = |error: anyhow::Error| error.context(format!("stage {name:?} failed"));
-        let compute = &compute.chosen(&stage.compute).map_err(|error| failed(error.into()))?;
-        let threads = stage.compute.threads.map_or_else(rayon::current_num_threads, Into::into);
+        let compute = &how.compute.chosen(&stage.compute).map_err(|error| failed(error.into()))?;
         let clock = Clock::start(&directory, resumes, Machine::this(compute, threads))?;
-        let result = self.work(stage, &directory, compute);
+        let result = self.work(stage, &directory, threads, compute);
         let error = result.as_ref().err().filter(|error| !error.is::<Interrupted>());
         let seconds = clock.stop(error.map(|error| format!("{error:#}")))?;
         let result = result.map_err(|error| match error.is::<Interrupted>() {
@@ -301,20 +322,16 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn work(&self, stage: &Stage, directory: &Path, compute: &Compute) -> Result<Value> {
+    fn work(&self, stage: &Stage, directory: &Path, threads: usize, compute: &Compute) -> Result<Value> {
         let stage = &*self.settled(stage)?;
         let locate = |input: &Input| self.locate(input);
         let (name, glue, watch) = (&stage.name, self.glue, self.watch);
         let output = &stage.output_in(directory);
         let work =
             || stage.work.run(&Context { name, directory, output, glue, compute, watch, locate: &locate });
-        match stage.compute.threads {
-            None => work(),
-            Some(threads) => {
-                let pool = ThreadPoolBuilder::new().num_threads(threads.into()).build();
-                pool.context("cannot start the threads")?.install(work)
-            }
-        }
+        // In a pool of its own, since a thread outside hands each of its operations over to another.
+        let pool = ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.context("cannot start the threads")?.install(work)
     }
 
     /// The stages named in `only` and everything they depend on, in order; all stages if `only` is empty.

@@ -1,18 +1,21 @@
-//! Runs: a directory with a subdirectory for each stage, the record of what has finished, and forecasts.
+//! Runs: a directory with a subdirectory for each stage, the record of what has finished, which stages run side
+//! by side, and forecasts.
 
 mod execute;
 mod forecast;
+mod jobs;
 pub mod journal;
 mod lock;
 mod machine;
 mod reading;
 mod run_file;
+mod schedule;
 
 use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-pub use execute::{PAGE, REPORT, Run, State};
+pub use execute::{How, PAGE, REPORT, Run, State};
 pub use forecast::{There, forecasts};
 pub use lock::StageLock;
 pub use machine::Machine;

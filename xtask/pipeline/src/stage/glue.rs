@@ -116,6 +116,7 @@ impl Work for Glue {
 
     fn run(&self, context: &super::Context<'_>) -> Result<Value> {
         let places = Places {
+            name: context.name,
             model: &context.locate(&self.model)?,
             files: context.glue.context("GLUE's files were not given")?,
             tokenizer: None,
@@ -128,6 +129,8 @@ impl Work for Glue {
 
 /// The files that fine-tuning works with.
 pub struct Places<'a> {
+    /// Of the work, for whoever follows it.
+    pub name: &'a str,
     /// The checkpoint to fine-tune.
     pub model: &'a Path,
     /// GLUE's files.
@@ -151,7 +154,7 @@ pub fn fine_tune(
     let lineage = lineage_to_continue(&checkpoint)?;
     let beside = Beside::of(&[("", places.model)], Made::Another)?;
     if settings.save_models {
-        beside.warnings.iter().for_each(|warning| watch.note("glue", &Note::Warning(warning)));
+        beside.warnings.iter().for_each(|warning| watch.note(places.name, &Note::Warning(warning)));
     }
     let glue = glue_eval::Glue {
         tasks,
@@ -166,9 +169,9 @@ pub fn fine_tune(
     let training = Training::of_fine_tuning(&config, settings);
     let memory = training.memory(compute.backend(), compute.how());
     if let Some(warning) = memory.and_then(|memory| training.warning(&memory, &compute.how().device)) {
-        watch.note("glue", &Note::Warning(&warning));
+        watch.note(places.name, &Note::Warning(&warning));
     }
-    let mut progress = watch.fine_tuning();
+    let mut progress = watch.fine_tuning(places.name);
     let mut open = |resumed: Option<&Path>| match resumed {
         None => compute.open(&config, &checkpoint).map_err(Into::into),
         Some(directory) => Ok(compute.open(&config, &Checkpoint::open(directory)?)?),

@@ -99,7 +99,7 @@ impl<'a> Plan<'a> {
     }
 
     /// The plan in five lines, and every stage if asked for.
-    pub fn text(&self, name: &str, output: &Path, in_full: bool) -> String {
+    pub fn text(&self, name: &str, output: &Path, jobs: u16, in_full: bool) -> String {
         let sets = self.stages.iter().filter_map(|planned| planned.stage.seed_set.as_ref());
         let sets = sets.map(|set| set.number).max();
         let sets = sets.map_or(String::new(), |sets| format!(" with {sets} sets of seeds"));
@@ -107,7 +107,7 @@ impl<'a> Plan<'a> {
         let mut text = format!("{name}: {stages}{sets} in {}\n", output.display());
         text += &format!("  to do     {}\n", self.to_do());
         text += &format!("  training  {}\n", self.training());
-        text += &format!("  memory    {}\n", self.memory());
+        text += &format!("  memory    {}\n", self.memory(jobs.into()));
         text += &self.stages.iter().filter_map(Planned::follows).collect::<String>();
         let changes: Vec<String> = self.stages.iter().flat_map(Planned::changes).collect();
         text += &changes.concat();
@@ -149,10 +149,18 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn memory(&self) -> String {
-        let most = self.running().filter_map(|planned| Some((planned.memory?, planned)));
-        let most = most.max_by(|(one, _), (other, _)| one.total_cmp(other));
-        let known = most.map(|(most, planned)| format!("up to {} ({})", bytes(most), planned.stage.name));
+    /// What the largest stages take that may run side by side.
+    fn memory(&self, jobs: usize) -> String {
+        let each = self.running().filter_map(|planned| Some((planned.memory?, planned.stage.name.as_str())));
+        let mut each: Vec<(f64, &str)> = each.collect();
+        each.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+        each.truncate(jobs);
+        let sum = bytes(each.iter().map(|(memory, _)| memory).sum());
+        let known = match each.as_slice() {
+            [] => None,
+            [(_, name)] => Some(format!("up to {sum} ({name})")),
+            several => Some(format!("up to {sum} ({} stages at a time)", several.len())),
+        };
         let places = self.places();
         let missing = places.iter().filter(|place| place.missing().is_some());
         let missing = missing

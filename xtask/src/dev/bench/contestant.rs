@@ -27,11 +27,6 @@ enum Framework {
     CTranslate2,
 }
 
-/// Whether a device name stands for the host's processor.
-pub fn on_cpu(device: &str) -> bool {
-    device.starts_with("cpu")
-}
-
 impl fmt::Display for Contestant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.framework())?;
@@ -125,7 +120,7 @@ impl Contestant {
     }
 
     pub fn on_cpu(&self) -> bool {
-        on_cpu(&self.how.device)
+        self.how.is_on_cpu()
     }
 
     pub fn device(&self) -> &str {

@@ -4,6 +4,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Args;
 use fusion_core::checkpoint::Checkpoint;
+use pipeline::Compute;
 use pipeline::checkpoint::parameter_count;
 use t5_model::text::Tokenizer;
 
@@ -30,7 +31,10 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
-        let compute = self.compute.start()?;
+        self.compute.run(|compute| self.serve(compute))
+    }
+
+    fn serve(&self, compute: &Compute) -> Result<()> {
         let checkpoint = Checkpoint::open(&self.model)?;
         let mut session = compute.open_checkpoint(&checkpoint)?;
         let tokenizer = Tokenizer::load(&self.tokenizer)?;

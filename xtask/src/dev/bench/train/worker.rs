@@ -3,12 +3,12 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
+use pipeline::Compute;
 use t5_model::{Batch, Dropout, Initialization, Optimizer, Session, Update, initialize, parameter_table};
 
 use super::model::Workload;
 use super::protocol::{STEP, Summary, Times, WARM_UP};
 use crate::cli::compute::ComputeArguments;
-use crate::dev::bench::contestant::on_cpu;
 use crate::dev::bench::memory;
 use crate::dev::bench::protocol::{say, serve};
 
@@ -23,10 +23,13 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
-        let compute = self.compute.start()?;
+        self.compute.run(|compute| self.serve(compute))
+    }
+
+    fn serve(&self, compute: &Compute) -> Result<()> {
         let config = self.workload.config();
         let session = compute.open(&config, &initialize(&config, Initialization::T5, 1)?)?;
-        let each = on_cpu(&self.compute.how.device);
+        let each = compute.how().is_on_cpu();
         let mut training = Training { session, batch: self.workload.batch(), step: 0, loss: f64::NAN };
         for _ in 0..WARM_UP {
             training.step()?;
