@@ -64,7 +64,7 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH", required_unless_present = "from", help_heading = "Text")]
     tokenizer: Option<PathBuf>,
     #[command(flatten)]
-    training: Settings,
+    training: Box<Settings>,
     #[command(flatten)]
     optimizer: OptimizerOptions,
     #[command(flatten)]
@@ -135,7 +135,7 @@ impl Arguments {
         let tokenizer =
             self.tokenizer.clone().map(Input::tokenizer).or_else(own).context("give a --tokenizer")?;
         let data = self.text.data(tokenizer)?;
-        let mut settings = self.training.clone();
+        let mut settings = (*self.training).clone();
         settings.optimizer = self.optimizer.of(settings.optimizer)?;
         settings.schedule.decay = self.decay.of(settings.schedule.decay)?;
         Ok(Pretrain { start, data, budget: None, settings })

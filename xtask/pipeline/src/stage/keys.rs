@@ -46,6 +46,9 @@ pub struct Set<'a> {
     pub stages: &'a BTreeSet<String>,
 }
 
+/// A stage's name where another takes something from it, and what it takes.
+pub type Taken = (Spanned<String>, Gives);
+
 /// A stage's keys, on top of those shared by its kind. Keys that are not taken individually make up
 /// [`Keys::rest`].
 pub struct Keys<'a> {
@@ -53,7 +56,7 @@ pub struct Keys<'a> {
     /// The stage's location.
     span: Range<usize>,
     table: Table,
-    inputs: Vec<(Spanned<String>, Gives)>,
+    inputs: Vec<Taken>,
     references: Vec<Spanned<String>>,
     /// The set that the stage is in.
     set: Option<&'a Set<'a>>,
@@ -124,7 +127,7 @@ impl<'a> Keys<'a> {
     }
 
     /// The stages among the inputs read so far, and the stages that are only referred to.
-    pub fn into_stages(self) -> (Vec<(Spanned<String>, Gives)>, Vec<Spanned<String>>) {
+    pub fn into_stages(self) -> (Vec<Taken>, Vec<Spanned<String>>) {
         (self.inputs, self.references)
     }
 
