@@ -10,7 +10,7 @@ use super::layout::{Place, places};
 use super::training::arm;
 use crate::report::StageReport;
 use crate::run::{LeftOut, StageLock, journal};
-use crate::stage::{Kind, fuse, pretrain};
+use crate::stage::{Input, Kind, fuse, pretrain};
 
 /// A stage.
 #[derive(Clone, Debug, Serialize)]
@@ -197,7 +197,9 @@ pub(super) fn nodes(run: &ReadRun) -> Result<Vec<Node>> {
 fn links(stage: &StageReport, stages: &[StageReport]) -> (Vec<Link>, Vec<String>) {
     let (mut links, mut outside) = (Vec::<Link>::new(), Vec::new());
     for input in &stage.entry.inputs {
-        let Some(from) = stages.iter().position(|other| other.entry.name == *input) else {
+        let named = |name: &str| stages.iter().position(|other| other.entry.name == name);
+        // A model on the way of a training is named after its stage and the step.
+        let Some(from) = named(Input::parts(input).0) else {
             outside.push(input.clone());
             continue;
         };
