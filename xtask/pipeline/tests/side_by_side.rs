@@ -180,8 +180,29 @@ fn run_on(folder: &Path, jobs: usize, compute: &Compute, watch: &dyn Watch) -> a
 }
 
 /// Everything in a run that does not depend on the clock.
+fn without_run(lineage: &[u8]) -> Vec<u8> {
+    fn strip(value: &mut serde_json::Value) {
+        match value {
+            serde_json::Value::Object(object) => {
+                object.remove("run");
+                object.values_mut().for_each(strip);
+            }
+            serde_json::Value::Array(values) => values.iter_mut().for_each(strip),
+            _ => {}
+        }
+    }
+    let mut lineage = serde_json::from_slice(lineage).expect("JSON");
+    strip(&mut lineage);
+    lineage.to_string().into_bytes()
+}
+
 fn results(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let read = |path: String| (path.clone(), fs::read(folder.join("run").join(&path)).expect("a file"));
+    let read = |path: String| {
+        let bytes = fs::read(folder.join("run").join(&path)).expect("a file");
+        // Where the text is tells runs apart, and it is elsewhere in each folder.
+        let bytes = if path.ends_with("lineage.json") { without_run(&bytes) } else { bytes };
+        (path, bytes)
+    };
     let files = |model: &str| {
         ["model.safetensors", "lineage.json", "config.json"].map(|file| format!("{model}/model/{file}"))
     };
