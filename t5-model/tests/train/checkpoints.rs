@@ -7,7 +7,7 @@ use fusion_core::lineage::{Lineage, Training};
 use fusion_core::{Dtype, TensorSource};
 use insta::assert_snapshot;
 use t5_model::text::{Corpus, DataPosition, Denoisers, ExampleStream, Objective, Tokenizer};
-use t5_model::train::{Metrics, PretrainingEvent as Event, read_metrics};
+use t5_model::train::{Metrics, PretrainingEvent as Event, Settings, read_metrics};
 use t5_model::{T5Config, training_flops_per_token};
 
 use crate::text_support::{documents, tokenizer};
@@ -130,9 +130,8 @@ fn models_on_the_way_are_kept() {
     let lineage = Lineage::read(&trial.path(kept[2])).unwrap().unwrap();
     assert_eq!(lineage.training.iter().map(|training| training.steps).collect::<Vec<_>>(), [6]);
     // A checkpoint has the same weights, and so has a run that was interrupted there.
-    let mut other = Trial::default();
-    other.settings = trial.settings.clone();
-    other.settings.keep_optimizer = true;
+    let settings = Settings { keep_optimizer: true, ..trial.settings.clone() };
+    let mut other = Trial { settings, ..Trial::default() };
     for stop in [5, 6] {
         other.train_until(|event| matches!(event, Event::Step { step, .. } if *step == stop)).unwrap();
     }
