@@ -310,14 +310,20 @@ pub struct ObjectiveOptions {
     /// Mean length of the masked spans in tokens (span_corruption); ByT5: 20 bytes [default: 3]
     #[cfg_attr(feature = "clap", arg(long, value_name = "TOKENS", conflicts_with = "denoiser"))]
     pub mean_span_length: Option<f64>,
-    /// Begin each input with its denoiser's mode, [R], [X] or [S] (ul2)
-    #[cfg_attr(feature = "clap", arg(long, conflicts_with = "denoiser"))]
+    /// Begin each input with its denoiser's mode, `[R]`, `[X]` or `[S]` (ul2).
+    #[cfg_attr(feature = "clap", arg(long, conflicts_with = "denoiser", help = MODE_TOKENS))]
     pub mode_tokens: bool,
-    /// One denoiser of a mixture, such as span_corruption,noise_density=0.5,mean_span_length=8,rate=2,mode=[X]
-    /// or prefix_lm; repeat the option for each
-    #[cfg_attr(feature = "clap", arg(long, value_name = "KIND[,KEY=VALUE…]"))]
+    /// The denoisers of a mixture, such as `span_corruption,noise_density=0.5,mean_span_length=8,rate=2,mode=[X]`
+    /// or `prefix_lm`.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "KIND[,KEY=VALUE…]", help = DENOISER))]
     pub denoiser: Vec<Denoiser>,
 }
+
+#[cfg(feature = "clap")]
+const MODE_TOKENS: &str = "Begin each input with its denoiser's mode, [R], [X] or [S] (ul2)";
+#[cfg(feature = "clap")]
+const DENOISER: &str = "One denoiser of a mixture, such as \
+    span_corruption,noise_density=0.5,mean_span_length=8,rate=2,mode=[X] or prefix_lm; repeat the option for each";
 
 /// The kinds of objectives that have names of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use crate::numbers::{count, duration};
 use crate::report::results::{Link, Node, Progress, State};
 
 /// Sizes in units of the picture.
-const BOX: [f64; 2] = [176.0, 88.0];
+const BOX: [f64; 2] = [196.0, 88.0];
 const GAP: [f64; 2] = [54.0, 18.0];
 const MARGIN: f64 = 6.0;
 
