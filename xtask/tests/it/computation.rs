@@ -9,27 +9,10 @@ use crate::program::{Called, call_in, directory};
 use crate::recipes::letters;
 
 /// Two parents, their child and a baseline. The text yields fewer tokens than the vocabulary asks for.
-const RECIPE: &str = r#"
-[data]
-text = "a.txt"
-held_out_every = 5
-tokenizer = "words"
-input_length = 16
-
-[models.small]
-d_model = 8
-num_heads = 2
-d_kv = 4
-d_ff = 16
-num_layers = 1
-
-[models.large]
-d_model = 16
-num_heads = 4
-d_kv = 4
-d_ff = 32
-num_layers = 1
-
+const RECIPE: &str = concat!(
+    small_model!(),
+    large_model!(),
+    r#"
 [pretraining]
 steps = 9
 batch_size = 2
@@ -66,7 +49,8 @@ steps = 20
 [comparison]
 baseline = "baseline"
 arms = ["fused"]
-"#;
+"#
+);
 
 fn json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).expect("written")).expect("JSON")

@@ -1,5 +1,39 @@
 //! The program tested from outside.
 
+/// The head of a recipe with a text and a small model; the text is `a.txt`.
+macro_rules! small_model {
+    () => {
+        r#"
+[data]
+text = "a.txt"
+held_out_every = 5
+tokenizer = "words"
+input_length = 16
+
+[models.small]
+d_model = 8
+num_heads = 2
+d_kv = 4
+d_ff = 16
+num_layers = 1
+"#
+    };
+}
+
+/// A model as large as two of those fused.
+macro_rules! large_model {
+    () => {
+        r#"
+[models.large]
+d_model = 16
+num_heads = 4
+d_kv = 4
+d_ff = 32
+num_layers = 1
+"#
+    };
+}
+
 mod arguments;
 #[cfg(feature = "webster")]
 mod backends;

@@ -129,6 +129,41 @@ fn recipes_say_what_is_wrong_with_an_objective() {
     }
 }
 
+/// What a training's examples say is what its model says of these texts, which are read again as they were where
+/// tokens are bytes.
+#[test]
+fn examples_are_the_models_own_words() {
+    let folder = folder();
+    let folder = folder.path();
+    let model = "--d-model 16 --num-heads 2 --d-kv 8 --d-ff 32 --num-layers 1";
+    let text = "--text text.txt --held-out-every 10 --input-length 64 --tokenizer bytes";
+    let training =
+        "--steps 60 --learning-rate 0.05 --batch-size 8 --evaluate-every 60 --evaluation-batches 1";
+    call_in(folder, &words(&format!("pretrain {model} {text} {training} --output a"))).success();
+    let examples = json(&fs::read_to_string(folder.join("a/examples.json")).expect("a file"));
+    let examples = examples["examples"].as_array().expect("examples");
+    let inputs = examples.iter().map(|example| example["input"].as_str().expect("a text"));
+    let ask = words("generate --model a --max-new-tokens 64 --json");
+    let answers = json(&call_in(folder, &ask.into_iter().chain(inputs).collect::<Vec<_>>()).success());
+    let sample = format!("data sample {text} --held-out --batch-size {} --json", examples.len());
+    let sampled = json(&call_in(folder, &words(&sample)).success());
+    let mut filled = 0;
+    for (at, example) in examples.iter().enumerate() {
+        assert_eq!(example["input"], sampled[0]["examples"][at]["input"]);
+        let string = |value: &Value| value.as_str().map(str::to_owned);
+        let said = string(&answers[at]["output"]).expect("an answer");
+        let target = string(&sampled[0]["examples"][at]["target"]).expect("a target");
+        for span in example["spans"].as_array().expect("spans") {
+            let [sentinel, expected] = ["sentinel", "expected"].map(|key| string(&span[key]).expect("text"));
+            assert!(target.contains(&format!("{sentinel}{expected}")), "{example}, {target}");
+            let Some(own) = string(&span["filled"]) else { continue };
+            assert!(said.contains(&format!("{sentinel}{own}")), "{example}, {said}");
+            filled += 1;
+        }
+    }
+    assert!(filled > 0, "{answers}");
+}
+
 /// A model on bytes: trained on a mixture, evaluated, asked, fused and exported.
 #[test]
 fn a_model_of_bytes() {

@@ -8,27 +8,10 @@ use serde_json::Value;
 use crate::program::{Called, call_in, directory};
 use crate::recipes::letters;
 
-const RECIPE: &str = r#"
-[data]
-text = "a.txt"
-held_out_every = 5
-tokenizer = "words"
-input_length = 16
-
-[models.small]
-d_model = 8
-num_heads = 2
-d_kv = 4
-d_ff = 16
-num_layers = 1
-
-[models.large]
-d_model = 16
-num_heads = 4
-d_kv = 4
-d_ff = 32
-num_layers = 1
-
+const RECIPE: &str = concat!(
+    small_model!(),
+    large_model!(),
+    r#"
 [pretraining]
 steps = 10
 batch_size = 2
@@ -77,7 +60,8 @@ examples = 16
 [comparison]
 baseline = "baseline"
 arms = ["fused"]
-"#;
+"#
+);
 
 fn json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).expect("written")).expect("JSON")

@@ -11,20 +11,9 @@ use crate::program::{Called, call_in, directory, text};
 use crate::recipes::letters;
 
 /// A trunk, and models that decay from it at two budgets, with the optimiser's state and without.
-const RECIPE: &str = r#"
-[data]
-text = "a.txt"
-held_out_every = 5
-tokenizer = "words"
-input_length = 16
-
-[models.small]
-d_model = 8
-num_heads = 2
-d_kv = 4
-d_ff = 16
-num_layers = 1
-
+const RECIPE: &str = concat!(
+    small_model!(),
+    r#"
 [pretraining]
 batch_size = 2
 evaluation_batches = 1
@@ -80,7 +69,8 @@ examples = 16
 kind = "evaluate"
 model = "trunk@20"
 examples = 16
-"#;
+"#
+);
 
 fn json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).expect("written")).expect("JSON")

@@ -24,6 +24,7 @@ use self::table::Table;
 use crate::numbers::{count, duration, thousands};
 use crate::run::journal::{self, Record};
 use crate::run::{LeftOut, RunFile, StageEntry};
+use crate::stage::pretrain::Measured;
 use crate::stage::{Arm, Finished, Kind, Overview, QUALITY, Shown, pretrain, quality_cells};
 
 /// A run's results.
@@ -136,7 +137,7 @@ impl Report {
         let name = name_of(place);
         let (kind, inputs) = (pretrain::KIND.name.into(), Vec::new());
         let entry = StageEntry { name: name.clone(), kind, inputs, seed_set: None, left_out: None };
-        let evaluations = pretrain::evaluations(place)?;
+        let evaluations = Measured::read(place)?.evaluations;
         let result = pretrain::trained_in(place)?.map(serde_json::to_value).transpose()?;
         let shown = match (&result, evaluations.last()) {
             (Some(result), _) => Some((pretrain::KIND.show)(&finished(&entry, place, result))?),

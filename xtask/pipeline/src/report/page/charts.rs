@@ -120,7 +120,7 @@ impl Charts {
     pub fn new(results: &Results) -> Self {
         let sets = results.sets.iter().filter(|set| !set.band.steps.is_empty());
         let baselines = results.sets.iter().filter(|set| set.role == Role::Baseline);
-        let goal = |set: &crate::report::results::SeedSet| {
+        let goal = |set: &crate::report::results::Group| {
             // The baseline passes its own end where it ends, once it has finished.
             set.passes?;
             Some(Goal { name: set.name.clone(), loss: set.last("loss")?.mean })

@@ -2,7 +2,7 @@
 
 use crate::numbers::{bytes, count, duration};
 use crate::report::Section;
-use crate::report::results::{Cost, Results, SeedSet};
+use crate::report::results::{Cost, Group, Results};
 use crate::report::table::Table;
 
 const MISSING: &str = "-";
@@ -33,7 +33,7 @@ pub fn sets(results: &Results) -> Option<Section> {
         "computation, FLOP",
         "to the baseline's loss",
     ]);
-    let baseline = results.baseline().and_then(SeedSet::total_flops);
+    let baseline = results.baseline().and_then(Group::total_flops);
     for set in &results.sets {
         let value = |name: &str, scale: f64, digits: usize| {
             let summary = set.last(name)?;

@@ -10,6 +10,7 @@ use super::layout::{Place, places};
 use super::training::arm;
 use crate::report::StageReport;
 use crate::run::{LeftOut, StageLock, journal};
+use crate::stage::pretrain::Measured;
 use crate::stage::{Input, Kind, fuse, pretrain};
 
 /// A stage.
@@ -143,8 +144,9 @@ fn progress(run: &ReadRun, stage: &StageReport) -> Result<Option<Progress>> {
     let directory = run.directory(stage);
     let steps = stage.settings.as_ref().and_then(|settings| settings.get("steps")?.as_u64());
     let (Some(of), true) = (steps, directory.join("metrics.jsonl").is_file()) else { return Ok(None) };
-    let logged = pretrain::logged(&directory)?.last().map(|line| line.step);
-    let evaluated = pretrain::evaluations(&directory)?.last().map(|point| point.step);
+    let Measured { evaluations, logged } = Measured::read(&directory)?;
+    let logged = logged.last().map(|line| line.step);
+    let evaluated = evaluations.last().map(|point| point.step);
     Ok(logged.max(evaluated).map(|step| Progress { step, of }))
 }
 

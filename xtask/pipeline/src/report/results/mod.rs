@@ -22,7 +22,7 @@ pub use glue::{GlueCell, GlueModel, GluePoint, GlueResults, GlueRow, Invalid};
 pub use graph::{Link, Node, Progress, State};
 pub use layout::Place;
 pub use provenance::{Origin, Provenance, Ran};
-pub use sets::{Band, Passing, Role, SeedSet, Spread};
+pub use sets::{Band, Group, Passing, Role, Spread};
 pub use training::{Curve, Log, Training};
 pub use weights::{FusedModel, Matrix, Snapshot, SymmetryPoint};
 
@@ -39,7 +39,7 @@ pub struct Results {
     /// Every training of every run, in the order in which they run.
     pub trainings: Vec<Training>,
     /// The trainings by what made them: those that differ only in seeds are together.
-    pub sets: Vec<SeedSet>,
+    pub sets: Vec<Group>,
     /// What each training and each fusion cost.
     pub costs: Vec<Cost>,
     /// Results on GLUE, if there are any.
@@ -148,7 +148,7 @@ impl Results {
     }
 
     /// The set that the others are compared with, if there is a comparison.
-    pub fn baseline(&self) -> Option<&SeedSet> {
+    pub fn baseline(&self) -> Option<&Group> {
         self.sets.iter().find(|set| set.role == Role::Baseline)
     }
 }

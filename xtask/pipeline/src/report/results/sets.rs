@@ -11,7 +11,7 @@ use crate::report::seeds;
 
 /// Trainings of a run that differ in nothing but seeds.
 #[derive(Clone, Debug, Serialize)]
-pub struct SeedSet {
+pub struct Group {
     /// What the names of its trainings have in common.
     pub name: String,
     /// What it is in its run's comparison.
@@ -78,7 +78,7 @@ pub struct Passing {
     pub loss: f64,
 }
 
-impl SeedSet {
+impl Group {
     /// The mean of a value at the last common evaluation, and its standard deviation over seeds.
     pub fn last(&self, value: &str) -> Option<Summary> {
         let Spread { mean, deviation } = self.band.values.get(value)?;
@@ -148,7 +148,7 @@ fn passing(
 
 /// Puts trainings together, the first set of a comparison first, and finds out where each passes its run's
 /// baseline; that of the first run with a comparison counts for runs without one.
-pub(super) fn sets(runs: &[ReadRun], trainings: &mut [Training]) -> Vec<SeedSet> {
+pub(super) fn sets(runs: &[ReadRun], trainings: &mut [Training]) -> Vec<Group> {
     let mut sets = Vec::new();
     for (index, run) in runs.iter().enumerate() {
         sets.extend(of_run(index, run, trainings));
@@ -191,10 +191,10 @@ pub(super) fn sets(runs: &[ReadRun], trainings: &mut [Training]) -> Vec<SeedSet>
     sets
 }
 
-fn of_run(index: usize, run: &ReadRun, trainings: &[Training]) -> Vec<SeedSet> {
+fn of_run(index: usize, run: &ReadRun, trainings: &[Training]) -> Vec<Group> {
     let keys = seeds::apart_from_seeds(&run.report.stages);
     let comparison = run.report.file.as_ref().and_then(|file| file.comparison.as_ref());
-    let mut sets: Vec<(String, SeedSet)> = Vec::new();
+    let mut sets: Vec<(String, Group)> = Vec::new();
     for (at, training) in trainings.iter().enumerate().filter(|(_, training)| training.run == index) {
         let (stage, own) = (training.stage.as_str(), training.recipe_name.as_str());
         let role = match comparison {
@@ -218,12 +218,12 @@ fn of_run(index: usize, run: &ReadRun, trainings: &[Training]) -> Vec<SeedSet> {
                 let (name, members) = (String::new(), vec![at]);
                 sets.push((
                     key,
-                    SeedSet { name, role, run: index, members, band: Band::default(), passes: None },
+                    Group { name, role, run: index, members, band: Band::default(), passes: None },
                 ));
             }
         }
     }
-    let mut sets: Vec<SeedSet> = sets.into_iter().map(|(_, set)| set).collect();
+    let mut sets: Vec<Group> = sets.into_iter().map(|(_, set)| set).collect();
     for set in &mut sets {
         let members: Vec<&Training> = set.members.iter().filter_map(|at| trainings.get(*at)).collect();
         let names: Vec<&str> = members.iter().map(|training| training.name.as_str()).collect();
@@ -232,7 +232,7 @@ fn of_run(index: usize, run: &ReadRun, trainings: &[Training]) -> Vec<SeedSet> {
             _ => common_name(&names),
         };
     }
-    let places = |set: &SeedSet| match set.role {
+    let places = |set: &Group| match set.role {
         Role::Baseline => 0,
         Role::Arm => 1,
         Role::Other => 2,

@@ -13,6 +13,7 @@ use super::graph::State;
 use super::sets::Passing;
 use super::{ReadRun, graph, model_in};
 use crate::report::StageReport;
+use crate::stage::pretrain::{Logged, Measured};
 use crate::stage::{Arm, Kind, pretrain};
 
 /// A training of a run.
@@ -134,8 +135,8 @@ pub(super) fn trainings(index: usize, run: &ReadRun) -> Result<Vec<Training>> {
         if Kind::named(&stage.entry.kind).is_none_or(|kind| kind.arm.is_none()) {
             continue;
         }
-        let directory = run.directory(stage);
-        let Arm { parents_flops, evaluations, .. } = arm(run, stage)?;
+        let Measured { evaluations, logged } = measured(&run.directory(stage))?;
+        let Arm { parents_flops, evaluations, .. } = arm_of(run, stage, evaluations)?;
         let compared = run.report.file.as_ref().and_then(|file| file.comparison.as_ref());
         let overview = stage.shown.as_ref().map(|shown| shown.overview).unwrap_or_default();
         trainings.push(Training {
@@ -152,7 +153,7 @@ pub(super) fn trainings(index: usize, run: &ReadRun) -> Result<Vec<Training>> {
             parameters: overview.parameters,
             parents_flops,
             curve: Curve::new(parents_flops, &evaluations),
-            log: log(&directory)?,
+            log: log(&logged),
             passes: None,
         });
     }
@@ -161,11 +162,19 @@ pub(super) fn trainings(index: usize, run: &ReadRun) -> Result<Vec<Training>> {
 
 /// How a training became better, even if it has not finished.
 pub(super) fn arm(run: &ReadRun, stage: &StageReport) -> Result<Arm> {
-    let (name, directory) = (stage.entry.name.clone(), run.directory(stage));
-    let evaluations = match directory.join("metrics.jsonl").is_file() {
-        true => pretrain::evaluations(&directory)?,
-        false => Vec::new(),
-    };
+    arm_of(run, stage, measured(&run.directory(stage))?.evaluations)
+}
+
+/// Empty before a training has begun.
+fn measured(directory: &Path) -> Result<Measured> {
+    match directory.join("metrics.jsonl").is_file() {
+        true => Measured::read(directory),
+        false => Ok(Measured::default()),
+    }
+}
+
+fn arm_of(run: &ReadRun, stage: &StageReport, evaluations: Vec<EvaluationPoint>) -> Result<Arm> {
+    let name = stage.entry.name.clone();
     let result = stage.result.as_ref().and_then(|result| serde_json::from_value(result.clone()).ok());
     let parents_flops = match result {
         Some(pretrain::Trained { flops, total_flops, .. }) => total_flops - flops,
@@ -185,13 +194,10 @@ fn started_from(run: &ReadRun, stage: &StageReport) -> Option<f64> {
     Some(Lineage::read(&directory).ok()??.total_flops())
 }
 
-fn log(directory: &Path) -> Result<Log> {
+fn log(lines: &[Logged]) -> Log {
     let mut log = Log::default();
-    if !directory.join("metrics.jsonl").is_file() {
-        return Ok(log);
-    }
     let finite = |value: f64| Some(value).filter(|value| value.is_finite());
-    for line in pretrain::logged(directory)? {
+    for line in lines {
         log.steps.push(line.step);
         log.tokens.push(line.tokens);
         log.loss.push(finite(line.loss));
@@ -199,5 +205,5 @@ fn log(directory: &Path) -> Result<Log> {
         log.learning_rate.push(finite(line.learning_rate));
         log.tokens_per_second.push(finite(line.tokens_per_second));
     }
-    Ok(log)
+    log
 }

@@ -1,5 +1,7 @@
 //! Pretrains a model, from random weights or from a checkpoint.
 
+mod measured;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use t5_model::optimizer::OptimizerState;
 use t5_model::text::Tokenizer;
-use t5_model::train::{EvaluationPoint, Metrics, Outcome, Quality, Run, Settings, read_metrics, train};
+use t5_model::train::{Outcome, Quality, Run, Settings, train};
 use t5_model::{Initialization, T5Config, initialize, parameter_table, training_flops_per_token};
 use toml::Spanned;
 
@@ -26,6 +28,8 @@ use super::{
 use crate::checkpoint::{Beside, Made, lineage_to_continue, load_tokenizer, tokenizer_of};
 use crate::recipe::schema::both;
 use crate::{Compute, Interrupted, Note, Stoppable, Watch};
+
+pub use measured::{Logged, Measured};
 
 /// A pretraining run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -173,56 +177,15 @@ fn show(finished: &Finished<'_>) -> Result<Shown> {
     Ok(Shown { overview, examples: Examples::read(finished.directory)?, ..Shown::default() })
 }
 
-/// The evaluations in a training's directory, in order.
-///
-/// # Errors
-/// If its metrics cannot be read.
-pub fn evaluations(directory: &Path) -> Result<Vec<EvaluationPoint>> {
-    let point = |metrics: Metrics| match metrics {
-        Metrics::Evaluation(point) => Some(point),
-        Metrics::Train { .. } => None,
-    };
-    Ok(read_metrics(directory)?.into_iter().filter_map(point).collect())
-}
-
-/// A line of a training's log: means over the updates since the line before.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Logged {
-    /// The last of these updates.
-    pub step: u64,
-    /// Input and target tokens trained on so far.
-    pub tokens: u64,
-    /// Mean cross-entropy of the target tokens, in nats.
-    pub loss: f64,
-    /// Before clipping.
-    pub gradient_norm: f64,
-    /// The last update's.
-    pub learning_rate: f64,
-    /// Input and target tokens per second.
-    pub tokens_per_second: f64,
-}
-
-/// What a training in this directory logged, in order.
-///
-/// # Errors
-/// If its metrics cannot be read.
-pub fn logged(directory: &Path) -> Result<Vec<Logged>> {
-    let line = |metrics: Metrics| match metrics {
-        Metrics::Train { step, tokens, loss, gradient_norm, learning_rate, tokens_per_second, .. } => {
-            Some(Logged { step, tokens, loss, gradient_norm, learning_rate, tokens_per_second })
-        }
-        Metrics::Evaluation(_) => None,
-    };
-    Ok(read_metrics(directory)?.into_iter().filter_map(line).collect())
-}
-
 /// The result of a training that ran by itself, which no `stage.json` tells; `None` if it has not finished.
 ///
 /// # Errors
 /// If its metrics or its model cannot be read.
 pub fn trained_in(directory: &Path) -> Result<Option<Trained>> {
     let model = directory.join(KIND.output);
-    let Some(last) = evaluations(directory)?.pop().filter(|_| model.is_dir()) else { return Ok(None) };
+    let Some(last) = Measured::read(directory)?.evaluations.pop().filter(|_| model.is_dir()) else {
+        return Ok(None);
+    };
     let checkpoint = Checkpoint::open(&model)?;
     let lineage = checkpoint.lineage()?.unwrap_or_default();
     Ok(Some(Trained {
@@ -237,7 +200,7 @@ pub fn trained_in(directory: &Path) -> Result<Option<Trained>> {
 
 fn arm(finished: &Finished<'_>) -> Result<Arm> {
     let trained: Trained = finished.result()?;
-    let evaluations = evaluations(finished.directory)?;
+    let Measured { evaluations, .. } = Measured::read(finished.directory)?;
     let parents_flops = trained.total_flops - trained.flops;
     let seed_set = finished.seed_set.cloned();
     Ok(Arm { name: finished.name.to_owned(), seed_set, parents_flops, evaluations })
