@@ -181,6 +181,7 @@ fn glue_on_the_way_small() {
     for model in ["glue-small", "glue-baseline-0", "glue-fused-property-quarter", "glue-self-fused-half"] {
         assert!(report.contains(model), "{model}: {report}");
     }
+    assert!(report.contains("GLUE: averages here are of 1 of the 8 tasks."), "{report}");
 }
 
 #[test]

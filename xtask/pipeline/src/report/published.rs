@@ -1,7 +1,7 @@
 //! What was measured beside what others have published.
 
-use glue_eval::AtStep;
 use glue_eval::metrics::spearman;
+use glue_eval::{AtStep, GlueScore, Task};
 use serde_json::Value;
 
 use super::table::Table;
@@ -53,10 +53,15 @@ pub fn section(stages: &[StageReport]) -> Option<Section> {
             format!("{}: Spearman's rank correlation with the published order is {orders:.2} over {models} models.", figure.name())
         })
     });
+    let tasks = stages.iter().filter(|stage| stage.entry.published.is_some()).flat_map(StageReport::glue);
+    let tasks = tasks.map(|score| score.tasks().count()).min();
+    let few = tasks.filter(|tasks| *tasks < Task::ALL.len()).map(|tasks| {
+        format!("{}: averages here are of {tasks} of the {} tasks.", Figure::Glue.name(), Task::ALL.len())
+    });
     let about = "Others' models are of another size and trained on another text, unless this run's recipe says what theirs \
                  does: what can be compared is the order."
         .to_owned();
-    Some(Section { title: "Published figures".into(), about, notes: notes.collect(), table })
+    Some(Section { title: "Published figures".into(), about, notes: notes.chain(few).collect(), table })
 }
 
 impl StageReport {
@@ -66,12 +71,14 @@ impl StageReport {
         match figure {
             Figure::Loss => number("loss").into_iter().collect(),
             Figure::Accuracy => number("accuracy").map(|share| 100.0 * share).into_iter().collect(),
-            Figure::Glue => {
-                let report = self.shown.as_ref().and_then(|shown| shown.glue.as_ref());
-                let scores = report.map(|report| report.scores(AtStep::Best)).unwrap_or_default();
-                scores.iter().filter_map(glue_eval::GlueScore::average).collect()
-            }
+            Figure::Glue => self.glue().iter().filter_map(GlueScore::average).collect(),
         }
+    }
+
+    /// The scores of a fine-tuning at each task's best step, one for each seed.
+    fn glue(&self) -> Vec<GlueScore> {
+        let report = self.shown.as_ref().and_then(|shown| shown.glue.as_ref());
+        report.map(|report| report.scores(AtStep::Best)).unwrap_or_default()
     }
 }
 
