@@ -2,9 +2,10 @@
 // Draws the page's charts and pictures from the data in it. Names come from recipes and texts, so they only
 // ever become text, never markup.
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
   const root = document.documentElement;
-  const charts = [];
+  let data, charts = [];
+  // What the reader has chosen, by figure, so that a page that is renewed keeps it.
+  const chosen = { shown: new Map(), controls: new Map(), zoom: new Map() };
 
   const MEASURES = [
     ["loss", "loss", 1], ["accuracy", "accuracy, %", 100], ["context_gain", "context gain", 1],
@@ -57,7 +58,7 @@
    * `spec`: { xLabel, yLabel, logX, logY, lines: [{ key, name, style, x, y, deviation?, marks? }], goals? }.
    * Each line has x values of its own; uPlot aligns them.
    */
-  function plot(panel, spec, hidden, height) {
+  function plot(panel, spec, hidden, height, id) {
     const lines = spec.lines.filter((line) => line.x.length > 0);
     const positive = (log, value) => (log && !(value > 0) ? null : value);
     const tables = [], series = [{}], bands = [], owners = [];
@@ -111,6 +112,10 @@
       legend: { show: false },
       hooks: {
         draw: [(u) => decorate(u, spec, lines, hidden)],
+        setSelect: [(u) => {
+          const { left, width } = u.select;
+          if (width > 0) chosen.zoom.set(id, [u.posToVal(left, "x"), u.posToVal(left + width, "x")]);
+        }],
         setCursor: [(u) => showTip(u, tip, spec, owners)],
       },
     };
@@ -118,6 +123,9 @@
     const made = new uPlot(options, uPlot.join(tables), panel);
     made.over.append(tip);
     made.over.addEventListener("mouseleave", () => { tip.hidden = true; });
+    made.over.addEventListener("dblclick", () => chosen.zoom.delete(id));
+    const zoom = chosen.zoom.get(id);
+    if (zoom) made.setScale("x", { min: zoom[0], max: zoom[1] });
     const toggle = (key, show) => {
       made.batch(() => series.forEach((own, at) => {
         const line = own.owner ?? owners[at - 1];
@@ -199,7 +207,10 @@
   /** A figure: panels, a legend that chooses what they show, and controls. `specs` makes the panels' contents. */
   function figure(node, items, specs, initiallyHidden, height) {
     const panels = node.querySelector("[data-panels]"), legend = node.querySelector(".legend");
-    const hidden = new Set(initiallyHidden);
+    const name = node.dataset.figure, shown = chosen.shown.get(name) ?? new Map();
+    chosen.shown.set(name, shown);
+    const hidden = new Set(items.flatMap((item, at) =>
+      (shown.get(item.name) ?? !initiallyHidden.includes(at) ? [] : [at])));
     const look = styles(items);
     let plots = [];
     function draw() {
@@ -211,7 +222,7 @@
         const panel = panels.children[at];
         panel.setAttribute("role", "group");
         panel.setAttribute("aria-label", `${spec.yLabel} over ${spec.xLabel}; arrow keys move along the curves`);
-        return plot(panel, spec, hidden, height);
+        return plot(panel, spec, hidden, height, `${name}: ${spec.yLabel} over ${spec.xLabel}, ${spec.logX ? "log" : ""}`);
       });
       [...panels.children].forEach((panel, at) => { panel.onkeydown = (event) => step(event, plots[at]); });
     }
@@ -234,6 +245,7 @@
     });
     function choose(at, show) {
       if (show) hidden.delete(at); else hidden.add(at);
+      shown.set(items[at].name, show);
       buttons[at].setAttribute("aria-pressed", String(show));
       plots.forEach((own) => own?.toggle(at, show));
     }
@@ -247,6 +259,7 @@
     draw();
     const own = {
       node, draw, height,
+      clear: () => plots.forEach((old) => old?.made.destroy()),
       resize: (width) => plots.forEach((each, at) => {
         const wide = width ?? panels.children[at]?.clientWidth;
         if (each && wide > 0) each.made.setSize({ width: wide, height });
@@ -255,6 +268,8 @@
     charts.push(own);
     return own;
   }
+
+  const valueOf = (control) => (control.type === "checkbox" ? "checked" : "value");
 
   function curves(node) {
     const control = (name) => node.querySelector(`[data-control="${name}"]`);
@@ -294,9 +309,19 @@
     };
     const compared = data.sets.some((set) => set.role !== "other");
     const others = data.sets.flatMap((set, at) => (compared && set.role === "other" ? [at] : []));
+    const controls = node.querySelectorAll("[data-control]");
+    controls.forEach((own) => {
+      const earlier = chosen.controls.get(own.dataset.control);
+      if (earlier !== undefined) own[valueOf(own)] = earlier;
+    });
+    // A measure that is no longer there.
+    if (select.selectedIndex < 0) select.selectedIndex = 0;
     const made = figure(node, data.sets, specs, others, 320);
     node.querySelector(".controls").hidden = false;
-    node.querySelector(".controls").onchange = made.draw;
+    node.querySelector(".controls").onchange = () => {
+      controls.forEach((own) => chosen.controls.set(own.dataset.control, own[valueOf(own)]));
+      made.draw();
+    };
   }
 
   function context(node) {
@@ -361,14 +386,20 @@
 
   // --- the page --------------------------------------------------------------------------------------
   const FIGURES = { curves, context, glue, symmetry };
-  document.querySelectorAll("[data-figure]").forEach((node) => FIGURES[node.dataset.figure](node));
   const pictures = () => document.querySelectorAll("canvas[data-matrix]").forEach(picture);
-  pictures();
-  document.querySelectorAll("time[data-seconds]").forEach((time) => {
-    const date = new Date(1000 * time.dataset.seconds);
-    time.dateTime = date.toISOString();
-    time.textContent = `${time.dateTime.slice(0, 16).replace("T", " ")} UTC`;
-  });
+  /** Draws what is in the document. */
+  function show() {
+    data = JSON.parse(document.getElementById("data").textContent);
+    charts = [];
+    document.querySelectorAll("[data-figure]").forEach((node) => FIGURES[node.dataset.figure](node));
+    pictures();
+    document.querySelectorAll("time[data-seconds]").forEach((time) => {
+      const date = new Date(1000 * time.dataset.seconds);
+      time.dateTime = date.toISOString();
+      time.textContent = `${time.dateTime.slice(0, 16).replace("T", " ")} UTC`;
+    });
+  }
+  show();
 
   const redraw = () => { charts.forEach((chart) => chart.draw()); pictures(); };
   let waiting;
@@ -387,4 +418,81 @@
     });
   });
   addEventListener("afterprint", () => { delete root.dataset.theme; redraw(); });
+
+  // --- a page that follows its runs ------------------------------------------------------------------
+  const live = document.querySelector("[data-live]");
+  if (live) {
+    const EVERY = 2000; // milliseconds
+    let version = `"${live.dataset.live}"`, renewed = new Date();
+    const time = (date) => date.toTimeString().slice(0, 8);
+    const say = (text, bad) => { live.textContent = text; live.classList.toggle("bad", bad); };
+
+    /** By the headings that lead to it, since others may have come before it. */
+    function detailsByName(scope) {
+      const found = new Map();
+      scope.querySelectorAll("details").forEach((own) => {
+        const names = [];
+        for (let at = own; at; at = at.parentElement?.closest("details")) names.push(at.firstElementChild.textContent);
+        const place = own.closest("section")?.id, key = JSON.stringify([place, ...names]);
+        found.set(key, own);
+      });
+      return found;
+    }
+
+    /** Puts the new page's contents in the place of the old ones; what the reader chose, opened and read stays. */
+    function renew(html) {
+      const page = new DOMParser().parseFromString(html, "text/html");
+      const opened = detailsByName(document), focus = focused();
+      const scrolled = [...document.querySelectorAll(".scroll")].map((own) => own.scrollLeft);
+      const y = scrollY;
+      charts.forEach((chart) => chart.clear());
+      for (const name of ["header", "main", "footer"]) document.querySelector(name).replaceWith(page.querySelector(name));
+      document.getElementById("data").textContent = page.getElementById("data").textContent;
+      document.title = page.title;
+      detailsByName(document).forEach((own, key) => { if (opened.has(key)) own.open = opened.get(key).open; });
+      show();
+      const scrolls = document.querySelectorAll(".scroll");
+      if (scrolls.length === scrolled.length) scrolls.forEach((own, at) => { own.scrollLeft = scrolled[at]; });
+      scrollTo({ top: y, behavior: "instant" });
+      focus?.()?.focus({ preventScroll: true });
+    }
+    /** How to find the control again that has the focus. */
+    function focused() {
+      const own = document.activeElement, node = own?.closest("[data-figure]");
+      if (!node) return null;
+      const inside = "select, input, button, [tabindex]";
+      const at = [...node.querySelectorAll(inside)].indexOf(own), name = node.dataset.figure;
+      return () => document.querySelector(`[data-figure="${name}"]`)?.querySelectorAll(inside)[at];
+    }
+
+    async function ask() {
+      let answer, text;
+      try {
+        answer = await fetch("/", { headers: { "If-None-Match": version }, cache: "no-store" });
+        text = await answer.text();
+      } catch {
+        say(`The program no longer answers. This is the state of ${time(renewed)}.`, true);
+        return;
+      }
+      if (answer.status === 200) {
+        version = answer.headers.get("ETag");
+        renewed = new Date();
+        renew(text);
+      } else if (answer.status !== 304) {
+        say(`${text} This is the state of ${time(renewed)}.`, true);
+        return;
+      }
+      say(`Live; last changed at ${time(renewed)}.`, false);
+    }
+    // Not while nobody looks, nor while a part of a figure is being chosen.
+    let held = false;
+    addEventListener("mousedown", () => { held = true; });
+    addEventListener("mouseup", () => { held = false; });
+    (async () => {
+      for (;;) {
+        if (!document.hidden && !held) await ask();
+        await new Promise((done) => setTimeout(done, EVERY));
+      }
+    })();
+  }
 })();

@@ -1,9 +1,12 @@
+mod serve;
+
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
 use fusion_core::atomic::{check_file, write_file_atomically};
 use pipeline::report::glue_table::Beside;
+use pipeline::report::page::Live;
 use pipeline::report::results::{Depth, Results};
 use pipeline::report::{Report, page};
 
@@ -13,8 +16,12 @@ const EXAMPLES: &str = concat!(
     "Examples:\n",
     "  cargo xtask report runs/quickstart --format markdown\n",
     "  cargo xtask report runs/quickstart --html quickstart.html\n",
+    "  cargo xtask report runs/quickstart --serve\n",
     "  cargo xtask report small-glue fused-glue --baseline small-glue",
 );
+
+/// The port of `--serve`, so that a browser's page and a tunnel to it survive a restart.
+const PORT: u16 = 6116;
 
 /// Show the results of runs: every stage, fusions compared with training from scratch, and GLUE
 ///
@@ -28,7 +35,8 @@ const EXAMPLES: &str = concat!(
 ///
 /// --html writes one page that needs no network: learning curves to point at, with bands over seeds and the
 /// place where each model passes the baseline, the recipe as a graph, GLUE, costs, fused weights as pictures,
-/// holes filled, and what is needed to repeat the runs. Unfinished runs have one, too.
+/// holes filled, and what is needed to repeat the runs. Unfinished runs have one, too. --serve shows it in a
+/// browser on this machine, where it follows the runs as they go on.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -44,6 +52,12 @@ pub struct Arguments {
     /// Write a page of HTML instead of printing
     #[arg(long, value_name = "PAGE", conflicts_with_all = ["format", "json"])]
     html: Option<PathBuf>,
+    /// Show the page at http://127.0.0.1:PORT/ and renew it as the runs go on, until Ctrl-C
+    #[arg(long, conflicts_with_all = ["format", "json", "html"])]
+    serve: bool,
+    /// The port of --serve; 0 takes any that is free
+    #[arg(long, value_name = "PORT", default_value_t = PORT, requires = "serve")]
+    port: u16,
     /// The model that the GLUE table compares the others with, by its name in the table [default: the first]
     #[arg(long, value_name = "NAME")]
     baseline: Option<String>,
@@ -58,6 +72,9 @@ impl Arguments {
         let mut beside = Beside { baseline: self.baseline, rows: Vec::new() };
         for file in &self.beside {
             beside.rows.extend(glue_eval::read_rows(file)?);
+        }
+        if self.serve {
+            return serve::serve(&Live::new(self.runs, beside)?, self.port);
         }
         if let Some(place) = &self.html {
             check_file(place)?;
