@@ -71,6 +71,21 @@ fn the_experiments_of_the_paper() {
     assert!(wider.stderr.contains(warning), "{}", wider.stderr);
 }
 
+/// What the paper did and what a small machine does differ in sizes, text and steps alone.
+#[test]
+fn small_experiments_have_the_papers_graphs() {
+    for section in ["section-4.1", "section-4.2", "section-4.3"] {
+        let graph = |size: &str, more: &[&str]| -> Vec<(String, String)> {
+            let plan = plan(&format!("{size}/{section}.toml"), more).success();
+            let rows = rows(&plan).into_iter().filter(|(name, ..)| name != "vocabulary");
+            let mut graph: Vec<_> = rows.map(|(name, kind, _)| (name, kind)).collect();
+            graph.sort();
+            graph
+        };
+        assert_eq!(graph("paper", &[]), graph("small", &["--set", "seeds=1"]));
+    }
+}
+
 /// Every setting of Figure 2 is there, trains a T5-L from another start, and all nodes train for as long.
 #[test]
 fn the_six_settings() {
@@ -92,6 +107,42 @@ fn the_six_settings() {
         self::rows(&plan).iter().filter(|(_, kind, _)| kind == "pretrain").count()
     };
     assert_eq!([1, 2, 3, 4, 5, 6].map(|setting| behind(&format!("setting-{setting}"))), [1, 5, 3, 7, 2, 3]);
+}
+
+/// The paper's averages follow from its scores: the mean of each task's metrics, then that of the eight tasks. It cuts
+/// digits off rather than rounding.
+#[test]
+fn table_5_adds_up() {
+    let table = fs::read_to_string(recipes().join("paper/table-5.csv")).expect("the table");
+    let mut rows = 0;
+    for line in table.lines().skip(1) {
+        let (_, numbers) = line.rsplit_once("\",").expect("a label");
+        let numbers: Vec<f64> = numbers.split(',').map(|number| number.parse().expect("a number")).collect();
+        let [
+            cola,
+            sst,
+            mrpc_f1,
+            mrpc,
+            pearson,
+            spearman,
+            qqp,
+            qqp_f1,
+            matched,
+            mismatched,
+            qnli,
+            rte,
+            average,
+        ] = numbers[..]
+        else {
+            panic!("{line}")
+        };
+        let pairs = [(mrpc_f1, mrpc), (pearson, spearman), (qqp, qqp_f1), (matched, mismatched)];
+        let pairs: f64 = pairs.iter().map(|(one, other)| (one + other) / 2.0).sum();
+        let mean = (cola + sst + pairs + qnli + rte) / 8.0;
+        assert!((-1e-6..0.01).contains(&(mean - average)), "{line}: {mean}");
+        rows += 1;
+    }
+    assert_eq!(rows, 9);
 }
 
 /// Settings that make a run of a small recipe take no time.
@@ -177,11 +228,14 @@ fn glue_on_the_way_small() {
         "fine_tuning.bootstrap=0",
         "fine_tuning.input_length=16",
     ];
-    let (_folder, report) = run_tiny("section-4.3.toml", &sets, &["--glue", "glue"]);
+    let (folder, report) = run_tiny("section-4.3.toml", &sets, &["--glue", "glue"]);
     for model in ["glue-small", "glue-baseline-0", "glue-fused-property-quarter", "glue-self-fused-half"] {
         assert!(report.contains(model), "{model}: {report}");
     }
     assert!(report.contains("GLUE: averages here are of 1 of the 8 tasks."), "{report}");
+    let table = recipes().join("paper/table-5.csv");
+    let beside = call_in(folder.path(), &["report", "out", "--beside", text(&table)]).success();
+    assert!(beside.contains("Table 5: self-fusion, 500 K steps, run 3"), "{beside}");
 }
 
 #[test]
