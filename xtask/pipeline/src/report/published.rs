@@ -58,8 +58,8 @@ pub fn section(stages: &[StageReport]) -> Option<Section> {
     let few = tasks.filter(|tasks| *tasks < Task::ALL.len()).map(|tasks| {
         format!("{}: averages here are of {tasks} of the {} tasks.", Figure::Glue.name(), Task::ALL.len())
     });
-    let about = "Others' models are of another size and trained on another text, unless this run's recipe says what theirs \
-                 does: what can be compared is the order."
+    let about = "Figures from elsewhere, of models that may differ from these in size and in the text that they were trained on. \
+                 If they do, only the order can be compared."
         .to_owned();
     Some(Section { title: "Published figures".into(), about, notes: notes.chain(few).collect(), table })
 }

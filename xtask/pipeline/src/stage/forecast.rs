@@ -49,7 +49,7 @@ pub struct Forecast {
     /// Why it cannot run here: what it reads is not here. Said once, of the first stage that needs it.
     pub missing: Vec<String>,
     /// The number of parameters that its model is said to have.
-    pub said_parameters: Option<f64>,
+    pub stated_parameters: Option<f64>,
 }
 
 impl Forecast {

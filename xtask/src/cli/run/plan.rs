@@ -118,7 +118,7 @@ impl<'a> Plan<'a> {
         text += &format!("  to do     {}\n", self.to_do());
         text += &format!("  training  {}\n", self.training());
         text += &format!("  memory    {}\n", self.memory(jobs.into()));
-        text += &self.said();
+        text += &self.stated_models();
         text += &self.stages.iter().filter_map(Planned::follows).collect::<String>();
         let changes: Vec<String> = self.stages.iter().flat_map(Planned::changes).collect();
         text += &changes.concat();
@@ -180,18 +180,18 @@ impl<'a> Plan<'a> {
         if all.is_empty() { "not estimated".to_owned() } else { all.join("; ") }
     }
 
-    /// Models whose number of parameters is said somewhere, and where figures of others are known.
-    fn said(&self) -> String {
+    /// The models of which the recipe says how many parameters they have.
+    fn stated_models(&self) -> String {
         let mut models: Vec<String> = Vec::new();
         for Planned { forecast, .. } in &self.stages {
-            if let Some((said, found)) = forecast.said_parameters.zip(forecast.parameters) {
+            if let Some((said, found)) = forecast.stated_parameters.zip(forecast.parameters) {
                 let model = format!("{} ({})", thousands(found), short(said));
                 models.extend(Some(model).filter(|model| !models.contains(model)));
             }
         }
         match models.as_slice() {
             [] => String::new(),
-            models => format!("  models    parameters (as published): {}\n", models.join(", ")),
+            models => format!("  models    parameters (as stated): {}\n", models.join(", ")),
         }
     }
 
@@ -308,7 +308,7 @@ fn named(input: &Input) -> String {
 
 /// What is published of a stage's model.
 fn published(stage: &Stage, forecast: &Forecast) -> String {
-    let parameters = forecast.said_parameters.map(short);
+    let parameters = forecast.stated_parameters.map(short);
     let figures = stage.published.iter().flat_map(|published| {
         let figures = published.figures().map(|(figure, value)| format!("{} {value}", figure.name()));
         figures.chain([published.source.clone()])

@@ -276,12 +276,12 @@ impl Work for Pretrain {
         let Some(vocabulary) = vocabulary.or(rows.map(Vocabulary::of_rows)) else {
             return Ok(Forecast { optimizer, tokenizer, ..Forecast::default() });
         };
-        let (mut said_parameters, mut warnings) = (None, Vec::new());
+        let (mut stated_parameters, mut warnings) = (None, Vec::new());
         let model = match &self.start {
             Start::Random(dimensions) => {
                 let config = dimensions.config(&vocabulary)?;
-                said_parameters = dimensions.parameters;
-                if let Some(said) = said_parameters {
+                stated_parameters = dimensions.parameters;
+                if let Some(said) = stated_parameters {
                     let found = parameter_table(&config)?.parameter_count();
                     let differs =
                         Some(Warning::Parameters { said, found }).filter(|_| !rounds_to(found, said));
@@ -317,7 +317,7 @@ impl Work for Pretrain {
             computation,
             training: model.as_ref().map(|model| Training::new(model, &self.settings, lengths)),
             model,
-            said_parameters,
+            stated_parameters,
             warnings,
             ..Forecast::default()
         })
