@@ -200,12 +200,14 @@ fn run_tiny(recipe: &str, sets: &[&str], more: &[&str]) -> (tempfile::TempDir, S
 
 #[test]
 fn the_arms_small() {
-    let (_folder, report) = run_tiny(
+    let (folder, report) = run_tiny(
         "section-4.1.toml",
         &["variables.text=a.txt", "variables.steps=12", "variables.parent_steps=3"],
         &[],
     );
     assert!(report.contains("Published figures") && report.contains("67.25"), "{report}");
+    let page = fs::read_to_string(folder.path().join("out/report.html")).expect("a page");
+    assert!(page.contains("Published figures"));
 }
 
 #[test]
