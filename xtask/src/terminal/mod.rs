@@ -6,7 +6,9 @@ pub mod output;
 mod progress;
 pub mod volume;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use pipeline::{Note, Warning, Watch};
 use t5_model::train::PretrainingEvent;
@@ -33,9 +35,7 @@ pub struct Terminal;
 impl Watch for Terminal {
     fn note(&self, subject: &str, note: &Note<'_>) {
         match note {
-            Note::Warning(warning) => {
-                progress::say(&format!("{subject}: warning: {}", with_advice(warning, asked())));
-            }
+            Note::Warning(warning) => warn_of(subject, &with_advice(warning, asked()), None),
             _ if volume::is_quiet() => {}
             Note::WithoutGlue => progress::say(&format!("{subject}: {note} (--glue DIR)")),
             _ => progress::say(&format!("{subject}: {note}")),
@@ -64,6 +64,19 @@ impl Watch for Terminal {
 
     fn stoppable(&self, whether: bool) {
         interrupt::set_finishing(whether);
+    }
+}
+
+/// Warnings that were given, by what they are of. A plan gives those of all its stages beforehand.
+static GIVEN: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
+
+/// Prints a warning of something, once, and not at all if it is the same as one of its fellow.
+pub fn warn_of(subject: &str, warning: &str, fellow: Option<&str>) {
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let of = |subject: &str| (subject.to_owned(), warning.to_owned());
+    let known = fellow.is_some_and(|fellow| given.contains(&of(fellow)));
+    if given.insert(of(subject)) && !known {
+        progress::say(&format!("{subject}: warning: {warning}"));
     }
 }
 

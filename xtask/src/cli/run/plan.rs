@@ -14,7 +14,7 @@ use t5_model::{Computation, backend};
 
 use crate::cli::compute::{DEFAULT_BACKEND, DEFAULT_DEVICE};
 use crate::dev::{build, feature};
-use crate::terminal::{Asked, with_advice};
+use crate::terminal::{Asked, warn_of, with_advice};
 
 /// The widest cell of a plan's table, in characters.
 const WIDEST: usize = 40;
@@ -59,7 +59,7 @@ impl<'a> Plan<'a> {
     pub fn warn(&self) {
         for Planned { stage, warnings, .. } in self.running() {
             for warning in warnings {
-                eprintln!("{}: warning: {}", stage.name, with_advice(warning, Asked::ByRecipe));
+                warn_of(&stage.name, &with_advice(warning, Asked::ByRecipe), fellow(stage));
             }
         }
     }
@@ -69,7 +69,7 @@ impl<'a> Plan<'a> {
         for Planned { stage, forecast, refused, .. } in self.running() {
             let refused = refused.as_ref().map(ToString::to_string);
             for reason in forecast.missing.iter().cloned().chain(refused) {
-                eprintln!("{}: warning: it cannot run here: {reason}", stage.name);
+                warn_of(&stage.name, &format!("it cannot run here: {reason}"), fellow(stage));
             }
         }
     }
@@ -294,6 +294,11 @@ impl Place<'_> {
     fn missing(&self) -> Option<&'static feature::Feature> {
         feature::missing_for(self.backend, Some(self.device))
     }
+}
+
+/// The stage that a stage of another set of seeds is the same as, but for its seeds.
+fn fellow(stage: &Stage) -> Option<&str> {
+    stage.seed_set.as_ref().map(|set| set.stage.as_str())
 }
 
 /// An input's name, cut on the left: the end of a path tells more than its beginning.
