@@ -55,6 +55,7 @@ mod dependencies;
 mod durable;
 mod export;
 mod fidelity;
+mod figures;
 mod forward;
 mod help;
 #[cfg(feature = "hub")]

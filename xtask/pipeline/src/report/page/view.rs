@@ -7,10 +7,10 @@ use super::graph::Picture;
 use super::highlight::{Piece, pieces};
 use super::tables;
 use crate::numbers::{bytes, duration};
-use crate::report::Section;
 use crate::report::results::{
     Example, FusedModel, GlueResults, Matrix, Origin, Provenance, Ran, Results, RunResults, SymmetryPoint,
 };
+use crate::report::{Section, plot};
 
 /// A page, section by section. What is empty is left out.
 #[derive(Serialize)]
@@ -82,6 +82,7 @@ struct Glue<'a> {
     #[serde(flatten)]
     results: &'a GlueResults,
     has_curves: bool,
+    has_courses: bool,
 }
 
 #[derive(Serialize)]
@@ -138,9 +139,13 @@ impl<'a> View<'a> {
             sets: tables::sets(results).filter(|_| results.trainings.len() > 1),
             runs: results.runs.iter().map(run).collect(),
             costs: tables::costs(results),
-            glue: results.glue.as_ref().map(glue),
+            glue: results.glue.as_ref().map(|own| Glue {
+                has_curves: !plot::glue(results).is_empty(),
+                has_courses: plot::courses(results).is_some(),
+                results: own,
+            }),
             weights: results.weights.iter().enumerate().map(|(at, model)| weights(at, model)).collect(),
-            has_symmetry: results.weights.iter().any(|model| model.symmetry.len() > 2),
+            has_symmetry: plot::symmetry(results).is_some(),
             examples: results.examples.iter().map(text).collect(),
             holes: results.runs.iter().flat_map(|run| &run.holes).map(String::as_str).collect(),
         }
@@ -241,10 +246,6 @@ fn stage(origin: &Origin) -> Stage<'_> {
     }
 }
 
-fn glue(results: &GlueResults) -> Glue<'_> {
-    Glue { has_curves: results.models.iter().any(|model| model.points.len() > 1), results }
-}
-
 fn weights<'a>(at: usize, model: &'a FusedModel) -> Weights<'a> {
     let pair = |(number, matrix): (usize, &'a Matrix)| Pair {
         id: picture_id(at, number),
@@ -254,10 +255,7 @@ fn weights<'a>(at: usize, model: &'a FusedModel) -> Weights<'a> {
             .snapshots
             .iter()
             .map(|snapshot| Blocks {
-                label: match snapshot.step {
-                    0 => "as fused".to_owned(),
-                    step => format!("after {} steps", crate::numbers::thousands(step)),
-                },
+                label: snapshot.label(),
                 rows: snapshot
                     .blocks
                     .iter()
@@ -277,7 +275,7 @@ fn weights<'a>(at: usize, model: &'a FusedModel) -> Weights<'a> {
 }
 
 /// A root mean square with three digits.
-fn rms(value: f64) -> String {
+pub(in crate::report) fn rms(value: f64) -> String {
     match value {
         0.0 => "0".to_owned(),
         value if value.abs() < 1e-3 => format!("{value:.1e}"),
