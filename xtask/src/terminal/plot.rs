@@ -21,7 +21,7 @@ const COLOURS: [u8; pipeline::report::plot::COLOURS] = [32, 166, 35, 133, 136, 6
 /// Prints the held-out loss over computation, if standard output is a terminal that can show it.
 pub fn show(results: &Results) -> Result<()> {
     let Some((columns, colours)) = able(&Term::stdout()) else { return Ok(()) };
-    match Plot::of_sets(results, MEASURES[0], Axis::TotalFlops).filter(|plot| is_curve(plot)) {
+    match Plot::of_sets(results, MEASURES[0], Axis::TotalFlops).filter(is_curve) {
         Some(plot) => print(&format!("\n{}", text(&plot, columns, colours))),
         None => Ok(()),
     }

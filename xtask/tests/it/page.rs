@@ -1,12 +1,53 @@
 //! A report as a page. `.ci/check-page` opens pages in a browser; these tests look at what is in them.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::program::{call, directory, text};
+use crate::program::{PROGRAM, call, directory, text};
 use crate::report::run;
+
+/// `report --serve`, ended with the test.
+struct Server {
+    process: Child,
+    address: String,
+}
+
+impl Server {
+    fn of(run: &Path) -> Self {
+        let arguments = ["report", text(run), "--serve", "--port", "0"];
+        let mut process =
+            Command::new(PROGRAM).args(arguments).stderr(Stdio::piped()).spawn().expect("the program starts");
+        let mut line = String::new();
+        let said = process.stderr.as_mut().expect("standard error");
+        BufReader::new(said).read_line(&mut line).expect("a line");
+        let (_, after) = line.split_once("http://").expect("an address");
+        let address = after.split_once('/').expect("the end of an address").0.to_owned();
+        Server { process, address }
+    }
+
+    /// The status of an answer, and all of it.
+    fn ask(&self, request: &str) -> (u16, String) {
+        let mut connection = TcpStream::connect(&self.address).expect("a connection");
+        let request = format!("{request}Connection: close\r\n\r\n");
+        connection.write_all(request.as_bytes()).expect("a request");
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).expect("an answer");
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (status.unwrap_or_else(|| panic!("{answer:?}")), answer)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.process.kill().expect("it still runs");
+        self.process.wait().expect("it ends");
+    }
+}
 
 /// The page of these runs.
 fn page(runs: &[&Path]) -> String {
@@ -166,4 +207,59 @@ fn only_an_earlier_page_is_replaced() {
         write(name).success();
     }
     write("").failure();
+}
+
+/// The server gives out the page, anew when the run has changed, and nothing else to nobody else.
+#[test]
+fn a_page_that_follows_its_run() {
+    let run = run(5.0);
+    let server = Server::of(run.path());
+    let get = |more: &str| server.ask(&format!("GET / HTTP/1.1\r\nHost: {}\r\n{more}", server.address));
+    let version = |answer: &str| {
+        let (_, after) = answer.split_once("ETag: ").expect("a version");
+        after.split_once("\r\n").expect("the end of a header").0.to_owned()
+    };
+    let (status, first) = get("");
+    assert_eq!(status, 200);
+    assert!(first.contains("connect-src 'self'") && first.contains("synthetic"));
+    let known = format!("If-None-Match: {}\r\n", version(&first));
+    assert_eq!(get(&known).0, 304);
+    fs::write(run.path().join("words/metrics.jsonl"), "").expect("a file");
+    let later = std::iter::repeat_with(|| get(&known))
+        .take(100_000)
+        .find(|(status, _)| *status != 304)
+        .expect("a new page");
+    assert_eq!(later.0, 200);
+    assert_ne!(version(&first), version(&later.1));
+
+    let host = format!("Host: {}\r\n", server.address);
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\nHost: localhost:1\r\n", 200), // through a tunnel
+        ("GET / HTTP/1.1\r\nHost: elsewhere.example\r\n", 403),
+        ("GET / HTTP/1.1\r\n", 403),
+        (&format!("POST / HTTP/1.1\r\n{host}"), 405),
+        (&format!("GET /run.json HTTP/1.1\r\n{host}"), 404),
+        (&format!("GET /../../etc/passwd HTTP/1.1\r\n{host}"), 404),
+    ] {
+        assert_eq!(server.ask(request).0, status, "{request}");
+    }
+    // What cannot be read is said, until it can be read again.
+    fs::write(run.path().join("run.json"), "{").expect("a file");
+    let damaged = std::iter::repeat_with(|| get(&known))
+        .take(100_000)
+        .find(|(status, _)| *status != 200)
+        .expect("an error");
+    assert_eq!(damaged.0, 503);
+    assert!(damaged.1.contains("run.json is damaged"), "{}", damaged.1);
+}
+
+#[test]
+fn what_cannot_be_served() {
+    let run = run(5.0);
+    let none = call(&["report", "nowhere", "--serve"]).failure();
+    assert!(none.contains("nowhere"), "{none}");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    let error = call(&["report", text(run.path()), "--serve", "--port", &port]).failure();
+    assert!(error.contains(&format!("cannot listen on port {port}")) && error.contains("--port"), "{error}");
 }

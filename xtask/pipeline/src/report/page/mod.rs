@@ -4,6 +4,7 @@
 mod charts;
 mod graph;
 mod highlight;
+mod live;
 mod tables;
 mod view;
 
@@ -20,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::results::Results;
 use charts::Charts;
+pub use live::{Live, Served};
 use view::View;
 
 pub(super) use self::graph::Picture as GraphPicture;
@@ -40,6 +42,11 @@ pub const UPLOT_LICENSE: &str = include_str!("uplot/LICENSE");
 /// # Errors
 /// Only if this program's own template is wrong.
 pub fn html(results: &Results) -> Result<String> {
+    render(results, None)
+}
+
+/// The page. One with a version follows its runs: it asks the server that it came from for other versions.
+fn render(results: &Results, live: Option<&str>) -> Result<String> {
     let charts = embedded(&Charts::new(results))?;
     // The page runs scripts that carry this word, and no others. It depends on all that the page is made of, so
     // nobody can put it into a name or a text beforehand.
@@ -48,7 +55,7 @@ pub fn html(results: &Results) -> Result<String> {
     let page = template.get_template("page").context("the page has no template")?;
     let page = page.render(context! {
         view => Value::from(Serde(View::new(results))),
-        charts, nonce,
+        charts, nonce, live,
         style => STYLE, script => SCRIPT,
         uplot => UPLOT, uplot_style => UPLOT_STYLE, uplot_license => UPLOT_LICENSE.trim(),
         version => env!("CARGO_PKG_VERSION"),

@@ -2,9 +2,10 @@
 // Draws the page's charts and pictures from the data in it. Names come from recipes and texts, so they only
 // ever become text, never markup.
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
   const root = document.documentElement;
-  const charts = [];
+  let data, charts = [];
+  // What the reader has chosen, by figure, so that a page that is renewed keeps it.
+  const chosen = { shown: new Map(), controls: new Map(), zoom: new Map() };
 
   // --- numbers ---------------------------------------------------------------------------------------
   const UNITS = [[1e18, "E"], [1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]];
@@ -40,7 +41,7 @@
    * `spec`: { xLabel, yLabel, logX, logY, lines: [{ key, name, style, x, y, deviation?, marks? }], goals? }.
    * Each line has x values of its own; uPlot aligns them.
    */
-  function plot(panel, spec, hidden, height) {
+  function plot(panel, spec, hidden, height, id) {
     const lines = spec.lines.filter((line) => line.x.length > 0);
     const positive = (log, value) => (log && !(value > 0) ? null : value);
     const tables = [], series = [{}], bands = [], owners = [];
@@ -94,6 +95,10 @@
       legend: { show: false },
       hooks: {
         draw: [(u) => decorate(u, spec, lines, hidden)],
+        setSelect: [(u) => {
+          const { left, width } = u.select;
+          if (width > 0) chosen.zoom.set(id, [u.posToVal(left, "x"), u.posToVal(left + width, "x")]);
+        }],
         setCursor: [(u) => showTip(u, tip, spec, owners)],
       },
     };
@@ -101,6 +106,9 @@
     const made = new uPlot(options, uPlot.join(tables), panel);
     made.over.append(tip);
     made.over.addEventListener("mouseleave", () => { tip.hidden = true; });
+    made.over.addEventListener("dblclick", () => chosen.zoom.delete(id));
+    const zoom = chosen.zoom.get(id);
+    if (zoom) made.setScale("x", { min: zoom[0], max: zoom[1] });
     const toggle = (key, show) => {
       made.batch(() => series.forEach((own, at) => {
         const line = own.owner ?? owners[at - 1];
@@ -182,7 +190,10 @@
   /** A figure: panels, a legend that chooses what they show, and controls. `specs` makes the panels' contents. */
   function figure(node, items, specs, initiallyHidden, height) {
     const panels = node.querySelector("[data-panels]"), legend = node.querySelector(".legend");
-    const hidden = new Set(initiallyHidden);
+    const name = node.dataset.figure, shown = chosen.shown.get(name) ?? new Map();
+    chosen.shown.set(name, shown);
+    const hidden = new Set(items.flatMap((item, at) =>
+      (shown.get(item.name) ?? !initiallyHidden.includes(at) ? [] : [at])));
     const look = styles(items);
     let plots = [];
     function draw() {
@@ -194,7 +205,7 @@
         const panel = panels.children[at];
         panel.setAttribute("role", "group");
         panel.setAttribute("aria-label", `${spec.yLabel} over ${spec.xLabel}; arrow keys move along the curves`);
-        return plot(panel, spec, hidden, height);
+        return plot(panel, spec, hidden, height, `${name}: ${spec.yLabel} over ${spec.xLabel}, ${spec.logX ? "log" : ""}`);
       });
       [...panels.children].forEach((panel, at) => { panel.onkeydown = (event) => step(event, plots[at]); });
     }
@@ -217,6 +228,7 @@
     });
     function choose(at, show) {
       if (show) hidden.delete(at); else hidden.add(at);
+      shown.set(items[at].name, show);
       buttons[at].setAttribute("aria-pressed", String(show));
       plots.forEach((own) => own?.toggle(at, show));
     }
@@ -230,6 +242,7 @@
     draw();
     const own = {
       node, draw, height,
+      clear: () => plots.forEach((old) => old?.made.destroy()),
       resize: (width) => plots.forEach((each, at) => {
         const wide = width ?? panels.children[at]?.clientWidth;
         if (each && wide > 0) each.made.setSize({ width: wide, height });
@@ -238,6 +251,8 @@
     charts.push(own);
     return own;
   }
+
+  const valueOf = (control) => (control.type === "checkbox" ? "checked" : "value");
 
   function curves(node) {
     const control = (name) => node.querySelector(`[data-control="${name}"]`);
@@ -275,9 +290,19 @@
         }),
       }));
     };
+    const controls = node.querySelectorAll("[data-control]");
+    controls.forEach((own) => {
+      const earlier = chosen.controls.get(own.dataset.control);
+      if (earlier !== undefined) own[valueOf(own)] = earlier;
+    });
+    // A measure that is no longer there.
+    if (select.selectedIndex < 0) select.selectedIndex = 0;
     const made = figure(node, data.sets, specs, hidden(), 320);
     node.querySelector(".controls").hidden = false;
-    node.querySelector(".controls").onchange = made.draw;
+    node.querySelector(".controls").onchange = () => {
+      controls.forEach((own) => chosen.controls.set(own.dataset.control, own[valueOf(own)]));
+      made.draw();
+    };
   }
 
   /** Those that are not compared, if others are. */
@@ -294,7 +319,7 @@
   }
 
   /** Charts of their own, with the same models. */
-  const fixed = (plots, height) => (node) => figure(node, plots[0].lines, (look) => plots.map((plot) => ({
+  const fixed = (name, height) => (node) => figure(node, data[name][0].lines, (look) => data[name].map((plot) => ({
     xLabel: plot.x_label, yLabel: plot.y_label,
     lines: plot.lines.map((line, at) => ({ ...line, key: at, style: look[at] })),
   })), [], height);
@@ -329,17 +354,22 @@
 
   // --- the page --------------------------------------------------------------------------------------
   const FIGURES = {
-    curves, context, glue: fixed(data.glue, 260), courses: fixed(data.courses, 260),
-    symmetry: fixed(data.symmetry, 240),
+    curves, context, glue: fixed("glue", 260), courses: fixed("courses", 260), symmetry: fixed("symmetry", 240),
   };
-  document.querySelectorAll("[data-figure]").forEach((node) => FIGURES[node.dataset.figure](node));
   const pictures = () => document.querySelectorAll("canvas[data-matrix]").forEach(picture);
-  pictures();
-  document.querySelectorAll("time[data-seconds]").forEach((time) => {
-    const date = new Date(1000 * time.dataset.seconds);
-    time.dateTime = date.toISOString();
-    time.textContent = `${time.dateTime.slice(0, 16).replace("T", " ")} UTC`;
-  });
+  /** Draws what is in the document. */
+  function show() {
+    data = JSON.parse(document.getElementById("data").textContent);
+    charts = [];
+    document.querySelectorAll("[data-figure]").forEach((node) => FIGURES[node.dataset.figure](node));
+    pictures();
+    document.querySelectorAll("time[data-seconds]").forEach((time) => {
+      const date = new Date(1000 * time.dataset.seconds);
+      time.dateTime = date.toISOString();
+      time.textContent = `${time.dateTime.slice(0, 16).replace("T", " ")} UTC`;
+    });
+  }
+  show();
 
   const redraw = () => { charts.forEach((chart) => chart.draw()); pictures(); };
   let waiting;
@@ -358,4 +388,81 @@
     });
   });
   addEventListener("afterprint", () => { delete root.dataset.theme; redraw(); });
+
+  // --- a page that follows its runs ------------------------------------------------------------------
+  const live = document.querySelector("[data-live]");
+  if (live) {
+    const EVERY = 2000; // milliseconds
+    let version = `"${live.dataset.live}"`, renewed = new Date();
+    const time = (date) => date.toTimeString().slice(0, 8);
+    const say = (text, bad) => { live.textContent = text; live.classList.toggle("bad", bad); };
+
+    /** By the headings that lead to it, since others may have come before it. */
+    function detailsByName(scope) {
+      const found = new Map();
+      scope.querySelectorAll("details").forEach((own) => {
+        const names = [];
+        for (let at = own; at; at = at.parentElement?.closest("details")) names.push(at.firstElementChild.textContent);
+        const place = own.closest("section")?.id, key = JSON.stringify([place, ...names]);
+        found.set(key, own);
+      });
+      return found;
+    }
+
+    /** Puts the new page's contents in the place of the old ones; what the reader chose, opened and read stays. */
+    function renew(html) {
+      const page = new DOMParser().parseFromString(html, "text/html");
+      const opened = detailsByName(document), focus = focused();
+      const scrolled = [...document.querySelectorAll(".scroll")].map((own) => own.scrollLeft);
+      const y = scrollY;
+      charts.forEach((chart) => chart.clear());
+      for (const name of ["header", "main", "footer"]) document.querySelector(name).replaceWith(page.querySelector(name));
+      document.getElementById("data").textContent = page.getElementById("data").textContent;
+      document.title = page.title;
+      detailsByName(document).forEach((own, key) => { if (opened.has(key)) own.open = opened.get(key).open; });
+      show();
+      const scrolls = document.querySelectorAll(".scroll");
+      if (scrolls.length === scrolled.length) scrolls.forEach((own, at) => { own.scrollLeft = scrolled[at]; });
+      scrollTo({ top: y, behavior: "instant" });
+      focus?.()?.focus({ preventScroll: true });
+    }
+    /** How to find the control again that has the focus. */
+    function focused() {
+      const own = document.activeElement, node = own?.closest("[data-figure]");
+      if (!node) return null;
+      const inside = "select, input, button, [tabindex]";
+      const at = [...node.querySelectorAll(inside)].indexOf(own), name = node.dataset.figure;
+      return () => document.querySelector(`[data-figure="${name}"]`)?.querySelectorAll(inside)[at];
+    }
+
+    async function ask() {
+      let answer, text;
+      try {
+        answer = await fetch("/", { headers: { "If-None-Match": version }, cache: "no-store" });
+        text = await answer.text();
+      } catch {
+        say(`The program no longer answers. This is the state of ${time(renewed)}.`, true);
+        return;
+      }
+      if (answer.status === 200) {
+        version = answer.headers.get("ETag");
+        renewed = new Date();
+        renew(text);
+      } else if (answer.status !== 304) {
+        say(`${text} This is the state of ${time(renewed)}.`, true);
+        return;
+      }
+      say(`Live; last changed at ${time(renewed)}.`, false);
+    }
+    // Not while nobody looks, nor while a part of a figure is being chosen.
+    let held = false;
+    addEventListener("mousedown", () => { held = true; });
+    addEventListener("mouseup", () => { held = false; });
+    (async () => {
+      for (;;) {
+        if (!document.hidden && !held) await ask();
+        await new Promise((done) => setTimeout(done, EVERY));
+      }
+    })();
+  }
 })();

@@ -11,10 +11,12 @@ use serde::Serialize;
 use serde_json::Value;
 use t5_model::T5Config;
 use t5_model::method::FusionParent;
+use t5_model::train::kept_model;
 
 use super::{ReadRun, graph, model_in};
 use crate::checkpoint::{Asymmetry, asymmetry_of};
 use crate::report::StageReport;
+use crate::source::hub::HubName;
 use crate::stage::{Kind, fuse};
 
 /// A fused model, and one that was trained from it, if there is any.
@@ -193,11 +195,20 @@ fn shown(plan: &FusionPlan) -> Vec<&PlannedParam> {
     if named.is_empty() { candidates.into_iter().take(SHOWN.len()).collect() } else { named }
 }
 
-/// The directory of a fusion's parent, as its settings name it.
+/// The directory of a fusion's parent, as its settings name it. A model on the Hub is only looked for in the cache.
 fn directory_of(run: &ReadRun, parent: &Value) -> Option<PathBuf> {
-    match (parent.get("stage"), parent.get("path")) {
-        (Some(Value::String(stage)), _) => model_in(&run.place.join(stage)),
-        (_, Some(Value::String(path))) => Some(path.into()),
+    let text = |key: &str| parent.get(key).and_then(Value::as_str);
+    match (text("stage"), text("path"), text("hub")) {
+        (Some(stage), ..) => match parent.get("step").and_then(Value::as_u64) {
+            Some(step) => {
+                let kept = kept_model(&run.place.join(stage), step);
+                // The model of the last step is the training's result.
+                if kept.join("config.json").is_file() { Some(kept) } else { model_in(&run.place.join(stage)) }
+            }
+            None => model_in(&run.place.join(stage)),
+        },
+        (_, Some(path), _) => Some(path.into()),
+        (.., Some(name)) => name.strip_prefix(HubName::PREFIX)?.parse::<HubName>().ok()?.cached(),
         _ => None,
     }
 }

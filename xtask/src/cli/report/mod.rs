@@ -1,9 +1,12 @@
+mod serve;
+
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
 use fusion_core::atomic::{Place, check_file, write_file_atomically};
 use pipeline::report::glue_table::Beside;
+use pipeline::report::page::Live;
 use pipeline::report::results::{Depth, Results};
 use pipeline::report::{Report, figures, page};
 
@@ -15,8 +18,12 @@ const EXAMPLES: &str = concat!(
     "  cargo xtask report runs/quickstart --format markdown\n",
     "  cargo xtask report runs/quickstart --html quickstart.html\n",
     "  cargo xtask report runs/quickstart --figures figures\n",
+    "  cargo xtask report runs/quickstart --serve\n",
     "  cargo xtask report small-glue fused-glue --baseline small-glue",
 );
+
+/// The port of `--serve`, so that a browser's page and a tunnel to it survive a restart.
+const PORT: u16 = 6116;
 
 /// Show the results of runs: every stage, fusions compared with training from scratch, and GLUE
 ///
@@ -31,7 +38,8 @@ const EXAMPLES: &str = concat!(
 /// --html writes one page that needs no network: learning curves to point at, with bands over seeds and the
 /// place where each model passes the baseline, the recipe as a graph, GLUE, costs, fused weights as pictures,
 /// holes filled, and what is needed to repeat the runs. Unfinished runs have one, too. --figures writes its
-/// figures as files, such as loss-by-computation.svg and .png, for a paper or a README.
+/// figures as files, such as loss-by-computation.svg and .png, for a paper or a README. --serve shows the page
+/// in a browser on this machine, where it follows the runs as they go on.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -50,6 +58,12 @@ pub struct Arguments {
     /// Write the figures of that page as SVG and PNG files instead of printing
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["format", "json"])]
     figures: Option<PathBuf>,
+    /// Show the page at http://127.0.0.1:PORT/ and renew it as the runs go on, until Ctrl-C
+    #[arg(long, conflicts_with_all = ["format", "json", "html", "figures"])]
+    serve: bool,
+    /// The port of --serve; 0 takes any that is free
+    #[arg(long, value_name = "PORT", default_value_t = PORT, requires = "serve")]
+    port: u16,
     /// The model that the GLUE table compares the others with, by its name in the table [default: the first]
     #[arg(long, value_name = "NAME")]
     baseline: Option<String>,
@@ -64,6 +78,9 @@ impl Arguments {
         let mut beside = Beside { baseline: self.baseline.clone(), rows: Vec::new() };
         for file in &self.beside {
             beside.rows.extend(glue_eval::read_rows(file)?);
+        }
+        if self.serve {
+            return serve::serve(&Live::new(self.runs, beside)?, self.port);
         }
         if self.html.is_some() || self.figures.is_some() {
             return self.write(&beside);
