@@ -18,6 +18,8 @@ const LEGEND_LINE: f64 = 20.0;
 /// From a swatch to the next name, without the name.
 const SWATCH: f64 = 48.0;
 const MARGIN: f64 = 12.0;
+/// At most so many values have dots.
+const SPARSE: usize = 10;
 
 /// What the template puts together. Places are in pixels.
 #[derive(Serialize)]
@@ -25,6 +27,8 @@ pub struct Chart {
     width: f64,
     height: f64,
     title: String,
+    /// Parts of a pixel.
+    fine: u32,
     scale: f64,
     /// Axes and their numbers, as SVG.
     axes: String,
@@ -42,12 +46,12 @@ pub struct Chart {
 struct Drawn {
     title: String,
     colour: String,
-    dashes: &'static str,
+    dashes: Option<[u32; 2]>,
     /// Corners of polygons.
     bands: Vec<String>,
     /// Corners of lines, between gaps.
     pieces: Vec<String>,
-    /// Centres of values that have no neighbours.
+    /// Centres of dots: values that have no neighbours, and all if they are few.
     points: Vec<[i32; 2]>,
     mark: Option<[i32; 2]>,
 }
@@ -58,7 +62,7 @@ struct Entry {
     y: f64,
     name: String,
     colour: String,
-    dashes: &'static str,
+    dashes: Option<[u32; 2]>,
 }
 
 impl Chart {
@@ -111,12 +115,15 @@ impl Chart {
                 let lower = rows.iter().rev().filter_map(|row| edge(*row, 0));
                 bands.push(upper.chain(lower).collect::<Vec<_>>().join(" "));
             }
+            let is_sparse = line.y.iter().flatten().count() <= SPARSE;
             for rows in runs(line, |row| line.y[row].is_some()) {
                 let places: Vec<[i32; 2]> =
                     rows.iter().filter_map(|row| Some(place(*line.x.get(*row)?, line.y[*row]?))).collect();
-                match places.as_slice() {
-                    [alone] => points.push(*alone),
-                    _ => pieces.push(places.into_iter().map(corner).collect::<Vec<_>>().join(" ")),
+                if is_sparse || places.len() == 1 {
+                    points.extend(&places);
+                }
+                if places.len() > 1 {
+                    pieces.push(places.into_iter().map(corner).collect::<Vec<_>>().join(" "));
                 }
             }
             lines.push(Drawn {
@@ -152,6 +159,7 @@ impl Chart {
             width: WIDTH,
             height: HEIGHT + LEGEND_LINE * rows as f64 + MARGIN,
             title: plot.title(),
+            fine: FINE as u32,
             scale: 1.0 / FINE,
             axes,
             x_label: (middle(x0, x1), HEIGHT - 6.0, plot.x_label),
@@ -181,9 +189,9 @@ fn line_colour(look: Look, palette: &Palette) -> Result<String> {
     palette.light().get(&name).cloned().with_context(|| format!("there is no colour {name}"))
 }
 
-fn dashes(look: Look) -> &'static str {
-    // In tenths of pixels.
-    ["", "70 40", "20 30"].get(look.dash).copied().unwrap_or_default()
+/// A dash and a gap in pixels; `None` for a line without gaps.
+fn dashes(look: Look) -> Option<[u32; 2]> {
+    [None, Some([7, 4]), Some([2, 3])].get(look.dash).copied().flatten()
 }
 
 /// `fused (3 seeds)`.
