@@ -16,6 +16,7 @@ pub mod pretrain;
 mod seed_set;
 mod shown;
 pub mod text;
+pub mod texts;
 pub mod tokenizer;
 
 use std::collections::BTreeSet;

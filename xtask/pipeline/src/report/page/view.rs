@@ -11,6 +11,7 @@ use crate::report::results::{
     Example, FusedModel, GlueResults, Matrix, Origin, Provenance, Ran, Results, RunResults, SymmetryPoint,
 };
 use crate::report::{Section, plot};
+use crate::stage::texts;
 
 /// A page, section by section. What is empty is left out.
 #[derive(Serialize)]
@@ -53,9 +54,23 @@ struct Source<'a> {
     began: Option<u64>,
     machines: Vec<Computer<'a>>,
     texts: String,
+    text_files: Vec<TextFile<'a>>,
+    /// How many files are not among them.
+    more_text_files: usize,
     stages: Vec<Stage<'a>>,
     recipe: Vec<File<'a>>,
 }
+
+#[derive(Serialize)]
+struct TextFile<'a> {
+    name: &'a str,
+    size: String,
+    sha256: &'a str,
+    sampled: bool,
+}
+
+/// More files than this are only counted.
+const TEXT_FILES: usize = 64;
 
 #[derive(Serialize)]
 struct Computer<'a> {
@@ -199,16 +214,22 @@ fn run(run: &RunResults) -> Run<'_> {
 }
 
 fn source(provenance: &Provenance) -> Source<'_> {
-    let Provenance { place, recipe, command, began, machines, texts, stages } = provenance;
+    let Provenance { place, recipe, command, began, machines, texts, text_files, stages } = provenance;
     Source {
         place,
         command: command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
         began: *began,
         machines: machines.iter().map(computer).collect(),
         texts: texts.join(", "),
+        text_files: text_files.iter().take(TEXT_FILES).map(text_file).collect(),
+        more_text_files: text_files.len().saturating_sub(TEXT_FILES),
         stages: stages.iter().map(stage).collect(),
         recipe: recipe.iter().map(|file| File { name: &file.name, pieces: pieces(&file.text) }).collect(),
     }
+}
+
+fn text_file(file: &texts::TextFile) -> TextFile<'_> {
+    TextFile { name: &file.name, size: bytes(file.bytes as f64), sha256: &file.sha256, sampled: file.sampled }
 }
 
 /// A word for a shell.
