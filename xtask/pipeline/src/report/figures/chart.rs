@@ -104,6 +104,7 @@ impl Chart {
             .draw()
             .map_err(|error| anyhow!("{error}"))?;
         let place = |x: f64, y: f64| -> [i32; 2] { chart.backend_coord(&(x, y)).into() };
+        let [top_edge, bottom_edge] = [place(left, top)[1], place(left, bottom)[1]];
         let corner = |[x, y]: [i32; 2]| format!("{x},{y}");
         let mut lines = Vec::new();
         for line in &plot.lines {
@@ -120,7 +121,7 @@ impl Chart {
                 let places: Vec<[i32; 2]> =
                     rows.iter().filter_map(|row| Some(place(*line.x.get(*row)?, line.y[*row]?))).collect();
                 if is_sparse || places.len() == 1 {
-                    points.extend(&places);
+                    points.extend(places.iter().filter(|place| (top_edge..=bottom_edge).contains(&place[1])));
                 }
                 if places.len() > 1 {
                     pieces.push(places.into_iter().map(corner).collect::<Vec<_>>().join(" "));
