@@ -24,6 +24,11 @@ impl Problems {
         self.0.push(error);
     }
 
+    /// Whether no error was noted.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Fails if any error was noted.
     pub fn result(mut self) -> Result<()> {
         match (self.0.pop(), self.0.is_empty()) {

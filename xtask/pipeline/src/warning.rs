@@ -4,7 +4,7 @@ use fusion_core::Dtype;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::numbers::bytes;
+use crate::numbers::{bytes, short, thousands};
 
 /// What the user should know about a model. It states the fact; which flag or key would change it is up to
 /// the caller.
@@ -38,6 +38,13 @@ pub enum Warning {
         total: f64,
         /// The largest number of examples at a time that would fit, if any.
         fitting: Option<usize>,
+    },
+    /// A model has another number of parameters than its recipe says.
+    #[error("the model has {} parameters, not {} as its `parameters` say", thousands(*found), short(*said))]
+    Parameters {
+        /// To the digits that are given.
+        said: f64,
+        found: u64,
     },
     /// The configuration was inferred from the weights' shapes.
     #[error("the configuration is made up from the weights' shapes")]

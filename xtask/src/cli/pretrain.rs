@@ -101,6 +101,9 @@ struct NewModel {
     /// Use the embedding as the output head, as T5 1.0 does
     #[arg(long)]
     tie_word_embeddings: bool,
+    /// Rows of the embedding, if more than the tokenizer asks for
+    #[arg(long, value_name = "N")]
+    vocab_size: Option<usize>,
     /// How the random weights begin: t5, mimetic, or parts of the latter (matching+copying+local)
     ///
     /// With t5, training from scratch starts with a long plateau on which the decoder ignores the encoder. With
@@ -153,6 +156,8 @@ impl NewModel {
             num_decoder_layers: self.num_decoder_layers,
             feed_forward_proj: self.feed_forward_proj,
             tie_word_embeddings: self.tie_word_embeddings,
+            vocab_size: self.vocab_size,
+            parameters: None,
             init: self.init,
         }
     }

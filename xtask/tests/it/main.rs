@@ -53,6 +53,8 @@ mod data;
 mod data_fetch;
 mod dependencies;
 mod durable;
+#[cfg(all(feature = "burn", feature = "hub", feature = "webster"))]
+mod experiments;
 mod export;
 mod fidelity;
 mod figures;
@@ -85,3 +87,4 @@ mod seed_sets;
 #[cfg(all(feature = "burn", feature = "webster"))]
 mod talk;
 mod trunk;
+mod variables;

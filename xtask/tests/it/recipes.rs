@@ -147,8 +147,16 @@ fn the_recipes_of_the_project_are_sound() {
     let set = format!("data.tokenizer={}", text(&folder.path().join("out/words/tokenizer")));
     let texts =
         ["text", "held_out_text"].map(|key| format!("data.{key}={}", text(&folder.path().join("a.txt"))));
-    let missing = plan("english.toml", &["--set", &set]).failure();
-    assert!(missing.contains("c4-train.*.json.gz` matches no file"), "{missing}");
+    let missing = plan("english.toml", &["--set", &set]);
+    assert!(missing.stderr.contains("c4-train.*.json.gz` matches no file"), "{}", missing.stderr);
+    missing.success();
+    // What is not here is needed for a run.
+    let english = recipes.join("english.toml");
+    let refused = call_in(folder.path(), &["run", text(&english), "--set", &set]).failure();
+    assert!(
+        refused.contains("stage \"small-a\" will fail") && refused.contains("matches no file"),
+        "{refused}"
+    );
     let english = plan("english.toml", &["--set", &set, "--set", &texts[0], "--set", &texts[1]]);
     let same = "a.txt are held out, but its model is also trained on them";
     assert!(english.stderr.contains(same), "{}", english.stderr);

@@ -51,6 +51,10 @@ fn read(path: &Path, open: &mut Vec<PathBuf>, normalise: Normalise<'_>, texts: &
     open.push(canonical);
     let mut merged = Table::new();
     for (span, file) in included {
+        if file.contains("${") {
+            let message = format!("`include` of {file:?}: files are included before variables are known");
+            return Err(texts.error(span, message));
+        }
         let base = read(&directory.join(&file), open, normalise, texts);
         merge(
             &mut merged,

@@ -210,7 +210,10 @@ pub fn expected(schema: &Map<String, Json>) -> String {
     }
     if let Some(alternatives) = ["oneOf", "anyOf"].iter().find_map(|key| schema.get(*key)?.as_array()) {
         let all: Vec<String> = alternatives.iter().filter_map(Json::as_object).map(expected).collect();
-        return all.join(" or ");
+        return match all.split_last() {
+            Some((last, before)) if !before.is_empty() => format!("{} or {last}", before.join(", ")),
+            _ => all.concat(),
+        };
     }
     let bound = |key: &str| schema.get(key).and_then(Json::as_u64);
     match schema.get("type").and_then(Json::as_str) {
@@ -223,7 +226,9 @@ pub fn expected(schema: &Map<String, Json>) -> String {
         Some("boolean") => "true or false".to_owned(),
         Some("array") => {
             let item = schema.get("items").and_then(Json::as_object).map_or(String::new(), expected);
+            let several = item.contains(" or ") && !item.starts_with("one of ");
             match item.strip_prefix("one of ").or_else(|| item.strip_prefix("a ")) {
+                _ if several => "a list".to_owned(),
                 Some(rest) if item.starts_with("one of ") => format!("a list of {rest}"),
                 Some(one) => format!("a list of {one}s"),
                 None => "a list".to_owned(),

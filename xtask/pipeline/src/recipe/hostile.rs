@@ -13,8 +13,9 @@ use super::Recipe;
 use crate::Silent;
 use crate::run::{There, forecasts};
 
-fn quickstart() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quickstart.toml");
+/// One that includes no other, and has variables.
+fn recipe() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/two-texts.toml");
     fs::read_to_string(path).expect("the project's recipe")
 }
 
@@ -39,12 +40,12 @@ proptest! {
 
     #[test]
     fn damaged_recipes(damage in damage()) {
-        read(&damage.apply(quickstart().as_bytes()))?;
+        read(&damage.apply(recipe().as_bytes()))?;
     }
 
     #[test]
     fn recipes_with_other_values(first in replacement(), second in prop::option::of(replacement())) {
-        let document: toml::Value = toml::from_str(&quickstart()).expect("TOML");
+        let document: toml::Value = toml::from_str(&recipe()).expect("TOML");
         let mut document = first.apply(&serde_json::to_value(document).expect("plain values"));
         if let Some(second) = second {
             document = second.apply(&document);

@@ -2,6 +2,7 @@
 //! column before anything runs.
 
 mod check;
+mod editors;
 mod graph;
 #[cfg(test)]
 mod hostile;
@@ -10,7 +11,9 @@ mod resolve;
 pub(crate) mod schema;
 mod seeds;
 mod spelling;
+mod variables;
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -18,7 +21,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use t5_model::ComputeChoice;
 
-use crate::located::{self, Texts};
+use crate::located::{self, Table, Texts};
 use crate::stage::Stage;
 
 pub use schema::json_schema;
@@ -58,8 +61,15 @@ pub struct Comparison {
 impl Recipe {
     /// Reads a recipe; `sets` are of the form `key.path=value`.
     pub fn read(path: &Path, sets: &[String]) -> Result<Self> {
-        let mut texts = Texts::default();
-        let table = located::load(path, sets, &spelling::normalise, &mut texts)?;
+        let (mut texts, used) = (Texts::default(), RefCell::default());
+        let normalise = |table: &mut Table| {
+            variables::used(table, &mut used.borrow_mut());
+            spelling::normalise(table);
+        };
+        let mut table = located::load(path, sets, &normalise, &mut texts)?;
+        variables::resolve(&mut table, &used.into_inner(), &texts)?;
+        // What stands in a variable is spelt as freely as what stands in its place.
+        spelling::normalise(&mut table);
         let name = path.file_stem().context("a recipe is a file")?.to_string_lossy().into_owned();
         let (stages, comparison) = resolve::resolve(table, &texts)?;
         ensure!(!stages.is_empty(), "{} has no stages; `[stages.NAME]` defines one", path.display());

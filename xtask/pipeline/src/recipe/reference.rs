@@ -5,6 +5,7 @@ use t5_model::ComputeChoice;
 
 use super::check::expected;
 use super::schema::{self, Tagged, tag_of};
+use super::variables;
 use crate::stage::{KINDS, Kind};
 
 /// A table of keys.
@@ -36,7 +37,7 @@ pub fn sections() -> Vec<Section> {
     let mut sections = vec![Section {
         heading: "At the top".into(),
         about: "Before the first table.".into(),
-        keys: schema::AT_THE_TOP.map(|name| key(name, &schema::json_schema()["properties"][name])).into(),
+        keys: schema::AT_THE_TOP.map(|name| key(name, &schema::top()["properties"][name])).into(),
     }];
     for name in schema::tables() {
         let Some(table) = schema::table(name) else { continue };
@@ -47,6 +48,11 @@ pub fn sections() -> Vec<Section> {
                 heading: "`[models.NAME]`".into(),
                 about,
                 keys: keys(&table["additionalProperties"], ""),
+            }),
+            variables::TABLE => sections.push(Section {
+                heading: format!("`[{name}]`"),
+                about,
+                keys: vec![key("NAME", &table["additionalProperties"])],
             }),
             name if KINDS.iter().any(|kind| kind.table == Some(name)) => {}
             name => sections.push(Section { heading: format!("`[{name}]`"), about, keys: keys(table, "") }),

@@ -78,7 +78,7 @@ pub fn resolve(mut table: Table, texts: &Texts) -> Result<(Vec<Stage>, Option<Co
 
 /// Checks every table but the stages, which come with their kinds' tables.
 fn check_tables(recipe: &mut Table, check: &mut Check<'_>) {
-    let known = schema::json_schema();
+    let known = schema::top();
     let mut others = Table::new();
     for (name, value) in recipe.iter_mut() {
         let (key, span) = (name.get_ref().to_string(), value.span());
@@ -189,8 +189,10 @@ pub fn read(shared: &Shared<'_>, stage: Unread, set: Option<&Set<'_>>) -> Result
         false => Default::default(),
     };
     let compute = ComputeChoice::or(compute, &shared.compute);
+    let published = keys.take("published")?;
     let work = (kind.read)(&mut keys)?;
-    let stage = Stage { name: name.into_inner().into_owned(), kind, work, compute, seed_set: None };
+    let name = name.into_inner().into_owned();
+    let stage = Stage { name, kind, work, compute, seed_set: None, published };
     let (inputs, references) = keys.into_stages();
     Ok(Located { stage, span, inputs, references })
 }

@@ -9,32 +9,40 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 use t5_model::ComputeChoice;
 
-use super::Comparison;
+use super::{Comparison, editors, variables};
 use crate::stage::{DataTable, Dimensions, KINDS, Kind, SeedSet};
 
+/// What recipes are checked against once their variables have values.
 static SCHEMA: LazyLock<Value> = LazyLock::new(recipe);
+/// What editors are told.
+static FOR_EDITORS: LazyLock<Value> = LazyLock::new(|| editors::with_variables(SCHEMA.clone()));
 
 /// The keys of a recipe that are not tables.
 pub(super) const AT_THE_TOP: [&str; 2] = ["include", "seeds"];
 
 /// The JSON schema of a recipe (draft 7, which TOML editors read).
 pub fn json_schema() -> &'static Value {
+    &FOR_EDITORS
+}
+
+/// The schema of a recipe without variables.
+pub(super) fn top() -> &'static Value {
     &SCHEMA
 }
 
 /// The schema of a table at the top of a recipe.
 pub(super) fn table(name: &str) -> Option<&'static Value> {
-    json_schema()["properties"].get(name)
+    top()["properties"].get(name)
 }
 
 /// The names of the tables at the top of a recipe, in the order in which they are described.
 pub(super) fn tables() -> impl Iterator<Item = &'static str> {
-    keys(json_schema()).into_iter().filter(|name| !AT_THE_TOP.contains(name))
+    keys(top()).into_iter().filter(|name| !AT_THE_TOP.contains(name))
 }
 
 /// The schema of the stages of a kind.
 pub(super) fn stage(kind: &Kind) -> &'static Value {
-    let stages = json_schema()["properties"]["stages"]["additionalProperties"]["oneOf"].as_array();
+    let stages = top()["properties"]["stages"]["additionalProperties"]["oneOf"].as_array();
     let of_kind = |stage: &&Value| stage["properties"]["kind"]["const"] == kind.name;
     stages.and_then(|stages| stages.iter().find(of_kind)).unwrap_or(&Value::Null)
 }
@@ -85,6 +93,8 @@ fn recipe() -> Value {
     let about = "How many times to run what depends on a seed, each time with other seeds: sets of seeds, over which reports average.";
     let number = json!({ "type": "integer", "minimum": 1, "maximum": SeedSet::MOST, "default": 1 });
     tables.insert("seeds".into(), described(number, about));
+    let about = "Values that other keys use as `\"${NAME}\"`, alone or within a text.";
+    tables.insert(variables::TABLE.into(), described(variables_table(), about));
     let about = "The text of all stages. A stage may override it key by key in its own `data`.";
     tables.insert("data".into(), described(data, about));
     let about = "The dimensions of new models, as `[models.NAME]`.";
@@ -118,6 +128,15 @@ fn recipe() -> Value {
         "properties": tables,
         "additionalProperties": false,
     })
+}
+
+fn variables_table() -> Value {
+    let one = json!([{ "type": "string" }, { "type": "number" }, { "type": "boolean" }]);
+    let mut value = json!({ "anyOf": one, "description": "Its value, which keeps its type where `\"${NAME}\"` is all that a key says." });
+    if let Some(Value::Array(any)) = value.get_mut("anyOf") {
+        any.push(json!({ "type": "array", "items": { "anyOf": one } }));
+    }
+    json!({ "type": "object", "additionalProperties": value })
 }
 
 fn simplified(mut schema: Value) -> Value {

@@ -6,6 +6,7 @@ pub mod glue_table;
 mod holes;
 pub mod page;
 pub mod plot;
+mod published;
 pub mod results;
 mod seeds;
 pub mod table;
@@ -138,7 +139,8 @@ impl Report {
     fn of_training(place: &Path) -> Result<Self> {
         let name = name_of(place);
         let (kind, inputs) = (pretrain::KIND.name.into(), Vec::new());
-        let entry = StageEntry { name: name.clone(), kind, inputs, seed_set: None, left_out: None };
+        let entry =
+            StageEntry { name: name.clone(), kind, inputs, seed_set: None, published: None, left_out: None };
         let evaluations = Measured::read(place)?.evaluations;
         let result = pretrain::trained_in(place)?.map(serde_json::to_value).transpose()?;
         let shown = match (&result, evaluations.last()) {
@@ -229,6 +231,7 @@ impl Report {
                 section.notes.push(format!("Not finished, so not compared: {}.", missing.join(", ")));
             }
         }
+        sections.extend(published::section(&stages));
         let compared = tables..sections.len();
         let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
         sections.extend(holes(&stages, &names));

@@ -8,7 +8,7 @@ use glue_eval::data::Split;
 use t5_model::parameter_table;
 
 use super::reading::{Texts, shared};
-use crate::problems::Problems;
+use crate::problems::{Problems, causes};
 use crate::stage::text::Purpose;
 use crate::stage::{Budget, Forecast, Input, Known, Stage};
 use crate::{Warning, Watch};
@@ -23,12 +23,13 @@ pub struct There<'a> {
     pub watch: &'a dyn Watch,
 }
 
-/// Forecasts stages listed after those that they name, or reports everything that will be refused.
+/// Forecasts stages listed after those that they name, or reports everything that will be refused. What is not here,
+/// but may be elsewhere, is no reason to: text and models on the Hub.
 pub fn forecasts<'a>(
     stages: impl IntoIterator<Item = &'a Stage>,
     There { glue, result, watch }: &There<'a>,
 ) -> Result<Vec<Forecast>> {
-    let mut known = Known { name: "", watch: *watch, result: None, stages: Vec::new() };
+    let mut known = Known::nothing(*watch);
     let mut problems = Problems::default();
     let (mut texts, mut failing) = (Texts::default(), BTreeSet::new());
     for stage in stages {
@@ -36,16 +37,24 @@ pub fn forecasts<'a>(
         let mut own = Problems::default();
         known.result = own.keep(result(stage)).flatten();
         let follows = named(stage).any(|name| failing.contains(name));
+        let unreachable = known.unreachable.borrow().clone();
         // What comes of a stage that fails is not known.
         let forecast = if follows { None } else { own.keep(complete(stage, &known)) };
         if forecast.is_none() {
             failing.insert(stage.name.as_str());
         }
         let mut forecast = forecast.unwrap_or_default();
-        read(&mut forecast, stage, &known, &mut texts, &mut own);
+        let new = known.unreachable.borrow().clone().into_iter();
+        forecast.missing.extend(new.filter(|(name, _)| !unreachable.contains_key(name)).map(|(_, why)| why));
+        read(&mut forecast, stage, &known, &mut texts);
         find_glue(stage, *glue, &mut own);
         problems.keep(own.result().with_context(|| format!("stage {:?} will fail", stage.name)));
         known.stages.push((&stage.name, forecast));
+    }
+    if !problems.is_empty() {
+        for (name, forecast) in &known.stages {
+            forecast.refuse_missing(name, &mut problems);
+        }
     }
     problems.result()?;
     Ok(known.stages.into_iter().map(|(_, forecast)| forecast).collect())
@@ -58,7 +67,7 @@ pub fn steps<'a>(
     stages: impl IntoIterator<Item = &'a Stage>,
     There { result, watch, .. }: &There<'a>,
 ) -> Result<u64> {
-    let mut known = Known { name: "", watch: *watch, result: None, stages: Vec::new() };
+    let mut known = Known::nothing(*watch);
     for stage in stages {
         known.name = &stage.name;
         known.result = result(stage)?;
@@ -89,13 +98,7 @@ fn complete(stage: &Stage, known: &Known<'_>) -> Result<Forecast> {
 }
 
 /// Finds the text that a stage reads, and looks whether its model is evaluated on what it was trained on.
-fn read(
-    forecast: &mut Forecast,
-    stage: &Stage,
-    known: &Known<'_>,
-    texts: &mut Texts,
-    problems: &mut Problems,
-) {
+fn read(forecast: &mut Forecast, stage: &Stage, known: &Known<'_>, texts: &mut Texts) {
     for input in stage.work.inputs() {
         let earlier = known.stages.iter().find(|(name, _)| input.stage() == Some(name));
         for read in earlier.into_iter().flat_map(|(_, earlier)| &earlier.trained_on) {
@@ -106,7 +109,14 @@ fn read(
         }
     }
     for reading in stage.work.reads() {
-        let Some(read) = problems.keep(texts.find(&reading)).flatten() else { continue };
+        let read = match texts.find(&reading) {
+            Ok(Some(read)) => read,
+            Ok(None) => continue,
+            Err(error) => {
+                forecast.missing.push(causes(&error));
+                continue;
+            }
+        };
         match reading.purpose {
             Purpose::Vocabulary => {}
             Purpose::Training => forecast.trained_on.push(read),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{VERSION, check_version};
 use crate::recipe::{Comparison, Recipe, RecipeText};
-use crate::stage::{SeedSet, Stage};
+use crate::stage::{Published, SeedSet, Stage};
 use crate::write_json;
 
 /// A run's recipe, as far as a report needs it.
@@ -44,6 +44,9 @@ pub struct StageEntry {
     /// Which set of seeds it has, if it is run with several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed_set: Option<SeedSet>,
+    /// What others have measured of its model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<Published>,
     /// Why the latest run leaves it out, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_out: Option<LeftOut>,
@@ -77,6 +80,7 @@ impl RunFile {
             kind: stage.kind.name.to_owned(),
             inputs: stage.work.inputs().iter().map(ToString::to_string).collect(),
             seed_set: stage.seed_set.clone(),
+            published: stage.published.clone(),
             left_out: left_out(stage),
         });
         RunFile {

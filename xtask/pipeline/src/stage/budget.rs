@@ -226,10 +226,8 @@ mod tests {
     fn steps_are_the_most_that_a_budget_pays_for() {
         let baseline = Forecast { computation: Some(spent(&[("baseline", 0.3e12)])), ..Forecast::default() };
         let known = Known {
-            name: "",
-            watch: &Silent,
-            result: None,
             stages: vec![("baseline", baseline), ("other", Forecast::default())],
+            ..Known::nothing(&Silent)
         };
         let steps = |budget: &Budget, behind: &[(&str, f64)], each: f64| {
             budget.steps(&known, &spent(behind), each).map_err(|error| error.to_string())
@@ -238,7 +236,7 @@ mod tests {
         assert_eq!(steps(&Budget::Flops(1e12), &[], 3e11), Ok(3));
         // In units of 1e-12, 0.1 + 0.2 is more than 0.3 by its last digit.
         let small = Forecast { computation: Some(spent(&[("baseline", 0.3)])), ..Forecast::default() };
-        let known_small = Known { name: "", watch: &Silent, result: None, stages: vec![("baseline", small)] };
+        let known_small = Known { stages: vec![("baseline", small)], ..Known::nothing(&Silent) };
         assert_eq!(of(1.0).steps(&known_small, &spent(&[("a", 0.1)]), 0.1).expect("steps"), 2);
         assert_eq!(steps(&of(0.5), &[("a", 0.1e12)], 0.02e12), Ok(2));
         let refused = [
@@ -254,7 +252,7 @@ mod tests {
             ),
             (
                 steps(&Budget::Flops(1e30), &[], 1.0),
-                "`computation` allows 1000000000000000.0 PFLOP, which are more updates than can be counted",
+                "`computation` allows 1000000000.0 ZFLOP, which are more updates than can be counted",
             ),
             (
                 steps(&Budget::Of { stage: Input::Stage("other".into()), share: 1.0 }, &[], 1.0),

@@ -1,11 +1,13 @@
 //! `[models.NAME]` of a recipe.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use t5_model::{FeedForward, Initialization, T5Config};
 
-/// A new T5, in the terms of Hugging Face's `config.json`. The vocabulary is the tokenizer's.
+use super::Vocabulary;
+
+/// A new T5, in the terms of Hugging Face's `config.json`.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dimensions {
@@ -28,6 +30,13 @@ pub struct Dimensions {
     /// Whether the embedding is also the output projection.
     #[serde(default)]
     pub tie_word_embeddings: bool,
+    /// Rows of the embedding [default: as many as the tokenizer has tokens, as a multiple of 128].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vocab_size: Option<usize>,
+    /// How many parameters the model is said to have, to the digits that are given, such as `77e6`. Plans show it, and
+    /// warn of another number.
+    #[serde(default, skip_serializing)]
+    pub parameters: Option<f64>,
     /// How the random weights begin: `t5`, `mimetic`, or parts of the latter, such as `matching+local`
     /// [default: t5].
     #[serde(default, skip_serializing_if = "Initialization::is_t5")]
@@ -39,10 +48,13 @@ fn gated_gelu() -> FeedForward {
 }
 
 impl Dimensions {
-    /// A T5 of these dimensions with an embedding of `vocabulary` rows.
-    pub fn config(&self, vocabulary: usize) -> Result<T5Config> {
+    /// A T5 of these dimensions for a tokenizer with this vocabulary.
+    pub fn config(&self, vocabulary: &Vocabulary) -> Result<T5Config> {
+        let rows = self.vocab_size.unwrap_or(vocabulary.size);
+        let tokens = vocabulary.tokens;
+        ensure!(rows >= tokens, "`vocab_size` is {rows}, but the tokenizer has {tokens} tokens");
         let mut config =
-            T5Config::v1_1(vocabulary, self.d_model, self.num_heads, self.d_kv, self.d_ff, self.num_layers);
+            T5Config::v1_1(rows, self.d_model, self.num_heads, self.d_kv, self.d_ff, self.num_layers);
         config.set_num_decoder_layers(self.num_decoder_layers.unwrap_or(self.num_layers));
         config.feed_forward_proj = self.feed_forward_proj;
         config.tie_word_embeddings = self.tie_word_embeddings;

@@ -14,7 +14,8 @@ use toml::Spanned;
 
 use super::text::{Data, Reading};
 use super::{
-    DataTable, Finished, Forecast, Gives, Input, Keys, Kind, Known, QUALITY, Row, Shown, Work, quality_cells,
+    DataTable, Finished, Forecast, Gives, Input, Keys, Kind, Known, Published, QUALITY, Row, Shown, Work,
+    quality_cells,
 };
 use crate::checkpoint::tokenizer_for;
 use crate::numbers::count;
@@ -65,6 +66,12 @@ struct OwnKeys {
     #[schemars(with = "Option<DataTable>")]
     #[expect(dead_code, reason = "read with `[data]`")]
     data: Option<()>,
+    /// What others have measured of such a model: a `source`, and any of `loss`, `accuracy` (in percent) and `glue` (the
+    /// average over tasks). Plans show it, and reports beside what was measured here.
+    #[serde(default)]
+    #[schemars(with = "Option<Published>")]
+    #[expect(dead_code, reason = "read for all kinds alike")]
+    published: Option<()>,
 }
 
 fn usual_examples() -> u64 {

@@ -1,19 +1,23 @@
 //! What a stage will produce, as far as that is known before it runs.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use fusion_core::checkpoint::Checkpoint;
 use glue_eval::FineTuneSettings;
 use t5_model::optimizer::Optimizer;
-use t5_model::text::{ExampleLengths, HoldOut};
+use t5_model::text::{ExampleLengths, HoldOut, Tokenizer};
 use t5_model::train::Settings;
 use t5_model::{Backend, Computation, T5Config, TrainingMemory, TrainingSize};
 
+use super::tokenizer::T5_SENTINELS;
 use super::{Input, Spent};
 use crate::checkpoint::{load_tokenizer, tokenizer_of};
-use crate::{Warning, Watch};
+use crate::problems::{Problems, causes};
+use crate::{NotBuilt, Warning, Watch};
 
 /// The forecast of one stage. Unknown values are `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -42,15 +46,44 @@ pub struct Forecast {
     pub trained_on: Vec<Read>,
     /// What the user should know before the stage runs.
     pub warnings: Vec<Warning>,
+    /// Why it cannot run here: what it reads is not here. Said once, of the first stage that needs it.
+    pub missing: Vec<String>,
+    /// The number of parameters that its model is said to have.
+    pub stated_parameters: Option<f64>,
+}
+
+impl Forecast {
+    /// Notes what is missing as errors of the stage of this name.
+    pub fn refuse_missing(&self, stage: &str, problems: &mut Problems) {
+        for missing in &self.missing {
+            problems.add(anyhow!("{missing}").context(format!("stage {stage:?} will fail")));
+        }
+    }
 }
 
 /// The vocabulary of a tokenizer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Vocabulary {
+    /// The number of tokens.
+    pub tokens: usize,
     /// Rows of an embedding for this vocabulary.
     pub size: usize,
     /// The number of tokens that stand for masked spans.
     pub sentinels: usize,
+}
+
+impl Vocabulary {
+    /// That of a tokenizer.
+    pub fn of(tokenizer: &Tokenizer) -> Self {
+        let (tokens, size) = (tokenizer.vocab_size(), tokenizer.model_vocab_size());
+        Vocabulary { tokens, size, sentinels: tokenizer.sentinels().len() }
+    }
+
+    /// That of a tokenizer which is not here, for a model with an embedding of so many rows: T5's, as far as its
+    /// examples go.
+    pub fn of_rows(rows: usize) -> Self {
+        Vocabulary { tokens: rows, size: rows, sentinels: T5_SENTINELS }
+    }
 }
 
 /// What tells tokenizers apart before they are trained.
@@ -178,27 +211,40 @@ pub struct Known<'a> {
     pub result: Option<PathBuf>,
     /// The stages so far that will not fail.
     pub stages: Vec<(&'a str, Forecast)>,
+    /// Models and tokenizers that cannot be fetched, with the reasons.
+    pub unreachable: RefCell<BTreeMap<String, String>>,
 }
 
-impl Known<'_> {
+impl<'a> Known<'a> {
+    /// Nothing is known yet.
+    pub fn nothing(watch: &'a dyn Watch) -> Self {
+        Known { name: "", watch, result: None, stages: Vec::new(), unreachable: RefCell::default() }
+    }
+
     fn stage(&self, input: &Input) -> Option<&Forecast> {
         self.stages.iter().find(|(name, _)| input.stage() == Some(name)).map(|(_, forecast)| forecast)
     }
 
-    /// The path of an input that is not another stage's result.
+    /// The path of an input that is not another stage's result; `None` if it cannot be fetched.
     pub fn path(&self, input: &Input) -> Result<Option<PathBuf>> {
-        input.path(self.watch)
+        let name = input.to_string();
+        if self.unreachable.borrow().contains_key(&name) {
+            return Ok(None);
+        }
+        match input.path(self.watch) {
+            Err(error) if matches!(input, Input::Hub(_)) && !error.is::<NotBuilt>() => {
+                self.unreachable.borrow_mut().insert(name, causes(&error));
+                Ok(None)
+            }
+            found => found,
+        }
     }
 
     /// The vocabulary of a tokenizer; `None` if it is not known yet.
     pub fn vocabulary(&self, input: &Input) -> Result<Option<Vocabulary>> {
         Ok(match self.path(input)? {
             None => self.stage(input).and_then(|forecast| forecast.vocabulary),
-            Some(path) => {
-                let tokenizer = load_tokenizer(&path)?;
-                let (size, sentinels) = (tokenizer.model_vocab_size(), tokenizer.sentinels().len());
-                Some(Vocabulary { size, sentinels })
-            }
+            Some(path) => Some(Vocabulary::of(&load_tokenizer(&path)?)),
         })
     }
 

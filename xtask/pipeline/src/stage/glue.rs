@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use t5_model::T5Config;
 use toml::Spanned;
 
-use super::{Effects, Finished, Forecast, Gives, Input, Keys, Kind, Known, Shown, Training, Work};
+use super::{Effects, Finished, Forecast, Gives, Input, Keys, Kind, Known, Published, Shown, Training, Work};
 use crate::checkpoint::{Beside, Made, lineage_to_continue, tokenizer_for};
 use crate::recipe::schema::both;
 use crate::{Compute, Interrupted, Note, Stoppable, Watch};
@@ -56,10 +56,15 @@ struct OwnKeys {
     /// The tasks to fine-tune on [default: all eight].
     #[schemars(with = "Option<Vec<Task>>")]
     tasks: Option<Vec<Spanned<String>>>,
+    /// What others have measured of such a model: a `source`, and any of `loss`, `accuracy` (in percent) and `glue` (the
+    /// average over tasks). Plans show it, and reports beside what was measured here.
+    #[schemars(with = "Option<Published>")]
+    #[expect(dead_code, reason = "read for all kinds alike")]
+    published: Option<()>,
 }
 
 fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
-    let OwnKeys { model, tasks: names } = keys.own()?;
+    let OwnKeys { model, tasks: names, .. } = keys.own()?;
     let model = keys.input(model, Gives::Model)?;
     let task = |name: Spanned<String>| {
         name.get_ref().parse::<Task>().map_err(|error| keys.error_at(name.span(), error))

@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use anyhow::{Error, Result};
 use schemars::JsonSchema;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use t5_model::ComputeChoice;
 use t5_model::text::{Objective, TEXT_FIELD};
 use toml::Spanned;
@@ -105,12 +105,38 @@ impl Default for DataTable {
 
 const T5_INPUT_LENGTH: usize = 512;
 
-/// One text or several.
-#[derive(Deserialize, JsonSchema)]
-#[serde(untagged)]
+/// One text or several. Each of several may come from another variable, and so from another place.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
 enum Several {
     One(String),
-    All(Vec<String>),
+    All(#[schemars(with = "Vec<String>")] Vec<Spanned<String>>),
+}
+
+impl<'de> Deserialize<'de> for Several {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Texts;
+        impl<'de> Visitor<'de> for Texts {
+            type Value = Several;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a list of strings")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Several, E> {
+                Ok(Several::One(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Several, A::Error> {
+                let mut texts = Vec::new();
+                while let Some(text) = items.next_element()? {
+                    texts.push(text);
+                }
+                Ok(Several::All(texts))
+            }
+        }
+        deserializer.deserialize_any(Texts)
+    }
 }
 
 impl<'a> Keys<'a> {
@@ -144,6 +170,11 @@ impl<'a> Keys<'a> {
     /// Whether a key is there that has not been taken.
     pub fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
+    }
+
+    /// One key.
+    pub fn take<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>> {
+        self.shared.texts.take(&mut self.table, key)
     }
 
     /// The keys that make up a type.
@@ -284,12 +315,17 @@ impl<'a> Keys<'a> {
 
     /// Texts as absolute paths; relative ones start from the file that names them.
     fn absolute(&self, texts: &Spanned<Several>) -> Result<Vec<String>> {
-        let directory = self.shared.texts.directory(texts.span());
-        let names = match texts.get_ref() {
-            Several::One(text) => std::slice::from_ref(text),
-            Several::All(texts) => texts,
+        let absolute = |span: Range<usize>, text: &String| {
+            let directory = self.shared.texts.directory(span.clone());
+            let absolute = corpus::absolute(directory, std::slice::from_ref(text));
+            absolute.map_err(|error| self.error_at(span, causes(&error)))
         };
-        let absolute = corpus::absolute(directory, names);
-        absolute.map_err(|error| self.error_at(texts.span(), causes(&error)))
+        match texts.get_ref() {
+            Several::One(text) => absolute(texts.span(), text),
+            Several::All(texts) => {
+                let each = texts.iter().map(|text| absolute(text.span(), text.get_ref()));
+                Ok(each.collect::<Result<Vec<_>>>()?.concat())
+            }
+        }
     }
 }

@@ -13,6 +13,7 @@ pub mod glue;
 mod input;
 mod keys;
 pub mod pretrain;
+mod published;
 mod seed_set;
 mod shown;
 pub mod text;
@@ -38,6 +39,7 @@ pub use dimensions::Dimensions;
 pub use forecast::{Forecast, Known, Read, TextFile, TokenizerId, Training, Vocabulary};
 pub use input::{Gives, Input};
 pub use keys::{DataTable, Keys, Set, Shared};
+pub use published::{Figure, Published};
 pub use seed_set::SeedSet;
 pub use shown::{Arm, Finished, Overview, QUALITY, Row, Shown, quality_cells};
 
@@ -187,6 +189,8 @@ pub struct Stage {
     pub compute: ComputeChoice,
     /// Which set of seeds it has, if the recipe has it run with several.
     pub seed_set: Option<SeedSet>,
+    /// What others have measured of its model.
+    pub published: Option<Published>,
 }
 
 impl Stage {

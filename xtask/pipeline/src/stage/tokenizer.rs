@@ -120,15 +120,14 @@ impl Work for TrainTokenizer {
     }
 
     fn forecast(&self, known: &Known<'_>) -> Result<Forecast> {
-        let (size, sentinels) = match &known.result {
+        let vocabulary = match &known.result {
             // A text may yield fewer tokens than asked for.
-            Some(tokenizer) => {
-                let tokenizer = load_tokenizer(tokenizer)?;
-                (tokenizer.model_vocab_size(), tokenizer.sentinels().len())
+            Some(tokenizer) => Vocabulary::of(&load_tokenizer(tokenizer)?),
+            None => {
+                let (tokens, size) = (self.vocabulary, self.vocabulary.next_multiple_of(128));
+                Vocabulary { tokens, size, sentinels: self.sentinels }
             }
-            None => (self.vocabulary.next_multiple_of(128), self.sentinels),
         };
-        let vocabulary = Vocabulary { size, sentinels };
         let (stage, text) = (known.name.to_owned(), self.text.clone());
         let tokenizer = Some(TokenizerId::Trained { stage, text, vocabulary: self.vocabulary });
         Ok(Forecast { vocabulary: Some(vocabulary), tokenizer, ..Forecast::default() })

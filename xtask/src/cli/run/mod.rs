@@ -47,6 +47,9 @@ pub struct Arguments {
     /// Override a key of the recipe, such as pretraining.steps=100; can be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
+    /// Set a variable of the recipe, such as steps=100; short for --set variables.steps=100; can be repeated
+    #[arg(long = "var", value_name = "NAME=VALUE")]
+    variables: Vec<String>,
     /// Check the recipe and sum up what would run, without running it
     #[arg(long)]
     dry_run: bool,
@@ -70,7 +73,9 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
-        let mut recipe = Recipe::read(&self.recipe, &self.sets)?;
+        let variables = self.variables.iter().map(|variable| format!("variables.{variable}"));
+        let sets: Vec<String> = variables.chain(self.sets.iter().cloned()).collect();
+        let mut recipe = Recipe::read(&self.recipe, &sets)?;
         recipe.compute_on(&self.compute);
         let output = self.output.clone().unwrap_or_else(|| recipe.default_output());
         let tasks = recipe.stages.iter().filter_map(|stage| stage.work.glue_tasks());
@@ -82,6 +87,7 @@ impl Arguments {
         let plan = Plan::new(&run, &selected)?;
         plan.warn();
         if self.dry_run || self.plan {
+            plan.warn_of_refusals();
             return print(&plan.text(&recipe.name, &output, self.jobs, self.plan));
         }
         let compute = plan.compute()?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use pipeline::numbers::{bytes, count, flop, thousands};
+use pipeline::numbers::{bytes, count, flop, short, thousands};
 use pipeline::problems::Problems;
 use pipeline::report::table::Table;
 use pipeline::run::{Run, State};
@@ -57,12 +57,19 @@ impl<'a> Plan<'a> {
 
     /// Says what might not be as the user wants it.
     pub fn warn(&self) {
-        for Planned { stage, warnings, refused, .. } in self.running() {
+        for Planned { stage, warnings, .. } in self.running() {
             for warning in warnings {
                 eprintln!("{}: warning: {}", stage.name, with_advice(warning, Asked::ByRecipe));
             }
-            if let Some(error) = refused {
-                eprintln!("{}: warning: it cannot run here: {error}", stage.name);
+        }
+    }
+
+    /// Says what will be refused here. The plan may be for another machine.
+    pub fn warn_of_refusals(&self) {
+        for Planned { stage, forecast, refused, .. } in self.running() {
+            let refused = refused.as_ref().map(ToString::to_string);
+            for reason in forecast.missing.iter().cloned().chain(refused) {
+                eprintln!("{}: warning: it cannot run here: {reason}", stage.name);
             }
         }
     }
@@ -84,7 +91,10 @@ impl<'a> Plan<'a> {
         let place = if standard.missing().is_none() { Some(&standard) } else { places.first() };
         let place = *place.unwrap_or(&standard);
         let mut problems = Problems::default();
-        for Planned { stage, refused, .. } in self.stages.into_iter().filter(|planned| planned.will_run()) {
+        for Planned { stage, forecast, refused, .. } in
+            self.stages.into_iter().filter(|planned| planned.will_run())
+        {
+            forecast.refuse_missing(&stage.name, &mut problems);
             let error =
                 refused.map_or(Ok(()), Err).with_context(|| format!("stage {:?} will fail", stage.name));
             problems.keep(error);
@@ -108,6 +118,7 @@ impl<'a> Plan<'a> {
         text += &format!("  to do     {}\n", self.to_do());
         text += &format!("  training  {}\n", self.training());
         text += &format!("  memory    {}\n", self.memory(jobs.into()));
+        text += &self.stated_models();
         text += &self.stages.iter().filter_map(Planned::follows).collect::<String>();
         let changes: Vec<String> = self.stages.iter().flat_map(Planned::changes).collect();
         text += &changes.concat();
@@ -169,6 +180,21 @@ impl<'a> Plan<'a> {
         if all.is_empty() { "not estimated".to_owned() } else { all.join("; ") }
     }
 
+    /// The models of which the recipe says how many parameters they have.
+    fn stated_models(&self) -> String {
+        let mut models: Vec<String> = Vec::new();
+        for Planned { forecast, .. } in &self.stages {
+            if let Some((said, found)) = forecast.stated_parameters.zip(forecast.parameters) {
+                let model = format!("{} ({})", thousands(found), short(said));
+                models.extend(Some(model).filter(|model| !models.contains(model)));
+            }
+        }
+        match models.as_slice() {
+            [] => String::new(),
+            models => format!("  models    parameters (as stated): {}\n", models.join(", ")),
+        }
+    }
+
     fn table(&self) -> Table {
         let mut table = Table::new([
             "stage",
@@ -179,12 +205,13 @@ impl<'a> Plan<'a> {
             "tokens",
             "FLOP",
             "memory",
+            "published",
             "on",
             "from",
         ]);
         let known = |number: Option<f64>| number.map_or(String::new(), count);
         for Planned { stage, forecast, state, compute, memory, .. } in &self.stages {
-            let inputs: Vec<String> = stage.work.inputs().into_iter().map(short).collect();
+            let inputs: Vec<String> = stage.work.inputs().into_iter().map(named).collect();
             table.rows.push(vec![
                 stage.name.clone(),
                 stage.kind.name.to_owned(),
@@ -194,11 +221,13 @@ impl<'a> Plan<'a> {
                 known(forecast.tokens),
                 known(forecast.flops),
                 memory.map_or(String::new(), bytes),
+                published(stage, forecast),
                 compute.map_or(String::new(), |Place { backend, device }| format!("{backend} {device}")),
                 inputs.join(" "),
             ]);
         }
         table.drop_empty("memory");
+        table.drop_empty("published");
         table
     }
 }
@@ -268,13 +297,23 @@ impl Place<'_> {
 }
 
 /// An input's name, cut on the left: the end of a path tells more than its beginning.
-fn short(input: &Input) -> String {
+fn named(input: &Input) -> String {
     let name = input.to_string();
     let excess = name.chars().count().saturating_sub(WIDEST);
     match excess {
         0 => name,
         excess => format!("…{}", name.chars().skip(excess + 1).collect::<String>()),
     }
+}
+
+/// What is published of a stage's model.
+fn published(stage: &Stage, forecast: &Forecast) -> String {
+    let parameters = forecast.stated_parameters.map(short);
+    let figures = stage.published.iter().flat_map(|published| {
+        let figures = published.figures().map(|(figure, value)| format!("{} {value}", figure.name()));
+        figures.chain([published.source.clone()])
+    });
+    parameters.into_iter().chain(figures).collect::<Vec<_>>().join("; ")
 }
 
 fn number(count: usize, what: &str) -> String {

@@ -24,11 +24,12 @@ use super::text::{Data, HeldOut, Reading, is_usual};
 use super::texts;
 use super::{
     Arm, Budget, DataTable, Dimensions, Effects, Finished, Forecast, Gives, Input, Keys, Kind, Known,
-    Overview, Shown, Spent, Training, Work,
+    Overview, Published, Shown, Spent, Training, Vocabulary, Work,
 };
 use crate::checkpoint::{Beside, Made, lineage_to_continue, load_tokenizer, tokenizer_of};
+use crate::numbers::rounds_to;
 use crate::recipe::schema::both;
-use crate::{Compute, Interrupted, Note, Stoppable, Watch};
+use crate::{Compute, Interrupted, Note, Stoppable, Warning, Watch};
 
 pub use measured::{Logged, Measured};
 
@@ -128,6 +129,11 @@ struct OwnKeys {
     #[schemars(with = "Option<DataTable>")]
     #[expect(dead_code, reason = "read with `[data]`")]
     data: Option<()>,
+    /// What others have measured of such a model: a `source`, and any of `loss`, `accuracy` (in percent) and `glue` (the
+    /// average over tasks). Plans show it, and reports beside what was measured here.
+    #[schemars(with = "Option<Published>")]
+    #[expect(dead_code, reason = "read for all kinds alike")]
+    published: Option<()>,
 }
 
 fn read(keys: &mut Keys<'_>) -> Result<Arc<dyn Work>> {
@@ -259,12 +265,32 @@ impl Work for Pretrain {
             known.check_carried(from, Some(self.settings.optimizer))?;
         }
         let optimizer = self.settings.keep_optimizer.then_some(self.settings.optimizer);
-        let Some(vocabulary) = known.vocabulary(&self.data.tokenizer)? else {
+        let vocabulary = known.vocabulary(&self.data.tokenizer)?;
+        let (model, rows) = match &self.start {
+            Start::Random(dimensions) => (None, dimensions.vocab_size),
+            Start::Model(from) => {
+                let model = known.model(from)?;
+                let rows = model.as_ref().map(|model| model.vocab_size);
+                (model, rows)
+            }
+        };
+        let Some(vocabulary) = vocabulary.or(rows.map(Vocabulary::of_rows)) else {
             return Ok(Forecast { optimizer, tokenizer, ..Forecast::default() });
         };
+        let (mut stated_parameters, mut warnings) = (None, Vec::new());
         let model = match &self.start {
-            Start::Random(dimensions) => Some(dimensions.config(vocabulary.size)?),
-            Start::Model(from) => known.model(from)?,
+            Start::Random(dimensions) => {
+                let config = dimensions.config(&vocabulary)?;
+                stated_parameters = dimensions.parameters;
+                if let Some(said) = stated_parameters {
+                    let found = parameter_table(&config)?.parameter_count();
+                    let differs =
+                        Some(Warning::Parameters { said, found }).filter(|_| !rounds_to(found, said));
+                    warnings.extend(differs);
+                }
+                Some(config)
+            }
+            Start::Model(_) => model,
         };
         let lengths = self.data.lengths(vocabulary.sentinels)?;
         let tokens = self.settings.batch_size as f64 * lengths.mean;
@@ -292,6 +318,8 @@ impl Work for Pretrain {
             computation,
             training: model.as_ref().map(|model| Training::new(model, &self.settings, lengths)),
             model,
+            stated_parameters,
+            warnings,
             ..Forecast::default()
         })
     }
@@ -425,7 +453,7 @@ impl Pretrain {
     fn beginning(&self, from: Option<&Path>, tokenizer: &Tokenizer) -> Result<Beginning> {
         let directory = match (&self.start, from) {
             (Start::Random(dimensions), _) => {
-                let config = dimensions.config(tokenizer.model_vocab_size())?;
+                let config = dimensions.config(&Vocabulary::of(tokenizer))?;
                 let lineage = Lineage::default();
                 let (init, beside) = (dimensions.init, Beside::default());
                 return Ok(Beginning { config, init, lineage, checkpoint: None, optimizer: None, beside });
