@@ -109,8 +109,15 @@ impl Figures {
     /// A name for files, from one that may be anything, which no other figure has, whatever a file system thinks of
     /// capital letters.
     fn free_name(&self, name: &str) -> String {
-        let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' };
-        let name: String = name.chars().map(plain).take(LONGEST).collect();
+        let mut plain = String::new();
+        for c in name.chars().take(LONGEST) {
+            match c.is_alphanumeric() || "-_.".contains(c) {
+                true => plain.push(c),
+                false if plain.ends_with('-') => {}
+                false => plain.push('-'),
+            }
+        }
+        let name = plain.trim_end_matches('-').to_owned();
         let is_taken =
             |name: &str| self.all.iter().any(|figure| figure.name.to_lowercase() == name.to_lowercase());
         let numbered = (2..).map(|number| format!("{name}-{number}"));
@@ -168,10 +175,10 @@ mod tests {
             all: Vec::new(),
         };
         figures.environment.add_template("empty", "").expect("a template");
-        for name in ["weights-a/b", "weights-A b", "../größe", &"x".repeat(300)] {
+        for name in ["weights-a/b", "weights-A b", "../größe (1)", &"x".repeat(300)] {
             figures.add(name, "empty", &Value::UNDEFINED).expect("a figure");
         }
         let names: Vec<&str> = figures.all.iter().map(|figure| figure.name.as_str()).collect();
-        assert_eq!(names, ["weights-a-b", "weights-A-b-2", "..-größe", &"x".repeat(60)]);
+        assert_eq!(names, ["weights-a-b", "weights-A-b-2", "..-größe-1", &"x".repeat(60)]);
     }
 }
