@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserializer;
@@ -36,6 +36,20 @@ pub const TEXT_FIELD: &str = "text";
 enum Source {
     File(PathBuf),
     Memory { name: String, documents: Arc<[String]> },
+}
+
+/// Where the content of one of a corpus's files is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Content<'a> {
+    /// In a file.
+    File(&'a Path),
+    /// In memory.
+    Memory {
+        /// Its name in messages.
+        name: &'a str,
+        /// All of it.
+        documents: &'a [String],
+    },
 }
 
 impl Corpus {
@@ -84,6 +98,14 @@ impl Corpus {
     /// The files' names in messages.
     pub fn names(&self) -> Vec<String> {
         self.sources.iter().map(Source::name).collect()
+    }
+
+    /// Where each file's content is.
+    pub fn contents(&self) -> impl Iterator<Item = Content<'_>> {
+        self.sources.iter().map(|source| match source {
+            Source::File(path) => Content::File(path),
+            Source::Memory { name, documents } => Content::Memory { name, documents },
+        })
     }
 
     /// The documents of file `file`, starting at document `first`; none if there is no such file.

@@ -28,7 +28,7 @@ mod tokenizer;
 mod train_unigram;
 
 pub use denoisers::{Denoisers, ExampleLengths, TargetToken};
-pub use documents::{Corpus, Documents, TEXT_FIELD};
+pub use documents::{Content, Corpus, Documents, TEXT_FIELD};
 pub use epoch::{HoldOut, Split};
 pub use error::{Result, TextError};
 pub use find::{LeftOut, Reason};

@@ -195,3 +195,69 @@ fn a_training_by_itself_and_runs_side_by_side() {
     assert_eq!(names[2], "synthetic (3)/a");
     assert_eq!(names.len(), 3);
 }
+
+/// GLUE with one score of RTE for each seed.
+fn scored(accuracies: &[f64]) -> String {
+    let seed = |(seed, accuracy): (usize, &f64)| {
+        let score = json!({
+            "task": "rte", "metrics": [{ "name": "accuracy", "percent": accuracy }], "examples": 10, "invalid": 1,
+        });
+        let step = json!({ "step": 10, "train_loss": 1.5, "score": score });
+        json!({
+            "seed": seed,
+            "tasks": [{ "task": "rte", "best": step, "last": step, "evaluations": [step],
+                "examples": [], "skipped_rows": 0 }],
+        })
+    };
+    let seeds: Vec<Value> = accuracies.iter().enumerate().map(seed).collect();
+    record(json!({ "kind": "glue" }), json!({ "settings": {}, "seeds": seeds }))
+}
+
+#[test]
+fn scores_of_models_on_the_way_are_a_course() {
+    let stages: &[(&str, &str, &[&str])] = &[
+        ("small", "pretrain", &[]),
+        ("base", "pretrain", &[]),
+        ("fuse", "fuse", &["small"]),
+        ("fused", "pretrain", &["fuse"]),
+        ("glue-base-10", "glue", &["base@10"]),
+        ("glue-base", "glue", &["base"]),
+        ("glue-fuse", "glue", &["fuse"]),
+        ("glue-fused-5", "glue", &["fused@5"]),
+        ("glue-fused", "glue", &["fused"]),
+        ("glue-small", "glue", &["small"]),
+    ];
+    let fuse = json!({ "kind": "fuse", "parents": [{ "stage": "small" }], "method": "fuse", "times": 2 });
+    let run = directory(&[
+        run(stages, json!({ "baseline": "base", "arms": ["fused"] })),
+        ("small/stage.json", trained(1, "none", 4.0, 0.0)),
+        ("small/metrics.jsonl", metrics(6.0, 0.1, 20)),
+        ("base/stage.json", trained(1, "small", 5.0, 0.0)),
+        ("base/metrics.jsonl", metrics(6.0, 0.05, 20)),
+        ("fuse/stage.json", record(fuse, json!({ "parameters": 1000, "warnings": [] }))),
+        ("fused/stage.json", trained(1, "fuse", 4.4, 1e11)),
+        ("fused/metrics.jsonl", metrics(5.4, 0.05, 20)),
+        ("glue-base-10/stage.json", scored(&[60.0])),
+        ("glue-base/stage.json", scored(&[64.0, 66.0])),
+        ("glue-fuse/stage.json", scored(&[61.0])),
+        ("glue-fused-5/stage.json", scored(&[63.0])),
+        ("glue-fused/stage.json", scored(&[67.0])),
+        ("glue-small/stage.json", scored(&[55.0])),
+    ]);
+    let results = results(&[run.path()]);
+    let glue = results.glue.as_ref().expect("GLUE");
+    let course = |name: &str| glue.courses.iter().find(|course| course.name == name);
+    let base = course("base").expect("two models of one training");
+    assert_eq!((base.is_baseline, &base.steps[..], &base.mean[..]), (true, &[10, 20][..], &[60.0, 65.0][..]));
+    assert_eq!(base.deviation.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true]);
+    // A fusion is the beginning of what goes on with it.
+    let fused = course("fused").expect("three models");
+    assert_eq!((&fused.steps[..], &fused.mean[..]), (&[0, 5, 20][..], &[61.0, 63.0, 67.0][..]));
+    assert!(course("small").is_none(), "one model is no course");
+    let plot = pipeline::report::plot::courses(&results).expect("a plot");
+    let looks: Vec<(&str, Option<usize>)> =
+        plot.lines.iter().map(|line| (line.name.as_str(), line.look.colour)).collect();
+    assert_eq!(looks, [("base", None), ("fused", Some(0))]);
+    let figures = pipeline::report::figures::figures(&results).expect("figures");
+    assert!(figures.iter().any(|figure| figure.name == "glue-by-pretraining"));
+}

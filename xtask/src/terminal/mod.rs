@@ -3,6 +3,7 @@
 mod advice;
 pub mod interrupt;
 pub mod output;
+pub mod plot;
 mod progress;
 pub mod volume;
 

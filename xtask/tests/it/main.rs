@@ -57,6 +57,7 @@ mod durable;
 mod experiments;
 mod export;
 mod fidelity;
+mod figures;
 mod forward;
 mod help;
 #[cfg(feature = "hub")]

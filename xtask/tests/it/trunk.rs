@@ -131,6 +131,14 @@ fn one_trunk_gives_models_at_several_budgets() {
     assert!(left >= 0.0 && left < flops("on", "flops") / result("on")["steps"].as_f64().expect("steps"));
     assert_eq!(json(&out.join("both/model/optimizer.json"))["step"], 6);
 
+    // Models on the way are parents like others where weights are drawn, and texts are recorded.
+    let drawn = call_in(folder.path(), &["report", "out", "--figures", "figures", "--html", "page.html"]);
+    assert!(drawn.stderr.contains("weights-on"), "{}", drawn.stderr);
+    let texts = json(&out.join("trunk/texts.json"));
+    assert_eq!(texts[0]["bytes"], letters().len());
+    let page = fs::read_to_string(folder.path().join("page.html")).expect("a page");
+    assert!(page.contains(texts[0]["sha256"].as_str().expect("a hash")), "{texts}");
+
     // The command line takes such a model as any other, and keeps them as well.
     let from = kept(6);
     let common = ["--text", "a.txt", "--held-out-every", "5", "--input-length", "16", "--batch-size", "2"];

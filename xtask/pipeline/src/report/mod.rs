@@ -1,9 +1,11 @@
 //! Reports of runs' results.
 
 mod comparison;
+pub mod figures;
 pub mod glue_table;
 mod holes;
 pub mod page;
+pub mod plot;
 mod published;
 pub mod results;
 mod seeds;

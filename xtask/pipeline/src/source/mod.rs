@@ -2,7 +2,7 @@
 
 mod content;
 pub mod corpus;
-mod digest;
+pub(crate) mod digest;
 pub mod glue;
 pub mod hub;
 mod model;

@@ -17,6 +17,7 @@ mod published;
 mod seed_set;
 mod shown;
 pub mod text;
+pub mod texts;
 pub mod tokenizer;
 
 use std::collections::BTreeSet;

@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde::Serialize;
 use t5_model::Batch;
 use t5_model::text::{
-    self, Corpus, DataPosition, Denoisers, ExampleLengths, ExampleStream, HoldOut, Objective, Split,
+    self, Content, Corpus, DataPosition, Denoisers, ExampleLengths, ExampleStream, HoldOut, Objective, Split,
     StreamOptions, TEXT_FIELD, Tokenizer,
 };
 
@@ -177,6 +177,12 @@ impl OpenText {
     /// The names of the files.
     pub fn names(&self) -> (Vec<String>, Vec<String>) {
         (self.training.names(), self.evaluation.names())
+    }
+
+    /// Where the files' contents are, those that are trained on first.
+    pub fn contents(&self) -> impl Iterator<Item = Content<'_>> {
+        let separate = Some(&self.evaluation).filter(|_| self.every.is_none());
+        self.training.contents().chain(separate.into_iter().flat_map(Corpus::contents))
     }
 
     /// An endless stream of training batches.

@@ -4,18 +4,20 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use fusion_core::atomic::{check_file, write_file_atomically};
+use fusion_core::atomic::{Place, check_file, write_file_atomically};
 use pipeline::report::glue_table::Beside;
 use pipeline::report::page::Live;
 use pipeline::report::results::{Depth, Results};
-use pipeline::report::{Report, page};
+use pipeline::report::{Report, figures, page};
 
 use crate::terminal::output::{Format, print, print_json};
+use crate::terminal::plot;
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
     "  cargo xtask report runs/quickstart --format markdown\n",
     "  cargo xtask report runs/quickstart --html quickstart.html\n",
+    "  cargo xtask report runs/quickstart --figures figures\n",
     "  cargo xtask report runs/quickstart --serve\n",
     "  cargo xtask report small-glue fused-glue --baseline small-glue",
 );
@@ -35,8 +37,9 @@ const PORT: u16 = 6116;
 ///
 /// --html writes one page that needs no network: learning curves to point at, with bands over seeds and the
 /// place where each model passes the baseline, the recipe as a graph, GLUE, costs, fused weights as pictures,
-/// holes filled, and what is needed to repeat the runs. Unfinished runs have one, too. --serve shows it in a
-/// browser on this machine, where it follows the runs as they go on.
+/// holes filled, and what is needed to repeat the runs. Unfinished runs have one, too. --figures writes its
+/// figures as files, such as loss-by-computation.svg and .png, for a paper or a README. --serve shows the page
+/// in a browser on this machine, where it follows the runs as they go on.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -52,8 +55,11 @@ pub struct Arguments {
     /// Write a page of HTML instead of printing
     #[arg(long, value_name = "PAGE", conflicts_with_all = ["format", "json"])]
     html: Option<PathBuf>,
+    /// Write the figures of that page as SVG and PNG files instead of printing
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["format", "json"])]
+    figures: Option<PathBuf>,
     /// Show the page at http://127.0.0.1:PORT/ and renew it as the runs go on, until Ctrl-C
-    #[arg(long, conflicts_with_all = ["format", "json", "html"])]
+    #[arg(long, conflicts_with_all = ["format", "json", "html", "figures"])]
     serve: bool,
     /// The port of --serve; 0 takes any that is free
     #[arg(long, value_name = "PORT", default_value_t = PORT, requires = "serve")]
@@ -69,13 +75,34 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
-        let mut beside = Beside { baseline: self.baseline, rows: Vec::new() };
+        let mut beside = Beside { baseline: self.baseline.clone(), rows: Vec::new() };
         for file in &self.beside {
             beside.rows.extend(glue_eval::read_rows(file)?);
         }
         if self.serve {
             return serve::serve(&Live::new(self.runs, beside)?, self.port);
         }
+        if self.html.is_some() || self.figures.is_some() {
+            return self.write(&beside);
+        }
+        let report = Report::of(&self.runs, &beside)?;
+        match self.format {
+            _ if self.json => print_json(&report),
+            Format::Json => print_json(&report),
+            Format::Text => {
+                print(&report.text())?;
+                if plot::is_shown() {
+                    plot::show(&Results::of(&self.runs, &beside, Depth { weights: false })?)?;
+                }
+                Ok(())
+            }
+            Format::Markdown => print(&report.markdown()),
+            Format::Csv => print(&report.csv()?),
+        }
+    }
+
+    /// Writes the page, the figures, or both.
+    fn write(&self, beside: &Beside) -> Result<()> {
         if let Some(place) = &self.html {
             check_file(place)?;
             let shown = place.display();
@@ -83,18 +110,23 @@ impl Arguments {
                 page::may_replace(place),
                 "{shown} exists and is no page of a report, so it is not overwritten"
             );
-            let results = Results::of(&self.runs, &beside, Depth::default())?;
+        }
+        if let Some(directory) = &self.figures {
+            Place::of(directory)?;
+        }
+        let results = Results::of(&self.runs, beside, Depth::default())?;
+        if let Some(place) = &self.html {
             write_file_atomically(place, page::html(&results)?.as_bytes())?;
-            eprintln!("the page is in {shown}");
-            return Ok(());
+            eprintln!("the page is in {}", place.display());
         }
-        let report = Report::of(&self.runs, &beside)?;
-        match self.format {
-            _ if self.json => print_json(&report),
-            Format::Json => print_json(&report),
-            Format::Text => print(&report.text()),
-            Format::Markdown => print(&report.markdown()),
-            Format::Csv => print(&report.csv()?),
+        if let Some(directory) = &self.figures {
+            let names = figures::write(&results, directory)?;
+            let shown = directory.display();
+            match names.is_empty() {
+                true => eprintln!("there is nothing to draw yet, so nothing is in {shown}"),
+                false => eprintln!("in {shown}, as SVG and PNG: {}", names.join(", ")),
+            }
         }
+        Ok(())
     }
 }

@@ -17,7 +17,7 @@ use t5_model::ComputeChoice;
 use self::plan::Plan;
 use crate::dev::resources;
 use crate::terminal::output::print;
-use crate::terminal::{Terminal, interrupt};
+use crate::terminal::{Terminal, interrupt, plot};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",
@@ -105,5 +105,6 @@ fn report(output: &Path) -> Result<()> {
     let results = Results::of(&places, &beside, Depth::default())?;
     write_own_file(output, PAGE, page::html(&results)?.as_bytes())?;
     eprintln!("the report is in {}, with figures in {PAGE} beside it", output.join(REPORT).display());
-    print(&report.text())
+    print(&report.text())?;
+    plot::show(&results)
 }

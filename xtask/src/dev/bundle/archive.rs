@@ -10,6 +10,7 @@ use flate2::write::GzEncoder;
 use serde::Serialize;
 use t5_model::conformance;
 
+use pipeline::report::figures::FONT_LICENSE;
 use pipeline::report::page::UPLOT_LICENSE;
 
 use crate::dev::resources::{BUNDLE, REFERENCES, SCRIPTS};
@@ -37,6 +38,7 @@ pub fn pack(sources: &Path, program: &Path, built: &Built) -> Result<Vec<u8>> {
         archive.copy(file, &sources.join(file), Mode::Plain)?;
     }
     archive.file("LICENSE-uPlot", UPLOT_LICENSE.as_bytes(), Mode::Plain)?;
+    archive.file("LICENSE-DejaVu", FONT_LICENSE.as_bytes(), Mode::Plain)?;
     for folder in ["docs", "recipes"] {
         archive.copy_all(folder, &sources.join(folder), |_| true)?;
     }

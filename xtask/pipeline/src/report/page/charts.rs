@@ -4,24 +4,34 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::report::results::{Matrix, Passing, Results, Role, Snapshot, Spread};
+use crate::report::plot::{self, Axis, Look, MEASURES, Measure, Plot};
+use crate::report::results::{Band, Matrix, Passing, Results, Role, Spread};
 
 /// The data in the page.
 #[derive(Serialize)]
 pub struct Charts {
+    measures: [Measure; 9],
+    axes: BTreeMap<Axis, &'static str>,
+    /// See [`plot::LATE`].
+    late: usize,
+    /// See [`plot::ROOM`].
+    room: f64,
     /// In the order of the legend.
     sets: Vec<Set>,
     /// The baselines' final losses, by run.
     goals: Vec<Goal>,
-    glue: Vec<Glue>,
+    glue: Vec<Curves>,
+    courses: Vec<Curves>,
     weights: Vec<Picture>,
-    symmetry: Vec<Symmetry>,
+    symmetry: Vec<Curves>,
 }
 
 #[derive(Serialize)]
 struct Set {
     name: String,
     role: Role,
+    look: Look,
+    hidden: bool,
     seeds: usize,
     steps: Vec<u64>,
     tokens: Vec<u64>,
@@ -54,14 +64,21 @@ struct Goal {
     loss: f64,
 }
 
+/// A chart of its own.
 #[derive(Serialize)]
-struct Glue {
+struct Curves {
+    x_label: &'static str,
+    y_label: &'static str,
+    lines: Vec<Line>,
+}
+
+#[derive(Serialize)]
+struct Line {
     name: String,
-    steps: Vec<u64>,
-    mean: Vec<Short>,
+    look: Look,
+    x: Vec<Short>,
+    y: Vec<Option<Short>>,
     deviation: Vec<Option<Short>>,
-    /// In percent.
-    invalid: Vec<Short>,
 }
 
 /// A matrix as fused and as trained, on one scale.
@@ -75,15 +92,6 @@ struct Picture {
     column_cuts: Vec<f64>,
     /// Two hexadecimal digits a cell, row by row, for each snapshot.
     cells: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct Symmetry {
-    name: String,
-    steps: Vec<u64>,
-    smallest: Vec<Short>,
-    median: Vec<Short>,
-    largest: Vec<Short>,
 }
 
 /// A number with as many digits as a curve shows.
@@ -118,18 +126,23 @@ impl Values {
 
 impl Charts {
     pub fn new(results: &Results) -> Self {
-        let sets = results.sets.iter().filter(|set| !set.band.steps.is_empty());
-        let baselines = results.sets.iter().filter(|set| set.role == Role::Baseline);
-        let goal = |set: &crate::report::results::Group| {
-            // The baseline passes its own end where it ends, once it has finished.
-            set.passes?;
-            Some(Goal { name: set.name.clone(), loss: set.last("loss")?.mean })
+        let points = |passes: Option<(usize, Passing)>, band: &Band| {
+            let (row, Passing { step, total_flops, loss, .. }) = passes?;
+            let (flops, tokens) = (*band.flops.get(row)?, *band.tokens.get(row)?);
+            Some(Point { step, total_flops, flops, tokens, loss })
         };
         Charts {
-            sets: sets
-                .map(|set| Set {
+            measures: MEASURES,
+            axes: Axis::labels(),
+            late: plot::LATE,
+            room: plot::ROOM,
+            sets: plot::sets(results)
+                .into_iter()
+                .map(|plot::Drawn { set, look, hidden, passes }| Set {
                     name: set.name.clone(),
                     role: set.role,
+                    look,
+                    hidden,
                     seeds: set.band.seeds,
                     steps: set.band.steps.clone(),
                     tokens: set.band.tokens.clone(),
@@ -142,41 +155,32 @@ impl Charts {
                         .filter(|(name, _)| *name != "loss_error")
                         .map(|(name, spread)| (name.clone(), Values::new(spread)))
                         .collect(),
-                    passes: set.passes.filter(|_| set.role != Role::Baseline).and_then(|passes| {
-                        let Passing { step, total_flops, loss, .. } = passes;
-                        let row = set.band.steps.iter().position(|own| *own == step)?;
-                        let (flops, tokens) = (*set.band.flops.get(row)?, *set.band.tokens.get(row)?);
-                        Some(Point { step, total_flops, flops, tokens, loss })
-                    }),
+                    passes: points(passes, &set.band),
                 })
                 .collect(),
-            goals: baselines.filter_map(goal).collect(),
-            glue: results
-                .glue
-                .iter()
-                .flat_map(|glue| &glue.models)
-                .map(|model| Glue {
-                    name: model.name.clone(),
-                    steps: model.points.iter().map(|point| point.step).collect(),
-                    mean: short(model.points.iter().map(|point| point.mean)),
-                    deviation: model.points.iter().map(|point| point.deviation.map(Short)).collect(),
-                    invalid: short(model.points.iter().map(|point| 100.0 * point.invalid)),
-                })
+            goals: plot::goals(results)
+                .into_iter()
+                .map(|(name, loss)| Goal { name: name.to_owned(), loss })
                 .collect(),
+            glue: plot::glue(results).iter().map(Curves::new).collect(),
+            courses: plot::courses(results).iter().map(Curves::new).collect(),
             weights: pictures(results),
-            symmetry: results
-                .weights
-                .iter()
-                .filter(|model| model.symmetry.len() > 1)
-                .map(|model| Symmetry {
-                    name: model.training.clone().unwrap_or_else(|| model.fusion.clone()),
-                    steps: model.symmetry.iter().map(|point| point.step).collect(),
-                    smallest: short(model.symmetry.iter().map(|point| point.asymmetry.smallest)),
-                    median: short(model.symmetry.iter().map(|point| point.asymmetry.median)),
-                    largest: short(model.symmetry.iter().map(|point| point.asymmetry.largest)),
-                })
-                .collect(),
+            symmetry: plot::symmetry(results).iter().map(Curves::new).collect(),
         }
+    }
+}
+
+impl Curves {
+    fn new(plot: &Plot) -> Self {
+        let optional = |values: &[Option<f64>]| values.iter().map(|value| value.map(Short)).collect();
+        let line = |line: &plot::Line| Line {
+            name: line.name.clone(),
+            look: line.look,
+            x: short(line.x.iter().copied()),
+            y: optional(&line.y),
+            deviation: optional(&line.deviation),
+        };
+        Curves { x_label: plot.x_label, y_label: plot.y_label, lines: plot.lines.iter().map(line).collect() }
     }
 }
 
@@ -196,28 +200,14 @@ fn pictures(results: &Results) -> Vec<Picture> {
 }
 
 fn picture(id: String, matrix: &Matrix) -> Picture {
-    let finite = |value: &f32| if value.is_finite() { *value } else { 0.0 };
-    let largest =
-        matrix.snapshots.iter().flat_map(|snapshot| snapshot.cells.iter().map(finite)).fold(0.0, f32::max);
-    let code = |cell: &f32| {
-        // A power makes noise of one percent visible; nothing but zero looks like zero.
-        let share = if largest > 0.0 { (finite(cell) / largest).powf(SHADE) } else { 0.0 };
-        format!("{:02x}", (255.0 * share).ceil() as u8)
-    };
-    let cells = |snapshot: &Snapshot| snapshot.cells.iter().map(code).collect::<String>();
-    let size = matrix.snapshots.first().map_or([0, 0], |snapshot| snapshot.size);
-    let inner = |cuts: &[usize], side: usize, cells: usize| {
-        let inner = cuts.iter().filter(|cut| **cut != 0 && **cut != side);
-        inner.map(|cut| *cut as f64 * cells as f64 / side.max(1) as f64).collect()
-    };
+    let shades = matrix.shades();
+    let hexadecimal = |shades: &Vec<u8>| shades.iter().map(|shade| format!("{shade:02x}")).collect();
+    let [row_cuts, column_cuts] = matrix.cuts_between_cells();
     Picture {
         id,
-        size,
-        row_cuts: inner(&matrix.row_cuts, matrix.shape[0], size[0]),
-        column_cuts: inner(&matrix.column_cuts, matrix.shape[1], size[1]),
-        cells: matrix.snapshots.iter().map(cells).collect(),
+        size: matrix.size(),
+        row_cuts,
+        column_cuts,
+        cells: shades.iter().map(hexadecimal).collect(),
     }
 }
-
-/// The power of a root mean square, as a share of the largest, that its shade is.
-const SHADE: f32 = 0.5;

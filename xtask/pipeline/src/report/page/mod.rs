@@ -24,10 +24,13 @@ use charts::Charts;
 pub use live::{Live, Served};
 use view::View;
 
+pub(super) use self::graph::Picture as GraphPicture;
+pub(super) use self::view::rms;
+
 /// The template of the page, and that of the graph in it.
 const TEMPLATES: [(&str, &str); 2] =
     [("page", include_str!("page.html")), ("graph", include_str!("graph.svg"))];
-const STYLE: &str = include_str!("page.css");
+pub(super) const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 const UPLOT: &str = include_str!("uplot/uPlot.iife.min.js");
 const UPLOT_STYLE: &str = include_str!("uplot/uPlot.min.css");
@@ -48,7 +51,7 @@ fn render(results: &Results, live: Option<&str>) -> Result<String> {
     // The page runs scripts that carry this word, and no others. It depends on all that the page is made of, so
     // nobody can put it into a name or a text beforehand.
     let nonce = hex(&Sha256::new().chain_update(&charts).chain_update(SCRIPT).finalize());
-    let template = environment()?;
+    let template = templates()?;
     let page = template.get_template("page").context("the page has no template")?;
     let page = page.render(context! {
         view => Value::from(Serde(View::new(results))),
@@ -73,7 +76,7 @@ const MARK: &str = "<meta name=\"generator\" content=\"deep-fusion ";
 const START: u64 = 2048;
 
 /// The templates. Whatever is put into them is escaped, unless they say that it is markup.
-fn environment() -> Result<Environment<'static>> {
+pub(super) fn templates() -> Result<Environment<'static>> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);

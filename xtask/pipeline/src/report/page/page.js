@@ -7,17 +7,6 @@
   // What the reader has chosen, by figure, so that a page that is renewed keeps it.
   const chosen = { shown: new Map(), controls: new Map(), zoom: new Map() };
 
-  const MEASURES = [
-    ["loss", "loss", 1], ["accuracy", "accuracy, %", 100], ["context_gain", "context gain", 1],
-    ["sentinel_loss", "loss of sentinels", 1], ["first_loss", "loss of each span's first token", 1],
-    ["rest_loss", "loss of a span's other tokens", 1], ["sentinel_accuracy", "accuracy of sentinels, %", 100],
-    ["first_accuracy", "accuracy of first tokens, %", 100], ["rest_accuracy", "accuracy of other tokens, %", 100],
-  ];
-  const AXES = {
-    steps: "steps", tokens: "tokens", flops: "own computation, FLOP",
-    total_flops: "computation with parents, FLOP",
-  };
-
   // --- numbers ---------------------------------------------------------------------------------------
   const UNITS = [[1e18, "E"], [1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]];
   function count(value) {
@@ -34,14 +23,8 @@
   const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
   const DASHES = [[], [7, 4], [2, 3]];
   /** The baseline is drawn in ink, the others in the order of the legend. */
-  function styles(items) {
-    let next = 0;
-    return items.map((item) => {
-      if (item.role === "baseline") return { variable: "--base", dash: 0 };
-      const at = next++;
-      return { variable: `--c${at % 10}`, dash: Math.floor(at / 10) % DASHES.length };
-    });
-  }
+  const styles = (items) => items.map(({ look }) => (
+    { variable: look.colour === null ? "--base" : `--c${look.colour}`, dash: look.dash }));
   const element = (name, properties = {}, ...children) => {
     const made = Object.assign(document.createElement(name), properties);
     made.append(...children);
@@ -273,17 +256,17 @@
 
   function curves(node) {
     const control = (name) => node.querySelector(`[data-control="${name}"]`);
-    const measures = MEASURES.filter(([name]) => data.sets.some((set) => set.values[name]));
+    const measures = data.measures.filter(({ name }) => data.sets.some((set) => set.values[name]));
     const select = control("measure");
-    select.replaceChildren(...measures.map(([value, textContent]) => element("option", { value, textContent })));
+    select.replaceChildren(...measures.map(({ name, label }) => element("option", { value: name, textContent: label })));
     const specs = (look) => {
-      const [name, label, scale] = measures.find(([own]) => own === select.value) ?? measures[0];
+      const { name, label, scale, late: falls } = measures.find((own) => own.name === select.value) ?? measures[0];
       const axes = control("axis").value === "both" ? ["steps", "total_flops"] : [control("axis").value];
       const scaled = (values) => values.map((value) => (value === null ? null : scale * value));
       // A loss falls so far at first that nothing else would be seen.
-      const late = control("start").checked || !/loss$/.test(name) ? null : (values) => values.slice(Math.floor(values.length / 10));
+      const late = control("start").checked || !falls ? null : (values) => values.slice(Math.floor(values.length / data.late));
       return axes.map((x) => ({
-        xLabel: AXES[x], yLabel: label, logX: control("log-x").checked, logY: control("log-y").checked,
+        xLabel: data.axes[x], yLabel: label, logX: control("log-x").checked, logY: control("log-y").checked,
         goals: name === "loss" ? data.goals : [],
         range: late && ((u, low, high) => {
           const tops = u.series.flatMap((own, at) => {
@@ -292,7 +275,7 @@
           });
           const top = tops.reduce((most, value) => Math.max(most, value), -Infinity);
           if (!(top > low)) return uPlot.rangeNum(low ?? 0, high ?? 1, 0.1, true);
-          const room = 0.06 * (top - low);
+          const room = data.room * (top - low);
           return [low - room, Math.min(high, top) + room];
         }),
         lines: data.sets.flatMap((set, at) => {
@@ -307,8 +290,6 @@
         }),
       }));
     };
-    const compared = data.sets.some((set) => set.role !== "other");
-    const others = data.sets.flatMap((set, at) => (compared && set.role === "other" ? [at] : []));
     const controls = node.querySelectorAll("[data-control]");
     controls.forEach((own) => {
       const earlier = chosen.controls.get(own.dataset.control);
@@ -316,7 +297,7 @@
     });
     // A measure that is no longer there.
     if (select.selectedIndex < 0) select.selectedIndex = 0;
-    const made = figure(node, data.sets, specs, others, 320);
+    const made = figure(node, data.sets, specs, hidden(), 320);
     node.querySelector(".controls").hidden = false;
     node.querySelector(".controls").onchange = () => {
       controls.forEach((own) => chosen.controls.set(own.dataset.control, own[valueOf(own)]));
@@ -324,37 +305,24 @@
     };
   }
 
+  /** Those that are not compared, if others are. */
+  const hidden = () => data.sets.flatMap((set, at) => (set.hidden ? [at] : []));
+
   function context(node) {
-    const compared = data.sets.some((set) => set.role !== "other");
-    const others = data.sets.flatMap((set, at) => (compared && set.role === "other" ? [at] : []));
     figure(node, data.sets, (look) => [{
-      xLabel: AXES.steps, yLabel: "context gain, nats",
+      xLabel: data.axes.steps, yLabel: data.measures.find(({ name }) => name === "context_gain").label,
       lines: data.sets.flatMap((set, at) => {
         const values = set.values.context_gain;
         return values ? [{ key: at, name: set.name, style: look[at], x: set.steps, y: values.mean, deviation: values.deviation ?? [] }] : [];
       }),
-    }], others, 240);
+    }], hidden(), 240);
   }
 
-  function glue(node) {
-    figure(node, data.glue, (look) => [["average, %", "mean"], ["outputs that are no answer, %", "invalid"]].map(
-      ([yLabel, column]) => ({
-        xLabel: "steps of fine-tuning", yLabel,
-        lines: data.glue.map((model, at) => ({
-          key: at, name: model.name, style: look[at], x: model.steps, y: model[column],
-          deviation: column === "mean" && model.deviation.some((own) => own !== null) ? model.deviation : [],
-        })),
-      })), [], 260);
-  }
-
-  function symmetry(node) {
-    figure(node, data.symmetry, (look) => [{
-      xLabel: "steps since the fusion", yLabel: "half-asymmetry",
-      lines: data.symmetry.map((model, at) => ({
-        key: at, name: model.name, style: look[at], x: model.steps, y: model.median, deviation: [],
-      })),
-    }], [], 240);
-  }
+  /** Charts of their own, with the same models. */
+  const fixed = (name, height) => (node) => figure(node, data[name][0].lines, (look) => data[name].map((plot) => ({
+    xLabel: plot.x_label, yLabel: plot.y_label,
+    lines: plot.lines.map((line, at) => ({ ...line, key: at, style: look[at] })),
+  })), [], height);
 
   /** A matrix as a picture: two hexadecimal digits a cell, the paper's colour for zero. */
   function picture(canvas) {
@@ -385,7 +353,9 @@
   }
 
   // --- the page --------------------------------------------------------------------------------------
-  const FIGURES = { curves, context, glue, symmetry };
+  const FIGURES = {
+    curves, context, glue: fixed("glue", 260), courses: fixed("courses", 260), symmetry: fixed("symmetry", 240),
+  };
   const pictures = () => document.querySelectorAll("canvas[data-matrix]").forEach(picture);
   /** Draws what is in the document. */
   function show() {

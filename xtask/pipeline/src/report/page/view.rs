@@ -7,10 +7,11 @@ use super::graph::Picture;
 use super::highlight::{Piece, pieces};
 use super::tables;
 use crate::numbers::{bytes, duration};
-use crate::report::Section;
 use crate::report::results::{
     Example, FusedModel, GlueResults, Matrix, Origin, Provenance, Ran, Results, RunResults, SymmetryPoint,
 };
+use crate::report::{Section, plot};
+use crate::stage::texts;
 
 /// A page, section by section. What is empty is left out.
 #[derive(Serialize)]
@@ -53,9 +54,23 @@ struct Source<'a> {
     began: Option<u64>,
     machines: Vec<Computer<'a>>,
     texts: String,
+    text_files: Vec<TextFile<'a>>,
+    /// How many files are not among them.
+    more_text_files: usize,
     stages: Vec<Stage<'a>>,
     recipe: Vec<File<'a>>,
 }
+
+#[derive(Serialize)]
+struct TextFile<'a> {
+    name: &'a str,
+    size: String,
+    sha256: &'a str,
+    sampled: bool,
+}
+
+/// More files than this are only counted.
+const TEXT_FILES: usize = 64;
 
 #[derive(Serialize)]
 struct Computer<'a> {
@@ -82,6 +97,7 @@ struct Glue<'a> {
     #[serde(flatten)]
     results: &'a GlueResults,
     has_curves: bool,
+    has_courses: bool,
 }
 
 #[derive(Serialize)]
@@ -138,9 +154,13 @@ impl<'a> View<'a> {
             sets: tables::sets(results).filter(|_| results.trainings.len() > 1),
             runs: results.runs.iter().map(run).collect(),
             costs: tables::costs(results),
-            glue: results.glue.as_ref().map(glue),
+            glue: results.glue.as_ref().map(|own| Glue {
+                has_curves: !plot::glue(results).is_empty(),
+                has_courses: plot::courses(results).is_some(),
+                results: own,
+            }),
             weights: results.weights.iter().enumerate().map(|(at, model)| weights(at, model)).collect(),
-            has_symmetry: results.weights.iter().any(|model| model.symmetry.len() > 2),
+            has_symmetry: plot::symmetry(results).is_some(),
             examples: results.examples.iter().map(text).collect(),
             holes: results.runs.iter().flat_map(|run| &run.holes).map(String::as_str).collect(),
         }
@@ -194,16 +214,22 @@ fn run(run: &RunResults) -> Run<'_> {
 }
 
 fn source(provenance: &Provenance) -> Source<'_> {
-    let Provenance { place, recipe, command, began, machines, texts, stages } = provenance;
+    let Provenance { place, recipe, command, began, machines, texts, text_files, stages } = provenance;
     Source {
         place,
         command: command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
         began: *began,
         machines: machines.iter().map(computer).collect(),
         texts: texts.join(", "),
+        text_files: text_files.iter().take(TEXT_FILES).map(text_file).collect(),
+        more_text_files: text_files.len().saturating_sub(TEXT_FILES),
         stages: stages.iter().map(stage).collect(),
         recipe: recipe.iter().map(|file| File { name: &file.name, pieces: pieces(&file.text) }).collect(),
     }
+}
+
+fn text_file(file: &texts::TextFile) -> TextFile<'_> {
+    TextFile { name: &file.name, size: bytes(file.bytes as f64), sha256: &file.sha256, sampled: file.sampled }
 }
 
 /// A word for a shell.
@@ -241,10 +267,6 @@ fn stage(origin: &Origin) -> Stage<'_> {
     }
 }
 
-fn glue(results: &GlueResults) -> Glue<'_> {
-    Glue { has_curves: results.models.iter().any(|model| model.points.len() > 1), results }
-}
-
 fn weights<'a>(at: usize, model: &'a FusedModel) -> Weights<'a> {
     let pair = |(number, matrix): (usize, &'a Matrix)| Pair {
         id: picture_id(at, number),
@@ -254,10 +276,7 @@ fn weights<'a>(at: usize, model: &'a FusedModel) -> Weights<'a> {
             .snapshots
             .iter()
             .map(|snapshot| Blocks {
-                label: match snapshot.step {
-                    0 => "as fused".to_owned(),
-                    step => format!("after {} steps", crate::numbers::thousands(step)),
-                },
+                label: snapshot.label(),
                 rows: snapshot
                     .blocks
                     .iter()
@@ -277,7 +296,7 @@ fn weights<'a>(at: usize, model: &'a FusedModel) -> Weights<'a> {
 }
 
 /// A root mean square with three digits.
-fn rms(value: f64) -> String {
+pub(in crate::report) fn rms(value: f64) -> String {
     match value {
         0.0 => "0".to_owned(),
         value if value.abs() < 1e-3 => format!("{value:.1e}"),

@@ -6,10 +6,10 @@ use anyhow::Result;
 use glue_eval::{AtStep, Cell, GlueReport, ScoreTable, Summary, columns};
 use serde::Serialize;
 
-use super::{ReadRun, Training};
+use super::{Group, ReadRun, Role, Training};
 use crate::report::StageReport;
 use crate::report::glue_table::{self, Beside, Named};
-use crate::stage::Kind;
+use crate::stage::{Input, fuse};
 
 /// Results of one or several models.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -22,6 +22,23 @@ pub struct GlueResults {
     pub notes: Vec<String>,
     /// The models by themselves.
     pub models: Vec<GlueModel>,
+    /// How scores rise with pretraining, for trainings of which models on the way were scored.
+    pub courses: Vec<Course>,
+}
+
+/// The average over tasks of models on the way of a training, at each task's best step (the paper's Figure 3).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Course {
+    /// The name of the set of trainings.
+    pub name: String,
+    /// Whether the others are compared with it.
+    pub is_baseline: bool,
+    /// Steps of pretraining behind the models, ascending; 0 for a model as fused.
+    pub steps: Vec<u64>,
+    /// In percent, over the seeds of pretraining and of fine-tuning.
+    pub mean: Vec<f64>,
+    /// Over the same.
+    pub deviation: Vec<Option<f64>>,
 }
 
 /// A row of the table.
@@ -65,6 +82,12 @@ pub struct GlueModel {
     pub points: Vec<GluePoint>,
     /// Outputs of the last step that were no answers, by task.
     pub invalid: Vec<Invalid>,
+    /// The average over tasks at each task's best step, for each seed.
+    #[serde(skip)]
+    averages: Vec<f64>,
+    /// Indices of the trainings that the model is on the way of: several may go on with one fusion.
+    #[serde(skip)]
+    on_the_way_of: Vec<usize>,
 }
 
 /// The average over all tasks after some steps of fine-tuning.
@@ -94,6 +117,7 @@ pub struct Invalid {
 pub(super) fn results(
     runs: &[ReadRun],
     trainings: &[Training],
+    sets: &[Group],
     beside: &Beside,
 ) -> Result<Option<GlueResults>> {
     let (mut named, mut models) = (Vec::new(), Vec::new());
@@ -106,7 +130,37 @@ pub(super) fn results(
         }
     }
     let Some(table) = glue_table::table(&named, beside)? else { return Ok(None) };
-    Ok(Some(GlueResults { models, ..shown(&table, named.len()) }))
+    let courses = sets.iter().filter_map(|set| course(set, &models)).collect();
+    Ok(Some(GlueResults { models, courses, ..shown(&table, named.len()) }))
+}
+
+/// `None` unless models after different numbers of steps were scored.
+fn course(set: &Group, models: &[GlueModel]) -> Option<Course> {
+    let mut by_step: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+    let own = |model: &&GlueModel| model.on_the_way_of.iter().any(|training| set.members.contains(training));
+    // Averages over other tasks are others.
+    let tasks =
+        |model: &GlueModel| -> Vec<String> { model.invalid.iter().map(|own| own.task.clone()).collect() };
+    let first = models.iter().find(own).map(tasks)?;
+    for model in models.iter().filter(own).filter(|model| tasks(model) == first) {
+        if let Some(step) = model.pretrained {
+            by_step.entry(step).or_default().extend(&model.averages);
+        }
+    }
+    let mut course = Course {
+        name: set.name.clone(),
+        is_baseline: set.role == Role::Baseline,
+        steps: Vec::new(),
+        mean: Vec::new(),
+        deviation: Vec::new(),
+    };
+    for (step, averages) in by_step {
+        let Some(Summary { mean, deviation }) = Summary::of(&averages) else { continue };
+        course.steps.push(step);
+        course.mean.push(mean);
+        course.deviation.push(deviation);
+    }
+    (course.steps.len() > 1).then_some(course)
 }
 
 fn shown(table: &ScoreTable, models: usize) -> GlueResults {
@@ -131,7 +185,7 @@ fn shown(table: &ScoreTable, models: usize) -> GlueResults {
         columns: shown.iter().filter_map(|column| names.get(*column).cloned()).collect(),
         rows: rows.collect(),
         notes: table.all_notes().cloned().collect(),
-        models: Vec::new(),
+        ..GlueResults::default()
     }
 }
 
@@ -143,22 +197,35 @@ fn model(
     report: &GlueReport,
     trainings: &[Training],
 ) -> GlueModel {
-    let input = stage.and_then(|stage| read.stage(stage.entry.inputs.first()?));
-    let training = input
-        .and_then(|input| trainings.iter().position(|own| own.run == run && own.stage == input.entry.name));
-    let is_training =
-        |input: &StageReport| Kind::named(&input.entry.kind).is_some_and(|kind| kind.arm.is_some());
-    let pretrained = match input {
-        Some(input) if is_training(input) => {
-            trainings.get(training.unwrap_or_default()).and_then(|own| own.curve.steps.last().copied())
+    let input = stage.and_then(|stage| stage.entry.inputs.first()).map(|input| Input::parts(input));
+    let (input, step) = match input {
+        Some((name, step)) => (read.stage(name), step.and_then(|step| step.parse().ok())),
+        None => (None, None),
+    };
+    let of_stage = |name: &str| trainings.iter().position(|own| own.run == run && own.stage == name);
+    let training = input.and_then(|input| of_stage(&input.entry.name));
+    let pretrained = match (input, training) {
+        (Some(_), Some(at)) => {
+            step.or_else(|| trainings.get(at).and_then(|own| own.curve.steps.last().copied()))
         }
-        Some(_) => Some(0),
-        None => None,
+        (Some(_), None) => Some(0),
+        (None, _) => None,
     };
-    let average = |at: AtStep| {
-        let averages: Vec<f64> = report.scores(at).iter().filter_map(glue_eval::GlueScore::average).collect();
-        Summary::of(&averages).map(|summary| (summary.mean, summary.deviation))
+    // A fusion is where the trainings that go on with it begin.
+    let begins = |fusion: &StageReport| {
+        let from = |stage: &&StageReport| stage.entry.inputs.contains(&fusion.entry.name);
+        let stages = read.report.stages.iter().filter(from);
+        stages.filter_map(|stage| of_stage(&stage.entry.name)).collect()
     };
+    let on_the_way_of = match (training, input) {
+        (Some(training), _) => vec![training],
+        (None, Some(fusion)) if fusion.entry.kind == fuse::KIND.name => begins(fusion),
+        _ => Vec::new(),
+    };
+    let averages = |at: AtStep| -> Vec<f64> {
+        report.scores(at).iter().filter_map(glue_eval::GlueScore::average).collect()
+    };
+    let average = |at: AtStep| Summary::of(&averages(at)).map(|summary| (summary.mean, summary.deviation));
     GlueModel {
         name: name.to_owned(),
         training,
@@ -167,6 +234,8 @@ fn model(
         last: average(AtStep::Last),
         points: points(report),
         invalid: invalid(report),
+        averages: averages(AtStep::Best),
+        on_the_way_of,
     }
 }
 

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 pub use costs::Cost;
 pub use examples::{Example, Filled, Hole};
-pub use glue::{GlueCell, GlueModel, GluePoint, GlueResults, GlueRow, Invalid};
+pub use glue::{Course, GlueCell, GlueModel, GluePoint, GlueResults, GlueRow, Invalid};
 pub use graph::{Link, Node, Progress, State};
 pub use layout::Place;
 pub use provenance::{Origin, Provenance, Ran};
@@ -143,7 +143,7 @@ impl Results {
         if depth.weights {
             results.weights = runs.iter().flat_map(weights::fused).collect();
         }
-        results.glue = glue::results(&runs, &results.trainings, beside)?;
+        results.glue = glue::results(&runs, &results.trainings, &results.sets, beside)?;
         Ok(results)
     }
 

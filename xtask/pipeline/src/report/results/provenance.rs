@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{ReadRun, model_in};
 use crate::recipe::RecipeText;
 use crate::run::{Machine, journal};
+use crate::stage::texts::{self, TextFile};
 
 /// Where a run's results come from.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -26,6 +27,8 @@ pub struct Provenance {
     pub machines: Vec<Ran>,
     /// Names of the texts that were read.
     pub texts: Vec<String>,
+    /// Their files, as the trainings found them. Those of one name are several if it was changed in between.
+    pub text_files: Vec<TextFile>,
     /// The stages.
     pub stages: Vec<Origin>,
 }
@@ -63,10 +66,15 @@ pub(super) fn provenance(run: &ReadRun) -> Result<Provenance> {
         command: file.map(|file| file.command.clone()).unwrap_or_default(),
         ..Provenance::default()
     };
-    let mut texts = BTreeSet::new();
+    let (mut names, mut seen) = (BTreeSet::new(), BTreeSet::new());
     for stage in &run.report.stages {
         let directory = run.directory(stage);
         let (name, settings) = (stage.entry.name.clone(), stage.settings.as_ref());
+        for file in texts::read(&directory) {
+            if seen.insert((file.name.clone(), file.sha256.clone())) {
+                all.text_files.push(file);
+            }
+        }
         for session in journal::sessions(&directory)? {
             all.began = all.began.into_iter().chain([session.began]).min();
             let Some(machine) = session.machine else { continue };
@@ -78,7 +86,7 @@ pub(super) fn provenance(run: &ReadRun) -> Result<Provenance> {
         }
         let data = settings.map(|settings| settings.get("data").unwrap_or(settings));
         let named = data.and_then(|data| data.get("text")?.as_array()).into_iter().flatten();
-        texts.extend(named.filter_map(|text| text.as_str().map(str::to_owned)));
+        names.extend(named.filter_map(|text| text.as_str().map(str::to_owned)));
         let lineage = match model_in(&directory) {
             Some(model) => Lineage::read(&model)?,
             None => None,
@@ -94,6 +102,6 @@ pub(super) fn provenance(run: &ReadRun) -> Result<Provenance> {
             name,
         });
     }
-    all.texts = texts.into_iter().collect();
+    all.texts = names.into_iter().collect();
     Ok(all)
 }

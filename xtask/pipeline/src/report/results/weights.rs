@@ -11,10 +11,12 @@ use serde::Serialize;
 use serde_json::Value;
 use t5_model::T5Config;
 use t5_model::method::FusionParent;
+use t5_model::train::kept_model;
 
 use super::{ReadRun, graph, model_in};
 use crate::checkpoint::{Asymmetry, asymmetry_of};
 use crate::report::StageReport;
+use crate::source::hub::HubName;
 use crate::stage::{Kind, fuse};
 
 /// A fused model, and one that was trained from it, if there is any.
@@ -72,6 +74,48 @@ pub struct SymmetryPoint {
     pub asymmetry: Asymmetry,
 }
 
+impl Matrix {
+    /// Rows and columns of its pictures, in cells.
+    pub fn size(&self) -> [usize; 2] {
+        self.snapshots.first().map_or([0, 0], |snapshot| snapshot.size)
+    }
+
+    /// For each snapshot, the shades of its cells from 0 to 255, on one scale. Nothing but zero looks like zero.
+    pub fn shades(&self) -> Vec<Vec<u8>> {
+        let finite = |value: &f32| if value.is_finite() { *value } else { 0.0 };
+        let all = self.snapshots.iter().flat_map(|snapshot| snapshot.cells.iter().map(finite));
+        let largest = all.fold(0.0, f32::max);
+        let shade = |cell: &f32| {
+            // A power makes noise of one percent visible.
+            let share = if largest > 0.0 { (finite(cell) / largest).powf(SHADE) } else { 0.0 };
+            (255.0 * share).ceil() as u8
+        };
+        self.snapshots.iter().map(|snapshot| snapshot.cells.iter().map(shade).collect()).collect()
+    }
+
+    /// Where the lines between blocks are, in cells from above and from the left.
+    pub fn cuts_between_cells(&self) -> [Vec<f64>; 2] {
+        let inner = |cuts: &[usize], side: usize, cells: usize| {
+            let inner = cuts.iter().filter(|cut| **cut != 0 && **cut != side);
+            inner.map(|cut| *cut as f64 * cells as f64 / side.max(1) as f64).collect()
+        };
+        let [rows, columns] = self.size();
+        [inner(&self.row_cuts, self.shape[0], rows), inner(&self.column_cuts, self.shape[1], columns)]
+    }
+}
+
+impl Snapshot {
+    /// Its step in words.
+    pub fn label(&self) -> String {
+        match self.step {
+            0 => "as fused".to_owned(),
+            step => format!("after {} steps", crate::numbers::thousands(step)),
+        }
+    }
+}
+
+/// The power of a root mean square, as a share of the largest, that its shade is.
+const SHADE: f32 = 0.5;
 /// The largest side of a picture, in cells.
 const CELLS: usize = 48;
 /// More rows or columns of blocks than this are no picture any more.
@@ -151,11 +195,20 @@ fn shown(plan: &FusionPlan) -> Vec<&PlannedParam> {
     if named.is_empty() { candidates.into_iter().take(SHOWN.len()).collect() } else { named }
 }
 
-/// The directory of a fusion's parent, as its settings name it.
+/// The directory of a fusion's parent, as its settings name it. A model on the Hub is only looked for in the cache.
 fn directory_of(run: &ReadRun, parent: &Value) -> Option<PathBuf> {
-    match (parent.get("stage"), parent.get("path")) {
-        (Some(Value::String(stage)), _) => model_in(&run.place.join(stage)),
-        (_, Some(Value::String(path))) => Some(path.into()),
+    let text = |key: &str| parent.get(key).and_then(Value::as_str);
+    match (text("stage"), text("path"), text("hub")) {
+        (Some(stage), ..) => match parent.get("step").and_then(Value::as_u64) {
+            Some(step) => {
+                let kept = kept_model(&run.place.join(stage), step);
+                // The model of the last step is the training's result.
+                if kept.join("config.json").is_file() { Some(kept) } else { model_in(&run.place.join(stage)) }
+            }
+            None => model_in(&run.place.join(stage)),
+        },
+        (_, Some(path), _) => Some(path.into()),
+        (.., Some(name)) => name.strip_prefix(HubName::PREFIX)?.parse::<HubName>().ok()?.cached(),
         _ => None,
     }
 }

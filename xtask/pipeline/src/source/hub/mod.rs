@@ -6,6 +6,7 @@ mod connection;
 mod environment;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::Serialize;
@@ -28,6 +29,17 @@ pub struct HubName {
 impl HubName {
     /// Distinguishes names on the Hub from paths.
     pub const PREFIX: &str = "hf:";
+
+    /// Where the cache has a model of this name, or some of its files, without asking the Hub.
+    pub fn cached(&self) -> Option<PathBuf> {
+        #[cfg(feature = "hub")]
+        {
+            let cache = Environment::here().ok()?.cache();
+            HubRepo { name: self, kind: RepoType::Model }.cached(&cache)
+        }
+        #[cfg(not(feature = "hub"))]
+        None
+    }
 
     #[cfg(feature = "hub")]
     fn revision(&self) -> &str {

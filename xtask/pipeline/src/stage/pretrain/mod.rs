@@ -21,6 +21,7 @@ use toml::Spanned;
 use super::budget::BudgetKey;
 use super::examples::{self, Examples};
 use super::text::{Data, HeldOut, Reading, is_usual};
+use super::texts;
 use super::{
     Arm, Budget, DataTable, Dimensions, Effects, Finished, Forecast, Gives, Input, Keys, Kind, Known,
     Overview, Published, Shown, Spent, Training, Vocabulary, Work,
@@ -405,10 +406,15 @@ impl Pretrain {
             open_training_text: &mut |at| text.training(micro_batch, seed, at),
             open_evaluation_text: &mut || text.evaluation(),
         };
+        // As they are when they are first read.
+        let texts = (!directory.join(texts::FILE).exists()).then(|| texts::describe(&text));
         let mut progress = watch.training(name, self.settings.steps);
         let stoppable = Stoppable::new(watch);
         let outcome = train(run, &mut |event| progress(&event), watch.stop())?;
         drop(stoppable);
+        if let Some(texts) = texts {
+            texts::write(&texts, directory)?;
+        }
         if !outcome.finished {
             let left = format!("step {} is saved in {}", outcome.step, outcome.checkpoint.display());
             return Err(Interrupted { left: Some(left), resumes: true }.into());
