@@ -267,7 +267,8 @@ fn mimetic_weights_match_and_copy() -> Result<(), Error> {
     let squares: Vec<f64> = others.iter().map(|score| score * score).collect();
     assert!((mean(&squares).sqrt() - 2.0).abs() < 0.3, "{}, not twice T5's", mean(&squares).sqrt());
 
-    for attention in [cross, "encoder.block.1.layer.0.SelfAttention"] {
+    let own = ["encoder", "decoder"].map(|stack| format!("{stack}.block.1.layer.0.SelfAttention"));
+    for attention in [cross, &own[0], &own[1]] {
         let of = |name: &str, x: &[f32]| apply(&format!("{attention}.{name}.weight"), x);
         // sqrt(inner / d_model) times the identity, since the heads are wider than the model.
         for x in &vectors {
@@ -276,8 +277,20 @@ fn mimetic_weights_match_and_copy() -> Result<(), Error> {
         }
     }
 
-    let bias = &weights["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"].data;
-    let of_head = |position: i64, head: usize| bias[position_bucket(position, true, 32, 128) * heads + head];
+    let bias = |weights: &HostTensors, stack: &str, position: i64, head: usize| {
+        let bias = &weights[&format!("{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight")];
+        bias.data[position_bucket(position, stack == "encoder", 32, 128) * heads + head]
+    };
+    // Every second head of the encoder looks at the token before, the others at what is near.
+    let of_head = |position, head| bias(&weights, "encoder", position, head);
+    assert_eq!([-2, -1, 0, 1, 2].map(|position| of_head(position, 2)), [0.0, 4.0, 0.0, 0.0, 0.0]);
+    assert_eq!([0, 1, 2, 3].map(|head| of_head(-4, head)), [0.0, -2.0, 0.0, -0.5]);
+    // Heads of the decoder look 1 to 4 tokens back.
+    let of_head = |position, head| bias(&weights, "decoder", position, head);
+    assert_eq!([0, -1, -2, -3, -4, -5].map(|position| of_head(position, 2)), [0.0, 0.0, 0.0, 4.0, 0.0, 0.0]);
+
+    let weights = initialize(&config, "local".parse().unwrap(), 3)?;
+    let of_head = |position, head| bias(&weights, "encoder", position, head);
     assert_eq!([0, -1, 1, 7, 8].map(|position| of_head(position, 0)), [0.0, -1.0, -1.0, -7.0, -8.0]);
     assert_eq!([0, 1, 2, 3].map(|head| of_head(-4, head)), [-4.0, -2.0, -1.0, -0.5]);
     Ok(())
@@ -298,14 +311,15 @@ fn an_initialization_changes_only_its_parts() -> Result<(), Error> {
     };
     assert_eq!(changed("t5")?, Vec::<String>::new());
     assert_eq!(changed("matching")?.len(), 4, "q and k of each cross-attention");
-    assert_eq!(changed("copying")?.len(), 8, "v and o of the encoder and of cross-attention");
+    assert_eq!(changed("copying")?.len(), 12, "v and o of each attention");
     assert_eq!(changed("local")?.len(), 1);
-    assert_eq!(changed("mimetic")?.len(), 13);
-    assert_eq!(changed("local+copying")?.len(), 9);
+    assert_eq!(changed("previous")?.len(), 2);
+    assert_eq!(changed("mimetic")?.len(), 18);
+    assert_eq!(changed("local+copying")?.len(), 13);
     let shown = |how: &str| how.parse::<Initialization>().map(|how| how.to_string());
-    assert_eq!(shown("local+copying+matching").unwrap(), "mimetic");
+    assert_eq!(shown("local+copying+previous+matching").unwrap(), "mimetic");
     assert_eq!(shown("local+matching").unwrap(), "matching+local");
-    insta::assert_snapshot!(shown("matching+xavier").unwrap_err(), @r#""xavier" is none of t5, mimetic, matching, copying and local; parts are joined with +, as in matching+local"#);
+    insta::assert_snapshot!(shown("matching+xavier").unwrap_err(), @r#""xavier" is none of t5, mimetic, matching, copying, local and previous; parts are joined with +, as in matching+local"#);
     Ok(())
 }
 

@@ -13,13 +13,14 @@ use super::{Parameter, parameters};
 use crate::{Result, T5Config, position_bucket};
 
 /// How random weights begin: T5's own initialisation, or one in which attention already does something of use
-/// ("mimetic" initialisation, after Trockman and Kolter, arXiv 2305.09828). It has three parts, none of which
+/// ("mimetic" initialisation, after Trockman and Kolter, arXiv 2305.09828). It has four parts, none of which
 /// is enough alone.
 ///
 /// A T5 that is pretrained from its own initialisation first learns which tokens follow which. On this plateau
 /// the decoder does not read the encoder, because the encoder has nothing to tell that its own last token does
 /// not. The parts make for a path that has: a sentinel in the decoder finds the same sentinel in the encoder,
-/// where the tokens beside the hole have been gathered, and copies them.
+/// where the tokens beside the hole have been gathered, and copies them. So does a token that follows a sentinel
+/// in the decoder, to which attention has brought that sentinel.
 ///
 /// Written as `t5`, `mimetic`, or the parts joined with `+`, such as `matching+local`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,24 +32,31 @@ pub struct Initialization {
     /// `2 √d_kv · x·y / d_model`: `2 √d_kv` for equal vectors, 0 for unrelated ones, whose scores have a deviation
     /// of about 2.
     pub matching: bool,
-    /// In the encoder's self-attention and in cross-attention, the rows of `v` begin orthonormal, and `o` begins as
-    /// `v`'s transpose, scaled to T5's deviation of `o`. Then `o·v` is a multiple of a projection, of the identity if
+    /// In all attention, the rows of `v` begin orthonormal, and `o` begins as `v`'s transpose, scaled to T5's deviation of `o`. Then `o·v` is a multiple of a projection, of the identity if
     /// the heads together are as wide as the model: what attention reads arrives in the residual stream as the
     /// vector that it was.
     pub copying: bool,
     /// The encoder's position bias begins at `-slope · distance`, the slopes of its heads falling
     /// geometrically from 1 to 1/8 (as in ALiBi, arXiv 2108.12409): heads gather what is near.
     pub local: bool,
+    /// Heads begin as those that models come to have for what is a fixed distance before ("previous-token heads",
+    /// Olsson et al. 2022, arXiv 2209.11895), by a position bias of 4 there and 0 elsewhere: in the encoder, every
+    /// second head for the token before, instead of what `local` makes of it; in the decoder, all heads, in turn for
+    /// distances of 1 to 4. The mean span has three tokens.
+    pub previous: bool,
 }
 
 impl Initialization {
     /// That of Mesh TensorFlow and T5X.
-    pub const T5: Initialization = Initialization { matching: false, copying: false, local: false };
+    pub const T5: Initialization =
+        Initialization { matching: false, copying: false, local: false, previous: false };
     /// All parts.
-    pub const MIMETIC: Initialization = Initialization { matching: true, copying: true, local: true };
+    pub const MIMETIC: Initialization =
+        Initialization { matching: true, copying: true, local: true, previous: true };
 
-    fn parts(&mut self) -> [(&'static str, &mut bool); 3] {
-        [("matching", &mut self.matching), ("copying", &mut self.copying), ("local", &mut self.local)]
+    fn parts(&mut self) -> [(&'static str, &mut bool); 4] {
+        let Initialization { matching, copying, local, previous } = self;
+        [("matching", matching), ("copying", copying), ("local", local), ("previous", previous)]
     }
 
     /// Whether it is T5's own.
@@ -60,10 +68,15 @@ impl Initialization {
 /// How much larger than T5's scores the score of a match is: see [`Initialization::matching`].
 const MATCH: f64 = 2.0;
 
+/// The position bias of a distance that a head is for. Scores have a deviation of about 1.
+const PREVIOUS: f32 = 4.0;
+/// The farthest distance that heads of the decoder are for.
+const FARTHEST_PREVIOUS: usize = 4;
+
 /// Names no way to initialise weights.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is none of t5, mimetic, matching, copying and local; parts are joined with +, as in matching+local"
+    "{0:?} is none of t5, mimetic, matching, copying, local and previous; parts are joined with +, as in matching+local"
 )]
 pub struct UnknownInitialization(String);
 
@@ -132,7 +145,9 @@ pub fn initialize(config: &T5Config, how: Initialization, seed: u64) -> Result<H
             (name, tensor)
         })
         .collect();
-    let own = Stack::Encoder.attentions(config, SublayerKind::SelfAttention);
+    let own = [Stack::Encoder, Stack::Decoder]
+        .into_iter()
+        .flat_map(|stack| stack.attentions(config, SublayerKind::SelfAttention));
     let cross = Stack::Decoder.attentions(config, SublayerKind::CrossAttention);
     let mut changed = Vec::new();
     if how.matching {
@@ -161,8 +176,16 @@ pub fn initialize(config: &T5Config, how: Initialization, seed: u64) -> Result<H
             }
         }
     }
+    let of = |stack| Module::PositionBias(stack).weight();
     if how.local {
-        weights.insert(Module::PositionBias(Stack::Encoder).weight(), nearby(config));
+        weights.insert(of(Stack::Encoder), nearby(config));
+    }
+    if how.previous {
+        // The others stay as they are.
+        let encoder = (0..config.num_heads).step_by(2).map(|head| (head, 1));
+        let decoder = (0..config.num_heads).map(|head| (head, 1 + head % FARTHEST_PREVIOUS));
+        look_back(&mut weights, &of(Stack::Encoder), config, true, encoder);
+        look_back(&mut weights, &of(Stack::Decoder), config, false, decoder);
     }
     Ok(weights)
 }
@@ -233,4 +256,22 @@ fn nearby(config: &T5Config) -> HostTensor {
         }
     }
     bias
+}
+
+/// [`Initialization::previous`]: heads, with the distance that each looks back.
+fn look_back(
+    weights: &mut HostTensors,
+    name: &str,
+    config: &T5Config,
+    bidirectional: bool,
+    heads: impl Iterator<Item = (usize, usize)>,
+) {
+    let (buckets, farthest) = (config.relative_attention_num_buckets, config.relative_attention_max_distance);
+    let Some(bias) = weights.get_mut(name) else { return };
+    for (head, distance) in heads {
+        let wanted = position_bucket(-(distance as i64), bidirectional, buckets, farthest);
+        for bucket in 0..buckets {
+            bias.data[bucket * config.num_heads + head] = if bucket == wanted { PREVIOUS } else { 0.0 };
+        }
+    }
 }

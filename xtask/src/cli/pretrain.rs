@@ -104,7 +104,7 @@ struct NewModel {
     /// Rows of the embedding, if more than the tokenizer asks for
     #[arg(long, value_name = "N")]
     vocab_size: Option<usize>,
-    /// How the random weights begin: t5, mimetic, or parts of the latter (matching+copying+local)
+    /// How the random weights begin: t5, mimetic, or parts of the latter (matching+copying+local+previous)
     ///
     /// With t5, training from scratch starts with a long plateau on which the decoder ignores the encoder. With
     /// mimetic, small models leave it within a few hundred updates.
