@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use fusion_core::HostTensors;
 use fusion_core::grow::DirectSum;
 use fusion_core::plan::{Fill, FusionPlan, Normalisation, StandardDeviation};
 use fusion_core::random::Philox;
