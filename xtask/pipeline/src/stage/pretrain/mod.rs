@@ -1,5 +1,6 @@
 //! Pretrains a model, from random weights or from a checkpoint.
 
+mod beginning;
 mod measured;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,14 +9,11 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use fusion_core::checkpoint::Checkpoint;
-use fusion_core::lineage::Lineage;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use t5_model::optimizer::OptimizerState;
-use t5_model::text::Tokenizer;
 use t5_model::train::{Outcome, Quality, Run, Settings, train};
-use t5_model::{Initialization, T5Config, initialize, parameter_table, training_flops_per_token};
+use t5_model::{T5Config, initialize, parameter_table, training_flops_per_token};
 use toml::Spanned;
 
 use super::budget::BudgetKey;
@@ -26,11 +24,12 @@ use super::{
     Arm, Budget, DataTable, Dimensions, Effects, Finished, Forecast, Gives, Input, Keys, Kind, Known,
     Overview, Published, Shown, Spent, Training, Vocabulary, Work,
 };
-use crate::checkpoint::{Beside, Made, lineage_to_continue, load_tokenizer, tokenizer_of};
+use crate::checkpoint::load_tokenizer;
 use crate::numbers::rounds_to;
 use crate::recipe::schema::both;
 use crate::{Compute, Interrupted, Note, Stoppable, Warning, Watch};
 
+use self::beginning::Beginning;
 pub use measured::{Logged, Measured};
 
 /// A pretraining run.
@@ -74,19 +73,6 @@ pub struct Trained {
     /// On held-out text, at the end.
     #[serde(flatten)]
     pub quality: Quality,
-}
-
-/// The model that training starts from.
-struct Beginning {
-    config: T5Config,
-    /// Of weights that no checkpoint gives.
-    init: Initialization,
-    lineage: Lineage,
-    checkpoint: Option<Checkpoint>,
-    /// Stored with the checkpoint, if training continues with it.
-    optimizer: Option<OptimizerState>,
-    /// The files that the trained model gets from it.
-    beside: Beside,
 }
 
 /// Settings that make no difference to a finished training, or only in the last bits of its weights.
@@ -375,7 +361,7 @@ impl Pretrain {
         ensure!(self.budget.is_none(), "the number of steps does not follow from `computation` yet");
         self.settings.validate()?;
         let tokenizer = load_tokenizer(tokenizer)?;
-        let beginning = self.beginning(from, &tokenizer)?;
+        let beginning = Beginning::of(self, from, &tokenizer)?;
         beginning.beside.warnings.iter().for_each(|warning| watch.note(name, &Note::Warning(warning)));
         let text = self.data.open(tokenizer, watch)?;
         let Settings { seed, .. } = self.settings;
@@ -448,48 +434,6 @@ impl Pretrain {
         let objective = &self.data.objective;
         let objective = (!objective.is_t5()).then(|| ("objective".to_owned(), json!(objective)));
         data.into_iter().chain(field).chain(init).chain(objective).chain(compute.identity()).collect()
-    }
-
-    fn beginning(&self, from: Option<&Path>, tokenizer: &Tokenizer) -> Result<Beginning> {
-        let directory = match (&self.start, from) {
-            (Start::Random(dimensions), _) => {
-                let config = dimensions.config(&Vocabulary::of(tokenizer))?;
-                let lineage = Lineage::default();
-                let (init, beside) = (dimensions.init, Beside::default());
-                return Ok(Beginning { config, init, lineage, checkpoint: None, optimizer: None, beside });
-            }
-            (Start::Model(Input::Path(path)), None) => path.as_path(),
-            (Start::Model(input), None) => anyhow::bail!("the model of stage {input} is not known"),
-            (Start::Model(_), Some(path)) => path,
-        };
-        let (checkpoint, config) = T5Config::open(directory)?;
-        let place = directory.display();
-        if let Some(own) = tokenizer_of(directory)? {
-            ensure!(
-                own.fingerprint() == tokenizer.fingerprint(),
-                "{place} was trained with another tokenizer than the one given"
-            );
-        }
-        ensure!(
-            tokenizer.vocab_size() <= config.vocab_size,
-            "the tokenizer has {} tokens, but the model in {place} only {}",
-            tokenizer.vocab_size(),
-            config.vocab_size
-        );
-        let optimizer = match self.settings.carry_optimizer {
-            true => Some(self.optimizer_state(directory, &checkpoint.blake3()?, &config)?),
-            false => None,
-        };
-        let lineage = lineage_to_continue(&checkpoint)?;
-        let beside = Beside::of(&[("", directory)], Made::Another)?;
-        let init = Initialization::default();
-        Ok(Beginning { config, init, lineage, checkpoint: Some(checkpoint), optimizer, beside })
-    }
-
-    fn optimizer_state(&self, directory: &Path, weights: &str, config: &T5Config) -> Result<OptimizerState> {
-        let state = OptimizerState::open(directory, weights)?;
-        state.check(&self.settings.optimizer, &parameter_table(config)?)?;
-        Ok(state)
     }
 
     fn trained(&self, beginning: &Beginning, outcome: &Outcome) -> Result<Trained> {
