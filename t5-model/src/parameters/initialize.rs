@@ -32,9 +32,9 @@ pub struct Initialization {
     /// `2 √d_kv · x·y / d_model`: `2 √d_kv` for equal vectors, 0 for unrelated ones, whose scores have a deviation
     /// of about 2.
     pub matching: bool,
-    /// In all attention, the rows of `v` begin orthonormal, and `o` begins as `v`'s transpose, scaled to T5's deviation of `o`. Then `o·v` is a multiple of a projection, of the identity if
-    /// the heads together are as wide as the model: what attention reads arrives in the residual stream as the
-    /// vector that it was.
+    /// In all attention, the rows of `v` begin orthonormal, and `o` begins as `v`'s transpose, scaled to T5's
+    /// deviation of `o`. Then `o·v` is a multiple of a projection, of the identity if the heads together are as wide
+    /// as the model: what attention reads arrives in the residual stream as the vector that it was.
     pub copying: bool,
     /// The encoder's position bias begins at `-slope · distance`, the slopes of its heads falling
     /// geometrically from 1 to 1/8 (as in ALiBi, arXiv 2108.12409): heads gather what is near.
@@ -258,7 +258,7 @@ fn nearby(config: &T5Config) -> HostTensor {
     bias
 }
 
-/// [`Initialization::previous`]: heads, with the distance that each looks back.
+/// [`Initialization::previous`]: lets heads look back, each by its distance.
 fn look_back(
     weights: &mut HostTensors,
     name: &str,

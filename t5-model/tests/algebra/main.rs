@@ -212,6 +212,19 @@ fn grouped_models_grow() {
     assert!(change(&parent, 3, &grown) < 1e-12);
 }
 
+/// Where all widths double, Net2Net's second copies are HyperCloning's, noise included.
+#[test]
+fn net2net_doubles_as_hyperclone_does() {
+    let parent = parent("p", (true, false), [4, 2, 3, 5, 1, 1]);
+    let widths = Widths { d_model: Some(8), num_heads: Some(4), d_ff: Some(10) };
+    for noise in [None, NOISE] {
+        let cloned = HyperClone { times: 2, noise }.grow(from_ref(&parent)).unwrap();
+        let copied = Net2Net { widths, seed: 1, noise }.grow(from_ref(&parent)).unwrap();
+        assert_eq!(cloned.child, copied.child);
+        assert_eq!(cloned.plan.params, copied.plan.params);
+    }
+}
+
 /// The noise is really present, and differs between copies.
 #[test]
 fn noise_tells_copies_apart() {

@@ -15,10 +15,13 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
+/// Multiples with their prefixes, the largest first.
+pub const UNITS: [(f64, &str); 7] =
+    [(1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
+
 /// `950`, `77.0 k`, `1.1 M`, `3.5 G`, up to `4.1 Z`.
 pub fn count(number: f64) -> String {
-    let units = [(1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
-    match units.into_iter().find(|(size, _)| number >= *size) {
+    match UNITS.into_iter().find(|(size, _)| number >= *size) {
         Some((size, unit)) => format!("{:.1} {unit}", number / size),
         None => format!("{number:.0}"),
     }

@@ -166,3 +166,24 @@ fn sets_of_seeds_that_would_not_be_apart_are_refused() {
     let apart = format!("seeds = 2\n{}", RECIPE.replace("seed = 2", "seed = 2001"));
     run(folder.path(), &apart, &["--dry-run"]).success();
 }
+
+/// A plan gives a fusion's warning, the run does not give it again, and the other sets of seeds do not either.
+#[test]
+fn a_warning_is_given_once() {
+    let folder = directory(&[("a.txt", &letters())]);
+    let recipe = format!(
+        "seeds = 2\n{}",
+        RECIPE.replace("parents = [\"a\", \"b\"]", "parents = [\"a\", \"b\"]\nnorm = \"rule\"")
+    );
+    let warnings = |called: Called| -> Vec<String> {
+        let own = called.stderr.lines().filter(|line| line.contains("normalised as one vector"));
+        own.filter_map(|line| Some(line.split_once(':')?.0.to_owned())).collect()
+    };
+    assert_eq!(warnings(run(folder.path(), &recipe, &[])), ["fuse"]);
+    let folder = directory(&[("a.txt", &letters())]);
+    assert_eq!(
+        warnings(run(folder.path(), &recipe, &["--only", "fuse.2"])),
+        ["fuse.2"],
+        "of the second set alone"
+    );
+}

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::numbers::UNITS;
+
 use super::results::{Band, Course, FusedModel, GlueModel, GluePoint, Group, Passing, Results, Role};
 
 /// A quantity that was measured on held-out text.
@@ -380,12 +382,11 @@ const AVERAGE: &str = "average over GLUE, %";
 
 /// A number beside an axis: `0.25`, `1.5 k`, `20 T`.
 pub fn tick(value: f64) -> String {
-    let units = [(1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
     // The steps between ticks leave errors of rounding at zero.
     if value.abs() < 1e-12 {
         return "0".to_owned();
     }
-    let (size, unit) = units.into_iter().find(|(size, _)| value.abs() >= *size).unwrap_or((1.0, ""));
+    let (size, unit) = UNITS.into_iter().find(|(size, _)| value.abs() >= *size).unwrap_or((1.0, ""));
     let scaled = value / size;
     let digits = (3 - scaled.abs().log10().floor() as i32).clamp(0, 12) as usize;
     let text = format!("{scaled:.digits$}");

@@ -1,7 +1,7 @@
 //! What was measured beside what others have published.
 
 use glue_eval::metrics::spearman;
-use glue_eval::{AtStep, GlueScore, Task};
+use glue_eval::{AtStep, GlueScore, Summary, Task};
 use serde_json::Value;
 
 use super::table::Table;
@@ -27,9 +27,7 @@ pub fn section(stages: &[StageReport]) -> Option<Section> {
         for (figure, value) in published.figures() {
             let measured: Vec<f64> = fellows.iter().flat_map(|stage| stage.measured(figure)).collect();
             let digits = figure.digits();
-            if !measured.is_empty() {
-                pairs.push((figure, (measured.iter().sum::<f64>() / measured.len() as f64, value)));
-            }
+            pairs.extend(Summary::of(&measured).map(|here| (figure, (here.mean, value))));
             let finished = fellows.iter().filter(|stage| stage.finished).count();
             let here = mean(&measured, digits).map(|here| here + &sets(finished, fellows.len()));
             let Published { source, .. } = published;

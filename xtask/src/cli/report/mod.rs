@@ -27,9 +27,10 @@ const PORT: u16 = 6116;
 
 /// Show the results of runs: every stage, fusions compared with training from scratch, and GLUE
 ///
-/// Reads directories written by `run` and `pretrain`, finished or not, and by `glue --output`. A run's fused models are compared with its baseline at equal steps and at equal computation, including the
-/// parents' training, as in the paper's Tables 1 and 4. If no fusion wins, the report says so. Several runs
-/// are shown side by side.
+/// Reads directories written by `run` and `pretrain`, finished or not, and by `glue --output`. A run's fused
+/// models are compared with its baseline at equal steps and at equal computation, including the parents'
+/// training, as in the paper's Tables 1 and 4. If no fusion wins, the report says so. Several runs are shown
+/// side by side.
 ///
 /// The GLUE table has the columns of the paper's Table 5. It includes the paper's averages (Table 3) and T5's
 /// own figures, and marks models that differ from the baseline by no more than one standard deviation over

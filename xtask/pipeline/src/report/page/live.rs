@@ -8,9 +8,10 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use anyhow::Result;
 use sha2::{Digest, Sha256};
 
-use super::{hex, render};
+use super::render;
 use crate::report::glue_table::Beside;
 use crate::report::results::{Depth, Results};
+use crate::source::digest::hexadecimal;
 
 /// Runs whose page follows them.
 pub struct Live {
@@ -34,8 +35,8 @@ struct Latest {
     took: Duration,
 }
 
-/// Drawing a page takes at most this part of a processor's time. Reading the weights of large models may take
-/// seconds.
+/// Between two drawings there is at least so many times what the last took: reading the weights of large models may
+/// take seconds.
 const SHARE: u32 = 10;
 
 impl Live {
@@ -75,7 +76,7 @@ impl Live {
         for run in &self.runs {
             add(run, &mut state);
         }
-        hex(&state.finalize())
+        hexadecimal(state)
     }
 }
 

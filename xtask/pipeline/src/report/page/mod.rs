@@ -20,6 +20,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::results::Results;
+use crate::source::digest::hexadecimal;
 use charts::Charts;
 pub use live::{Live, Served};
 use view::View;
@@ -50,7 +51,7 @@ fn render(results: &Results, live: Option<&str>) -> Result<String> {
     let charts = embedded(&Charts::new(results))?;
     // The page runs scripts that carry this word, and no others. It depends on all that the page is made of, so
     // nobody can put it into a name or a text beforehand.
-    let nonce = hex(&Sha256::new().chain_update(&charts).chain_update(SCRIPT).finalize());
+    let nonce = hexadecimal(Sha256::new().chain_update(&charts).chain_update(SCRIPT));
     let template = templates()?;
     let page = template.get_template("page").context("the page has no template")?;
     let page = page.render(context! {
@@ -101,15 +102,11 @@ fn embedded(value: &impl Serialize) -> Result<String> {
     Ok(safe)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use sha2::{Digest, Sha256};
 
-    use super::{SCRIPT, UPLOT, UPLOT_LICENSE, UPLOT_STYLE, embedded, hex};
+    use super::{SCRIPT, UPLOT, UPLOT_LICENSE, UPLOT_STYLE, embedded, hexadecimal};
 
     #[test]
     fn nothing_in_embedded_json_is_markup() {
@@ -132,7 +129,7 @@ mod tests {
     fn vendored_files_are_as_they_were() {
         let readme = include_str!("uplot/README.md");
         for text in [UPLOT, UPLOT_STYLE] {
-            assert!(readme.contains(&hex(&Sha256::digest(text))));
+            assert!(readme.contains(&hexadecimal(Sha256::new().chain_update(text))));
         }
     }
 }

@@ -456,8 +456,9 @@
     }
     // Not while nobody looks, nor while a part of a figure is being chosen.
     let held = false;
-    addEventListener("mousedown", () => { held = true; });
-    addEventListener("mouseup", () => { held = false; });
+    for (const kind of ["mousedown", "mouseup", "mousemove"]) {
+      addEventListener(kind, (event) => { held = event.buttons !== 0; });
+    }
     (async () => {
       for (;;) {
         if (!document.hidden && !held) await ask();
