@@ -297,6 +297,21 @@ fn mimetic_weights_match_and_copy() -> Result<(), Error> {
     Ok(())
 }
 
+/// All blocks of a stack together add what two would.
+#[test]
+fn deep_stacks_begin_with_smaller_steps() -> Result<(), Error> {
+    let mut config = T5Config::v1_1(32, 16, 2, 8, 16, 6);
+    config.set_num_decoder_layers(2);
+    let scaled = initialize(&config, "copying+depth".parse().unwrap(), 3)?;
+    for (name, plain) in initialize(&config, "copying".parse().unwrap(), 3)? {
+        let is_output = name.ends_with(".o.weight") || name.ends_with(".wo.weight");
+        let factor = if name.starts_with("encoder.") && is_output { 2.0 / 6.0 } else { 1.0 };
+        let expected: Vec<f32> = plain.data.iter().map(|value| factor * value).collect();
+        assert_eq!(scaled[&name].data, expected, "{name}");
+    }
+    Ok(())
+}
+
 #[test]
 fn an_initialization_changes_only_its_parts() -> Result<(), Error> {
     let config = T5Config::v1_1(32, 16, 2, 8, 16, 2);
@@ -315,12 +330,13 @@ fn an_initialization_changes_only_its_parts() -> Result<(), Error> {
     assert_eq!(changed("copying")?.len(), 12, "v and o of each attention");
     assert_eq!(changed("local")?.len(), 1);
     assert_eq!(changed("previous")?.len(), 2);
+    assert_eq!(changed("depth")?.len(), 0, "two blocks are not many");
     assert_eq!(changed("mimetic")?.len(), 18);
     assert_eq!(changed("local+copying")?.len(), 13);
     let shown = |how: &str| how.parse::<Initialization>().map(|how| how.to_string());
-    assert_eq!(shown("local+copying+previous+matching").unwrap(), "mimetic");
+    assert_eq!(shown("local+copying+depth+previous+matching").unwrap(), "mimetic");
     assert_eq!(shown("local+matching").unwrap(), "matching+local");
-    insta::assert_snapshot!(shown("matching+xavier").unwrap_err(), @r#""xavier" is none of t5, mimetic, matching, copying, local and previous; parts are joined with +, as in matching+local"#);
+    insta::assert_snapshot!(shown("matching+xavier").unwrap_err(), @r#""xavier" is none of t5, mimetic, matching, copying, local, previous and depth; parts are joined with +, as in matching+local"#);
     Ok(())
 }
 

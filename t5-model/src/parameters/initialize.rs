@@ -13,7 +13,7 @@ use super::{Parameter, parameters};
 use crate::{Result, T5Config, position_bucket};
 
 /// How random weights begin: T5's own initialisation, or one in which attention already does something of use
-/// ("mimetic" initialisation, after Trockman and Kolter, arXiv 2305.09828). It has four parts, none of which
+/// ("mimetic" initialisation, after Trockman and Kolter, arXiv 2305.09828). It has five parts, none of which
 /// is enough alone.
 ///
 /// A T5 that is pretrained from its own initialisation first learns which tokens follow which. On this plateau
@@ -44,19 +44,29 @@ pub struct Initialization {
     /// second head for the token before, instead of what `local` makes of it; in the decoder, all heads, in turn for
     /// distances of 1 to 4. The mean span has three tokens.
     pub previous: bool,
+    /// In a stack of more than two blocks, what attention and MLPs add to the residual stream begins scaled by 2 over
+    /// the number of blocks: all blocks together add no more than two would, so that a token can still be told at the
+    /// end of the stack.
+    pub depth: bool,
 }
 
 impl Initialization {
     /// That of Mesh TensorFlow and T5X.
     pub const T5: Initialization =
-        Initialization { matching: false, copying: false, local: false, previous: false };
+        Initialization { matching: false, copying: false, local: false, previous: false, depth: false };
     /// All parts.
     pub const MIMETIC: Initialization =
-        Initialization { matching: true, copying: true, local: true, previous: true };
+        Initialization { matching: true, copying: true, local: true, previous: true, depth: true };
 
-    fn parts(&mut self) -> [(&'static str, &mut bool); 4] {
-        let Initialization { matching, copying, local, previous } = self;
-        [("matching", matching), ("copying", copying), ("local", local), ("previous", previous)]
+    fn parts(&mut self) -> [(&'static str, &mut bool); 5] {
+        let Initialization { matching, copying, local, previous, depth } = self;
+        [
+            ("matching", matching),
+            ("copying", copying),
+            ("local", local),
+            ("previous", previous),
+            ("depth", depth),
+        ]
     }
 
     /// Whether it is T5's own.
@@ -68,6 +78,9 @@ impl Initialization {
 /// How much larger than T5's scores the score of a match is: see [`Initialization::matching`].
 const MATCH: f64 = 2.0;
 
+/// The number of blocks up to which what they add is not scaled: see [`Initialization::depth`].
+const SHALLOW: usize = 2;
+
 /// The position bias of a distance that a head is for. Scores have a deviation of about 1.
 const PREVIOUS: f32 = 4.0;
 /// The farthest distance that heads of the decoder are for.
@@ -76,7 +89,7 @@ const FARTHEST_PREVIOUS: usize = 4;
 /// Names no way to initialise weights.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is none of t5, mimetic, matching, copying, local and previous; parts are joined with +, as in matching+local"
+    "{0:?} is none of t5, mimetic, matching, copying, local, previous and depth; parts are joined with +, as in matching+local"
 )]
 pub struct UnknownInitialization(String);
 
@@ -186,6 +199,18 @@ pub fn initialize(config: &T5Config, how: Initialization, seed: u64) -> Result<H
         let decoder = (0..config.num_heads).map(|head| (head, 1 + head % FARTHEST_PREVIOUS));
         look_back(&mut weights, &of(Stack::Encoder), config, true, encoder);
         look_back(&mut weights, &of(Stack::Decoder), config, false, decoder);
+    }
+    if how.depth {
+        for Parameter { module, spec, .. } in parameters(config)? {
+            let Module::Linear(sublayer, linear) = module else { continue };
+            let blocks = sublayer.stack.depth(config);
+            if let Some(tensor) =
+                weights.get_mut(&spec.name).filter(|_| linear.is_output() && blocks > SHALLOW)
+            {
+                let scale = SHALLOW as f32 / blocks as f32;
+                tensor.data.iter_mut().for_each(|value| *value *= scale);
+            }
+        }
     }
     Ok(weights)
 }
