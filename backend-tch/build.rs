@@ -3,9 +3,11 @@
 use std::env;
 use std::path::PathBuf;
 
+const SOURCES: [&str; 2] = ["shim/profile.cpp", "shim/process_group.cpp"];
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=shim/profile.cpp");
+    println!("cargo::rerun-if-changed=shim");
     let Ok(libraries) = env::var("DEP_TCH_LIBTORCH_LIB") else { return };
     // The argument is for this crate's own tests; the key is for the program that links the crate.
     println!("cargo::rustc-link-arg=-Wl,-rpath,{libraries}");
@@ -17,7 +19,10 @@ fn main() {
         .cpp(true)
         .std("c++17")
         .warnings(false)
+        .define("USE_C10D_GLOO", None)
+        .include("shim")
+        .include(include.join("torch/csrc/api/include"))
         .include(include)
-        .file("shim/profile.cpp")
+        .files(SOURCES)
         .compile("deep_fusion_shim");
 }

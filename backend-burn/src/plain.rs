@@ -117,6 +117,10 @@ impl Ops for PlainOps {
         host(activation, activation.dims().to_vec())
     }
 
+    fn gradient(&self, tensor: HostTensor) -> PlainMatrix {
+        self.matrix(tensor, &self.device.clone().inner())
+    }
+
     fn read_gradient(&self, gradient: &PlainMatrix) -> HostTensor {
         host(&gradient.tensor, gradient.shape.clone())
     }

@@ -73,6 +73,12 @@ impl Ops for DfdxOps {
         host(tensor, &tensor.shape().concrete())
     }
 
+    fn gradient(&self, HostTensor { shape, data }: HostTensor) -> Gradient {
+        let columns = shape.last().copied().unwrap_or(1);
+        let rows = data.len() / columns;
+        Gradient { matrix: tensor(&self.device, data, (rows, columns)), shape }
+    }
+
     fn read_gradient(&self, Gradient { matrix, shape }: &Gradient) -> HostTensor {
         host(matrix, shape)
     }

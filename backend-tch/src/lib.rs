@@ -19,6 +19,7 @@ mod norm;
 mod operations;
 mod parameter;
 mod plan;
+mod process_group;
 mod profile;
 mod tensor;
 mod update;

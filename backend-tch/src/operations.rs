@@ -119,6 +119,10 @@ impl Ops for TchOps {
         host(&activation.value())
     }
 
+    fn gradient(&self, HostTensor { shape, data }: HostTensor) -> Tensor {
+        upload(&data, &sizes(&shape), self.device)
+    }
+
     fn read_gradient(&self, gradient: &Tensor) -> HostTensor {
         host(gradient)
     }

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use fusion_core::atomic::claim;
 use fusion_core::lineage::Lineage;
 use serde_json::Value;
 use t5_model::text::Tokenizer;
-use t5_model::train::{OpenSession, TrainError};
+use t5_model::train::{Control, OpenSession, TrainError};
 
 use crate::data::{TaskData, read_task};
 use crate::error::GlueError;
@@ -47,7 +46,7 @@ impl Glue<'_> {
     pub fn run(
         &self,
         open: &mut OpenSession<'_>,
-        stop: &AtomicBool,
+        control: &Control<'_>,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Option<GlueReport>, GlueError> {
         self.settings.check()?;
@@ -65,7 +64,7 @@ impl Glue<'_> {
             for tasks_of_model in self.tasks.chunks(together) {
                 let data: Vec<TaskData> =
                     tasks_of_model.iter().map(|&task| self.read(task)).collect::<Result<_, _>>()?;
-                match self.fine_tune(&data, seed, open, stop, progress)? {
+                match self.fine_tune(&data, seed, open, control, progress)? {
                     Some(reports) => tasks.extend(reports),
                     None => return Ok(None),
                 }
@@ -88,7 +87,7 @@ impl Glue<'_> {
         data: &[TaskData],
         seed: u64,
         open: &mut OpenSession<'_>,
-        stop: &AtomicBool,
+        control: &Control<'_>,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Option<Vec<crate::fine_tune::TaskReport>>, GlueError> {
         let mut tuning = FineTuning {
@@ -100,13 +99,16 @@ impl Glue<'_> {
             lineage: self.lineage,
             keep: None,
         };
-        let Some(directory) = self.directory else { return tuning.run(open, stop, progress) };
+        let Some(directory) = self.directory else { return tuning.run(open, control, progress) };
         let name = format!("seed-{seed}");
-        claim(directory, &[&name]).map_err(TrainError::from)?;
-        let directory = directory.join(name);
-        claim(&directory, &[tuning.name(), "submission"]).map_err(TrainError::from)?;
+        let within = directory.join(&name);
+        control.first(|| {
+            claim(directory, &[&name])?;
+            Ok::<_, TrainError>(claim(&within, &[tuning.name(), "submission"])?)
+        })?;
+        let directory = within;
         let (own, submission) = (directory.join(tuning.name()), directory.join("submission"));
         tuning.keep = Some(Keep { directory: &own, submission: &submission, identity: self.identity });
-        tuning.run(open, stop, progress)
+        tuning.run(open, control, progress)
     }
 }

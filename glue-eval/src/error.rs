@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::{fmt, io};
 
 use serde::Serialize;
+use t5_model::backend::GroupError;
 use t5_model::train::TrainError;
 
 use crate::task::Task;
@@ -101,6 +102,12 @@ impl fmt::Display for Place {
             Place::Line(line) => write!(f, ":{line}"),
             Place::Row(row) => write!(f, ": row {row}"),
         }
+    }
+}
+
+impl From<GroupError> for GlueError {
+    fn from(error: GroupError) -> Self {
+        TrainError::from(error).into()
     }
 }
 

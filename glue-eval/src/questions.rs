@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use t5_model::text::Tokenizer;
+use t5_model::train::Control;
 use t5_model::{Batch, Session};
 
 use crate::answer::{Answering, Encoder, Prompts, Scoring};
@@ -59,8 +60,9 @@ impl<'a> Questions<'a> {
         session: &mut dyn Session,
         batch_size: usize,
     ) -> Result<Vec<Option<String>>, GlueError> {
-        let stop = &AtomicBool::new(false);
-        let answering = Answering { encoder: self.encoder, scoring: Scoring::Generate, batch_size, stop };
+        let never = AtomicBool::new(false);
+        let control = &Control::alone(&never);
+        let answering = Answering { encoder: self.encoder, scoring: Scoring::Generate, batch_size, control };
         let predictions = answering.answers(session, &self.prompts, &mut |_| {})?.unwrap_or_default();
         Ok(predictions.into_iter().map(|prediction| self.valid(prediction)).collect())
     }

@@ -3,6 +3,7 @@
 
 mod cli;
 mod dev;
+mod ranks;
 mod terminal;
 
 use std::process::ExitCode;
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
     let asked = if cli.is_recipe() { Asked::ByRecipe } else { Asked::ByFlags };
     let may_build = cli.may_build();
     set_asked(asked);
-    let result = cli.run();
+    let result = ranks::find().and_then(|()| cli.run());
     match result.map_err(|error| match NotBuilt::cause_of(&error) {
         Some(missing) => build::again_with(&missing, may_build),
         None => error,
@@ -36,7 +37,8 @@ fn main() -> ExitCode {
                 ExitCode::from(interrupt::EXIT_CODE)
             }
             None => {
-                eprintln!("error: {}", causes(&error, asked));
+                let rank = ranks::place().map_or(String::new(), |place| format!("rank {}: ", place.rank));
+                eprintln!("{rank}error: {}", causes(&error, asked));
                 ExitCode::FAILURE
             }
         },

@@ -54,19 +54,23 @@ extern "C" __global__ void __launch_bounds__(256) gated_gelu_backward(
     store4(dvalue + to, make_float4(d.x * x.y, d.y * y.y, d.z * z.y, d.w * w.y));
 }
 
-// y = x · factor, with the factors of `DropoutDraw`: a block of Philox decides over 8 elements, 16 bits over each.
+// y = x · factor, with the factors of `DropoutDraw`: block `example << 32 | i` of Philox decides over 8 elements of an
+// example, 16 bits over each. `size` is the number of elements of an example.
 #define DROPOUT(name, type, read, write)                                                                                       \
     extern "C" __global__ void __launch_bounds__(256) name(                                                                    \
-        const type *x, type *y, u32 key0, u32 key1, u32 threshold, float keep, long long size)                                 \
+        const type *x, type *y, u32 key0, u32 key1, u32 threshold, float keep, long long first, long long size,                \
+        long long examples)                                                                                                    \
     {                                                                                                                          \
-        long long block = (long long)blockIdx.x * blockDim.x + threadIdx.x;                                                    \
-        if (8 * block >= size) return;                                                                                         \
-        uint4 words = philox(block, make_uint2(key0, key1));                                                                   \
+        long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x, blocks = (size + 7) / 8;                          \
+        long long example = thread / blocks, block = thread - example * blocks;                                                \
+        if (example >= examples) return;                                                                                       \
+        uint4 words = philox((u64)(first + example) << 32 | (u64)block, make_uint2(key0, key1));                               \
         u32 word[4] = {words.x, words.y, words.z, words.w};                                                                    \
         for (int i = 0; i < 8 && 8 * block + i < size; i++) {                                                                  \
             u32 draw = i & 1 ? word[i / 2] >> 16 : word[i / 2] & 0xFFFF;                                                       \
-            float value = x ? read(x[8 * block + i]) : 1.0f;                                                                   \
-            y[8 * block + i] = write(draw < threshold ? 0.0f : value * keep);                                                  \
+            long long at = example * size + 8 * block + i;                                                                     \
+            float value = x ? read(x[at]) : 1.0f;                                                                              \
+            y[at] = write(draw < threshold ? 0.0f : value * keep);                                                             \
         }                                                                                                                      \
     }
 

@@ -194,16 +194,18 @@ impl Kernels {
     }
 
     fn drop(&self, x: u64, y: &Tensor, draw: &t5_model::backend::DropoutDraw) {
-        let size = y.numel() as i64;
+        let (first, example) = draw.examples();
+        let size = (y.numel() as i64).min(i64::try_from(example).unwrap_or(i64::MAX)).max(1);
+        let examples = y.numel() as i64 / size;
         let name = if is_bf16(y.kind()) { "dropout_bf16" } else { "dropout_f32" };
         let ([key0, key1], (threshold, keep)) = (draw.key(), draw.threshold());
         let kernel = Self::activation_kernel(Kind::BFloat16, name);
         self.launch(
             kernel,
-            [blocks((size + 7) / 8), 1, 1],
+            [blocks((size + 7) / 8 * examples), 1, 1],
             256,
             0,
-            &[&x, &at(y), &key0, &key1, &threshold, &keep, &size],
+            &[&x, &at(y), &key0, &key1, &threshold, &keep, &(first as i64), &size, &examples],
         );
     }
 

@@ -3,9 +3,9 @@
 mod encoder;
 
 use std::cmp::Reverse;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
+use t5_model::train::{Control, TrainError};
 use t5_model::{Decoding, Rules, Session};
 
 use crate::data::Example;
@@ -55,7 +55,7 @@ pub(crate) struct Answering<'a> {
     pub encoder: Encoder<'a>,
     pub scoring: Scoring,
     pub batch_size: usize,
-    pub stop: &'a AtomicBool,
+    pub control: &'a Control<'a>,
 }
 
 impl Answering<'_> {
@@ -72,7 +72,7 @@ impl Answering<'_> {
         };
         let mut predictions: Vec<Option<Prediction>> = vec![None; prompts.inputs.len()];
         for indices in prompts.order.chunks(self.batch_size.max(1)) {
-            if self.stop.load(Ordering::Relaxed) {
+            if self.control.stopped().map_err(TrainError::from)? {
                 return Ok(None);
             }
             let outputs = self.outputs(session, prompts, &candidates, indices)?;

@@ -10,13 +10,12 @@ mod settings;
 mod submission;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
 
 use fusion_core::lineage::Lineage;
 use serde_json::{Value, json};
 use t5_model::text::Tokenizer;
 use t5_model::train::{
-    Checkpoints, Event, Identity, Job, OpenSession, Standing, TrainError, Training, checkpoint_after,
+    Checkpoints, Control, Event, Identity, Job, OpenSession, Standing, TrainError, Training, checkpoint_after,
 };
 use t5_model::{Dropout, TensorBoard};
 
@@ -87,10 +86,10 @@ impl FineTuning<'_> {
     pub fn run(
         &self,
         open: &mut OpenSession<'_>,
-        stop: &AtomicBool,
+        control: &Control<'_>,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Option<Vec<TaskReport>>, GlueError> {
-        let reports = self.try_run(open, stop, progress);
+        let reports = self.try_run(open, control, progress);
         reports.map_err(|error| match error {
             GlueError::Training { error, .. } => GlueError::Training { name: self.name(), error },
             error => error,
@@ -100,19 +99,23 @@ impl FineTuning<'_> {
     fn try_run(
         &self,
         open: &mut OpenSession<'_>,
-        stop: &AtomicBool,
+        control: &Control<'_>,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Option<Vec<TaskReport>>, GlueError> {
         let settings = self.settings;
         settings.check()?;
         let identity = self.identity();
-        if let Some(keep) = self.keep
-            && let Some(reports) = keep.finished(&identity)?
-        {
-            return Ok(Some(reports));
-        }
-        if let Some(keep) = &self.keep {
-            keep.claim()?;
+        if let Some(keep) = self.keep {
+            let finished = control.first(|| {
+                let finished = keep.finished(&identity)?;
+                if finished.is_none() {
+                    keep.claim()?;
+                }
+                Ok::<_, GlueError>(finished)
+            })?;
+            if finished.is_some() {
+                return Ok(finished);
+            }
         }
         let encoder = settings.encoder(self.tokenizer);
         let examples = Examples::of(self.tasks, settings, &encoder)?;
@@ -146,18 +149,19 @@ impl FineTuning<'_> {
         };
         let begin = |at: &mut Standing<Measured>| {
             let board = |keep: Keep<'_>| TensorBoard::open(keep.directory, at.progress.step);
-            let curves = self.keep.map(board).transpose().map_err(TrainError::from)?;
+            let curves =
+                self.keep.filter(|_| control.writes()).map(board).transpose().map_err(TrainError::from)?;
             let answering = Answering {
                 encoder,
                 scoring: settings.score,
                 batch_size: settings.evaluation_batch_size,
-                stop,
+                control,
             };
             let order = EpochOrder::new(examples.train.len(), self.seed);
             Ok(Tuning { tasks: self.tasks, settings, examples, order, answering, keep: self.keep, curves })
         };
         let observer = &mut |event: Event<'_, TaskScore>| progress(Progress::Training(event));
-        let mut training = Training::open(job, open, begin, observer, stop)?;
+        let mut training = Training::open(job, open, begin, observer, control)?;
         if !training.run()? {
             return Ok(None);
         }
@@ -168,11 +172,13 @@ impl FineTuning<'_> {
             reports.extend(TaskReport::new(data.task, evaluations, examples.clone(), data.skipped));
         }
         if let Some(keep) = self.keep {
-            if settings.save_models {
-                let state = json!({ "step": training.at.progress.step });
-                training.save_with(&state, &keep.model(), false)?;
-            }
-            keep.finish(identity, &reports)?;
+            control.first(|| {
+                if settings.save_models {
+                    let state = json!({ "step": training.at.progress.step });
+                    training.save_with(&state, &keep.model(), false)?;
+                }
+                keep.finish(identity, &reports)
+            })?;
         }
         Ok(Some(reports))
     }

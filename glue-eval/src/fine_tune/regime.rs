@@ -99,7 +99,8 @@ impl Tuning<'_> {
         let wanted = self.keep.filter(|_| self.settings.submission == Some(at));
         let Some(keep) = wanted else { return Ok(true) };
         match self.answers(session, test, &mut |_| {})? {
-            Some(sets) => keep.submission(test, &sets).map(|()| true),
+            Some(sets) if self.answering.control.writes() => keep.submission(test, &sets).map(|()| true),
+            Some(_) => Ok(true),
             None => Ok(false),
         }
     }
@@ -158,7 +159,7 @@ impl Regime for Tuning<'_> {
             let mut score = TaskScore::new(data.task, &sets);
             score.add_intervals(&sets, self.settings.bootstrap);
             let best = at.measured.would_be_best(&score);
-            if let Some(keep) = self.keep {
+            if let Some(keep) = self.keep.filter(|_| self.answering.control.writes()) {
                 keep.predictions(AtStep::Last, dev, &sets)?;
                 if best {
                     keep.predictions(AtStep::Best, dev, &sets)?;

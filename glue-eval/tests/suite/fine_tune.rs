@@ -13,7 +13,7 @@ use glue_eval::{
     TaskReport,
 };
 
-use t5_model::train::{Event, OpenSession, TrainError};
+use t5_model::train::{Control, Event, OpenSession, TrainError};
 
 use crate::session::{Memory, Shared, tokenizer};
 
@@ -62,7 +62,8 @@ fn run_on(
         lineage: &Lineage::default(),
         keep: None,
     };
-    let reports = tuning.run(&mut |_| Ok(shared.opened()), &AtomicBool::new(false), &mut |_| {});
+    let never = AtomicBool::new(false);
+    let reports = tuning.run(&mut |_| Ok(shared.opened()), &Control::alone(&never), &mut |_| {});
     *session = shared.take();
     Ok(reports?.expect("nobody stops it").remove(0))
 }
@@ -233,7 +234,7 @@ fn glue(
         lineage: &Lineage::default(),
         identity: &BTreeMap::from([("model".to_owned(), "a memory".into())]),
     };
-    glue.run(open, &stop, &mut |event| observe(event, &stop))
+    glue.run(open, &Control::alone(&stop), &mut |event| observe(event, &stop))
 }
 
 #[test]

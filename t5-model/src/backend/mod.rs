@@ -7,6 +7,7 @@ pub mod kernels;
 mod model_session;
 mod ops;
 mod panics;
+mod process_group;
 mod registry;
 mod session;
 mod tape;
@@ -17,6 +18,7 @@ pub use ops::{
     Attention, Buckets, CrossEntropy, DropoutDraw, Ops, Pending, Positions, TokenIds, TokenLoss, Trained,
     update_each,
 };
+pub use process_group::{Collective, GroupError, ProcessGroup, Reducing, Rendezvous, collective};
 pub use registry::{AnyOps, Backend, backend, backends};
 pub use session::{Dropout, Forward, Session, SessionError, TrainStep, Update};
 pub use tape::{Place, Tape};

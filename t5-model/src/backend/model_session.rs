@@ -1,16 +1,21 @@
 //! A session over any backend's operations.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 
 use fusion_core::{HostTensor, HostTensors, TensorSource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::{
-    Computation, CrossEntropy, Dropout, Forward, Ops, Pending, Session, SessionError, TokenLoss, TrainStep,
-    Trained, Update, guarded,
+    Computation, CrossEntropy, Forward, Ops, Pending, ProcessGroup, Session, SessionError, TokenLoss,
+    TrainStep, Trained, Update, guarded,
 };
 use crate::generate::{Candidates, answers, generate, log_likelihoods};
-use crate::model::{Checkpointed, T5};
+use crate::model::{Checkpointed, Dropouts, T5};
 use crate::optimizer::Moments;
 use crate::parameters::{Weights, parameters};
 use crate::{Answer, Batch, Decoding, Error, Probe, T5Config};
@@ -25,11 +30,13 @@ pub struct ModelSession<O: Ops> {
     moments: Vec<Moments<O::Moment>>,
     checkpoint_activations: bool,
     begun: Vec<Begun>,
+    /// The processes that train with this one.
+    group: Option<Arc<dyn ProcessGroup>>,
 }
 
 /// An update whose results have not been asked for.
 enum Begun {
-    Done(TrainStep),
+    Done(OwnStep),
     Running(RunningStep),
 }
 
@@ -37,20 +44,49 @@ enum Begun {
 struct RunningStep {
     step: u64,
     tokens: u64,
-    /// Of each micro-batch.
+    /// Of each of this process's micro-batches.
     losses: Vec<Pending<Vec<TokenLoss>>>,
     gradient_norm: Pending<f64>,
 }
 
+/// What this process knows of an update.
+struct OwnStep {
+    step: u64,
+    /// Target tokens of the whole batch.
+    tokens: u64,
+    /// Sums over this process's tokens: the loss, and how many are predicted right.
+    sums: (f64, u64),
+    /// Of the whole batch.
+    gradient_norm: f64,
+}
+
 impl RunningStep {
-    fn finish(self) -> Result<TrainStep, SessionError> {
+    fn wait(self) -> OwnStep {
         let RunningStep { step, tokens, losses, gradient_norm } = self;
         let (mut loss, mut correct) = (0.0, 0);
         for token in losses.into_iter().flat_map(Pending::read) {
             loss += token.loss;
             correct += u64::from(token.correct);
         }
-        let (loss, gradient_norm) = (loss / tokens as f64, gradient_norm.read());
+        OwnStep { step, tokens, sums: (loss, correct), gradient_norm: gradient_norm.read() }
+    }
+}
+
+impl Begun {
+    fn wait(self) -> OwnStep {
+        match self {
+            Begun::Done(step) => step,
+            Begun::Running(step) => step.wait(),
+        }
+    }
+}
+
+impl OwnStep {
+    /// The result, given the sums of all processes.
+    fn finish(self, sums: impl Iterator<Item = (f64, u64)>) -> Result<TrainStep, SessionError> {
+        let OwnStep { step, tokens, gradient_norm, .. } = self;
+        let (loss, correct) = sums.fold((0.0, 0), |all, own| (all.0 + own.0, all.1 + own.1));
+        let loss = loss / tokens as f64;
         match loss.is_finite() && gradient_norm.is_finite() {
             true => Ok(TrainStep { loss, correct, tokens, gradient_norm }),
             false => Err(SessionError::NonFinite { step, loss, gradient_norm }),
@@ -88,6 +124,7 @@ impl<O: Ops> ModelSession<O> {
             parameters: on_device.into_values().collect(),
             checkpoint_activations: how.checkpoint_activations,
             begun: Vec::new(),
+            group: None,
         })
     }
 
@@ -113,16 +150,15 @@ impl<O: Ops> ModelSession<O> {
     fn gradients(
         &mut self,
         batch: &Batch,
-        dropout: Dropout,
-        pass: String,
+        dropout: Dropouts,
         how: CrossEntropy,
     ) -> (Pending<Vec<TokenLoss>>, Vec<O::Gradient>) {
         if self.checkpoint_activations {
             let ModelSession { ops, config, weights, parameters, .. } = self;
-            return Checkpointed { ops, config, weights, parameters, batch, dropout, pass }.run(how);
+            return Checkpointed { ops, config, weights, parameters, batch, dropout }.run(how);
         }
         self.ops.record(true);
-        let model = self.model().with_dropout(dropout, pass);
+        let model = self.model().with_dropout(dropout);
         let x = model.forward(batch); // [batch, target, d_model]
         let (loss, losses) = self.ops.cross_entropy(&x, model.head(), &batch.labels, how);
         drop(x);
@@ -147,6 +183,26 @@ impl<O: Ops> ModelSession<O> {
             .map(|(row, (parameter, moments))| Trained { parameter, moments, role: row.role });
         self.ops.update_all(trained.collect(), gradients, update)
     }
+
+    /// Which of so many examples this process computes.
+    fn share(&self, examples: usize) -> Range<usize> {
+        self.group.as_ref().map_or(0..examples, |group| group.share(examples))
+    }
+
+    /// The results for a batch's examples, of which each process computes its own.
+    fn shared<T: Serialize + DeserializeOwned>(
+        &mut self,
+        batch: &Batch,
+        compute: impl FnOnce(&mut Self, &Batch, usize) -> Result<Vec<T>, SessionError>,
+    ) -> Result<Vec<T>, SessionError> {
+        let Some(group) = self.group.clone() else { return compute(self, batch, 0) };
+        let rows = self.share(batch.size);
+        let own = match rows.is_empty() {
+            true => Vec::new(),
+            false => compute(self, &batch.rows(rows.clone()), rows.start)?,
+        };
+        Ok(group.gather(&own)?.into_iter().flatten().collect())
+    }
 }
 
 impl<O: Ops> Session for ModelSession<O> {
@@ -154,19 +210,41 @@ impl<O: Ops> Session for ModelSession<O> {
         &self.config
     }
 
+    fn join(&mut self, group: Arc<dyn ProcessGroup>) -> Result<(), SessionError> {
+        self.group = Some(group);
+        Ok(())
+    }
+
     fn begin_step(&mut self, micro_batches: &[Batch], update: &Update) -> Result<(), SessionError> {
-        let mut tokens = 0;
+        let (mut tokens, mut examples) = (0, 0);
         for batch in micro_batches {
             tokens += self.check(batch)?;
+            examples += batch.size;
+        }
+        let own = self.share(examples);
+        if own.is_empty() {
+            let processes = self.group.as_ref().map_or(1, |group| group.world_size());
+            let problem = format!("its {examples} examples cannot be divided among {processes} processes");
+            return Err(Error::Batch(problem).into());
         }
         let how = CrossEntropy { scale: 1.0 / tokens as f32, z_loss: update.z_loss as f32 };
         self.guarded(|session| {
             let mut total: Option<Vec<O::Gradient>> = None;
-            let mut losses = vec![];
-            for (index, batch) in micro_batches.iter().enumerate() {
-                let pass = format!("{}.{index}", update.step);
-                let (of_batch, gradients) = session.gradients(batch, update.dropout, pass, how);
-                losses.push(of_batch);
+            let (mut losses, mut first) = (vec![], 0);
+            for batch in micro_batches {
+                let start = own.start.clamp(first, first + batch.size);
+                let rows = start - first..own.end.clamp(first, first + batch.size) - first;
+                first += batch.size;
+                if rows.is_empty() {
+                    continue;
+                }
+                let part = match rows.len() == batch.size {
+                    true => Cow::Borrowed(batch),
+                    false => Cow::Owned(batch.rows(rows)),
+                };
+                let dropout = Dropouts::new(update, start, &part);
+                let (of_part, gradients) = session.gradients(&part, dropout, how);
+                losses.push(of_part);
                 match &mut total {
                     None => total = Some(gradients),
                     Some(total) => total
@@ -175,11 +253,15 @@ impl<O: Ops> Session for ModelSession<O> {
                         .for_each(|(total, gradient)| session.ops.accumulate(total, gradient)),
                 }
             }
-            let gradient_norm = session.apply(total.unwrap_or_default(), update);
+            let mut gradients = total.unwrap_or_default();
+            if let Some(group) = &session.group {
+                gradients = session.ops.all_reduce(group.as_ref(), gradients)?()?;
+            }
+            let gradient_norm = session.apply(gradients, update);
             let step = RunningStep { step: update.step, tokens, losses, gradient_norm };
             session.begun.push(match session.ops.is_asynchronous() {
                 true => Begun::Running(step),
-                false => Begun::Done(step.finish()?),
+                false => Begun::Done(step.wait()),
             });
             Ok(())
         })
@@ -187,11 +269,14 @@ impl<O: Ops> Session for ModelSession<O> {
 
     fn finish_steps(&mut self) -> Result<Vec<TrainStep>, SessionError> {
         let begun = std::mem::take(&mut self.begun);
-        let finish = |step| match step {
-            Begun::Done(step) => Ok(step),
-            Begun::Running(step) => step.finish(),
+        let own: Vec<OwnStep> = guarded(|| Ok(begun.into_iter().map(Begun::wait).collect()))?;
+        let sums: Vec<(f64, u64)> = own.iter().map(|step| step.sums).collect();
+        let of_ranks = match &self.group {
+            None => vec![sums],
+            Some(group) => group.gather(&sums)?,
         };
-        guarded(|| begun.into_iter().map(finish).collect())
+        let of_step = |index: usize| of_ranks.iter().filter_map(move |sums| sums.get(index).copied());
+        own.into_iter().enumerate().map(|(index, step)| step.finish(of_step(index))).collect()
     }
 
     fn is_asynchronous(&self) -> bool {
@@ -200,12 +285,14 @@ impl<O: Ops> Session for ModelSession<O> {
 
     fn evaluate(&mut self, batch: &Batch) -> Result<Vec<TokenLoss>, SessionError> {
         self.check(batch)?;
-        self.guarded(|session| {
-            let model = session.model();
-            let x = model.forward(batch);
-            let how = CrossEntropy { scale: 1.0, z_loss: 0.0 };
-            let (_, losses) = session.ops.cross_entropy(&x, model.head(), &batch.labels, how);
-            Ok(losses.read())
+        self.shared(batch, |session, batch, _| {
+            session.guarded(|session| {
+                let model = session.model();
+                let x = model.forward(batch);
+                let how = CrossEntropy { scale: 1.0, z_loss: 0.0 };
+                let (_, losses) = session.ops.cross_entropy(&x, model.head(), &batch.labels, how);
+                Ok(losses.read())
+            })
         })
     }
 
@@ -220,7 +307,7 @@ impl<O: Ops> Session for ModelSession<O> {
             let loss = losses.read().iter().map(|token| token.loss).sum::<f64>() / tokens as f64;
             let mut forward = Forward { logits, loss, gradients: BTreeMap::new() };
             if gradients {
-                let (_, gradients) = session.gradients(batch, Dropout::default(), String::new(), how);
+                let (_, gradients) = session.gradients(batch, Dropouts::default(), how);
                 let read = gradients.iter().map(|gradient| session.ops.read_gradient(gradient));
                 forward.gradients = session.names().cloned().zip(read).collect();
             }
@@ -253,7 +340,9 @@ impl<O: Ops> Session for ModelSession<O> {
         stop: &dyn Fn(&[i32]) -> bool,
     ) -> Result<Vec<Vec<i32>>, SessionError> {
         batch.validate(&self.config)?;
-        self.guarded(|session| Ok(generate(&session.model(), batch, decoding, stop)))
+        self.shared(batch, |session, batch, _| {
+            session.guarded(|session| Ok(generate(&session.model(), batch, decoding, stop)))
+        })
     }
 
     fn answers(
@@ -264,7 +353,10 @@ impl<O: Ops> Session for ModelSession<O> {
     ) -> Result<Vec<Vec<Answer>>, SessionError> {
         how.check()?;
         batch.validate(&self.config)?;
-        self.guarded(|session| Ok(answers(&session.model(), batch, how, first_input)))
+        self.shared(batch, |session, batch, first| {
+            let first_input = first_input + first as u64;
+            session.guarded(|session| Ok(answers(&session.model(), batch, how, first_input)))
+        })
     }
 
     fn log_likelihoods(
@@ -274,7 +366,9 @@ impl<O: Ops> Session for ModelSession<O> {
     ) -> Result<Vec<Vec<f64>>, SessionError> {
         batch.validate(&self.config)?;
         let candidates = Candidates::new(candidates, &self.config)?;
-        self.guarded(|session| Ok(log_likelihoods(&session.model(), batch, &candidates)))
+        self.shared(batch, |session, batch, _| {
+            session.guarded(|session| Ok(log_likelihoods(&session.model(), batch, &candidates)))
+        })
     }
 
     fn export(&self) -> Result<HostTensors, SessionError> {

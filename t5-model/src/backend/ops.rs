@@ -8,7 +8,9 @@
 use fusion_core::HostTensor;
 use fusion_core::random::Philox;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
+use super::{GroupError, ProcessGroup, Reducing};
 use crate::Update;
 use crate::optimizer::{Moments, ParameterUpdate, Role};
 
@@ -61,23 +63,43 @@ pub struct Attention<'a, Bias> {
     pub dropout: Option<DropoutDraw>,
 }
 
-/// Which elements a dropout keeps: a function of the element's index alone.
+/// Which elements a dropout keeps: a function of the example's number in the whole batch and of the element's
+/// index in that example, so that it does not matter how a batch is divided.
 #[derive(Clone, Copy, Debug)]
 pub struct DropoutDraw {
     rate: f32,
     stream: Philox,
+    first_example: usize,
+    /// Elements of an example.
+    example: usize,
 }
 
 impl DropoutDraw {
-    /// The draw at a site: another name gives other factors.
+    /// The draw at a site, for a tensor that is one example: another name gives other factors.
     pub fn new(rate: f64, seed: u64, site: &str) -> Self {
-        DropoutDraw { rate: rate as f32, stream: Philox::new(seed, site) }
+        DropoutDraw {
+            rate: rate as f32,
+            stream: Philox::new(seed, site),
+            first_example: 0,
+            example: usize::MAX,
+        }
     }
 
-    /// The key of the stream, for devices that draw for themselves: block `i` of the stream decides elements
-    /// `8 · i..8 · i + 8`, with 16 bits each, the low half of a word first.
+    /// The draw for a tensor of several examples of so many elements, the first of which has this number in
+    /// the whole batch.
+    pub fn of_examples(self, first_example: usize, elements: usize) -> Self {
+        DropoutDraw { first_example, example: elements.max(1), ..self }
+    }
+
+    /// The key of the stream, for devices that draw for themselves: block `example · 2^32 + i` of the stream
+    /// decides elements `8 · i..8 · i + 8` of an example, with 16 bits each, the low half of a word first.
     pub fn key(&self) -> [u32; 2] {
         self.stream.key()
+    }
+
+    /// The number of the tensor's first example in the whole batch, and the elements of each.
+    pub fn examples(&self) -> (usize, usize) {
+        (self.first_example, self.example)
     }
 
     /// The 16-bit number below which an element is dropped, and the factor of an element that is kept.
@@ -85,19 +107,25 @@ impl DropoutDraw {
         ((self.rate * 65536.0) as u32, 1.0 / (1.0 - self.rate))
     }
 
-    /// Writes the factors of elements `first..`: 0 for a dropped one, `1 / (1 - rate)` for a kept one.
+    /// Writes the factors of a tensor's elements `first..`: 0 for a dropped one, `1 / (1 - rate)` for a kept one.
     pub fn factors(&self, first: usize, out: &mut [f32]) {
         let (threshold, keep) = self.threshold();
-        let (mut block, mut index) = ([0; 4], usize::MAX);
-        for (offset, factor) in out.iter_mut().enumerate() {
-            let element = first + offset;
-            if element / 8 != index {
-                index = element / 8;
-                block = self.stream.block(index as u64);
+        let block_of = |example: usize, element: usize| {
+            self.stream.block(((self.first_example + example) as u64) << 32 | (element / 8) as u64)
+        };
+        let (mut example, mut element) = (first / self.example, first % self.example);
+        let mut block = block_of(example, element);
+        for factor in out {
+            if element == self.example {
+                (example, element) = (example + 1, 0);
+            }
+            if element.is_multiple_of(8) {
+                block = block_of(example, element);
             }
             let word = block[(element % 8) / 2];
             let draw = if element.is_multiple_of(2) { word & 0xFFFF } else { word >> 16 };
             *factor = if draw < threshold { 0.0 } else { keep };
+            element += 1;
         }
     }
 
@@ -122,7 +150,7 @@ pub struct CrossEntropy {
 }
 
 /// How well a label was predicted. For a label that does not count, both are zero.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TokenLoss {
     /// Cross-entropy in nats, without z-loss.
     pub loss: f64,
@@ -184,6 +212,8 @@ pub trait Ops: Sized {
     fn read_parameter(&self, parameter: &Self::Parameter) -> HostTensor;
     /// Copies an activation to the host.
     fn read_activation(&self, activation: &Self::Activation) -> HostTensor;
+    /// Puts a gradient on the device.
+    fn gradient(&self, tensor: HostTensor) -> Self::Gradient;
     /// Copies a gradient to the host.
     fn read_gradient(&self, gradient: &Self::Gradient) -> HostTensor;
 
@@ -271,6 +301,34 @@ pub trait Ops: Sized {
     fn accumulate(&self, total: &mut Self::Gradient, gradient: Self::Gradient);
     /// The sum of the squares of all elements.
     fn squared_norm(&self, gradients: &[Self::Gradient]) -> f64;
+
+    /// Begins to add up gradients over all processes of a group, in one exchange. By default through the host.
+    ///
+    /// # Errors
+    /// See [`ProcessGroup::all_reduce`].
+    fn all_reduce<'a>(
+        &'a self,
+        group: &'a dyn ProcessGroup,
+        gradients: Vec<Self::Gradient>,
+    ) -> Result<Reducing<'a, Vec<Self::Gradient>>, GroupError> {
+        let (mut shapes, mut values) = (Vec::new(), Vec::new());
+        for gradient in gradients {
+            let HostTensor { shape, data } = self.read_gradient(&gradient);
+            shapes.push(shape);
+            values.extend(data);
+        }
+        let sums = group.all_reduce(values)?;
+        Ok(Box::new(move || {
+            let sums = sums()?;
+            let mut rest = sums.as_slice();
+            let gradient = |shape: Vec<usize>| {
+                let (own, others) = rest.split_at(shape.iter().product());
+                rest = others;
+                self.gradient(HostTensor { shape, data: own.to_vec() })
+            };
+            Ok(shapes.into_iter().map(gradient).collect())
+        }))
+    }
 
     /// Whether the device computes while the host continues, so that reading a result means waiting.
     fn is_asynchronous(&self) -> bool {

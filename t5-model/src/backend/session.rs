@@ -1,10 +1,11 @@
 //! A model on a device, behind an interface that names no framework.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use fusion_core::{HostTensor, HostTensors};
 
-use super::TokenLoss;
+use super::{GroupError, ProcessGroup, TokenLoss};
 use crate::optimizer::{ParameterUpdate, Role};
 use crate::{Answer, Batch, Decoding, Error, Optimizer, Probe, T5Config};
 
@@ -36,6 +37,9 @@ pub enum SessionError {
          again on the way back (checkpointing)"
     )]
     OutOfMemory(String),
+    /// Processes that compute together do not answer each other.
+    #[error(transparent)]
+    Group(#[from] GroupError),
     /// The optimiser's state does not belong to the model.
     #[error("the optimiser's state: {0}")]
     OptimizerState(String),
@@ -112,6 +116,16 @@ pub struct Forward {
 pub trait Session {
     /// The configuration of the model.
     fn config(&self) -> &T5Config;
+
+    /// Computes together with the sessions that the other processes of a group have opened with the same
+    /// weights. From now on each is given the same batches, and computes its share of the examples; all have
+    /// the same results.
+    ///
+    /// # Errors
+    /// The session computes by itself only; that is the default.
+    fn join(&mut self, _group: Arc<dyn ProcessGroup>) -> Result<(), SessionError> {
+        Err(SessionError::Device("it computes by itself only".into()))
+    }
 
     /// Begins one update from the mean loss over all target tokens of the micro-batches together. Where the
     /// device is [asynchronous](Session::is_asynchronous) the update may still be running when this returns,

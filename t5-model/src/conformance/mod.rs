@@ -10,12 +10,14 @@ mod models;
 mod operations;
 mod plans;
 mod references;
+mod threads;
 mod training;
 
 pub use check::Check;
 pub use operations::operations;
 pub use plans::{fused_models, plan_execution};
 pub use references::{REFERENCES, set_references};
+pub use threads::ThreadGroup;
 
 use fusion_core::checkpoint::{Checkpoint, TensorFile};
 use fusion_core::random::Philox;
@@ -49,7 +51,7 @@ struct Suite<'a> {
 
 impl Suite<'_> {
     /// Opens a model that transformers computed, and what it computed.
-    fn golden(&self, variant: &str) -> Result<(impl Fn() -> Opened, TensorFile)> {
+    fn golden(&self, variant: &str) -> Result<(impl Fn() -> Opened + Sync, TensorFile)> {
         let checkpoint = Checkpoint::open(&references::path(variant))?;
         let config = T5Config::of_checkpoint(&checkpoint)?;
         let reference = references::file(&format!("{variant}/reference.safetensors"))?;

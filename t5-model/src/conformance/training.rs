@@ -1,12 +1,15 @@
 //! Updates of whole models.
 
+use std::sync::Arc;
+
 use fusion_core::{HostTensor, TensorSource};
 
 use super::references::{self, batch, deviation, deviations};
-use super::{Check, Suite, random_weights};
+use super::{Check, Suite, ThreadGroup, random_weights};
+use crate::backend::ProcessGroup;
 use crate::{
-    Batch, Computation, Dropout, Error, Optimizer, Precision, Session, SessionError, T5Config, TrainStep,
-    Update,
+    Batch, Computation, Decoding, Dropout, Error, Optimizer, Precision, Session, SessionError, T5Config,
+    TrainStep, Update,
 };
 
 impl Suite<'_> {
@@ -17,6 +20,7 @@ impl Suite<'_> {
         let checks = [
             check("ten updates", [1e-4, 5e-2], Self::trajectory),
             check("micro-batches", [1e-4, 1e-1], Self::micro_batches),
+            check("data parallelism", [1e-4, 1e-1], Self::data_parallel),
             check("activation checkpointing", [1e-5, 5e-2], Self::checkpointed),
             check("repeated", [0.0; 2], Self::repeated),
             check("save, load, continue", [0.0; 2], Self::continued),
@@ -59,14 +63,13 @@ impl Suite<'_> {
         Ok(worst)
     }
 
-    /// Rows one after the other add up to the batch.
+    /// Rows one after the other add up to the batch, with dropout.
     fn micro_batches(&self) -> Result<f64, SessionError> {
         let (open, reference) = self.golden("v1_1")?;
         let whole = batch(&reference)?;
         let train = |batches: &[Batch]| -> Result<_, SessionError> {
             let mut session = open()?;
-            let update = Update { dropout: Dropout::default(), ..update(1) };
-            Ok((session.train_step(batches, &update)?, session.optimizer_state()?))
+            Ok((session.train_step(batches, &update(1))?, session.optimizer_state()?))
         };
         let rows: Vec<Batch> = (0..whole.size).map(|row| select(&whole, [row])).collect();
         let (one, expected) = train(std::slice::from_ref(&whole))?;
@@ -77,6 +80,38 @@ impl Suite<'_> {
             worst = f64::INFINITY;
         }
         Ok(worst.max(deviations(&found, &expected)))
+    }
+
+    /// Two processes, of which one has two of the three rows, train as one does, with dropout, and answer as
+    /// it does.
+    fn data_parallel(&self) -> Result<f64, SessionError> {
+        let (open, reference) = self.golden("v1_1")?;
+        let whole = batch(&reference)?;
+        let train = |group: Option<Arc<dyn ProcessGroup>>| -> Result<_, SessionError> {
+            let mut session = open()?;
+            group.map_or(Ok(()), |group| session.join(group))?;
+            let step = session.train_step(std::slice::from_ref(&whole), &update(1))?;
+            let losses = session.evaluate(&whole)?.into_iter().map(|token| token.loss as f32);
+            let losses = HostTensor { shape: vec![whole.labels.len()], data: losses.collect() };
+            let state = session.optimizer_state()?;
+            let answers = session.generate(&whole, &Decoding::default(), &|_| false)?;
+            Ok((step, losses, state, answers.len()))
+        };
+        let (one, expected_losses, expected, _) = train(None)?;
+        let mut worst: f64 = 0.0;
+        let mut ranks = vec![];
+        for rank in ThreadGroup::run(2, |group| train(Some(group))) {
+            let (step, losses, state, answers) = rank?;
+            if (step.tokens, answers) != (one.tokens, whole.size) {
+                return Ok(f64::INFINITY);
+            }
+            worst = worst.max((step.loss / one.loss - 1.0).abs());
+            worst = worst.max((step.gradient_norm / one.gradient_norm - 1.0).abs());
+            worst = worst.max(deviation(Some(&losses), &expected_losses)).max(deviations(&state, &expected));
+            ranks.push((step, state));
+        }
+        // All ranks have the same weights, to the bit.
+        Ok(if ranks[0] == ranks[1] { worst } else { f64::INFINITY })
     }
 
     /// Computing blocks again gives the same gradients, with dropout: by the optimiser's state after an

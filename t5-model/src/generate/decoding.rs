@@ -82,7 +82,7 @@ const MAX_TOKENS: usize = 1 << 16;
 const MAX_WIDTH: usize = 1 << 10;
 
 /// What a model answers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// Up to but excluding the end-of-sequence token.
     pub tokens: Vec<i32>,

@@ -2,8 +2,8 @@
 //! backward pass computes each block again, recorded this time. Less memory for about a third more
 //! computation. Dropout draws are functions of their places, so both times drop the same.
 
-use super::T5;
-use crate::backend::{CrossEntropy, Dropout, Ops, Pending, TokenLoss};
+use super::{Dropouts, T5};
+use crate::backend::{CrossEntropy, Ops, Pending, TokenLoss};
 use crate::parameters::{Module, Stack, Weights};
 use crate::{Batch, T5Config};
 
@@ -14,9 +14,7 @@ pub(crate) struct Checkpointed<'a, O: Ops> {
     pub weights: &'a Weights,
     pub parameters: &'a [O::Parameter],
     pub batch: &'a Batch,
-    pub dropout: Dropout,
-    /// Names this pass, see [`T5::with_dropout`].
-    pub pass: String,
+    pub dropout: Dropouts,
 }
 
 /// Sums of the segments' gradients so far, by parameter.
@@ -24,8 +22,7 @@ type Sums<O> = Vec<Option<<O as Ops>::Gradient>>;
 
 impl<O: Ops> Checkpointed<'_, O> {
     fn model(&self) -> T5<'_, O> {
-        let model = T5::new(self.ops, self.config, self.weights, self.parameters);
-        model.with_dropout(self.dropout, self.pass.clone())
+        T5::new(self.ops, self.config, self.weights, self.parameters).with_dropout(self.dropout)
     }
 
     /// The loss, and the gradients of all parameters in their order.

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::backend::{Attention, Buckets, Dropout, DropoutDraw, Ops, Positions, TokenIds};
 use crate::generate::Packing;
 use crate::parameters::{Linear, Module, Stack, Sublayer, SublayerKind, Weights};
-use crate::{Batch, FeedForward, T5Config, position_bucket};
+use crate::{Batch, FeedForward, T5Config, Update, position_bucket};
 
 /// A T5 on a device: its configuration and parameters, and the operations to run them with.
 pub(crate) struct T5<'a, O: Ops> {
@@ -31,17 +31,41 @@ pub enum Probe {
 /// Sees what every norm and linear map reads and computes.
 type Observer<'a, O> = &'a dyn Fn(Probe, &<O as Ops>::Activation);
 
-/// The dropout of one forward pass: every place where T5 drops has a draw of its own.
-struct Dropouts {
+/// The dropout of one forward pass: every place where T5 drops has a draw of its own. By default, nothing is
+/// dropped.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Dropouts {
     dropout: Dropout,
-    /// Tells micro-batches and updates apart.
-    pass: String,
+    /// The number of the update.
+    step: u64,
+    /// The number in the whole batch of the first example of this pass.
+    first_example: usize,
+    input_length: usize,
+    target_length: usize,
 }
 
 impl Dropouts {
-    fn draw(&self, site: impl fmt::Display) -> Option<DropoutDraw> {
+    /// Those of an update, for a part of its batch.
+    pub fn new(update: &Update, first_example: usize, batch: &Batch) -> Self {
+        let Batch { input_length, target_length, .. } = *batch;
+        Dropouts { dropout: update.dropout, step: update.step, first_example, input_length, target_length }
+    }
+
+    /// Positions of a stack.
+    fn length(&self, stack: Stack) -> usize {
+        match stack {
+            Stack::Encoder => self.input_length,
+            Stack::Decoder => self.target_length,
+        }
+    }
+
+    /// The draw at a site where an example has so many elements.
+    fn draw(&self, site: impl fmt::Display, elements: usize) -> Option<DropoutDraw> {
         let Dropout { rate, seed } = self.dropout;
-        (rate > 0.0).then(|| DropoutDraw::new(rate, seed, &format!("dropout {} {site}", self.pass)))
+        (rate > 0.0).then(|| {
+            let draw = DropoutDraw::new(rate, seed, &format!("dropout {} {site}", self.step));
+            draw.of_examples(self.first_example, elements)
+        })
     }
 }
 
@@ -78,13 +102,12 @@ impl<'a, O: Ops> T5<'a, O> {
         parameters: &'a [O::Parameter],
     ) -> Self {
         let norm_groups = config.norm_groups();
-        let dropout = Dropouts { dropout: Dropout::default(), pass: String::new() };
-        T5 { ops, config, weights, parameters, norm_groups, dropout, observer: None }
+        T5 { ops, config, weights, parameters, norm_groups, dropout: Dropouts::default(), observer: None }
     }
 
-    /// For training; `pass` names this pass among all that share the seed.
-    pub fn with_dropout(self, dropout: Dropout, pass: String) -> Self {
-        T5 { dropout: Dropouts { dropout, pass }, ..self }
+    /// For training.
+    pub fn with_dropout(self, dropout: Dropouts) -> Self {
+        T5 { dropout, ..self }
     }
 
     /// With an observer of its activations.
@@ -209,12 +232,18 @@ impl<'a, O: Ops> T5<'a, O> {
         KeyValue { key, value }: &KeyValue<O>,
         view: View<'_, O>,
     ) -> O::Activation {
+        let keys = match sublayer.kind {
+            SublayerKind::CrossAttention => Stack::Encoder,
+            _ => sublayer.stack,
+        };
+        let pairs = self.dropout.length(sublayer.stack) * self.dropout.length(keys);
+        let site = format_args!("{}.probabilities", sublayer);
         let how = Attention {
             heads: self.config.num_heads,
             bias: view.bias,
             causal: view.causal,
             key_mask: view.key_mask,
-            dropout: self.dropout.draw(format_args!("{}.probabilities", sublayer)),
+            dropout: self.dropout.draw(site, self.config.num_heads * pairs),
         };
         let y = match view.layout {
             None => self.ops.attention(&q, key, value, how), // [batch, query, heads · d_kv]
@@ -239,33 +268,40 @@ impl<'a, O: Ops> T5<'a, O> {
                 self.ops.gated_gelu(&gate, &value)
             }
         }; // [batch, length, d_ff]
-        let hidden = self.dropped(hidden, format_args!("{}.hidden", sublayer));
+        let hidden =
+            self.dropped(hidden, sublayer.stack, self.config.d_ff, format_args!("{}.hidden", sublayer));
         let y = self.linear(&hidden, sublayer, Linear::Output);
         self.residual(x, y, sublayer)
     }
 
     pub fn residual(&self, x: O::Activation, y: O::Activation, sublayer: Sublayer) -> O::Activation {
-        self.ops.add(&x, &self.dropped(y, sublayer))
+        self.ops.add(&x, &self.dropped(y, sublayer.stack, self.config.d_model, sublayer))
     }
 
     pub fn embed(&self, ids: &[i32], batch: usize, length: usize, stack: Stack) -> O::Activation {
         let table = self.parameter(Module::Embedding);
         let x = self.ops.embedding(table, TokenIds { ids, batch, length });
-        self.dropped(x, format_args!("{stack}.embedding"))
+        self.dropped(x, stack, self.config.d_model, format_args!("{stack}.embedding"))
     }
 
     /// A stack's last steps; the decoder's include the logits' scaling.
     pub fn finish(&self, stack: Stack, x: O::Activation) -> O::Activation {
         let x = self.norm(&x, Module::FinalNorm(stack));
-        let x = self.dropped(x, format_args!("{stack}.final"));
+        let x = self.dropped(x, stack, self.config.d_model, format_args!("{stack}.final"));
         if stack == Stack::Decoder && self.config.scale_logits() {
             return self.ops.scale(&x, (self.config.d_model as f32).powf(-0.5));
         }
         x
     }
 
-    fn dropped(&self, x: O::Activation, site: impl fmt::Display) -> O::Activation {
-        match self.dropout.draw(site) {
+    fn dropped(
+        &self,
+        x: O::Activation,
+        stack: Stack,
+        width: usize,
+        site: impl fmt::Display,
+    ) -> O::Activation {
+        match self.dropout.draw(site, self.dropout.length(stack) * width) {
             None => x,
             Some(draw) => self.ops.dropout(&x, draw),
         }

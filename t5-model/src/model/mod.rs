@@ -17,4 +17,4 @@ pub use position_bucket::position_bucket;
 #[cfg(feature = "compute")]
 pub(crate) use activation_checkpoints::Checkpointed;
 #[cfg(feature = "compute")]
-pub(crate) use forward::{KeyValue, Layout, T5, View};
+pub(crate) use forward::{Dropouts, KeyValue, Layout, T5, View};

@@ -51,12 +51,12 @@ fn name(step: u64) -> String {
 
 impl Kept {
     /// The models of these steps, if there are any.
-    pub(super) fn in_run(run: &Path, steps: &[u64], with_optimizer: bool) -> Result<Option<Self>> {
+    pub(super) fn in_run(run: &Path, steps: &[u64], with_optimizer: bool) -> Option<Self> {
         if steps.is_empty() {
-            return Ok(None);
+            return None;
         }
-        let checkpoints = Checkpoints::by_step(run.join(KEPT), usize::MAX)?;
-        Ok(Some(Kept { checkpoints, steps: steps.to_vec(), with_optimizer }))
+        let checkpoints = Checkpoints::Steps { folder: run.join(KEPT), keep: usize::MAX };
+        Some(Kept { checkpoints, steps: steps.to_vec(), with_optimizer })
     }
 
     /// Where the model of a step is kept, if it is.
@@ -66,18 +66,19 @@ impl Kept {
 }
 
 impl Checkpoints {
-    /// A folder of checkpoints by step. Creates it, and removes checkpoints that a killed process left half written or
-    /// half deleted.
-    pub(super) fn by_step(folder: PathBuf, keep: usize) -> Result<Self> {
-        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-        for (name, path) in entries(&folder)? {
+    /// Creates a folder of checkpoints by step, and removes checkpoints that a killed process left half written or half
+    /// deleted.
+    pub(super) fn tidy(&self) -> Result<()> {
+        let Checkpoints::Steps { folder, .. } = self else { return Ok(()) };
+        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        for (name, path) in entries(folder)? {
             if let Some(step) = name.strip_prefix('.').and_then(|name| name.strip_suffix(DELETED)) {
                 remove(&path, &folder.join(step))?;
             } else if name.starts_with(".step-") {
                 fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
             }
         }
-        Ok(Checkpoints::Steps { folder, keep })
+        Ok(())
     }
 
     /// The directory for the checkpoint of a step, if checkpoints are kept.

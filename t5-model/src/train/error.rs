@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::identity::Changed;
 use crate::SessionError;
+use crate::backend::GroupError;
 use crate::text::TextError;
 
 pub(super) type Result<T, E = TrainError> = std::result::Result<T, E>;
@@ -72,6 +73,9 @@ pub enum TrainError {
     /// A model that does not fit.
     #[error(transparent)]
     Model(Box<crate::Error>),
+    /// Processes that train together do not answer each other.
+    #[error(transparent)]
+    Group(#[from] GroupError),
     /// A file that cannot be read or written.
     #[error(transparent)]
     Files(#[from] fusion_core::Error),

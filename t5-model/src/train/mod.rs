@@ -18,6 +18,7 @@
 //! on seeds and the step. What must stay the same for that is an [`Identity`], stored in every checkpoint.
 
 mod checkpoints;
+mod control;
 mod error;
 mod identity;
 mod pretrain;
@@ -27,6 +28,7 @@ mod tensorboard;
 mod training;
 
 pub use checkpoints::{Checkpoints, Kept, kept_model};
+pub use control::Control;
 pub use error::{Intact, TrainError};
 pub use identity::{Changed, Difference, Identity, RENAMED};
 pub use pretrain::{

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fusion_core::lineage::Lineage;
@@ -13,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::checkpoints::{Checkpoints, Kept};
+use super::control::Control;
 use super::error::{Intact, Result, TrainError};
 use super::identity::Identity;
 use super::regime::{Event, Regime, Standing};
@@ -83,9 +83,17 @@ impl Job<'_> {
     fn resume<S: DeserializeOwned>(
         &self,
         open: &mut OpenSession<'_>,
+        control: &Control<'_>,
     ) -> Result<(Box<dyn Session>, Option<S>)> {
-        let Some(path) = self.checkpoints.newest()? else {
-            let mut session = open(None).map_err(TrainError::Open)?;
+        let mut open = |path: Option<&Path>| {
+            let mut session = open(path).map_err(TrainError::Open)?;
+            if let Some(group) = control.group() {
+                session.join(group.clone())?;
+            }
+            Ok::<_, TrainError>(session)
+        };
+        let Some(path) = control.first(|| self.checkpoints.newest())? else {
+            let mut session = open(None)?;
             if let Some(carried) = self.carried {
                 session.load_optimizer_state(carried.load()?)?;
             }
@@ -96,7 +104,7 @@ impl Job<'_> {
         // Checked before the weights are read, so that the answer comes at once.
         self.identity.check(&saved.identity, &path)?;
         let moments = saved.verify(&path).map_err(damaged)?;
-        let mut session = open(Some(&path)).map_err(TrainError::Open)?;
+        let mut session = open(Some(&path))?;
         session.load_optimizer_state(moments)?;
         Ok((session, Some(saved.state)))
     }
@@ -121,7 +129,7 @@ pub struct Training<'a, R: Regime> {
     /// What is specific to this kind of training.
     pub regime: R,
     observer: &'a mut Observer<'a, R::Evaluation>,
-    stop: &'a AtomicBool,
+    control: &'a Control<'a>,
 }
 
 /// Updates given to the device whose results have not been read.
@@ -140,7 +148,7 @@ struct BegunUpdate {
 
 impl<'a, R: Regime> Training<'a, R> {
     /// Opens the newest checkpoint, or the model to start from if there is none; `begin` opens everything else. The
-    /// training stops early once `stop` is set.
+    /// training stops early once `control` says so.
     ///
     /// # Errors
     /// If a checkpoint is damaged or has another identity, a model cannot be opened, or `begin` fails.
@@ -149,9 +157,9 @@ impl<'a, R: Regime> Training<'a, R> {
         open_session: &mut OpenSession<'_>,
         begin: impl FnOnce(&mut Standing<R::Measured>) -> Result<R, R::Error>,
         observer: &'a mut Observer<'a, R::Evaluation>,
-        stop: &'a AtomicBool,
+        control: &'a Control<'a>,
     ) -> Result<Self, R::Error> {
-        let (session, saved) = job.resume(open_session)?;
+        let (session, saved) = job.resume(open_session, control)?;
         let mut at: Standing<R::Measured> = saved.clone().unwrap_or_default();
         let regime = begin(&mut at)?;
         let step = at.progress.step;
@@ -159,7 +167,7 @@ impl<'a, R: Regime> Training<'a, R> {
             observer(Event::Resumed { checkpoint, step, missing_metrics: regime.missing_metrics() });
         }
         let saved_at = Instant::now();
-        Ok(Training { job, session, at, saved, saved_at, begun: Begun::default(), regime, observer, stop })
+        Ok(Training { job, session, at, saved, saved_at, begun: Begun::default(), regime, observer, control })
     }
 
     /// Trains to the end, or until it is stopped; then it finishes the current update and writes a
@@ -181,8 +189,11 @@ impl<'a, R: Regime> Training<'a, R> {
             if ended && self.regime.conclude(self.session.as_mut())? {
                 return Ok(true);
             }
-            let stopped = !evaluated || ended || self.stop.load(Ordering::Relaxed);
             let in_time = self.job.checkpoint_after.is_some_and(|after| self.saved_at.elapsed() >= after);
+            let in_time = in_time && self.control.writes();
+            let agreed = self.control.stopped_or(in_time);
+            let (stopped, in_time) = agreed.map_err(|error| self.failed(step, error.into()))?;
+            let stopped = !evaluated || ended || stopped;
             if stopped || (step > 0 && (in_time || step.is_multiple_of(checkpoint_every))) {
                 self.checkpoint()?;
             }
@@ -193,11 +204,15 @@ impl<'a, R: Regime> Training<'a, R> {
         }
     }
 
-    /// Saves the model as it is now, with the run's state and, if requested, the optimiser's moments.
+    /// Saves the model as it is now, with the run's state and, if requested, the optimiser's moments, if this
+    /// process writes files.
     ///
     /// # Errors
     /// If weights are not finite, or the files cannot be written.
     pub fn save(&mut self, path: &Path, with_optimizer: bool) -> Result<(), R::Error> {
+        if !self.control.writes() {
+            return Ok(());
+        }
         let start = Instant::now();
         self.regime.sync()?;
         self.save_with(&self.at, path, with_optimizer)?;
@@ -206,7 +221,7 @@ impl<'a, R: Regime> Training<'a, R> {
         Ok(())
     }
 
-    /// Saves the model as it is now, with `state` in place of the run's.
+    /// Saves the model as it is now, with `state` in place of the run's, whichever process this is.
     ///
     /// # Errors
     /// The same as [`Training::save`].
@@ -334,8 +349,7 @@ impl<'a, R: Regime> Training<'a, R> {
                     && saved.has_optimizer() >= with_optimizer
             })
         };
-        let Some(path) = path.filter(|path| !is_there(path)) else { return Ok(()) };
-        self.collect()?;
+        let Some(path) = path.filter(|path| self.control.writes() && !is_there(path)) else { return Ok(()) };
         self.save(&path, with_optimizer)
     }
 
@@ -348,6 +362,9 @@ impl<'a, R: Regime> Training<'a, R> {
         self.save(&path, true)?;
         self.saved = Some(self.at.clone());
         self.saved_at = Instant::now();
-        Ok(self.job.checkpoints.prune()?)
+        match self.control.writes() {
+            true => Ok(self.job.checkpoints.prune()?),
+            false => Ok(()),
+        }
     }
 }

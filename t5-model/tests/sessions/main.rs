@@ -10,6 +10,7 @@ mod fusion;
 mod goldens;
 #[path = "../minimal_backend/mod.rs"]
 mod minimal_backend;
+mod processes;
 #[path = "../text_support/mod.rs"]
 mod text_support;
 mod unfinished;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use t5_model::backend::TokenLoss;
 use t5_model::optimizer::OptimizerState;
 use t5_model::text::{Corpus, DataPosition, Denoisers, ExampleStream, Objective, Order, StreamOptions};
-use t5_model::train::{Outcome, PretrainingEvent as Event, Run, Settings, TrainError, train};
+use t5_model::train::{Control, Outcome, PretrainingEvent as Event, Run, Settings, TrainError, train};
 use t5_model::{Batch, Forward, Schedule, Session, SessionError, T5Config, TrainStep, Update};
 use tempfile::TempDir;
 
@@ -287,7 +287,7 @@ impl Trial {
             },
             open_evaluation_text: &mut || open(StreamOptions::evaluation(), DataPosition::default()),
         };
-        train(run, &mut observer, &flag)
+        train(run, &mut observer, &Control::alone(&flag))
     }
 
     /// Starts from the optimiser state of another run's finished model.

@@ -1,12 +1,15 @@
 //! Selects the backend, device and threads that a command computes with.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use clap::Args;
 use pipeline::Compute;
 use rayon::ThreadPoolBuilder;
-use t5_model::Computation;
+use t5_model::{Backend, Computation};
 
 use crate::dev::build;
+use crate::ranks::{self, Place};
 
 /// The backend of the first build.
 pub const DEFAULT_BACKEND: &str = "burn";
@@ -21,18 +24,64 @@ pub struct ComputeArguments {
     pub backend: String,
     #[command(flatten)]
     pub how: Computation,
-    /// Threads to compute with [default: all cores]
+    /// Threads to compute with [default: all cores, shared by the processes that compute together]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+}
+
+/// For commands that several processes can compute together.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Computing")]
+pub struct GroupArguments {
+    /// How long processes that compute together wait for each other, see `launch`
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    group_timeout: u32,
+}
+
+impl GroupArguments {
+    /// How to compute, together with the other processes if there are any. Waits for them.
+    pub fn compute(&self, backend: &'static dyn Backend, how: Computation) -> Result<Compute> {
+        let Some(place) = ranks::place() else { return Ok(Compute::new(backend, how)?) };
+        let group = ranks::join(place, Duration::from_secs(self.group_timeout.into()))?;
+        Ok(Compute::in_group(backend, how, Some(group), place.local_rank)?)
+    }
+
+    /// Tells the others if this process has failed.
+    pub fn report<T>(compute: &Compute, result: Result<T>) -> Result<T> {
+        if let (Err(error), Some(group)) = (&result, compute.group())
+            && !ranks::is_of_others(error)
+        {
+            group.fail(&format!("{error:#}"));
+        }
+        result
+    }
 }
 
 impl ComputeArguments {
     /// Finds the backend and the device, and computes with them on so many threads. Must come before any parallel
     /// work.
     pub fn run<T: Send>(&self, work: impl FnOnce(&Compute) -> Result<T> + Send) -> Result<T> {
+        self.run_with(|backend, how| Ok(Compute::new(backend, how)?), work)
+    }
+
+    /// The same, together with the other processes if there are any.
+    pub fn run_together<T: Send>(
+        &self,
+        group: &GroupArguments,
+        work: impl FnOnce(&Compute) -> Result<T> + Send,
+    ) -> Result<T> {
+        let work = |compute: &Compute| GroupArguments::report(compute, work(compute));
+        self.run_with(|backend, how| group.compute(backend, how), work)
+    }
+
+    fn run_with<T: Send>(
+        &self,
+        open: impl FnOnce(&'static dyn Backend, Computation) -> Result<Compute>,
+        work: impl FnOnce(&Compute) -> Result<T> + Send,
+    ) -> Result<T> {
         start_threads(self.threads)?;
         let backend = build::backend(&self.backend, Some(&self.how.device))?;
-        let compute = Compute::new(backend, self.how.clone())?;
+        let compute = open(backend, self.how.clone())?;
         // A thread outside of the pool hands each of its operations over to another. This is not the process's
         // pool, in which whoever reads text must find a thread.
         let pool = ThreadPoolBuilder::new().num_threads(rayon::current_num_threads()).build();
@@ -42,7 +91,11 @@ impl ComputeArguments {
 
 /// Sets this process's number of threads. Must come before any parallel work.
 pub fn start_threads(threads: Option<u16>) -> Result<()> {
-    let Some(threads) = threads else { return Ok(()) };
-    let pool = ThreadPoolBuilder::new().num_threads(threads.into());
+    let share = |place: &Place| {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        (cores / place.local_world_size).max(1)
+    };
+    let Some(threads) = threads.map(usize::from).or_else(|| ranks::place().map(share)) else { return Ok(()) };
+    let pool = ThreadPoolBuilder::new().num_threads(threads);
     pool.build_global().context("cannot start the threads")
 }

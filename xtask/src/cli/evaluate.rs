@@ -12,7 +12,7 @@ use pipeline::stage::text::Data;
 use t5_model::text::{ObjectiveOptions, TEXT_FIELD};
 use t5_model::train::Evaluation;
 
-use crate::cli::compute::ComputeArguments;
+use crate::cli::compute::{ComputeArguments, GroupArguments};
 use crate::terminal::Terminal;
 use crate::terminal::output::{print, print_json};
 
@@ -58,6 +58,8 @@ pub struct Arguments {
     objective: ObjectiveOptions,
     #[command(flatten)]
     compute: ComputeArguments,
+    #[command(flatten)]
+    group: GroupArguments,
 }
 
 impl Arguments {
@@ -69,8 +71,9 @@ impl Arguments {
         let model = self.model.directory(&Terminal)?;
         let tokenizer = self.tokenizer.as_deref().unwrap_or(&model);
         let work = Evaluate { model: input, data, examples: self.examples, batch_size: self.batch_size };
-        let score =
-            self.compute.run(|compute| work.score(&model, tokenizer, compute, "evaluate", &Terminal))?;
+        let score = self.compute.run_together(&self.group, |compute| {
+            work.score(&model, tokenizer, compute, "evaluate", &Terminal)
+        })?;
         if self.json {
             return print_json(&score);
         }

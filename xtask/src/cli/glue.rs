@@ -11,7 +11,7 @@ use pipeline::stage::glue::{Places, fine_tune};
 use pipeline::write_json;
 use t5_model::optimizer::OptimizerOptions;
 
-use crate::cli::compute::ComputeArguments;
+use crate::cli::compute::{ComputeArguments, GroupArguments};
 use crate::cli::section::section;
 use crate::terminal::output::{Format, print, print_json};
 use crate::terminal::{Terminal, interrupt};
@@ -81,6 +81,8 @@ pub struct Arguments {
     details: bool,
     #[command(flatten)]
     compute: ComputeArguments,
+    #[command(flatten)]
+    group: GroupArguments,
 }
 
 impl Arguments {
@@ -97,7 +99,7 @@ impl Arguments {
             tokenizer: self.tokenizer.as_deref(),
             directory: self.output.as_deref(),
         };
-        let (report, _lock) = self.compute.run(|compute| {
+        let (report, _lock) = self.compute.run_together(&self.group, |compute| {
             interrupt::listen()?;
             if let Some(output) = &self.output {
                 claim(output, &["glue.json", "table.csv", "table.md"])?;

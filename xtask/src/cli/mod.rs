@@ -26,11 +26,12 @@ mod verify;
 use std::ffi::OsString;
 use std::sync::LazyLock;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::builder::StyledStr;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::dev::{bench, bundle, ci, conformance, feature, resources, setup};
+use crate::ranks::{self, launch};
 use crate::terminal::volume::Volume;
 
 /// How the program is called in its sources, and so in all help.
@@ -120,6 +121,16 @@ impl Cli {
         self.build
     }
 
+    /// Refuses a command that several processes would all do by themselves.
+    pub fn check_together(&self) -> Result<()> {
+        use Command::{Evaluate, Glue, Pretrain, Run};
+        ensure!(
+            matches!(self.command, Evaluate(_) | Glue(_) | Pretrain(_) | Run(_)),
+            "only run, pretrain, evaluate and glue compute in several processes together"
+        );
+        Ok(())
+    }
+
     /// Whether what is asked for is in a recipe rather than in flags.
     pub fn is_recipe(&self) -> bool {
         matches!(self.command, Command::Run(_))
@@ -136,6 +147,9 @@ macro_rules! commands {
         impl Cli {
             pub fn run(self) -> Result<()> {
                 self.volume.set();
+                if ranks::place().is_some() {
+                    self.check_together()?;
+                }
                 match self.command {
                     $(Command::$name(arguments) => arguments.run(),)+
                 }
@@ -153,6 +167,7 @@ commands! {
     Check: check,
     Evaluate: evaluate,
     Glue: glue,
+    Launch: launch,
     Data: data,
     Tokenizer: tokenizer,
     Generate: generate,

@@ -9,7 +9,7 @@ use t5_model::optimizer::{DecayOptions, OptimizerOptions};
 use t5_model::train::Settings;
 use t5_model::{FeedForward, Initialization};
 
-use crate::cli::compute::ComputeArguments;
+use crate::cli::compute::{ComputeArguments, GroupArguments};
 use crate::cli::section::section;
 use crate::cli::text::TextArguments;
 use crate::terminal::output::print;
@@ -71,6 +71,8 @@ pub struct Arguments {
     decay: DecayOptions,
     #[command(flatten)]
     compute: ComputeArguments,
+    #[command(flatten)]
+    group: GroupArguments,
 }
 
 #[derive(Args, Debug)]
@@ -104,7 +106,7 @@ struct NewModel {
     /// Rows of the embedding, if more than the tokenizer asks for
     #[arg(long, value_name = "N")]
     vocab_size: Option<usize>,
-    /// How the random weights begin: t5, mimetic, or parts of the latter (matching+copying+local+previous)
+    /// How the random weights begin: t5, mimetic, or parts of the latter (matching+copying+local+previous+depth)
     ///
     /// With t5, training from scratch starts with a long plateau on which the decoder ignores the encoder. With
     /// mimetic, small models leave it within a few hundred updates.
@@ -117,7 +119,7 @@ impl Arguments {
         let stage = self.stage()?;
         let from = self.from.as_ref().map(|from| from.directory(&Terminal)).transpose()?;
         let tokenizer = self.tokenizer.clone().or_else(|| from.clone()).context("give a --tokenizer")?;
-        let trained = self.compute.run(|compute| {
+        let trained = self.compute.run_together(&self.group, |compute| {
             interrupt::listen()?;
             stage.train(from.as_deref(), &tokenizer, &self.output, compute, "pretrain", &Terminal)
         })?;

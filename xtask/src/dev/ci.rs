@@ -75,10 +75,10 @@ impl Step {
                 let mut test = cargo("test")?;
                 test.args(EVERYTHING).args(["--features", &features(&[])]);
                 succeed(test.env("INSTA_UPDATE", "no"))?;
-                // The comparison of backends again, with tch in the program.
+                // The comparison of backends again, with tch in the program, and processes that meet over it.
                 let mut test = cargo("test")?;
                 test.args(PROGRAM).args(["--features", &features(&["tch"])]);
-                succeed(test.args(["--test", "it", "backends"]))
+                succeed(test.args(["--test", "it", "--", "backends", "processes"]))
             }
             Step::Doc => {
                 let mut doc = cargo("doc")?;

@@ -53,6 +53,11 @@ pub fn listen() -> Result<()> {
     ctrlc::set_handler(handler).context("cannot listen for Ctrl-C")
 }
 
+/// From now on, Ctrl-C only sets [`flag`]: the processes that this one has started get it, too.
+pub fn listen_for_others() -> Result<()> {
+    ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed)).context("cannot listen for Ctrl-C")
+}
+
 /// Some work begins, or has ended, that saves its state or leaves nothing behind. See
 /// [`pipeline::Watch::stoppable`].
 pub fn set_finishing(whether: bool) {

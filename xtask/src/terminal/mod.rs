@@ -14,6 +14,8 @@ use std::sync::{Mutex, PoisonError};
 use pipeline::{Note, Warning, Watch};
 use t5_model::train::PretrainingEvent;
 
+use crate::ranks;
+
 pub use self::advice::{Asked, causes, with_advice};
 
 /// Whether the work is in a recipe; set once, before any work.
@@ -73,6 +75,9 @@ static GIVEN: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
 
 /// Prints a warning of something, once, and not at all if it is the same as one of its fellow.
 pub fn warn_of(subject: &str, warning: &str, fellow: Option<&str>) {
+    if !ranks::is_first() {
+        return;
+    }
     let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     let of = |subject: &str| (subject.to_owned(), warning.to_owned());
     let known = fellow.is_some_and(|fellow| given.contains(&of(fellow)));

@@ -6,6 +6,8 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::ranks;
+
 /// How a table is printed.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Format {
@@ -16,7 +18,12 @@ pub enum Format {
 }
 
 /// Prints a result. A closed pipe (`| head`) is not an error.
+///
+/// Of processes that compute together, one prints it.
 pub fn print(text: &str) -> Result<()> {
+    if !ranks::is_first() {
+        return Ok(());
+    }
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::ranks;
+
 /// Set once, before any work.
 static VOLUME: AtomicU8 = AtomicU8::new(USUAL);
 const QUIET: u8 = 0;
@@ -37,7 +39,7 @@ impl Volume {
 }
 
 pub fn is_quiet() -> bool {
-    VOLUME.load(Ordering::Relaxed) == QUIET
+    VOLUME.load(Ordering::Relaxed) == QUIET || !ranks::is_first()
 }
 
 pub fn is_verbose() -> bool {

@@ -74,6 +74,8 @@ mod optimizer;
 mod page;
 #[cfg(unix)]
 mod places;
+#[cfg(all(target_os = "linux", feature = "tch", feature = "webster"))]
+mod processes;
 mod program;
 #[cfg(all(unix, feature = "burn", feature = "webster"))]
 mod readme;

@@ -1,13 +1,14 @@
 //! How well a model predicts held-out text, and how much of that it owes to its input.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Session;
 use crate::backend::TokenLoss;
 use crate::text::{ExampleStream, StreamedBatch, TargetToken};
+use crate::train::control::Control;
 use crate::train::error::{Result, TrainError};
 use crate::{Batch, IGNORED_LABEL};
 
@@ -119,7 +120,8 @@ pub fn evaluate(
     size: EvaluationSize,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Evaluation, TrainError> {
-    let complete = evaluate_unless(session, text, size, &AtomicBool::new(false), progress)?;
+    let never = AtomicBool::new(false);
+    let complete = evaluate_unless(session, text, size, &Control::alone(&never), progress)?;
     complete.ok_or(TrainError::NoEvaluationText)
 }
 
@@ -128,7 +130,7 @@ pub(super) fn evaluate_unless(
     session: &mut dyn Session,
     text: ExampleStream,
     size: EvaluationSize,
-    stop: &AtomicBool,
+    control: &Control<'_>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Option<Evaluation>> {
     let kinds = text.denoisers().clone();
@@ -144,7 +146,7 @@ pub(super) fn evaluate_unless(
         let exchanged = (0..batch.size).any(has_partner).then(|| batch.with_inputs_of(&partners));
         let at_once = size.examples_at_once.max(1);
         for first in (0..batch.size).step_by(at_once) {
-            if stop.load(Ordering::Relaxed) {
+            if control.stopped()? {
                 return Ok(None);
             }
             let rows = first..batch.size.min(first + at_once);

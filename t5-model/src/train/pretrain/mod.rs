@@ -7,7 +7,6 @@ mod settings;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 use fusion_core::atomic::{check_directory, claim, claim_new, is_left_over};
 use fusion_core::lineage::Lineage;
@@ -15,8 +14,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use self::metrics::MetricsFile;
-use self::regime::{Measured, Pretraining};
+use self::regime::{Logs, Measured, Pretraining};
 use super::checkpoints::{Checkpoints, KEPT, Kept, LOCK, lock};
+use super::control::Control;
 use super::error::{Result, TrainError};
 use super::identity::Identity;
 use super::regime::{Event, Progress, Standing};
@@ -126,7 +126,7 @@ impl Outcome {
     }
 }
 
-/// Trains until the last step, or until `stop` is set; then it finishes the current update and writes a
+/// Trains until the last step, or until `control` says to stop; then it finishes the current update and writes a
 /// checkpoint. Continues where an earlier call in the same directory stopped; returns at once if the run has
 /// finished.
 ///
@@ -135,7 +135,7 @@ impl Outcome {
 pub fn train<'a>(
     run: Run<'a>,
     observer: &'a mut Observer<'a, EvaluationPoint>,
-    stop: &'a AtomicBool,
+    control: &'a Control<'a>,
 ) -> Result<Outcome, TrainError> {
     let settings = run.settings;
     settings.validate()?;
@@ -143,11 +143,18 @@ pub fn train<'a>(
         let problem = "the model to start from comes without an optimiser's state".into();
         return Err(TrainError::Setting { key: "carry_optimizer", problem });
     }
-    claim(run.directory, &WRITTEN)?;
-    let _lock = lock(run.directory)?;
-    claim_new(run.directory, &[LOCK])?;
+    let checkpoints =
+        Checkpoints::Steps { folder: run.directory.join("checkpoints"), keep: settings.keep_checkpoints };
+    let kept = Kept::in_run(run.directory, &settings.keep_steps, settings.keep_optimizer);
+    let mut held = None;
+    control.first(|| {
+        claim(run.directory, &WRITTEN)?;
+        held = Some(lock(run.directory)?);
+        claim_new(run.directory, &[LOCK])?;
+        checkpoints.tidy()?;
+        kept.as_ref().map_or(Ok(()), |kept| kept.checkpoints.tidy())
+    })?;
     let (identity, carried) = (run.identity(), run.carried());
-    let checkpoints = Checkpoints::by_step(run.directory.join("checkpoints"), settings.keep_checkpoints)?;
     let model = run.directory.join("model");
     if model.exists() && !is_left_over(&model) {
         let saved = Saved::read(&model).map_err(|error| checkpoints.damaged(&model, error))?;
@@ -168,7 +175,7 @@ pub fn train<'a>(
         z_loss: settings.z_loss,
         dropout: Dropout { rate: settings.dropout, seed: settings.seed },
         checkpoints,
-        kept: Kept::in_run(run.directory, &settings.keep_steps, settings.keep_optimizer)?,
+        kept,
         identity,
         lineage: run.lineage,
         record: Map::new(),
@@ -181,20 +188,24 @@ pub fn train<'a>(
         run.open_session,
         move |at: &mut Standing<Measured>| -> Result<Pretraining<'a>> {
             let Standing { progress, measured } = at;
-            let metrics = MetricsFile::open(run.directory, measured.metrics_lines)?;
-            let missing_metrics = measured.metrics_lines - metrics.lines;
-            measured.metrics_lines = metrics.lines;
+            let (mut logs, mut missing_metrics) = (None, 0);
+            if control.writes() {
+                let metrics = MetricsFile::open(run.directory, measured.metrics_lines)?;
+                missing_metrics = measured.metrics_lines - metrics.lines;
+                measured.metrics_lines = metrics.lines;
+                logs = Some(Logs { metrics, board: TensorBoard::open(run.directory, progress.step)? });
+            }
             let text = (run.open_training_text)(*progress.position.get_or_insert_default())?;
-            let board = TensorBoard::open(run.directory, progress.step)?;
-            Ok(Pretraining { settings, text, open_evaluation_text, metrics, missing_metrics, board, stop })
+            Ok(Pretraining { settings, text, open_evaluation_text, logs, missing_metrics, control })
         },
         observer,
-        stop,
+        control,
     )?;
     if !training.run()? {
         let checkpoint = training.checkpoint_of_step().unwrap_or_default();
         return Ok(Outcome::new(false, checkpoint, training.at));
     }
-    training.save(&model, settings.keep_optimizer)?;
+    control.first(|| training.save(&model, settings.keep_optimizer))?;
+    drop(held);
     Ok(Outcome::new(true, model, training.at))
 }

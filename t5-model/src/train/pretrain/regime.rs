@@ -1,13 +1,12 @@
 //! Pretraining as a [`Regime`]: span corruption on a stream of text, loss and accuracy on held-out text.
 
-use std::sync::atomic::AtomicBool;
-
 use serde::{Deserialize, Serialize};
 
 use super::evaluate::{EvaluationPoint, EvaluationSize, evaluate_unless};
 use super::metrics::{Metrics, MetricsFile, Window};
 use super::settings::Settings;
 use crate::text::{self, ExampleStream};
+use crate::train::control::Control;
 use crate::train::error::{Intact, Result, TrainError};
 use crate::train::regime::{Progress, Regime, Standing};
 use crate::{Batch, Session, TensorBoard, TrainStep};
@@ -30,17 +29,24 @@ pub(super) struct Pretraining<'a> {
     pub settings: &'a Settings,
     pub text: ExampleStream,
     pub open_evaluation_text: &'a mut OpenEvaluationText<'a>,
-    pub metrics: MetricsFile,
+    /// Where the process that writes files logs.
+    pub logs: Option<Logs>,
     pub missing_metrics: u64,
+    pub control: &'a Control<'a>,
+}
+
+/// The files that a run logs to.
+pub(super) struct Logs {
+    pub metrics: MetricsFile,
     pub board: TensorBoard,
-    pub stop: &'a AtomicBool,
 }
 
 impl Pretraining<'_> {
     fn record(&mut self, at: &mut Standing<Measured>, metrics: &Metrics) -> Result<()> {
-        self.metrics.append(metrics)?;
         at.measured.metrics_lines += 1;
-        Ok(self.board.append(metrics.step(), metrics.scalars())?)
+        let Some(Logs { metrics: file, board }) = &mut self.logs else { return Ok(()) };
+        file.append(metrics)?;
+        Ok(board.append(metrics.step(), metrics.scalars())?)
     }
 }
 
@@ -90,7 +96,7 @@ impl Regime for Pretraining<'_> {
         let text = (self.open_evaluation_text)()?;
         let examples = self.settings.evaluation_batches.saturating_mul(self.settings.batch_size as u64);
         let size = EvaluationSize { examples, examples_at_once: self.settings.micro_batch_size() };
-        let Some(evaluation) = evaluate_unless(session, text, size, self.stop, progress)? else {
+        let Some(evaluation) = evaluate_unless(session, text, size, self.control, progress)? else {
             return Ok(None);
         };
         let Progress { step, tokens, flops, .. } = at.progress;
@@ -109,6 +115,6 @@ impl Regime for Pretraining<'_> {
     }
 
     fn sync(&mut self) -> Result<()> {
-        self.metrics.sync()
+        self.logs.as_ref().map_or(Ok(()), |logs| logs.metrics.sync())
     }
 }

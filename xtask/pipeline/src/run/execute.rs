@@ -78,6 +78,13 @@ pub enum State {
     WithoutFiles,
 }
 
+/// A stage whose directory is ready for its work.
+struct Begun {
+    _lock: Option<StageLock>,
+    identity: Identity,
+    resumes: bool,
+}
+
 impl<'a> Run<'a> {
     /// `output` is the run's directory. Without `glue`, GLUE's files, stages that read them are skipped.
     pub fn new(recipe: &'a Recipe, output: &'a Path, glue: Option<&'a Path>, watch: &'a dyn Watch) -> Self {
@@ -256,13 +263,20 @@ impl<'a> Run<'a> {
     pub fn execute(&self, stages: &[&Stage], how: &How<'_>) -> Result<()> {
         let stages_and_reports = self.recipe.stages.iter().map(|stage| stage.name.as_str());
         let names: Vec<&str> = stages_and_reports.chain([RunFile::NAME, REPORT, PAGE]).collect();
-        claim(self.output, &names)?;
+        let control = how.compute.control(self.watch);
+        ensure!(
+            how.compute.group().is_none() || how.jobs == NonZeroUsize::MIN,
+            "processes that compute together run one stage at a time; leave out --jobs"
+        );
         let left_out = |stage: &Stage| match () {
             () if stage.work.glue_tasks().is_some() && self.glue.is_none() => Some(LeftOut::WithoutGlue),
             () if !stages.iter().any(|selected| selected.name == stage.name) => Some(LeftOut::NotSelected),
             () => None,
         };
-        RunFile::new(self.recipe, self.command, &left_out).write(self.output)?;
+        control.first(|| {
+            claim(self.output, &names)?;
+            RunFile::new(self.recipe, self.command, &left_out).write(self.output)
+        })?;
         let computation = match how.jobs {
             NonZeroUsize::MIN => Vec::new(),
             _ => self.forecasts(stages)?.iter().map(|forecast| forecast.flops.unwrap_or(0.0)).collect(),
@@ -274,8 +288,43 @@ impl<'a> Run<'a> {
     /// Runs a stage if it has not finished; all of its inputs have.
     fn run(&self, stage: &Stage, threads: usize, how: &How<'_>) -> Result<()> {
         let (name, directory) = (&stage.name, self.directory(&stage.name));
+        let failed = |error: anyhow::Error| error.context(format!("stage {name:?} failed"));
+        let control = how.compute.control(self.watch);
+        let mut begun = None;
+        let is_to_run = control.first(|| {
+            begun = self.begin(stage, how)?;
+            Ok::<_, anyhow::Error>(begun.is_some())
+        })?;
+        if !is_to_run {
+            return Ok(());
+        }
+        let compute = &how.compute.chosen(&stage.compute).map_err(|error| failed(error.into()))?;
+        let start = |begun: &Begun| Clock::start(&directory, begun.resumes, Machine::this(compute, threads));
+        let clock = begun.as_ref().map(start).transpose()?;
+        let work = || self.work(stage, &directory, threads, compute);
+        // What one process computes by itself, the others wait for.
+        let result = if stage.kind.together { work() } else { control.first(work) };
+        let error = result.as_ref().err().filter(|error| !error.is::<Interrupted>());
+        let seconds = clock.map(|clock| clock.stop(error.map(|error| format!("{error:#}")))).transpose()?;
+        let result = result.map_err(|error| match error.is::<Interrupted>() {
+            true => error,
+            false => failed(error),
+        })?;
+        control.first(|| {
+            let (Some(Begun { identity, .. }), Some(seconds)) = (begun.take(), seconds) else {
+                return Ok(());
+            };
+            Record::new(identity, result, seconds).write(&directory)?;
+            self.watch.note(name, &Note::Finished { seconds });
+            Ok(())
+        })
+    }
+
+    /// Makes a stage's directory ready, unless it has finished; all of its inputs have.
+    fn begin(&self, stage: &Stage, how: &How<'_>) -> Result<Option<Begun>> {
+        let (name, directory) = (&stage.name, self.directory(&stage.name));
         // Reading needs no lock; a writer looks again once it holds the lock.
-        let _lock = match self.state(stage)? {
+        let lock = match self.state(stage)? {
             State::Finished(_) | State::WithoutFiles => None,
             _ => Some(StageLock::take(self.output, name)?),
         };
@@ -283,11 +332,11 @@ impl<'a> Run<'a> {
         match self.state(stage)? {
             State::Finished(measured) => {
                 self.watch.note(name, &Note::FinishedBefore { measured: &measured });
-                return Ok(());
+                return Ok(None);
             }
             State::WithoutFiles => {
                 self.watch.note(name, &Note::WithoutGlue);
-                return Ok(());
+                return Ok(None);
             }
             State::OutOfDate(changes) if !how.redo => {
                 let changes = changes.join("; ");
@@ -307,19 +356,7 @@ impl<'a> Run<'a> {
         let names = [stage.kind.output, journal::FILE, journal::BEGUN, journal::TIME];
         claim(&directory, &names.iter().chain(stage.work.beside()).copied().collect::<Vec<_>>())?;
         journal::begin(&identity, &directory)?;
-        let failed = |error: anyhow::Error| error.context(format!("stage {name:?} failed"));
-        let compute = &how.compute.chosen(&stage.compute).map_err(|error| failed(error.into()))?;
-        let clock = Clock::start(&directory, resumes, Machine::this(compute, threads))?;
-        let result = self.work(stage, &directory, threads, compute);
-        let error = result.as_ref().err().filter(|error| !error.is::<Interrupted>());
-        let seconds = clock.stop(error.map(|error| format!("{error:#}")))?;
-        let result = result.map_err(|error| match error.is::<Interrupted>() {
-            true => error,
-            false => failed(error),
-        })?;
-        Record::new(identity, result, seconds).write(&directory)?;
-        self.watch.note(name, &Note::Finished { seconds });
-        Ok(())
+        Ok(Some(Begun { _lock: lock, identity, resumes }))
     }
 
     fn work(&self, stage: &Stage, directory: &Path, threads: usize, compute: &Compute) -> Result<Value> {

@@ -44,6 +44,7 @@ pub const KIND: Kind = Kind {
     table: None,
     keys: one::<OwnKeys>,
     computes: true,
+    together: true,
     read,
     show,
     arm: None,
@@ -145,6 +146,9 @@ impl Evaluate {
             watch.note(name, &Note::Warning(&warning));
         }
         let mut session = compute.open_checkpoint(&checkpoint)?;
+        if let Some(group) = compute.group() {
+            session.join(group.clone())?;
+        }
         let size = EvaluationSize { examples: self.examples, examples_at_once: self.batch_size.get() };
         let progress = watch.steps(name, "examples evaluated");
         t5_model::train::evaluate(session.as_mut(), text.evaluation()?, size, &mut |done, of| {

@@ -43,6 +43,7 @@ pub const KIND: Kind = Kind {
     table: Some("fine_tuning"),
     keys: both::<OwnKeys, FineTuneSettings>,
     computes: true,
+    together: true,
     read,
     show,
     arm: None,
@@ -183,7 +184,7 @@ pub fn fine_tune(
     };
     // Without a directory there is nothing to save, so no point at which to stop.
     let stoppable = places.directory.map(|_| Stoppable::new(watch));
-    let report = glue.run(&mut open, watch.stop(), &mut |event| progress(&event))?;
+    let report = glue.run(&mut open, &compute.control(watch), &mut |event| progress(&event))?;
     drop(stoppable);
     report.ok_or_else(|| Interrupted { left: None, resumes: true }.into())
 }

@@ -63,6 +63,8 @@ pub struct Kind {
     pub keys: fn(&mut SchemaGenerator) -> Vec<Schema>,
     /// Whether its stages also have the keys of [`ComputeChoice`].
     pub computes: bool,
+    /// Whether several processes compute such a stage together; otherwise one does, and the others wait.
+    pub together: bool,
     /// Reads a stage's keys.
     pub read: fn(&mut Keys<'_>) -> Result<Arc<dyn Work>>,
     /// What a report shows of a finished stage.
@@ -236,7 +238,9 @@ impl Context<'_> {
     /// Writes a result, and also returns it for `stage.json`.
     fn write_json(&self, result: &impl Serialize) -> Result<Value> {
         let result = serde_json::to_value(result)?;
-        write_json(self.output, &result)?;
+        if self.compute.writes() {
+            write_json(self.output, &result)?;
+        }
         Ok(result)
     }
 

@@ -60,6 +60,7 @@ pub const KIND: Kind = Kind {
     table: None,
     keys: one::<OwnKeys>,
     computes: false,
+    together: false,
     read,
     show: Shown::parameters,
     arm: None,

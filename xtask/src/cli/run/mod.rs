@@ -15,7 +15,9 @@ use pipeline::source::glue::GluePlace;
 use t5_model::ComputeChoice;
 
 use self::plan::Plan;
+use crate::cli::compute::{GroupArguments, start_threads};
 use crate::dev::resources;
+use crate::ranks;
 use crate::terminal::output::print;
 use crate::terminal::{Terminal, interrupt, plot};
 
@@ -69,10 +71,13 @@ pub struct Arguments {
     /// What all stages compute on, whatever the recipe says
     #[command(flatten, next_help_heading = "Computing")]
     compute: ComputeChoice,
+    #[command(flatten)]
+    group: GroupArguments,
 }
 
 impl Arguments {
     pub fn run(self) -> Result<()> {
+        start_threads(None)?;
         let variables = self.variables.iter().map(|variable| format!("variables.{variable}"));
         let sets: Vec<String> = variables.chain(self.sets.iter().cloned()).collect();
         let mut recipe = Recipe::read(&self.recipe, &sets)?;
@@ -90,11 +95,12 @@ impl Arguments {
             plan.warn_of_refusals();
             return print(&plan.text(&recipe.name, &output, self.jobs, self.plan));
         }
-        let compute = plan.compute()?;
+        let compute = plan.compute(&self.group)?;
         interrupt::listen()?;
         let jobs = NonZeroUsize::try_from(usize::from(self.jobs))?;
-        run.execute(&selected, &How { compute: &compute, jobs, redo: self.redo })?;
-        report(&output)
+        let executed = run.execute(&selected, &How { compute: &compute, jobs, redo: self.redo });
+        GroupArguments::report(&compute, executed)?;
+        if ranks::is_first() { report(&output) } else { Ok(()) }
     }
 }
 

@@ -12,7 +12,7 @@ use pipeline::stage::{Forecast, Input, KINDS, Stage};
 use pipeline::{Compute, NotBuilt, Warning};
 use t5_model::{Computation, backend};
 
-use crate::cli::compute::{DEFAULT_BACKEND, DEFAULT_DEVICE};
+use crate::cli::compute::{DEFAULT_BACKEND, DEFAULT_DEVICE, GroupArguments};
 use crate::dev::{build, feature};
 use crate::terminal::{Asked, warn_of, with_advice};
 
@@ -79,7 +79,7 @@ impl<'a> Plan<'a> {
     }
 
     /// What stages compute on if they do not say so. Fails if any stage will not find what it computes on.
-    pub fn compute(self) -> Result<Compute> {
+    pub fn compute(self, group: &GroupArguments) -> Result<Compute> {
         let standard = Place { backend: DEFAULT_BACKEND, device: DEFAULT_DEVICE };
         let places = self.places();
         let features: BTreeSet<&str> =
@@ -100,7 +100,8 @@ impl<'a> Plan<'a> {
             problems.keep(error);
         }
         problems.result()?;
-        Ok(Compute::new(build::backend(place.backend, Some(place.device))?, Computation::on(place.device))?)
+        let backend = build::backend(place.backend, Some(place.device))?;
+        group.compute(backend, Computation::on(place.device))
     }
 
     /// Where the stages that run compute.

@@ -55,6 +55,7 @@ pub const KIND: Kind = Kind {
     table: None,
     keys: both::<OwnKeys, MethodSettings>,
     computes: true,
+    together: false,
     read,
     show: Shown::parameters,
     arm: None,

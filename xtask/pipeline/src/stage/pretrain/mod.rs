@@ -91,6 +91,7 @@ pub const KIND: Kind = Kind {
     table: Some("pretraining"),
     keys: both::<OwnKeys, Settings>,
     computes: true,
+    together: true,
     read,
     show,
     arm: Some(arm),
@@ -393,10 +394,12 @@ impl Pretrain {
             open_evaluation_text: &mut || text.evaluation(),
         };
         // As they are when they are first read.
-        let texts = (!directory.join(texts::FILE).exists()).then(|| texts::describe(&text));
+        let control = compute.control(watch);
+        let described = !control.writes() || directory.join(texts::FILE).exists();
+        let texts = (!described).then(|| texts::describe(&text));
         let mut progress = watch.training(name, self.settings.steps);
         let stoppable = Stoppable::new(watch);
-        let outcome = train(run, &mut |event| progress(&event), watch.stop())?;
+        let outcome = train(run, &mut |event| progress(&event), &control)?;
         drop(stoppable);
         if let Some(texts) = texts {
             texts::write(&texts, directory)?;
@@ -405,7 +408,7 @@ impl Pretrain {
             let left = format!("step {} is saved in {}", outcome.step, outcome.checkpoint.display());
             return Err(Interrupted { left: Some(left), resumes: true }.into());
         }
-        if !directory.join(examples::FILE).exists() {
+        if control.writes() && !directory.join(examples::FILE).exists() {
             let mut session = compute.open(&beginning.config, &Checkpoint::open(&outcome.checkpoint)?)?;
             Examples::fill(session.as_mut(), &text)?.write(directory)?;
         }

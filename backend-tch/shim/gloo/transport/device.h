@@ -1,0 +1,10 @@
+#pragma once
+
+namespace gloo::transport {
+
+class Device {
+ public:
+  virtual ~Device() = 0;
+};
+
+}  // namespace gloo::transport

@@ -1,0 +1,400 @@
+//! Processes that compute together, over torch's own engine: c10d's store, in which they meet, and Gloo.
+
+use std::any::Any;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use t5_model::backend::{Collective, GroupError, ProcessGroup, Reducing, Rendezvous};
+
+unsafe extern "C" {
+    fn deep_fusion_store(
+        host: *const c_char,
+        port: u16,
+        serve: bool,
+        prefix: *const c_char,
+        timeout_ms: i64,
+        out: *mut *mut c_void,
+    ) -> *mut c_char;
+    fn deep_fusion_connect(
+        group: *mut c_void,
+        rank: i32,
+        world_size: i32,
+        interface: *const c_char,
+        address: *const c_char,
+        timeout_ms: i64,
+    ) -> *mut c_char;
+    fn deep_fusion_leave(group: *mut c_void);
+    fn deep_fusion_store_set(
+        group: *mut c_void,
+        key: *const c_char,
+        value: *const u8,
+        size: usize,
+    ) -> *mut c_char;
+    fn deep_fusion_store_get(
+        group: *mut c_void,
+        key: *const c_char,
+        value: *mut *mut u8,
+        size: *mut usize,
+    ) -> *mut c_char;
+    fn deep_fusion_all_reduce(
+        group: *mut c_void,
+        values: *mut f32,
+        size: i64,
+        out: *mut *mut c_void,
+    ) -> *mut c_char;
+    fn deep_fusion_wait(exchange: *mut c_void) -> *mut c_char;
+    fn deep_fusion_all_gather(group: *mut c_void, own: *const u8, size: i64, out: *mut u8) -> *mut c_char;
+}
+
+struct C10d;
+
+inventory::submit!(&C10d as &'static dyn Collective);
+
+/// How often each rank says that it is there, and how long to listen for that after a failure.
+const BEAT: Duration = Duration::from_secs(1);
+/// How often to look for what rank 0 gives.
+const POLL: Duration = Duration::from_millis(20);
+/// What is exchanged at once when the lengths are not known: its length, and as much of it as fits.
+const HEAD: usize = 64;
+const LENGTH: usize = size_of::<u64>();
+
+impl Collective for C10d {
+    fn description(&self) -> &'static str {
+        "c10d of libtorch 2.11.0, Gloo"
+    }
+
+    fn join(&self, rendezvous: &Rendezvous) -> Result<Arc<dyn ProcessGroup>, GroupError> {
+        let Rendezvous { address, port, rank, world_size, timeout, .. } = rendezvous;
+        let store = Store::open(rendezvous).map_err(|said| {
+            let meeting = if rank == &0 && !rendezvous.store_is_served { "open" } else { "reach" };
+            GroupError::new(format!(
+                "rank {rank} cannot {meeting} {address}:{port}, where all ranks meet: {said}"
+            ))
+        })?;
+        let store = Arc::new(store);
+        let said = |said: String| GroupError::new(format!("rank {rank}: {said}"));
+        store.set(&format!("host {rank}"), host_name().as_bytes()).map_err(said)?;
+        let beats = Beats::begin(store.clone(), *rank);
+        let (rank, world_size, timeout) = (*rank, *world_size, *timeout);
+        let group = Gloo { rank, world_size, timeout, broadcasts: AtomicU64::new(0), store, _beats: beats };
+        group.connect(address)?;
+        Ok(Arc::new(group))
+    }
+}
+
+/// The ranks of a group.
+struct Gloo {
+    rank: usize,
+    world_size: usize,
+    timeout: Duration,
+    /// How often rank 0 has given something.
+    broadcasts: AtomicU64,
+    store: Arc<Store>,
+    _beats: Beats,
+}
+
+impl Gloo {
+    fn connect(&self, address: &str) -> Result<(), GroupError> {
+        // As `torch.distributed` has it: an interface by its name. Ranks that meet on this machine stay on it.
+        let interface = string(&std::env::var("GLOO_SOCKET_IFNAME").unwrap_or_default());
+        let here = ["localhost", "127.0.0.1", "::1"].contains(&address).then_some(address);
+        let here = string(here.unwrap_or_default());
+        let (rank, world_size) = (self.rank as i32, self.world_size as i32);
+        // SAFETY: the strings live during the call, and the handle is valid.
+        let error = unsafe {
+            let milliseconds = milliseconds(self.timeout);
+            deep_fusion_connect(
+                self.store.0,
+                rank,
+                world_size,
+                interface.as_ptr(),
+                here.as_ptr(),
+                milliseconds,
+            )
+        };
+        checked(error).map_err(|said| self.explained(&said))
+    }
+
+    /// An error of an exchange, with the ranks that are to blame as far as that can be found out.
+    fn explained(&self, said: &str) -> GroupError {
+        let mut silent = Vec::new();
+        let beat = |rank: usize| self.store.get(&beat_of(rank));
+        let before: Vec<_> = (0..self.world_size).map(beat).collect();
+        thread::sleep(3 * BEAT);
+        for (rank, before) in before.into_iter().enumerate().filter(|(rank, _)| *rank != self.rank) {
+            let host = self.store.text(&format!("host {rank}")).ok().flatten();
+            let host = host.map_or("it has never come".into(), |host| format!("on {host}"));
+            match self.store.text(&format!("failed {rank}")) {
+                Ok(Some(problem)) => {
+                    return GroupError::new(format!("rank {rank} ({host}) has failed: {problem}"));
+                }
+                Ok(None) if beat(rank).ok() == before.clone().ok() => {
+                    silent.push(format!("rank {rank} ({host})"))
+                }
+                Ok(None) => {}
+                // The store ends with the process that serves it.
+                Err(_) => return GroupError::new(format!("rank 0 or its host has ended ({said})")),
+            }
+        }
+        match silent.as_slice() {
+            [] => GroupError::new(format!("rank {}: {said}", self.rank)),
+            ranks => GroupError::new(format!("{} has ended or hangs ({said})", ranks.join(", "))),
+        }
+    }
+
+    /// Exchanges as many bytes with every rank.
+    fn gather_equal(&self, own: &[u8]) -> Result<Vec<u8>, GroupError> {
+        let mut all = vec![0; own.len() * self.world_size];
+        // SAFETY: both places have the sizes that they are said to have, and are not used elsewhere during the call.
+        let error =
+            unsafe { deep_fusion_all_gather(self.store.0, own.as_ptr(), own.len() as i64, all.as_mut_ptr()) };
+        checked(error).map_err(|said| self.explained(&said))?;
+        Ok(all)
+    }
+}
+
+impl ProcessGroup for Gloo {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn world_size(&self) -> usize {
+        self.world_size
+    }
+
+    fn all_reduce(&self, mut values: Vec<f32>) -> Result<Reducing<'_, Vec<f32>>, GroupError> {
+        let mut exchange = std::ptr::null_mut();
+        // SAFETY: the numbers stay where they are until the exchange has been waited for.
+        let error = unsafe {
+            deep_fusion_all_reduce(self.store.0, values.as_mut_ptr(), values.len() as i64, &raw mut exchange)
+        };
+        checked(error).map_err(|said| self.explained(&said))?;
+        let exchange = Exchange { handle: exchange, values };
+        Ok(Box::new(move || exchange.wait().map_err(|said| self.explained(&said))))
+    }
+
+    fn all_gather(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError> {
+        let mut head = [0; HEAD];
+        head[..LENGTH].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
+        let first = bytes.len().min(HEAD - LENGTH);
+        head[LENGTH..LENGTH + first].copy_from_slice(&bytes[..first]);
+        let heads = self.gather_equal(&head)?;
+        let heads: Vec<(usize, &[u8])> = heads
+            .as_chunks::<HEAD>()
+            .0
+            .iter()
+            .map(|head| {
+                let (length, rest) = head.split_first_chunk::<LENGTH>().expect("a head has a length");
+                (u64::from_le_bytes(*length) as usize, rest)
+            })
+            .collect();
+        let longest = heads.iter().map(|(length, _)| *length).max().unwrap_or(0);
+        if longest <= HEAD - LENGTH {
+            return Ok(heads.into_iter().map(|(length, rest)| rest[..length].to_vec()).collect());
+        }
+        let mut padded = bytes;
+        padded.resize(longest, 0);
+        let all = self.gather_equal(&padded)?;
+        Ok(all.chunks(longest).zip(heads).map(|(bytes, (length, _))| bytes[..length].to_vec()).collect())
+    }
+
+    fn broadcast(&self, own: Option<Vec<u8>>) -> Result<Vec<u8>, GroupError> {
+        let key = format!("first {}", self.broadcasts.fetch_add(1, Ordering::Relaxed));
+        let failed = |said: String| self.explained(&said);
+        if let Some(own) = own {
+            self.store.set(&key, &own).map_err(failed)?;
+            return Ok(own);
+        }
+        let (mut beat, mut since) = (None, Instant::now());
+        loop {
+            if let Some(value) = self.store.get(&key).map_err(failed)? {
+                return Ok(value);
+            }
+            let now = self.store.get(&beat_of(0)).map_err(failed)?;
+            if now != beat {
+                (beat, since) = (now, Instant::now());
+            }
+            if since.elapsed() > self.timeout {
+                return Err(self.explained("it has not been heard of"));
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    fn fail(&self, problem: &str) {
+        // Whoever reads it is told; who cannot be told learns from the connection.
+        let _ = self.store.set(&format!("failed {}", self.rank), problem.as_bytes());
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// An exchange that has begun.
+struct Exchange {
+    handle: *mut c_void,
+    values: Vec<f32>,
+}
+
+impl Exchange {
+    fn wait(mut self) -> Result<Vec<f32>, String> {
+        self.finish()?;
+        Ok(std::mem::take(&mut self.values))
+    }
+
+    fn finish(&mut self) -> Result<(), String> {
+        let handle = std::mem::replace(&mut self.handle, std::ptr::null_mut());
+        if handle.is_null() {
+            return Ok(());
+        }
+        // SAFETY: the handle is waited for once; that frees it.
+        checked(unsafe { deep_fusion_wait(handle) })
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        // The numbers must outlive it.
+        let _ = self.finish();
+    }
+}
+
+/// The key of a rank's heartbeat.
+fn beat_of(rank: usize) -> String {
+    format!("beat {rank}")
+}
+
+/// What all ranks can read and write.
+struct Store(*mut c_void);
+
+// SAFETY: c10d's stores and process groups are made for several threads.
+unsafe impl Send for Store {}
+// SAFETY: as above.
+unsafe impl Sync for Store {}
+
+impl Store {
+    fn open(rendezvous: &Rendezvous) -> Result<Self, String> {
+        let Rendezvous { address, port, store_is_served, prefix, rank, timeout, .. } = rendezvous;
+        let (host, prefix) = (string(address), string(prefix));
+        let serves = *rank == 0 && !store_is_served;
+        let mut store = std::ptr::null_mut();
+        // SAFETY: the strings live during the call, which fills in the handle if it succeeds.
+        let error = unsafe {
+            let timeout = milliseconds(*timeout);
+            deep_fusion_store(host.as_ptr(), *port, serves, prefix.as_ptr(), timeout, &raw mut store)
+        };
+        checked(error).map(|()| Store(store))
+    }
+
+    fn set(&self, key: &str, value: &[u8]) -> Result<(), String> {
+        let key = string(key);
+        // SAFETY: key and value live during the call.
+        checked(unsafe { deep_fusion_store_set(self.0, key.as_ptr(), value.as_ptr(), value.len()) })
+    }
+
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
+        let (key, mut value, mut size) = (string(key), std::ptr::null_mut(), 0);
+        // SAFETY: the key lives during the call, which fills in value and size.
+        checked(unsafe { deep_fusion_store_get(self.0, key.as_ptr(), &raw mut value, &raw mut size) })?;
+        if value.is_null() {
+            return Ok(None);
+        }
+        // SAFETY: the shim has allocated so many bytes with `malloc`, and does not keep them.
+        unsafe {
+            let owned = std::slice::from_raw_parts(value, size).to_vec();
+            libc::free(value.cast());
+            Ok(Some(owned))
+        }
+    }
+
+    fn text(&self, key: &str) -> Result<Option<String>, String> {
+        Ok(self.get(key)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // SAFETY: nobody else has the handle.
+        unsafe { deep_fusion_leave(self.0) }
+    }
+}
+
+/// A thread that says time and again that its rank is there.
+struct Beats {
+    ended: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Beats {
+    fn begin(store: Arc<Store>, rank: usize) -> Self {
+        let ended = Arc::new((Mutex::new(false), Condvar::new()));
+        let until = ended.clone();
+        let thread = thread::spawn(move || {
+            for beat in 0_u64.. {
+                // A store that has ended is seen by the next exchange.
+                let _ = store.set(&beat_of(rank), &beat.to_le_bytes());
+                let guard = until.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let waited = until.1.wait_timeout_while(guard, BEAT, |ended| !*ended);
+                if *waited.unwrap_or_else(PoisonError::into_inner).0 {
+                    break;
+                }
+            }
+        });
+        Beats { ended, thread: Some(thread) }
+    }
+}
+
+impl Drop for Beats {
+    fn drop(&mut self) {
+        *self.ended.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.ended.1.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Without the zero bytes that it cannot have.
+fn string(text: &str) -> CString {
+    CString::new(text.replace('\0', "")).unwrap_or_default()
+}
+
+fn milliseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// What a function of the shim returns: nothing, or its error.
+fn checked(error: *mut c_char) -> Result<(), String> {
+    match owned(error) {
+        None => Ok(()),
+        // The rest, and what is in brackets before, is where in libtorch it happened.
+        Some(said) => {
+            let said = said.lines().next().unwrap_or_default().trim_end_matches('.');
+            let place = said.strip_prefix('[').and_then(|rest| rest.split_once("] "));
+            Err(place.map_or(said, |(_, said)| said).to_owned())
+        }
+    }
+}
+
+/// A string that the shim has allocated.
+fn owned(text: *mut c_char) -> Option<String> {
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: the shim returns strings that it has allocated with `malloc` and does not keep.
+    unsafe {
+        let owned = CStr::from_ptr(text).to_string_lossy().into_owned();
+        libc::free(text.cast());
+        Some(owned)
+    }
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "an unnamed host".into() } else { format!("host {name}") }
+}

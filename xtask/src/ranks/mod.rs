@@ -1,0 +1,54 @@
+//! Processes that compute together.
+
+pub mod launch;
+mod place;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use pipeline::NotBuilt;
+use t5_model::backend::{GroupError, ProcessGroup, Rendezvous, collective};
+
+pub use place::Place;
+
+/// The place of this process; set once, before any work.
+static PLACE: OnceLock<Option<Place>> = OnceLock::new();
+
+/// Finds out which of several processes this is.
+pub fn find() -> Result<()> {
+    let place = Place::of_this_process()?;
+    PLACE.get_or_init(|| place);
+    Ok(())
+}
+
+/// The place of this process, if it is one of several.
+pub fn place() -> Option<&'static Place> {
+    PLACE.get().and_then(Option::as_ref)
+}
+
+/// Whether this process talks to the user: one alone, or rank 0.
+pub fn is_first() -> bool {
+    place().is_none_or(|place| place.rank == 0)
+}
+
+/// Whether an error says that other processes do not answer.
+pub fn is_of_others(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<GroupError>())
+}
+
+/// Meets the other processes.
+pub fn join(place: &Place, timeout: Duration) -> Result<Arc<dyn ProcessGroup>> {
+    let Some(collective) = collective() else {
+        let missing = NotBuilt { features: vec!["tch"] };
+        let needs = "processes compute together over torch's own c10d, which comes with the backend tch";
+        // Each of them would build it.
+        match is_first() {
+            true => return Err(anyhow::Error::new(missing).context(needs)),
+            false => bail!("{needs}"),
+        }
+    };
+    let Place { rank, world_size, address, port, store_is_served, prefix, .. } = place.clone();
+    let rendezvous = Rendezvous { address, port, store_is_served, prefix, rank, world_size, timeout };
+    collective.join(&rendezvous).context("the processes have not met")
+}
