@@ -14,6 +14,7 @@ mod cross_entropy;
 mod cuda;
 mod device;
 mod memory;
+mod nccl;
 mod node;
 mod norm;
 mod operations;

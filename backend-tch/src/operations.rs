@@ -2,12 +2,13 @@
 //! between them, activations have the computation's precision.
 
 use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use fusion_core::HostTensor;
 use t5_model::backend::{
-    Attention, Buckets, CrossEntropy, DropoutDraw, Pending, Place, Positions, Tape, TokenIds, TokenLoss,
-    Trained, update_each,
+    Attention, Buckets, CrossEntropy, DropoutDraw, GroupError, Pending, Place, Positions, ProcessGroup,
+    Reducing, Tape, TokenIds, TokenLoss, Trained, all_reduce_on_host, update_each,
 };
 use t5_model::optimizer::{Moments, ParameterUpdate, Role, UpdateRule, sum_of_squares};
 use t5_model::{Ops, Precision, Update};
@@ -20,6 +21,7 @@ use crate::memory;
 use crate::node::{Gradient, Node};
 use crate::norm;
 use crate::parameter::{Parameter, joined};
+use crate::process_group::Gloo;
 use crate::tensor::{beside, elements, elements_mut, host, integers, matmul, product_in_f32, sizes, upload};
 use crate::update::{Moment, update_on_device};
 
@@ -115,6 +117,11 @@ impl Ops for TchOps {
         host(&parameter.value())
     }
 
+    fn write_parameter(&self, parameter: &mut Parameter, HostTensor { shape, data }: HostTensor) {
+        parameter.both().0.copy_(&upload(&data, &sizes(&shape), self.device));
+        parameter.round();
+    }
+
     fn read_activation(&self, activation: &Node) -> HostTensor {
         host(&activation.value())
     }
@@ -125,6 +132,22 @@ impl Ops for TchOps {
 
     fn read_gradient(&self, gradient: &Tensor) -> HostTensor {
         host(gradient)
+    }
+
+    fn all_reduce<'a>(
+        &'a self,
+        group: &'a dyn ProcessGroup,
+        gradients: Vec<Tensor>,
+    ) -> Result<Reducing<'a, Vec<Tensor>>, GroupError> {
+        let Some(ranks) = Gloo::of(group) else { return all_reduce_on_host(self, group, gradients) };
+        let flat: Vec<Tensor> = gradients.iter().map(|gradient| gradient.reshape([-1])).collect();
+        let sums = ranks.all_reduce_tensor(Tensor::cat(&flat, 0))?;
+        let shapes: Vec<Vec<i64>> = gradients.iter().map(Tensor::size).collect();
+        Ok(Box::new(move || {
+            let sizes: Vec<i64> = shapes.iter().map(|shape| shape.iter().product()).collect();
+            let parts = sums()?.split_with_sizes(sizes.as_slice(), 0).into_iter().zip(shapes);
+            Ok(parts.map(|(part, shape)| part.view(shape.as_slice())).collect())
+        }))
     }
 
     fn record(&mut self, on: bool) {
@@ -327,6 +350,27 @@ impl Ops for TchOps {
         let leaves = leaves.iter().map(leaf).collect();
         let gradient = |parameter: &&Parameter| take(Some(parameter.place), &parameter.value());
         (leaves, parameters.iter().map(gradient).collect())
+    }
+
+    fn backward_in_turn(
+        &self,
+        Loss { place, gradient }: Loss,
+        parameters: &[&Parameter],
+        ready: &mut dyn FnMut(usize, Tensor),
+    ) {
+        let places = parameters.iter().enumerate().map(|(index, parameter)| (parameter.place, index));
+        let mut places: HashMap<Place, usize> = places.collect();
+        let add = |a: Gradient, b: Gradient| (a.value + b.value).into();
+        if let Some(place) = place {
+            self.tape.backward_in_turn(place, gradient.into(), add, |place, gradient| {
+                if let Some(index) = places.remove(&place) {
+                    ready(index, gradient.value.contiguous());
+                }
+            });
+        }
+        let mut others: Vec<usize> = places.into_values().collect();
+        others.sort_unstable();
+        others.into_iter().for_each(|index| ready(index, parameters[index].value().zeros_like()));
     }
 
     fn accumulate(&self, total: &mut Tensor, gradient: Tensor) {

@@ -7,7 +7,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use t5_model::backend::{Collective, GroupError, ProcessGroup, Reducing, Rendezvous};
+use t5_model::Precision;
+use t5_model::backend::{Collective, GroupError, GroupOptions, ProcessGroup, Reducing, Rendezvous};
+use tch::{Device, Kind, Tensor};
+
+use crate::nccl::Nccl;
+use crate::tensor::host;
 
 unsafe extern "C" {
     fn deep_fusion_store(
@@ -45,6 +50,11 @@ unsafe extern "C" {
         size: i64,
         out: *mut *mut c_void,
     ) -> *mut c_char;
+    fn deep_fusion_all_reduce_tensor(
+        group: *mut c_void,
+        tensor: *mut c_void,
+        out: *mut *mut c_void,
+    ) -> *mut c_char;
     fn deep_fusion_wait(exchange: *mut c_void) -> *mut c_char;
     fn deep_fusion_all_gather(group: *mut c_void, own: *const u8, size: i64, out: *mut u8) -> *mut c_char;
 }
@@ -63,11 +73,11 @@ const LENGTH: usize = size_of::<u64>();
 
 impl Collective for C10d {
     fn description(&self) -> &'static str {
-        "c10d of libtorch 2.11.0, Gloo"
+        "c10d of libtorch 2.11.0: Gloo, and NCCL between GPUs"
     }
 
     fn join(&self, rendezvous: &Rendezvous) -> Result<Arc<dyn ProcessGroup>, GroupError> {
-        let Rendezvous { address, port, rank, world_size, timeout, .. } = rendezvous;
+        let Rendezvous { address, port, rank, world_size, options, .. } = rendezvous;
         let store = Store::open(rendezvous).map_err(|said| {
             let meeting = if rank == &0 && !rendezvous.store_is_served { "open" } else { "reach" };
             GroupError::new(format!(
@@ -78,25 +88,75 @@ impl Collective for C10d {
         let said = |said: String| GroupError::new(format!("rank {rank}: {said}"));
         store.set(&format!("host {rank}"), host_name().as_bytes()).map_err(said)?;
         let beats = Beats::begin(store.clone(), *rank);
-        let (rank, world_size, timeout) = (*rank, *world_size, *timeout);
-        let group = Gloo { rank, world_size, timeout, broadcasts: AtomicU64::new(0), store, _beats: beats };
+        let group = Gloo {
+            rank: *rank,
+            world_size: *world_size,
+            broadcasts: AtomicU64::new(0),
+            store,
+            options: *options,
+            nccl: Mutex::default(),
+            _beats: beats,
+        };
         group.connect(address)?;
         Ok(Arc::new(group))
     }
 }
 
 /// The ranks of a group.
-struct Gloo {
+pub struct Gloo {
     rank: usize,
     world_size: usize,
-    timeout: Duration,
+    options: GroupOptions,
     /// How often rank 0 has given something.
     broadcasts: AtomicU64,
     store: Arc<Store>,
+    /// This process's GPU among the others', once one was needed.
+    nccl: Mutex<Option<Nccl>>,
     _beats: Beats,
 }
 
 impl Gloo {
+    /// The group, if it is one of these.
+    pub fn of(group: &dyn ProcessGroup) -> Option<&Gloo> {
+        group.as_any().downcast_ref()
+    }
+
+    /// Begins to add up an f32 tensor over all ranks, on its device.
+    pub fn all_reduce_tensor(&self, tensor: Tensor) -> Result<Reducing<'_, Tensor>, GroupError> {
+        let tensor = match self.options.reduce_in {
+            Precision::F32 => tensor.contiguous(),
+            Precision::Bf16 => tensor.to_kind(Kind::BFloat16).contiguous(),
+        };
+        if let Device::Cuda(_) = tensor.device() {
+            self.on_gpus(&tensor)?;
+            return Ok(Box::new(move || Ok(tensor.to_kind(Kind::Float))));
+        }
+        let mut exchange = std::ptr::null_mut();
+        // SAFETY: the exchange holds the tensor as well.
+        let error = unsafe {
+            let tensor = tensor.as_ptr().cast::<c_void>().cast_mut();
+            deep_fusion_all_reduce_tensor(self.store.0, tensor, &raw mut exchange)
+        };
+        checked(error).map_err(|said| self.explained(&said))?;
+        let exchange = Exchange { handle: exchange, values: Vec::new() };
+        Ok(Box::new(move || {
+            exchange.wait().map_err(|said| self.explained(&said))?;
+            Ok(tensor.to_kind(Kind::Float))
+        }))
+    }
+
+    fn on_gpus(&self, tensor: &Tensor) -> Result<(), GroupError> {
+        let mut nccl = self.nccl.lock().unwrap_or_else(PoisonError::into_inner);
+        let group: &dyn ProcessGroup = self;
+        let said = |said: String| self.explained(&said);
+        if nccl.is_none() {
+            let meeting = group.from_first(|| Nccl::meeting().map_err(GroupError::new))?;
+            *nccl = Some(Nccl::join(&meeting, self.rank, self.world_size).map_err(said)?);
+        }
+        let Some(nccl) = nccl.as_mut() else { return Ok(()) };
+        nccl.all_reduce(tensor).map_err(said)
+    }
+
     fn connect(&self, address: &str) -> Result<(), GroupError> {
         // As `torch.distributed` has it: an interface by its name. Ranks that meet on this machine stay on it.
         let interface = string(&std::env::var("GLOO_SOCKET_IFNAME").unwrap_or_default());
@@ -105,7 +165,7 @@ impl Gloo {
         let (rank, world_size) = (self.rank as i32, self.world_size as i32);
         // SAFETY: the strings live during the call, and the handle is valid.
         let error = unsafe {
-            let milliseconds = milliseconds(self.timeout);
+            let milliseconds = milliseconds(self.options.timeout);
             deep_fusion_connect(
                 self.store.0,
                 rank,
@@ -165,7 +225,15 @@ impl ProcessGroup for Gloo {
         self.world_size
     }
 
+    fn options(&self) -> &GroupOptions {
+        &self.options
+    }
+
     fn all_reduce(&self, mut values: Vec<f32>) -> Result<Reducing<'_, Vec<f32>>, GroupError> {
+        if self.options.reduce_in == Precision::Bf16 {
+            let sums = self.all_reduce_tensor(Tensor::from_slice(&values))?;
+            return Ok(Box::new(move || Ok(host(&sums()?).data)));
+        }
         let mut exchange = std::ptr::null_mut();
         // SAFETY: the numbers stay where they are until the exchange has been waited for.
         let error = unsafe {
@@ -217,7 +285,7 @@ impl ProcessGroup for Gloo {
             if now != beat {
                 (beat, since) = (now, Instant::now());
             }
-            if since.elapsed() > self.timeout {
+            if since.elapsed() > self.options.timeout {
                 return Err(self.explained("it has not been heard of"));
             }
             thread::sleep(POLL);
@@ -278,13 +346,13 @@ unsafe impl Sync for Store {}
 
 impl Store {
     fn open(rendezvous: &Rendezvous) -> Result<Self, String> {
-        let Rendezvous { address, port, store_is_served, prefix, rank, timeout, .. } = rendezvous;
+        let Rendezvous { address, port, store_is_served, prefix, rank, options, .. } = rendezvous;
         let (host, prefix) = (string(address), string(prefix));
         let serves = *rank == 0 && !store_is_served;
         let mut store = std::ptr::null_mut();
         // SAFETY: the strings live during the call, which fills in the handle if it succeeds.
         let error = unsafe {
-            let timeout = milliseconds(*timeout);
+            let timeout = milliseconds(options.timeout);
             deep_fusion_store(host.as_ptr(), *port, serves, prefix.as_ptr(), timeout, &raw mut store)
         };
         checked(error).map(|()| Store(store))

@@ -175,7 +175,7 @@ impl FineTuning<'_> {
             control.first(|| {
                 if settings.save_models {
                     let state = json!({ "step": training.at.progress.step });
-                    training.save_with(&state, &keep.model(), false)?;
+                    training.save_with(&state, &keep.model(), None)?;
                 }
                 keep.finish(identity, &reports)
             })?;

@@ -2,6 +2,7 @@
 //! [`ModelSession`] over these is the [`Session`] that everything else works with. [`Tape`] and [`kernels`]
 //! are for backends to share.
 
+mod buckets;
 mod computation;
 pub mod kernels;
 mod model_session;
@@ -16,11 +17,13 @@ pub use computation::{Computation, ComputeChoice, DeviceInfo, Precision, Trainin
 pub use model_session::ModelSession;
 pub use ops::{
     Attention, Buckets, CrossEntropy, DropoutDraw, Ops, Pending, Positions, TokenIds, TokenLoss, Trained,
-    update_each,
+    all_reduce_on_host, update_each,
 };
-pub use process_group::{Collective, GroupError, ProcessGroup, Reducing, Rendezvous, collective};
+pub use process_group::{
+    Collective, GroupError, GroupOptions, ProcessGroup, Reducing, Rendezvous, collective,
+};
 pub use registry::{AnyOps, Backend, backend, backends};
-pub use session::{Dropout, Forward, Session, SessionError, TrainStep, Update};
+pub use session::{Communication, Dropout, Forward, Session, SessionError, TrainStep, Update};
 pub use tape::{Place, Tape};
 
 pub(crate) use panics::guarded;

@@ -2,17 +2,20 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use fusion_core::{HostTensor, HostTensors, TensorSource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::buckets::Buckets;
 use super::{
-    Computation, CrossEntropy, Forward, Ops, Pending, ProcessGroup, Session, SessionError, TokenLoss,
-    TrainStep, Trained, Update, guarded,
+    Communication, Computation, CrossEntropy, Forward, Ops, Pending, ProcessGroup, Session, SessionError,
+    TokenLoss, TrainStep, Trained, Update, guarded,
 };
 use crate::generate::{Candidates, answers, generate, log_likelihoods};
 use crate::model::{Checkpointed, Dropouts, T5};
@@ -32,6 +35,9 @@ pub struct ModelSession<O: Ops> {
     begun: Vec<Begun>,
     /// The processes that train with this one.
     group: Option<Arc<dyn ProcessGroup>>,
+    /// Which rank updates a parameter and keeps its moments, if each does so for some.
+    owners: Option<Vec<usize>>,
+    communication: Communication,
 }
 
 /// An update whose results have not been asked for.
@@ -125,6 +131,8 @@ impl<O: Ops> ModelSession<O> {
             checkpoint_activations: how.checkpoint_activations,
             begun: Vec::new(),
             group: None,
+            owners: None,
+            communication: Communication::default(),
         })
     }
 
@@ -168,6 +176,64 @@ impl<O: Ops> ModelSession<O> {
         (losses, gradients)
     }
 
+    /// The same for the last of this process's micro-batches, added to the gradients of those before and to
+    /// those of all other processes.
+    fn reduced_gradients(
+        &mut self,
+        batch: &Batch,
+        dropout: Dropouts,
+        how: CrossEntropy,
+        before: Option<Vec<O::Gradient>>,
+        group: &dyn ProcessGroup,
+    ) -> Result<(Pending<Vec<TokenLoss>>, Vec<O::Gradient>), SessionError> {
+        let mut before: Vec<Option<O::Gradient>> = match before {
+            None => self.parameters.iter().map(|_| None).collect(),
+            Some(before) => before.into_iter().map(Some).collect(),
+        };
+        let elements: Vec<usize> =
+            self.weights.parameters.iter().map(|row| row.spec.shape().iter().product()).collect();
+        let add =
+            |ops: &O, buckets: &mut Buckets<'_, O>, index: usize, gradient, before: Option<O::Gradient>| {
+                let gradient = match before {
+                    None => gradient,
+                    Some(mut total) => {
+                        ops.accumulate(&mut total, gradient);
+                        total
+                    }
+                };
+                buckets.add(index, gradient, elements[index]);
+            };
+        if self.checkpoint_activations {
+            let (losses, gradients) = self.gradients(batch, dropout, how);
+            let mut buckets = Buckets::new(&self.ops, group);
+            for (index, gradient) in gradients.into_iter().enumerate().rev() {
+                add(&self.ops, &mut buckets, index, gradient, before[index].take());
+            }
+            let (gradients, communication) = buckets.finish()?;
+            self.exchanged(communication);
+            return Ok((losses, gradients));
+        }
+        self.ops.record(true);
+        let model = self.model().with_dropout(dropout);
+        let x = model.forward(batch);
+        let (loss, losses) = self.ops.cross_entropy(&x, model.head(), &batch.labels, how);
+        drop(x);
+        let parameters: Vec<_> = self.parameters.iter().collect();
+        let mut buckets = Buckets::new(&self.ops, group);
+        self.ops.backward_in_turn(loss, &parameters, &mut |index, gradient| {
+            add(&self.ops, &mut buckets, index, gradient, before[index].take());
+        });
+        let (gradients, communication) = buckets.finish()?;
+        self.exchanged(communication);
+        self.ops.record(false);
+        Ok((losses, gradients))
+    }
+
+    fn exchanged(&mut self, Communication { bytes, seconds }: Communication) {
+        self.communication.bytes += bytes;
+        self.communication.seconds += seconds;
+    }
+
     fn check(&self, batch: &Batch) -> Result<u64, SessionError> {
         batch.validate(&self.config)?;
         match batch.target_tokens() {
@@ -176,12 +242,52 @@ impl<O: Ops> ModelSession<O> {
         }
     }
 
-    fn apply(&mut self, gradients: Vec<O::Gradient>, update: &Update) -> Pending<f64> {
+    fn apply(&mut self, gradients: Vec<O::Gradient>, update: &Update) -> Result<Pending<f64>, SessionError> {
+        if let (Some(group), Some(owners)) = (self.group.clone(), self.owners.clone()) {
+            return Ok(self.apply_own(gradients, update, group.as_ref(), &owners)?.into());
+        }
         let rows = self.weights.parameters.iter();
         let trained = rows
             .zip(self.parameters.iter_mut().zip(&mut self.moments))
             .map(|(row, (parameter, moments))| Trained { parameter, moments, role: row.role });
-        self.ops.update_all(trained.collect(), gradients, update)
+        Ok(self.ops.update_all(trained.collect(), gradients, update))
+    }
+
+    /// Updates this rank's parameters, and takes the others from the ranks that have updated them.
+    fn apply_own(
+        &mut self,
+        gradients: Vec<O::Gradient>,
+        update: &Update,
+        group: &dyn ProcessGroup,
+        owners: &[usize],
+    ) -> Result<f64, SessionError> {
+        let norm = self.ops.squared_norm(&gradients).sqrt();
+        if !norm.is_finite() {
+            return Ok(norm);
+        }
+        let mut own = Vec::new();
+        for (index, gradient) in gradients.into_iter().enumerate() {
+            if owners[index] == group.rank() {
+                let how = update.of_parameter(norm, self.weights.parameters[index].role);
+                let (parameter, moments) = (&mut self.parameters[index], &mut self.moments[index]);
+                self.ops.update(parameter, gradient, moments, &how);
+                let values = self.ops.read_parameter(parameter).data;
+                own.extend(values.into_iter().flat_map(f32::to_le_bytes));
+            }
+        }
+        let (size, since) = (own.len(), Instant::now());
+        let all = group.all_gather(own)?;
+        self.communication.add(size, since);
+        for (rank, bytes) in all.into_iter().enumerate() {
+            let mut values = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+            let of_rank = owners.iter().enumerate().filter(|(_, owner)| **owner == rank);
+            for (index, _) in of_rank.filter(|_| rank != group.rank()) {
+                let shape = self.weights.parameters[index].spec.shape();
+                let data = values.by_ref().take(shape.iter().product()).collect();
+                self.ops.write_parameter(&mut self.parameters[index], HostTensor { shape, data });
+            }
+        }
+        Ok(norm)
     }
 
     /// Which of so many examples this process computes.
@@ -205,12 +311,46 @@ impl<O: Ops> ModelSession<O> {
     }
 }
 
+/// The rank of each parameter, so that all have about as much: the largest first, each to the rank that has least.
+fn owners(sizes: &[usize], world_size: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by_key(|index| Reverse(sizes[*index]));
+    let (mut owners, mut loads) = (vec![0; sizes.len()], vec![0; world_size]);
+    for index in order {
+        let least = (0..world_size).min_by_key(|rank| loads[*rank]).unwrap_or(0);
+        owners[index] = least;
+        loads[least] += sizes[index];
+    }
+    owners
+}
+
+/// The parts of micro-batches that one process computes, which has these examples of the whole batch; each with
+/// the number of its first.
+fn parts<'a>(micro_batches: &'a [Batch], own: &Range<usize>) -> Vec<(usize, Cow<'a, Batch>)> {
+    let mut first = 0;
+    let part = |batch: &'a Batch| {
+        let (begin, end) = (first, first + batch.size);
+        first = end;
+        let own = own.start.clamp(begin, end)..own.end.clamp(begin, end);
+        let part = match own.len() {
+            0 => return None,
+            size if size == batch.size => Cow::Borrowed(batch),
+            _ => Cow::Owned(batch.rows(own.start - begin..own.end - begin)),
+        };
+        Some((own.start, part))
+    };
+    micro_batches.iter().filter_map(part).collect()
+}
+
 impl<O: Ops> Session for ModelSession<O> {
     fn config(&self) -> &T5Config {
         &self.config
     }
 
     fn join(&mut self, group: Arc<dyn ProcessGroup>) -> Result<(), SessionError> {
+        let sizes = self.weights.parameters.iter().map(|row| row.spec.shape().iter().product());
+        let shards = group.options().shard_optimizer;
+        self.owners = shards.then(|| owners(&sizes.collect::<Vec<usize>>(), group.world_size()));
         self.group = Some(group);
         Ok(())
     }
@@ -228,22 +368,22 @@ impl<O: Ops> Session for ModelSession<O> {
             return Err(Error::Batch(problem).into());
         }
         let how = CrossEntropy { scale: 1.0 / tokens as f32, z_loss: update.z_loss as f32 };
+        let parts = parts(micro_batches, &own);
         self.guarded(|session| {
             let mut total: Option<Vec<O::Gradient>> = None;
-            let (mut losses, mut first) = (vec![], 0);
-            for batch in micro_batches {
-                let start = own.start.clamp(first, first + batch.size);
-                let rows = start - first..own.end.clamp(first, first + batch.size) - first;
-                first += batch.size;
-                if rows.is_empty() {
-                    continue;
+            let (mut losses, last) = (vec![], parts.len() - 1);
+            for (number, (first, part)) in parts.iter().enumerate() {
+                let dropout = Dropouts::new(update, *first, part);
+                if number == last
+                    && let Some(group) = session.group.clone()
+                {
+                    let (of_part, gradients) =
+                        session.reduced_gradients(part, dropout, how, total.take(), group.as_ref())?;
+                    losses.push(of_part);
+                    total = Some(gradients);
+                    break;
                 }
-                let part = match rows.len() == batch.size {
-                    true => Cow::Borrowed(batch),
-                    false => Cow::Owned(batch.rows(rows)),
-                };
-                let dropout = Dropouts::new(update, start, &part);
-                let (of_part, gradients) = session.gradients(&part, dropout, how);
+                let (of_part, gradients) = session.gradients(part, dropout, how);
                 losses.push(of_part);
                 match &mut total {
                     None => total = Some(gradients),
@@ -253,11 +393,8 @@ impl<O: Ops> Session for ModelSession<O> {
                         .for_each(|(total, gradient)| session.ops.accumulate(total, gradient)),
                 }
             }
-            let mut gradients = total.unwrap_or_default();
-            if let Some(group) = &session.group {
-                gradients = session.ops.all_reduce(group.as_ref(), gradients)?()?;
-            }
-            let gradient_norm = session.apply(gradients, update);
+            let gradients = total.unwrap_or_default();
+            let gradient_norm = session.apply(gradients, update)?;
             let step = RunningStep { step: update.step, tokens, losses, gradient_norm };
             session.begun.push(match session.ops.is_asynchronous() {
                 true => Begun::Running(step),
@@ -277,6 +414,11 @@ impl<O: Ops> Session for ModelSession<O> {
         };
         let of_step = |index: usize| of_ranks.iter().filter_map(move |sums| sums.get(index).copied());
         own.into_iter().enumerate().map(|(index, step)| step.finish(of_step(index))).collect()
+    }
+
+    fn communication(&mut self) -> Option<Communication> {
+        self.group.as_ref()?;
+        Some(std::mem::take(&mut self.communication))
     }
 
     fn is_asynchronous(&self) -> bool {
@@ -381,7 +523,16 @@ impl<O: Ops> Session for ModelSession<O> {
             let read = |(moment, tensor)| (format!("{parameter}.{moment}"), self.ops.read_moment(tensor));
             moments.iter().map(read).collect::<Vec<_>>()
         };
-        guarded(|| Ok(self.names().zip(&self.moments).flat_map(read).collect()))
+        let own: HostTensors = guarded(|| Ok(self.names().zip(&self.moments).flat_map(read).collect()))?;
+        match (&self.group, &self.owners) {
+            (Some(group), Some(_)) => {
+                let own: Vec<_> =
+                    own.into_iter().map(|(name, tensor)| (name, tensor.shape, tensor.data)).collect();
+                let all = group.gather(&own)?.into_iter().flatten();
+                Ok(all.map(|(name, shape, data)| (name, HostTensor { shape, data })).collect())
+            }
+            _ => Ok(own),
+        }
     }
 
     fn load_optimizer_state(&mut self, state: HostTensors) -> Result<(), SessionError> {
@@ -390,11 +541,16 @@ impl<O: Ops> Session for ModelSession<O> {
             let found = name.rsplit_once('.').and_then(|(parameter, moment)| {
                 let rows = &self.weights.parameters;
                 let index = rows.binary_search_by(|row| row.spec.name.as_str().cmp(parameter)).ok()?;
-                Some((&mut loaded[index], moment))
+                Some((index, moment))
             });
-            let Some((moments, moment)) = found else {
+            let Some((index, moment)) = found else {
                 return Err(SessionError::OptimizerState(format!("{name} belongs to no parameter")));
             };
+            let rank = self.group.as_ref().map_or(0, |group| group.rank());
+            if self.owners.as_ref().is_some_and(|owners| owners[index] != rank) {
+                continue;
+            }
+            let moments = &mut loaded[index];
             let (shape, tensor) = (tensor.shape.clone(), guarded(|| Ok(self.ops.moment(tensor)))?);
             moments
                 .insert(moment, &shape, tensor)
@@ -402,5 +558,17 @@ impl<O: Ops> Session for ModelSession<O> {
         }
         self.moments = loaded;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::owners;
+
+    #[test]
+    fn shares_of_parameters_are_nearly_equal() {
+        assert_eq!(owners(&[5, 1, 4, 2, 2], 2), [0, 1, 1, 1, 0]);
+        assert_eq!(owners(&[3, 3], 3), [0, 1]);
+        assert_eq!(owners(&[1, 2, 3], 1), [0, 0, 0]);
     }
 }

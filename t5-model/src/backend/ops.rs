@@ -210,6 +210,10 @@ pub trait Ops: Sized {
     fn parameter(&self, tensor: HostTensor) -> Self::Parameter;
     /// Copies a parameter to the host.
     fn read_parameter(&self, parameter: &Self::Parameter) -> HostTensor;
+    /// Replaces a parameter's values.
+    fn write_parameter(&self, parameter: &mut Self::Parameter, tensor: HostTensor) {
+        *parameter = self.parameter(tensor);
+    }
     /// Copies an activation to the host.
     fn read_activation(&self, activation: &Self::Activation) -> HostTensor;
     /// Puts a gradient on the device.
@@ -297,6 +301,17 @@ pub trait Ops: Sized {
         leaves: &[&Self::Activation],
         parameters: &[&Self::Parameter],
     ) -> (Vec<Self::Activation>, Vec<Self::Gradient>);
+    /// The gradients of `parameters`, each passed on with the parameter's index as soon as nothing more will be
+    /// added to it, in an order that depends on the recording alone. By default all of them at the end.
+    fn backward_in_turn(
+        &self,
+        loss: Self::Loss,
+        parameters: &[&Self::Parameter],
+        ready: &mut dyn FnMut(usize, Self::Gradient),
+    ) {
+        let (_, gradients) = self.backward(loss, &[], parameters);
+        gradients.into_iter().enumerate().rev().for_each(|(index, gradient)| ready(index, gradient));
+    }
     /// Adds a gradient to a sum.
     fn accumulate(&self, total: &mut Self::Gradient, gradient: Self::Gradient);
     /// The sum of the squares of all elements.
@@ -311,23 +326,7 @@ pub trait Ops: Sized {
         group: &'a dyn ProcessGroup,
         gradients: Vec<Self::Gradient>,
     ) -> Result<Reducing<'a, Vec<Self::Gradient>>, GroupError> {
-        let (mut shapes, mut values) = (Vec::new(), Vec::new());
-        for gradient in gradients {
-            let HostTensor { shape, data } = self.read_gradient(&gradient);
-            shapes.push(shape);
-            values.extend(data);
-        }
-        let sums = group.all_reduce(values)?;
-        Ok(Box::new(move || {
-            let sums = sums()?;
-            let mut rest = sums.as_slice();
-            let gradient = |shape: Vec<usize>| {
-                let (own, others) = rest.split_at(shape.iter().product());
-                rest = others;
-                self.gradient(HostTensor { shape, data: own.to_vec() })
-            };
-            Ok(shapes.into_iter().map(gradient).collect())
-        }))
+        all_reduce_on_host(self, group, gradients)
     }
 
     /// Whether the device computes while the host continues, so that reading a result means waiting.
@@ -368,6 +367,31 @@ pub trait Ops: Sized {
         *parameter = self.parameter(weights);
         *moments = on_host.map(|moment| self.moment(moment));
     }
+}
+
+/// [`Ops::all_reduce`] of gradients that are copied to the host and back.
+pub fn all_reduce_on_host<'a, O: Ops>(
+    ops: &'a O,
+    group: &'a dyn ProcessGroup,
+    gradients: Vec<O::Gradient>,
+) -> Result<Reducing<'a, Vec<O::Gradient>>, GroupError> {
+    let (mut shapes, mut values) = (Vec::new(), Vec::new());
+    for gradient in gradients {
+        let HostTensor { shape, data } = ops.read_gradient(&gradient);
+        shapes.push(shape);
+        values.extend(data);
+    }
+    let sums = group.all_reduce(values)?;
+    Ok(Box::new(move || {
+        let sums = sums()?;
+        let mut rest = sums.as_slice();
+        let gradient = |shape: Vec<usize>| {
+            let (own, others) = rest.split_at(shape.iter().product());
+            rest = others;
+            ops.gradient(HostTensor { shape, data: own.to_vec() })
+        };
+        Ok(shapes.into_iter().map(gradient).collect())
+    }))
 }
 
 /// [`Ops::update_all`], one parameter after the other. Returns the gradients' norm.

@@ -10,6 +10,8 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::Precision;
+
 /// Why processes could not compute together. All of them end with one of these, soon after each other.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{problem}")]
@@ -41,8 +43,26 @@ pub struct Rendezvous {
     pub rank: usize,
     /// The number of processes.
     pub world_size: usize,
+    /// How they work together.
+    pub options: GroupOptions,
+}
+
+/// How processes work together. It is the same for all of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupOptions {
     /// How long to wait for the others, when meeting them and in every exchange.
     pub timeout: Duration,
+    /// What gradients are added up in: bf16 is half as much to send, and less exact.
+    pub reduce_in: Precision,
+    /// Whether each process keeps and updates a share of the optimiser's state (ZeRO-1, arXiv 1910.02054)
+    /// rather than all of it.
+    pub shard_optimizer: bool,
+}
+
+impl Default for GroupOptions {
+    fn default() -> Self {
+        GroupOptions { timeout: Duration::from_secs(300), reduce_in: Precision::F32, shard_optimizer: false }
+    }
 }
 
 /// A communication library.
@@ -74,6 +94,9 @@ pub trait ProcessGroup: Send + Sync {
 
     /// The number of processes.
     fn world_size(&self) -> usize;
+
+    /// How they work together.
+    fn options(&self) -> &GroupOptions;
 
     /// Begins to add up values over all ranks, element by element. Every rank gets the same bits.
     ///

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use fusion_core::{HostTensor, HostTensors};
 
@@ -101,6 +102,23 @@ pub struct TrainStep {
     pub gradient_norm: f64,
 }
 
+/// What a process has exchanged with others, and how long it waited for that.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Communication {
+    /// Bytes that it gave.
+    pub bytes: u64,
+    /// Time in which it did nothing else.
+    pub seconds: f64,
+}
+
+impl Communication {
+    /// Adds an exchange that began then and has just ended.
+    pub(super) fn add(&mut self, bytes: usize, since: Instant) {
+        self.bytes += bytes as u64;
+        self.seconds += since.elapsed().as_secs_f64();
+    }
+}
+
 /// The predictions of a model for a batch.
 #[derive(Clone, Debug, Default)]
 pub struct Forward {
@@ -143,6 +161,11 @@ pub trait Session {
     fn train_step(&mut self, micro_batches: &[Batch], update: &Update) -> Result<TrainStep, SessionError> {
         self.begin_step(micro_batches, update)?;
         Ok(self.finish_steps()?.pop().unwrap_or_default())
+    }
+
+    /// What the updates since the last call have exchanged with other processes; `None` without a group.
+    fn communication(&mut self) -> Option<Communication> {
+        None
     }
 
     /// Whether updates run while the host does something else, so that asking for their results means

@@ -119,11 +119,36 @@ impl<T> Tape<T> {
         outputs.map(Some)
     }
 
-    /// The gradients of all places that `from` depends on, where its own is `gradient`. Forgets what was
-    /// recorded; what a step kept is freed as soon as it is done.
+    /// The gradients of all trainable places that `from` depends on, where its own is `gradient`. Forgets what
+    /// was recorded; what a step kept is freed as soon as it is done.
     pub fn backward(&self, from: Place, gradient: T, add: impl Fn(T, T) -> T) -> HashMap<Place, T> {
+        let mut gradients = HashMap::new();
+        self.backward_in_turn(from, gradient, add, |place, gradient| {
+            gradients.insert(place, gradient);
+        });
+        gradients
+    }
+
+    /// The same, but each gradient is passed on as soon as nothing more will be added to it. The order depends
+    /// on what was recorded alone.
+    pub fn backward_in_turn(
+        &self,
+        from: Place,
+        gradient: T,
+        add: impl Fn(T, T) -> T,
+        mut ready: impl FnMut(Place, T),
+    ) {
         let mut gradients = HashMap::from([(from, gradient)]);
-        for Step { outputs, inputs, backward } in self.steps.take().into_iter().rev() {
+        let steps = self.steps.take();
+        let mut first_use = HashMap::new();
+        for (number, step) in steps.iter().enumerate().rev() {
+            first_use.extend(step.inputs.iter().flatten().map(|input| (*input, number)));
+        }
+        // What a step has computed is nobody's parameter.
+        for output in steps.iter().flat_map(|step| &step.outputs) {
+            first_use.remove(output);
+        }
+        for (number, Step { outputs, inputs, backward }) in steps.into_iter().enumerate().rev() {
             let outputs: Vec<Option<T>> = outputs.iter().map(|output| gradients.remove(output)).collect();
             if outputs.iter().all(Option::is_none) {
                 continue;
@@ -132,8 +157,8 @@ impl<T> Tape<T> {
             let before =
                 inputs.iter().map(|input| input.and_then(|input| gradients.remove(&input))).collect();
             let sums = backward(Gradients { outputs, inputs: before, wanted: &wanted, add: &add });
-            for (input, gradient) in inputs.into_iter().zip(sums) {
-                let (Some(input), Some(gradient)) = (input, gradient) else { continue };
+            for (input, gradient) in inputs.iter().zip(sums) {
+                let (Some(input), Some(gradient)) = (*input, gradient) else { continue };
                 // There is one already if an operation has an input twice.
                 let sum = match gradients.remove(&input) {
                     Some(before) => add(before, gradient),
@@ -141,8 +166,13 @@ impl<T> Tape<T> {
                 };
                 gradients.insert(input, sum);
             }
+            for input in inputs.into_iter().flatten().filter(|input| first_use.get(input) == Some(&number)) {
+                if let Some(gradient) = gradients.remove(&input) {
+                    ready(input, gradient);
+                }
+            }
         }
-        gradients
+        gradients.into_iter().for_each(|(place, gradient)| ready(place, gradient));
     }
 }
 

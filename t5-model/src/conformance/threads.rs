@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::backend::{GroupError, ProcessGroup, Reducing};
+use crate::backend::{GroupError, GroupOptions, ProcessGroup, Reducing};
 
 /// A thread of a group.
 pub struct ThreadGroup {
@@ -12,6 +12,7 @@ pub struct ThreadGroup {
 }
 
 struct Shared {
+    options: GroupOptions,
     exchange: Mutex<Exchange>,
     complete: Condvar,
 }
@@ -34,8 +35,17 @@ impl ThreadGroup {
         world_size: usize,
         work: impl Fn(Arc<dyn ProcessGroup>) -> Result<T, E> + Sync,
     ) -> Vec<Result<T, E>> {
+        ThreadGroup::run_with(world_size, GroupOptions::default(), work)
+    }
+
+    /// The same with options; the threads exchange numbers in f32 whatever these say.
+    pub fn run_with<T: Send, E: ToString + Send>(
+        world_size: usize,
+        options: GroupOptions,
+        work: impl Fn(Arc<dyn ProcessGroup>) -> Result<T, E> + Sync,
+    ) -> Vec<Result<T, E>> {
         let exchange = Mutex::new(Exchange { given: vec![None; world_size], ..Exchange::default() });
-        let shared = Arc::new(Shared { exchange, complete: Condvar::new() });
+        let shared = Arc::new(Shared { options, exchange, complete: Condvar::new() });
         let (work, shared) = (&work, &shared);
         let run = |rank: usize| {
             let group = Arc::new(ThreadGroup { rank, shared: shared.clone() });
@@ -71,6 +81,10 @@ impl ProcessGroup for ThreadGroup {
 
     fn world_size(&self) -> usize {
         self.exchange().given.len()
+    }
+
+    fn options(&self) -> &GroupOptions {
+        &self.shared.options
     }
 
     fn all_reduce(&self, values: Vec<f32>) -> Result<Reducing<'_, Vec<f32>>, GroupError> {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::error::{Intact, TrainError};
+use crate::backend::Communication;
 use crate::text::DataPosition;
 use crate::{Batch, Session, TrainStep};
 
@@ -31,6 +32,9 @@ pub trait Regime {
 
     /// Records the outcome of an update. `tokens` counts inputs and targets; `seconds` is how long it took.
     fn updated(&mut self, at: &mut Standing<Self::Measured>, result: &TrainStep, tokens: u64, seconds: f64);
+
+    /// Records what updates have exchanged with other processes.
+    fn communicated(&mut self, _at: &mut Standing<Self::Measured>, _communication: Communication) {}
 
     /// Logs the updates recorded since the last call.
     ///

@@ -32,9 +32,8 @@ pub(super) struct Snapshot<'a, S> {
     pub tokenizer: &'a Tokenizer,
     /// Other files, by name; those of the tokenizer replace the ones that it would write.
     pub beside: &'a BTreeMap<String, Vec<u8>>,
-    /// The optimiser whose moments the session has, and the number of updates behind them; `None` to leave
-    /// them out.
-    pub optimizer: Option<(Optimizer, u64)>,
+    /// The optimiser, the number of updates behind its moments, and these; `None` to leave them out.
+    pub optimizer: Option<(Optimizer, u64, HostTensors)>,
 }
 
 impl<S: Serialize> Snapshot<'_, S> {
@@ -55,8 +54,7 @@ impl<S: Serialize> Snapshot<'_, S> {
             // The hash of what arrived in the file, not of what was written to it.
             let weights_blake3 = Checkpoint::open(directory)?.blake3()?;
             let optimizer_blake3 = match optimizer {
-                Some((optimizer, step)) => {
-                    let moments = session.optimizer_state()?;
+                Some((optimizer, step, moments)) => {
                     let (tensors, writer) = (LazyTensor::all(&moments)?, Writer::default());
                     let hash = &weights_blake3;
                     Some(write_optimizer_state(directory, optimizer, step, hash, tensors, &writer)?)

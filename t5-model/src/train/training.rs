@@ -6,6 +6,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use fusion_core::HostTensors;
 use fusion_core::lineage::Lineage;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -210,22 +211,33 @@ impl<'a, R: Regime> Training<'a, R> {
     /// # Errors
     /// If weights are not finite, or the files cannot be written.
     pub fn save(&mut self, path: &Path, with_optimizer: bool) -> Result<(), R::Error> {
+        let start = Instant::now();
+        // Where each process has a share of it, all of them take part.
+        let shared = self.control.group().is_some_and(|group| group.options().shard_optimizer);
+        let wanted = with_optimizer && (shared || self.control.writes());
+        let moments = wanted.then(|| self.session.optimizer_state()).transpose();
+        let moments = moments.map_err(TrainError::from)?;
         if !self.control.writes() {
             return Ok(());
         }
-        let start = Instant::now();
         self.regime.sync()?;
-        self.save_with(&self.at, path, with_optimizer)?;
+        self.save_with(&self.at, path, moments)?;
         let (step, seconds) = (self.at.progress.step, start.elapsed().as_secs_f64());
         (self.observer)(Event::CheckpointWritten { path, step, seconds });
         Ok(())
     }
 
-    /// Saves the model as it is now, with `state` in place of the run's, whichever process this is.
+    /// Saves the model as it is now, with `state` in place of the run's and perhaps the optimiser's moments,
+    /// whichever process this is.
     ///
     /// # Errors
     /// The same as [`Training::save`].
-    pub fn save_with(&self, state: &impl Serialize, path: &Path, optimizer: bool) -> Result<(), TrainError> {
+    pub fn save_with(
+        &self,
+        state: &impl Serialize,
+        path: &Path,
+        moments: Option<HostTensors>,
+    ) -> Result<(), TrainError> {
         let (job, progress) = (&self.job, self.at.progress);
         let snapshot = Snapshot {
             state,
@@ -233,7 +245,7 @@ impl<'a, R: Regime> Training<'a, R> {
             lineage: progress.lineage(job.lineage, job.identity.fingerprint(), &job.record),
             tokenizer: job.tokenizer,
             beside: job.beside,
-            optimizer: optimizer.then(|| (job.optimizer, job.optimizer_step(progress.step))),
+            optimizer: moments.map(|moments| (job.optimizer, job.optimizer_step(progress.step), moments)),
         };
         snapshot.write(self.session.as_ref(), path).map_err(|source| TrainError::Save {
             step: progress.step,
@@ -293,6 +305,9 @@ impl<'a, R: Regime> Training<'a, R> {
         let Begun { updates, since } = std::mem::take(&mut self.begun);
         let Some(first) = updates.first() else { return Ok(()) };
         let results = self.session.finish_steps().map_err(|source| self.failed(first.step, source))?;
+        if let Some(communication) = self.session.communication() {
+            self.regime.communicated(&mut self.at, communication);
+        }
         // An asynchronous device does not report how long each update took.
         let elapsed = since.map_or(0.0, |since| since.elapsed().as_secs_f64());
         let seconds = elapsed / updates.len() as f64;
@@ -349,7 +364,10 @@ impl<'a, R: Regime> Training<'a, R> {
                     && saved.has_optimizer() >= with_optimizer
             })
         };
-        let Some(path) = path.filter(|path| self.control.writes() && !is_there(path)) else { return Ok(()) };
+        let Some(path) = path else { return Ok(()) };
+        if self.control.first(|| Ok::<_, TrainError>(is_there(&path)))? {
+            return Ok(());
+        }
         self.save(&path, with_optimizer)
     }
 

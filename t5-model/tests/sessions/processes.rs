@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fusion_core::checkpoint::Checkpoint;
+use fusion_core::checkpoint::{Checkpoint, TensorFile};
 use fusion_core::lineage::Lineage;
 use fusion_core::{HostTensors, TensorSource};
-use t5_model::backend::ProcessGroup;
+use t5_model::backend::{GroupOptions, ProcessGroup};
 use t5_model::conformance::{ThreadGroup, random_weights};
 use t5_model::text::{Corpus, DataPosition, Denoisers, ExampleStream, Objective, StreamOptions};
 use t5_model::train::{Control, Event, Metrics, Outcome, Run, Settings, TrainError, read_metrics, train};
@@ -100,6 +100,12 @@ fn run_on(directory: &Path, processes: usize, event: Incident) -> Vec<Result<Out
     ThreadGroup::run(processes, |group| run(directory, &settings(), Some(group), event))
 }
 
+/// The same, with a share of the optimiser's state on each.
+fn run_sharded(directory: &Path, processes: usize, event: Incident) -> Vec<Result<Outcome, TrainError>> {
+    let options = GroupOptions { shard_optimizer: true, ..GroupOptions::default() };
+    ThreadGroup::run_with(processes, options, |group| run(directory, &settings(), Some(group), event))
+}
+
 /// The losses of updates and evaluations, and the weights at the end.
 fn result(directory: &Path) -> (Vec<f64>, HostTensors) {
     let losses = read_metrics(directory).unwrap().into_iter().map(|metrics| match metrics {
@@ -175,6 +181,30 @@ fn what_one_number_began_another_ends() {
             assert!(outcome.unwrap().finished);
         }
         assert_alike(&result(directory.path()), &expected);
+    }
+}
+
+/// The moments of all are saved together, and any number goes on from them, with shares or without.
+#[test]
+fn shares_of_the_optimizer_make_the_whole() {
+    let expected = alone();
+    for (before, after) in [(2, 3), (3, 1)] {
+        let directory = TempDir::new().unwrap();
+        for outcome in run_sharded(directory.path(), before, Incident::Stop { rank: 0, step: 3 }) {
+            assert_eq!(outcome.unwrap().step, 3);
+        }
+        for outcome in run_sharded(directory.path(), after, Incident::Stop { rank: 0, step: 4 }) {
+            assert_eq!(outcome.unwrap().step, 4);
+        }
+        run_on(directory.path(), 2, Incident::Nothing).into_iter().for_each(|outcome| drop(outcome.unwrap()));
+        assert_alike(&result(directory.path()), &expected);
+        let moments = |directory: &Path| {
+            let file = TensorFile::open(&directory.join("model/optimizer.safetensors")).unwrap();
+            file.names()
+        };
+        let whole = TempDir::new().unwrap();
+        run(whole.path(), &settings(), None, Incident::Nothing).unwrap();
+        assert_eq!(moments(directory.path()), moments(whole.path()));
     }
 }
 

@@ -87,9 +87,11 @@ impl Compute {
     }
 
     /// What of it decides a result, for an identity. f32 goes without saying: there were runs before there was anything else.
-    pub fn identity(&self) -> Option<(String, Value)> {
-        let precision = self.how.precision;
-        (precision != Precision::default()).then(|| ("precision".to_owned(), json!(precision)))
+    pub fn identity(&self) -> impl Iterator<Item = (String, Value)> {
+        let reduced_in = self.group.as_ref().map(|group| group.options().reduce_in).unwrap_or_default();
+        let all = [("precision", self.how.precision), ("reduce_precision", reduced_in)];
+        let said = all.into_iter().filter(|(_, precision)| *precision != Precision::default());
+        said.map(|(key, precision)| (key.to_owned(), json!(precision)))
     }
 
     /// Loads a model onto the device. `weights` holds every parameter of the configuration.

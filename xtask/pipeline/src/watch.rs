@@ -91,6 +91,8 @@ pub enum Note<'a> {
     },
     /// The stage is skipped.
     WithoutGlue,
+    /// Another process is at work on the stage; it is waited for when there is nothing else to do.
+    Elsewhere,
     /// The stage has just finished.
     Finished {
         /// Wall-clock time of all processes that worked on the stage.
@@ -136,6 +138,7 @@ impl fmt::Display for Note<'_> {
                 let changes: Vec<String> = measured.iter().map(ToString::to_string).collect();
                 write!(f, "finished before, with other evaluations: {}", changes.join("; "))
             }
+            Note::Elsewhere => f.write_str("another process is at work on it"),
             Note::WithoutGlue => f.write_str("left out, since GLUE's files were not given"),
             Note::Finished { seconds } => write!(f, "finished in {}", duration(*seconds)),
             Note::Failed { others } => {

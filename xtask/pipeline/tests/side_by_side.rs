@@ -279,14 +279,29 @@ fn all_stop_and_go_on() {
 fn those_that_run_finish_when_one_fails() {
     let folder = folder();
     let meeting = Meeting::of(&["b", "c"], Then::GoOn);
-    let lock = StageLock::take(&folder.path().join("run"), "a").expect("a lock");
+    let in_the_way = folder.path().join("run/.a.lock");
+    fs::create_dir_all(&in_the_way).expect("a folder");
     // `b` and `c` cannot meet unless one of them begins after `a` has failed.
     let failed = run(folder.path(), 3, &meeting).expect_err("failed");
-    assert!(causes(&failed).contains("another process is at work on stage \"a\""), "{failed:?}");
+    assert!(causes(&failed).contains("cannot open") && causes(&failed).contains(".a.lock"), "{failed:?}");
     let finished = |stage: &str| folder.path().join("run").join(stage).join("stage.json").exists();
     assert!(finished("b") && finished("c") && !finished("ab"));
-    drop(lock);
+    fs::remove_dir(in_the_way).expect("removed");
     run(folder.path(), 3, &Meeting::default()).expect("finished");
+    assert_same(&results(folder.path()), &one_after_the_other());
+}
+
+/// Two processes on one directory, each of which may be on a machine of its own.
+#[test]
+fn what_another_process_works_on_is_waited_for() {
+    let folder = folder();
+    let lock = StageLock::take(&folder.path().join("run"), "a").expect("a lock");
+    let other = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        drop(lock); // with nothing done
+    });
+    run(folder.path(), 1, &Meeting::default()).expect("finished");
+    other.join().expect("it ends");
     assert_same(&results(folder.path()), &one_after_the_other());
 }
 

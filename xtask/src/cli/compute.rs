@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 use pipeline::Compute;
 use rayon::ThreadPoolBuilder;
-use t5_model::{Backend, Computation};
+use t5_model::backend::GroupOptions;
+use t5_model::{Backend, Computation, Precision};
 
 use crate::dev::build;
 use crate::ranks::{self, Place};
@@ -36,13 +37,24 @@ pub struct GroupArguments {
     /// How long processes that compute together wait for each other, see `launch`
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     group_timeout: u32,
+    /// What processes that compute together add up gradients in: bf16 is half as much to send, and less exact
+    #[arg(long, value_name = "PRECISION", value_enum, default_value_t)]
+    reduce_precision: Precision,
+    /// Each of the processes that compute together keeps a share of the optimiser's state rather than all of it
+    #[arg(long)]
+    shard_optimizer: bool,
 }
 
 impl GroupArguments {
     /// How to compute, together with the other processes if there are any. Waits for them.
     pub fn compute(&self, backend: &'static dyn Backend, how: Computation) -> Result<Compute> {
         let Some(place) = ranks::place() else { return Ok(Compute::new(backend, how)?) };
-        let group = ranks::join(place, Duration::from_secs(self.group_timeout.into()))?;
+        let options = GroupOptions {
+            timeout: Duration::from_secs(self.group_timeout.into()),
+            reduce_in: self.reduce_precision,
+            shard_optimizer: self.shard_optimizer,
+        };
+        let group = ranks::join(place, options)?;
         Ok(Compute::in_group(backend, how, Some(group), place.local_rank)?)
     }
 

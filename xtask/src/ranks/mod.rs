@@ -4,11 +4,10 @@ pub mod launch;
 mod place;
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use pipeline::NotBuilt;
-use t5_model::backend::{GroupError, ProcessGroup, Rendezvous, collective};
+use t5_model::backend::{GroupError, GroupOptions, ProcessGroup, Rendezvous, collective};
 
 pub use place::Place;
 
@@ -38,7 +37,7 @@ pub fn is_of_others(error: &anyhow::Error) -> bool {
 }
 
 /// Meets the other processes.
-pub fn join(place: &Place, timeout: Duration) -> Result<Arc<dyn ProcessGroup>> {
+pub fn join(place: &Place, options: GroupOptions) -> Result<Arc<dyn ProcessGroup>> {
     let Some(collective) = collective() else {
         let missing = NotBuilt { features: vec!["tch"] };
         let needs = "processes compute together over torch's own c10d, which comes with the backend tch";
@@ -49,6 +48,6 @@ pub fn join(place: &Place, timeout: Duration) -> Result<Arc<dyn ProcessGroup>> {
         }
     };
     let Place { rank, world_size, address, port, store_is_served, prefix, .. } = place.clone();
-    let rendezvous = Rendezvous { address, port, store_is_served, prefix, rank, world_size, timeout };
+    let rendezvous = Rendezvous { address, port, store_is_served, prefix, rank, world_size, options };
     collective.join(&rendezvous).context("the processes have not met")
 }

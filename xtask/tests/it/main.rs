@@ -86,6 +86,8 @@ mod report;
 #[cfg(unix)]
 mod scripts;
 mod seed_sets;
+#[cfg(all(target_os = "linux", feature = "burn"))]
+mod slurm;
 #[cfg(all(feature = "burn", feature = "webster"))]
 mod talk;
 mod trunk;

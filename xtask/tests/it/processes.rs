@@ -58,14 +58,47 @@ fn two_and_three_train_as_one_on_every_backend() {
     let folder = folder();
     let place = |name: &str| folder.path().join(name);
     call_in(folder.path(), &training("12", "one")).success();
-    for (processes, backend) in [("2", "burn"), ("3", "burn"), ("2", "dfdx"), ("2", "tch")] {
+    let sharded: &[&str] = &["--shard-optimizer"];
+    for (processes, backend, options) in [
+        ("2", "burn", &[][..]),
+        ("3", "burn", sharded),
+        ("2", "dfdx", &[]),
+        ("2", "tch", &[]),
+        ("3", "tch", sharded),
+    ] {
         let output = format!("{processes}-{backend}");
         let mut command = training("12", &output);
         command.extend(["--backend", backend]);
+        command.extend(options);
         let called = call_in(folder.path(), &launched(processes, &command));
         let stdout = called.success();
         assert_eq!(stdout.lines().count(), 1, "one of them speaks: {stdout}");
+        let metrics = fs::read_to_string(place(&output).join("metrics.jsonl")).expect("metrics");
+        let update = metrics.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).nth(1);
+        let update = update.expect("an update");
+        assert!(update["exchanged_bytes"].as_f64().is_some_and(|bytes| bytes > 30_000.0), "{update}");
+        let share = update["communication_share"].as_f64().expect("a share");
+        assert!((0.0..1.0).contains(&share), "{update}");
         assert_alike(&place(&output), &place("one"));
+    }
+}
+
+/// Gradients in bf16 are less exact, and the run is another.
+#[test]
+fn gradients_can_be_added_up_in_bf16() {
+    let folder = folder();
+    let place = |name: &str| folder.path().join(name);
+    call_in(folder.path(), &training("12", "one")).success();
+    for backend in ["burn", "tch"] {
+        let command = [training("12", backend).as_slice(), &["--backend", backend]].concat();
+        let half = [command.as_slice(), &["--reduce-precision", "bf16"]].concat();
+        call_in(folder.path(), &launched("2", &half)).success();
+        let (found, expected) = (losses(&place(backend)), losses(&place("one")));
+        let worst = found.iter().zip(&expected).map(|(found, expected)| (found / expected - 1.0).abs());
+        let worst = worst.fold(0.0, f64::max);
+        assert!((1e-7..1e-2).contains(&worst), "{backend}: {worst}");
+        let refused = call_in(folder.path(), &launched("2", &command)).failure();
+        assert!(refused.contains("was trained with another `reduce_precision`"), "{refused}");
     }
 }
 

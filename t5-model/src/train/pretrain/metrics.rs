@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::evaluate::EvaluationPoint;
 use crate::TrainStep;
+use crate::backend::Communication;
 use crate::train::error::{Result, TrainError};
 use crate::train::regime::Progress;
 
@@ -36,9 +37,15 @@ pub enum Metrics {
         gradient_norm: f64,
         /// The last update's learning rate.
         learning_rate: f64,
-        /// Input and target tokens per second, without evaluations and checkpoints. The only value that differs from one
-        /// run to the next.
+        /// Input and target tokens per second, without evaluations and checkpoints. Only what is measured in time differs
+        /// from one run to the next.
         tokens_per_second: f64,
+        /// Bytes that each of several processes gave to the others in an update.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exchanged_bytes: Option<f64>,
+        /// The share of the time in which this process waited for others.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        communication_share: Option<f64>,
     },
     /// An evaluation.
     Evaluation(EvaluationPoint),
@@ -61,15 +68,27 @@ impl Metrics {
     /// The values shown in TensorBoard.
     pub(super) fn scalars(&self) -> Vec<(String, f64)> {
         match *self {
-            Metrics::Train { loss, accuracy, gradient_norm, learning_rate, tokens_per_second, .. } => {
+            Metrics::Train {
+                loss,
+                accuracy,
+                gradient_norm,
+                learning_rate,
+                tokens_per_second,
+                exchanged_bytes,
+                communication_share,
+                ..
+            } => {
                 let values = [
-                    ("loss", loss),
-                    ("accuracy", accuracy),
-                    ("gradient_norm", gradient_norm),
-                    ("learning_rate", learning_rate),
-                    ("tokens_per_second", tokens_per_second),
+                    ("loss", Some(loss)),
+                    ("accuracy", Some(accuracy)),
+                    ("gradient_norm", Some(gradient_norm)),
+                    ("learning_rate", Some(learning_rate)),
+                    ("tokens_per_second", Some(tokens_per_second)),
+                    ("exchanged_bytes", exchanged_bytes),
+                    ("communication_share", communication_share),
                 ];
-                values.map(|(name, value)| (format!("train/{name}"), value)).to_vec()
+                let known = values.into_iter().filter_map(|(name, value)| Some((name, value?)));
+                known.map(|(name, value)| (format!("train/{name}"), value)).collect()
             }
             Metrics::Evaluation(point) => {
                 point.quality.values().map(|(name, value)| (format!("eval/{name}"), value)).collect()
@@ -91,6 +110,9 @@ pub(super) struct Window {
     pub timed_tokens: u64,
     #[serde(skip)]
     pub seconds: f64,
+    /// What this process's updates have exchanged, if there are others.
+    #[serde(skip)]
+    communication: Option<Communication>,
 }
 
 impl Window {
@@ -103,6 +125,12 @@ impl Window {
         self.gradient_norm += result.gradient_norm;
         self.timed_tokens += tokens;
         self.seconds += seconds;
+    }
+
+    pub fn communicated(&mut self, Communication { bytes, seconds }: Communication) {
+        let all = self.communication.get_or_insert_default();
+        all.bytes += bytes;
+        all.seconds += seconds;
     }
 
     /// The means, if there was an update.
@@ -118,6 +146,8 @@ impl Window {
             gradient_norm: self.gradient_norm / self.updates.max(1) as f64,
             learning_rate,
             tokens_per_second: self.timed_tokens as f64 / self.seconds.max(1e-9),
+            exchanged_bytes: self.communication.map(|all| all.bytes as f64 / self.updates.max(1) as f64),
+            communication_share: self.communication.map(|all| all.seconds / self.seconds.max(1e-9)),
         }
     }
 }

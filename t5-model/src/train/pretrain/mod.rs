@@ -205,7 +205,8 @@ pub fn train<'a>(
         let checkpoint = training.checkpoint_of_step().unwrap_or_default();
         return Ok(Outcome::new(false, checkpoint, training.at));
     }
-    control.first(|| training.save(&model, settings.keep_optimizer))?;
+    training.save(&model, settings.keep_optimizer)?;
+    control.first(|| Ok::<_, TrainError>(()))?; // the model is there for all
     drop(held);
     Ok(Outcome::new(true, model, training.at))
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::evaluate::{EvaluationPoint, EvaluationSize, evaluate_unless};
 use super::metrics::{Metrics, MetricsFile, Window};
 use super::settings::Settings;
+use crate::backend::Communication;
 use crate::text::{self, ExampleStream};
 use crate::train::control::Control;
 use crate::train::error::{Intact, Result, TrainError};
@@ -75,6 +76,10 @@ impl Regime for Pretraining<'_> {
 
     fn updated(&mut self, at: &mut Standing<Measured>, result: &TrainStep, tokens: u64, seconds: f64) {
         at.measured.window.add(result, tokens, seconds);
+    }
+
+    fn communicated(&mut self, at: &mut Standing<Measured>, communication: Communication) {
+        at.measured.window.communicated(communication);
     }
 
     fn log(&mut self, at: &mut Standing<Measured>) -> Result<()> {

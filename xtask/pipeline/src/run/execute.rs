@@ -12,10 +12,12 @@ use anyhow::{Context as _, Result, ensure};
 use fusion_core::atomic::{RECORD, claim, remove_written};
 use fusion_core::checkpoint::Checkpoint;
 use rayon::ThreadPoolBuilder;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use t5_model::Precision;
 use t5_model::train::{Difference, Identity, kept_model};
 
+use super::jobs::Turn;
 use super::journal::{self, Changes, Clock, Record};
 use super::schedule::Schedule;
 use super::{LeftOut, Machine, RunFile, StageLock, There, forecast, forecasts, jobs};
@@ -76,6 +78,17 @@ pub enum State {
     New,
     /// Needs files that were not given.
     WithoutFiles,
+}
+
+/// Whether a stage begins.
+#[derive(Deserialize, Serialize)]
+enum Beginning<T> {
+    /// With this.
+    Begun(T),
+    /// There is nothing to do.
+    Finished,
+    /// Another process is at work on it.
+    Elsewhere,
 }
 
 /// A stage whose directory is ready for its work.
@@ -286,17 +299,24 @@ impl<'a> Run<'a> {
     }
 
     /// Runs a stage if it has not finished; all of its inputs have.
-    fn run(&self, stage: &Stage, threads: usize, how: &How<'_>) -> Result<()> {
+    fn run(&self, stage: &Stage, threads: usize, how: &How<'_>) -> Result<Turn> {
         let (name, directory) = (&stage.name, self.directory(&stage.name));
         let failed = |error: anyhow::Error| error.context(format!("stage {name:?} failed"));
         let control = how.compute.control(self.watch);
         let mut begun = None;
-        let is_to_run = control.first(|| {
-            begun = self.begin(stage, how)?;
-            Ok::<_, anyhow::Error>(begun.is_some())
+        let beginning = control.first(|| {
+            let (beginning, own) = match self.begin(stage, how)? {
+                Beginning::Begun(own) => (Beginning::Begun(()), Some(own)),
+                Beginning::Finished => (Beginning::Finished, None),
+                Beginning::Elsewhere => (Beginning::Elsewhere, None),
+            };
+            begun = own;
+            Ok::<_, anyhow::Error>(beginning)
         })?;
-        if !is_to_run {
-            return Ok(());
+        match beginning {
+            Beginning::Begun(()) => {}
+            Beginning::Finished => return Ok(Turn::Finished),
+            Beginning::Elsewhere => return Ok(Turn::Elsewhere),
         }
         let compute = &how.compute.chosen(&stage.compute).map_err(|error| failed(error.into()))?;
         let start = |begun: &Begun| Clock::start(&directory, begun.resumes, Machine::this(compute, threads));
@@ -311,32 +331,34 @@ impl<'a> Run<'a> {
             false => failed(error),
         })?;
         control.first(|| {
-            let (Some(Begun { identity, .. }), Some(seconds)) = (begun.take(), seconds) else {
-                return Ok(());
-            };
-            Record::new(identity, result, seconds).write(&directory)?;
+            let (Some(Begun { identity, .. }), Some(seconds)) = (&begun, seconds) else { return Ok(()) };
+            Record::new(identity.clone(), result, seconds).write(&directory)?;
             self.watch.note(name, &Note::Finished { seconds });
-            Ok(())
-        })
+            Ok::<_, anyhow::Error>(())
+        })?;
+        Ok(Turn::Finished)
     }
 
     /// Makes a stage's directory ready, unless it has finished; all of its inputs have.
-    fn begin(&self, stage: &Stage, how: &How<'_>) -> Result<Option<Begun>> {
+    fn begin(&self, stage: &Stage, how: &How<'_>) -> Result<Beginning<Begun>> {
         let (name, directory) = (&stage.name, self.directory(&stage.name));
         // Reading needs no lock; a writer looks again once it holds the lock.
         let lock = match self.state(stage)? {
             State::Finished(_) | State::WithoutFiles => None,
-            _ => Some(StageLock::take(self.output, name)?),
+            _ => match StageLock::take_if_free(self.output, name)? {
+                Some(lock) => Some(lock),
+                None => return Ok(Beginning::Elsewhere),
+            },
         };
         let mut resumes = false;
         match self.state(stage)? {
             State::Finished(measured) => {
                 self.watch.note(name, &Note::FinishedBefore { measured: &measured });
-                return Ok(None);
+                return Ok(Beginning::Finished);
             }
             State::WithoutFiles => {
                 self.watch.note(name, &Note::WithoutGlue);
-                return Ok(None);
+                return Ok(Beginning::Finished);
             }
             State::OutOfDate(changes) if !how.redo => {
                 let changes = changes.join("; ");
@@ -356,7 +378,7 @@ impl<'a> Run<'a> {
         let names = [stage.kind.output, journal::FILE, journal::BEGUN, journal::TIME];
         claim(&directory, &names.iter().chain(stage.work.beside()).copied().collect::<Vec<_>>())?;
         journal::begin(&identity, &directory)?;
-        Ok(Some(Begun { _lock: lock, identity, resumes }))
+        Ok(Beginning::Begun(Begun { _lock: lock, identity, resumes }))
     }
 
     fn work(&self, stage: &Stage, directory: &Path, threads: usize, compute: &Compute) -> Result<Value> {

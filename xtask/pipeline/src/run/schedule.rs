@@ -47,6 +47,11 @@ impl<'a> Schedule<'a> {
         self.waiting.retain(|waiting| waiting.stage.name != name);
     }
 
+    /// A stage that had begun waits again, as it did before.
+    pub fn waits(&mut self, stage: &'a Stage) {
+        self.waiting.push(Waiting { stage, ahead: 0.0 });
+    }
+
     /// A stage has finished.
     pub fn finished(&mut self, name: &str) {
         self.unfinished.remove(name);

@@ -1,4 +1,5 @@
 mod plan;
+mod slurm;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,15 @@ pub struct Arguments {
     /// turns all the same.
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: u16,
+    /// Hand every stage to Slurm as a job, which begins once those that it needs have succeeded
+    ///
+    /// With --dry-run, prints the jobs' scripts. Scripts and logs are in DIR/slurm. The same command again
+    /// hands in what has not finished.
+    #[arg(long, conflicts_with_all = ["jobs", "plan"])]
+    slurm: bool,
+    /// An option of these jobs, such as "--gres=gpu:1" or "--time=4:00:00"; can be repeated
+    #[arg(long, value_name = "OPTION", requires = "slurm", allow_hyphen_values = true)]
+    sbatch: Vec<String>,
     /// What all stages compute on, whatever the recipe says
     #[command(flatten, next_help_heading = "Computing")]
     compute: ComputeChoice,
@@ -91,6 +101,9 @@ impl Arguments {
         let selected = run.selected(&self.only)?;
         let plan = Plan::new(&run, &selected)?;
         plan.warn();
+        if self.slurm {
+            return self.hand_in(&plan, &recipe.name, &output, glue.as_deref());
+        }
         if self.dry_run || self.plan {
             plan.warn_of_refusals();
             return print(&plan.text(&recipe.name, &output, self.jobs, self.plan));
@@ -101,6 +114,25 @@ impl Arguments {
         let executed = run.execute(&selected, &How { compute: &compute, jobs, redo: self.redo });
         GroupArguments::report(&compute, executed)?;
         if ranks::is_first() { report(&output) } else { Ok(()) }
+    }
+}
+
+impl Arguments {
+    /// Hands what is to run to Slurm, or shows what that would be.
+    fn hand_in(&self, plan: &Plan<'_>, name: &str, output: &Path, glue: Option<&Path>) -> Result<()> {
+        let stages = plan.to_run();
+        let jobs = slurm::jobs(self, name, output, glue, &stages)?;
+        if self.dry_run {
+            let shown = |job: &slurm::Job<'_>| match job.after.as_slice() {
+                [] => format!("# {}\n{}\n", job.stage.name, job.script),
+                after => format!("# {}, after {}\n{}\n", job.stage.name, after.join(", "), job.script),
+            };
+            return print(&jobs.iter().map(shown).collect::<String>());
+        }
+        let numbers = slurm::submit(&jobs, output)?;
+        let lines =
+            jobs.iter().zip(numbers).map(|(job, number)| format!("{}: job {number}\n", job.stage.name));
+        print(&lines.collect::<String>())
     }
 }
 

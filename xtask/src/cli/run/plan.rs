@@ -74,6 +74,11 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// The stages that would run, each after those that it needs.
+    pub fn to_run(&self) -> Vec<&'a Stage> {
+        self.running().map(|planned| planned.stage).collect()
+    }
+
     fn running(&self) -> impl Iterator<Item = &Planned<'a>> {
         self.stages.iter().filter(|planned| planned.will_run())
     }

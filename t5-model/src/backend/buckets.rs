@@ -1,0 +1,82 @@
+//! Gradients that several processes add up, in buckets, while the backward pass goes on.
+
+use std::time::Instant;
+
+use super::{Communication, GroupError, Ops, Precision, ProcessGroup, Reducing};
+
+/// Elements after which a bucket is sent: 25 MB in f32, as in PyTorch's `DistributedDataParallel`.
+const BUCKET: usize = 25_000_000 / size_of::<f32>();
+
+/// Gradients on their way. All processes add the same ones in the same order.
+pub struct Buckets<'a, O: Ops> {
+    ops: &'a O,
+    group: &'a dyn ProcessGroup,
+    /// Not sent yet, with the parameters that they belong to.
+    open: Vec<(usize, O::Gradient)>,
+    /// Elements of those.
+    elements: usize,
+    sent: Vec<(Vec<usize>, Reducing<'a, Vec<O::Gradient>>)>,
+    failed: Option<GroupError>,
+    communication: Communication,
+}
+
+impl<'a, O: Ops> Buckets<'a, O> {
+    pub fn new(ops: &'a O, group: &'a dyn ProcessGroup) -> Self {
+        Buckets {
+            ops,
+            group,
+            open: Vec::new(),
+            elements: 0,
+            sent: Vec::new(),
+            failed: None,
+            communication: Communication::default(),
+        }
+    }
+
+    /// Adds a parameter's gradient, which has so many elements; nothing more will be added to it.
+    pub fn add(&mut self, parameter: usize, gradient: O::Gradient, elements: usize) {
+        self.open.push((parameter, gradient));
+        self.elements += elements;
+        if self.elements >= BUCKET {
+            self.send();
+        }
+    }
+
+    fn send(&mut self) {
+        let since = Instant::now();
+        let bytes = bytes_of_number(self.group) * std::mem::take(&mut self.elements);
+        let (parameters, gradients): (Vec<usize>, Vec<O::Gradient>) = self.open.drain(..).unzip();
+        if parameters.is_empty() || self.failed.is_some() {
+            return;
+        }
+        match self.ops.all_reduce(self.group, gradients) {
+            Ok(sums) => self.sent.push((parameters, sums)),
+            Err(error) => self.failed = Some(error),
+        }
+        self.communication.add(bytes, since);
+    }
+
+    /// Waits for the sums, and returns them in order of the parameters, and what that took.
+    pub fn finish(mut self) -> Result<(Vec<O::Gradient>, Communication), GroupError> {
+        self.send();
+        let since = Instant::now();
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let mut all = Vec::new();
+        for (parameters, sums) in self.sent {
+            all.extend(parameters.into_iter().zip(sums()?));
+        }
+        all.sort_by_key(|(parameter, _)| *parameter);
+        self.communication.add(0, since);
+        Ok((all.into_iter().map(|(_, gradient)| gradient).collect(), self.communication))
+    }
+}
+
+/// Bytes of a number on its way.
+fn bytes_of_number(group: &dyn ProcessGroup) -> usize {
+    match group.options().reduce_in {
+        Precision::F32 => 4,
+        Precision::Bf16 => 2,
+    }
+}
