@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -97,7 +98,7 @@ impl Collective for C10d {
             nccl: Mutex::default(),
             _beats: beats,
         };
-        group.connect(address)?;
+        group.connect(address, *port)?;
         Ok(Arc::new(group))
     }
 }
@@ -157,11 +158,11 @@ impl Gloo {
         nccl.all_reduce(tensor).map_err(said)
     }
 
-    fn connect(&self, address: &str) -> Result<(), GroupError> {
-        // As `torch.distributed` has it: an interface by its name. Ranks that meet on this machine stay on it.
+    fn connect(&self, address: &str, port: u16) -> Result<(), GroupError> {
+        // As `torch.distributed` has it: an interface by its name. Without, the address from which the meeting
+        // point is reached: that of the host's name is often one of this machine alone.
         let interface = string(&std::env::var("GLOO_SOCKET_IFNAME").unwrap_or_default());
-        let here = ["localhost", "127.0.0.1", "::1"].contains(&address).then_some(address);
-        let here = string(here.unwrap_or_default());
+        let here = string(&own_address(address, port).map_or(String::new(), |own| own.to_string()));
         let (rank, world_size) = (self.rank as i32, self.world_size as i32);
         // SAFETY: the strings live during the call, and the handle is valid.
         let error = unsafe {
@@ -459,6 +460,17 @@ fn owned(text: *mut c_char) -> Option<String> {
         libc::free(text.cast());
         Some(owned)
     }
+}
+
+/// This machine's address as whoever listens there sees it. Nothing is sent.
+fn own_address(address: &str, port: u16) -> Option<IpAddr> {
+    let mut others = (address, port).to_socket_addrs().ok()?;
+    others.find_map(|other| {
+        let any = if other.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = UdpSocket::bind(any).ok()?;
+        socket.connect(other).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    })
 }
 
 fn host_name() -> String {

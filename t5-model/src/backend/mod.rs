@@ -2,8 +2,8 @@
 //! [`ModelSession`] over these is the [`Session`] that everything else works with. [`Tape`] and [`kernels`]
 //! are for backends to share.
 
-mod buckets;
 mod computation;
+mod data_parallel;
 pub mod kernels;
 mod model_session;
 mod ops;

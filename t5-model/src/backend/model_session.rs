@@ -1,8 +1,6 @@
 //! A session over any backend's operations.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,7 +10,7 @@ use fusion_core::{HostTensor, HostTensors, TensorSource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::buckets::Buckets;
+use super::data_parallel::{Buckets, owners, parts};
 use super::{
     Communication, Computation, CrossEntropy, Forward, Ops, Pending, ProcessGroup, Session, SessionError,
     TokenLoss, TrainStep, Trained, Update, guarded,
@@ -165,15 +163,24 @@ impl<O: Ops> ModelSession<O> {
             let ModelSession { ops, config, weights, parameters, .. } = self;
             return Checkpointed { ops, config, weights, parameters, batch, dropout }.run(how);
         }
-        self.ops.record(true);
-        let model = self.model().with_dropout(dropout);
-        let x = model.forward(batch); // [batch, target, d_model]
-        let (loss, losses) = self.ops.cross_entropy(&x, model.head(), &batch.labels, how);
-        drop(x);
+        let (loss, losses) = self.recorded_loss(batch, dropout, how);
         let parameters: Vec<_> = self.parameters.iter().collect();
         let (_, gradients) = self.ops.backward(loss, &[], &parameters);
         self.ops.record(false);
         (losses, gradients)
+    }
+
+    /// Starts a recording: the loss of one batch, to be differentiated.
+    fn recorded_loss(
+        &mut self,
+        batch: &Batch,
+        dropout: Dropouts,
+        how: CrossEntropy,
+    ) -> (O::Loss, Pending<Vec<TokenLoss>>) {
+        self.ops.record(true);
+        let model = self.model().with_dropout(dropout);
+        let x = model.forward(batch); // [batch, target, d_model]
+        self.ops.cross_entropy(&x, model.head(), &batch.labels, how)
     }
 
     /// The same for the last of this process's micro-batches, added to the gradients of those before and to
@@ -192,46 +199,39 @@ impl<O: Ops> ModelSession<O> {
         };
         let elements: Vec<usize> =
             self.weights.parameters.iter().map(|row| row.spec.shape().iter().product()).collect();
-        let add =
-            |ops: &O, buckets: &mut Buckets<'_, O>, index: usize, gradient, before: Option<O::Gradient>| {
-                let gradient = match before {
-                    None => gradient,
-                    Some(mut total) => {
-                        ops.accumulate(&mut total, gradient);
-                        total
-                    }
-                };
-                buckets.add(index, gradient, elements[index]);
+        let mut add = |ops: &O, buckets: &mut Buckets<'_, O>, index: usize, gradient| {
+            let gradient = match before[index].take() {
+                None => gradient,
+                Some(mut total) => {
+                    ops.accumulate(&mut total, gradient);
+                    total
+                }
             };
+            buckets.add(index, gradient, elements[index]);
+        };
+        let (losses, gradients, communication);
         if self.checkpoint_activations {
-            let (losses, gradients) = self.gradients(batch, dropout, how);
+            let all;
+            (losses, all) = self.gradients(batch, dropout, how);
             let mut buckets = Buckets::new(&self.ops, group);
-            for (index, gradient) in gradients.into_iter().enumerate().rev() {
-                add(&self.ops, &mut buckets, index, gradient, before[index].take());
+            for (index, gradient) in all.into_iter().enumerate().rev() {
+                add(&self.ops, &mut buckets, index, gradient);
             }
-            let (gradients, communication) = buckets.finish()?;
-            self.exchanged(communication);
-            return Ok((losses, gradients));
+            (gradients, communication) = buckets.finish()?;
+        } else {
+            let loss;
+            (loss, losses) = self.recorded_loss(batch, dropout, how);
+            let parameters: Vec<_> = self.parameters.iter().collect();
+            let mut buckets = Buckets::new(&self.ops, group);
+            self.ops.backward_in_turn(loss, &parameters, &mut |index, gradient| {
+                add(&self.ops, &mut buckets, index, gradient);
+            });
+            (gradients, communication) = buckets.finish()?;
+            self.ops.record(false);
         }
-        self.ops.record(true);
-        let model = self.model().with_dropout(dropout);
-        let x = model.forward(batch);
-        let (loss, losses) = self.ops.cross_entropy(&x, model.head(), &batch.labels, how);
-        drop(x);
-        let parameters: Vec<_> = self.parameters.iter().collect();
-        let mut buckets = Buckets::new(&self.ops, group);
-        self.ops.backward_in_turn(loss, &parameters, &mut |index, gradient| {
-            add(&self.ops, &mut buckets, index, gradient, before[index].take());
-        });
-        let (gradients, communication) = buckets.finish()?;
-        self.exchanged(communication);
-        self.ops.record(false);
+        self.communication.bytes += communication.bytes;
+        self.communication.seconds += communication.seconds;
         Ok((losses, gradients))
-    }
-
-    fn exchanged(&mut self, Communication { bytes, seconds }: Communication) {
-        self.communication.bytes += bytes;
-        self.communication.seconds += seconds;
     }
 
     fn check(&self, batch: &Batch) -> Result<u64, SessionError> {
@@ -309,37 +309,6 @@ impl<O: Ops> ModelSession<O> {
         };
         Ok(group.gather(&own)?.into_iter().flatten().collect())
     }
-}
-
-/// The rank of each parameter, so that all have about as much: the largest first, each to the rank that has least.
-fn owners(sizes: &[usize], world_size: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..sizes.len()).collect();
-    order.sort_by_key(|index| Reverse(sizes[*index]));
-    let (mut owners, mut loads) = (vec![0; sizes.len()], vec![0; world_size]);
-    for index in order {
-        let least = (0..world_size).min_by_key(|rank| loads[*rank]).unwrap_or(0);
-        owners[index] = least;
-        loads[least] += sizes[index];
-    }
-    owners
-}
-
-/// The parts of micro-batches that one process computes, which has these examples of the whole batch; each with
-/// the number of its first.
-fn parts<'a>(micro_batches: &'a [Batch], own: &Range<usize>) -> Vec<(usize, Cow<'a, Batch>)> {
-    let mut first = 0;
-    let part = |batch: &'a Batch| {
-        let (begin, end) = (first, first + batch.size);
-        first = end;
-        let own = own.start.clamp(begin, end)..own.end.clamp(begin, end);
-        let part = match own.len() {
-            0 => return None,
-            size if size == batch.size => Cow::Borrowed(batch),
-            _ => Cow::Owned(batch.rows(own.start - begin..own.end - begin)),
-        };
-        Some((own.start, part))
-    };
-    micro_batches.iter().filter_map(part).collect()
 }
 
 impl<O: Ops> Session for ModelSession<O> {
@@ -558,17 +527,5 @@ impl<O: Ops> Session for ModelSession<O> {
         }
         self.moments = loaded;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::owners;
-
-    #[test]
-    fn shares_of_parameters_are_nearly_equal() {
-        assert_eq!(owners(&[5, 1, 4, 2, 2], 2), [0, 1, 1, 1, 0]);
-        assert_eq!(owners(&[3, 3], 3), [0, 1]);
-        assert_eq!(owners(&[1, 2, 3], 1), [0, 0, 0]);
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::net::TcpListener;
 use std::num::NonZeroUsize;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -56,7 +57,7 @@ impl Arguments {
         let mut restarts = 0;
         loop {
             let Some((rank, status)) = self.once(restarts)? else { return Ok(()) };
-            if interrupt::flag().load(std::sync::atomic::Ordering::Relaxed) {
+            if interrupt::flag().load(Ordering::Relaxed) {
                 std::process::exit(status.code().unwrap_or(interrupt::EXIT_CODE.into()));
             }
             if restarts == self.max_restarts {
@@ -107,7 +108,13 @@ impl Processes {
     /// Waits until all have ended. If one fails, the others get some time to follow. The first that failed.
     fn wait(&mut self) -> Result<Option<(usize, ExitStatus)>> {
         let mut failed: Option<(usize, ExitStatus, Instant)> = None;
+        let mut told = false;
         loop {
+            // A terminal tells all of them, and so they take both for one wish.
+            if !told && interrupt::flag().load(Ordering::Relaxed) {
+                told = true;
+                self.0.iter().for_each(ask_to_stop);
+            }
             let mut running = false;
             for (rank, process) in self.0.iter_mut().enumerate() {
                 match process.try_wait().context("cannot wait for a process")? {
@@ -140,6 +147,15 @@ impl Processes {
 impl Drop for Processes {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// Asks a process to save its state and end.
+fn ask_to_stop(process: &Child) {
+    #[cfg(unix)]
+    if let Some(process) = i32::try_from(process.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        // One that has ended need not be asked.
+        let _ = rustix::process::kill_process(process, rustix::process::Signal::TERM);
     }
 }
 

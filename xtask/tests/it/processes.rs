@@ -239,6 +239,18 @@ fn a_rank_that_stalls_is_named_after_the_timeout() {
     assert!(said.contains("rank 0: error: ") && said.contains("rank 1 (on host "), "{said}");
 }
 
+/// A scheduler tells only the process that it has started.
+#[test]
+fn the_launcher_passes_on_that_it_is_to_stop() {
+    let folder = folder();
+    let long = Long::begin(folder.path(), &[], &training("100000", "run"));
+    let launcher = long.launcher.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &launcher]).status().expect("kill starts").success());
+    let called = long.end();
+    assert_eq!(called.code, Some(130), "{}", called.stderr);
+    assert!(called.stderr.contains("is saved in run/checkpoints/step-"), "{}", called.stderr);
+}
+
 #[test]
 fn a_port_at_which_nobody_is_is_said() {
     let folder = folder();
@@ -341,4 +353,58 @@ fn what_several_cannot_do_is_refused_once() {
     let variables = [("RANK", "1"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")];
     let refused = call_with(Path::new("."), &["inspect", "a"], &variables);
     assert_eq!(refused.failure(), format!("rank 1: {expected}"));
+}
+
+/// Two network namespaces joined by a cable, each as good as a host; gone when dropped.
+struct Hosts([String; 2]);
+
+impl Hosts {
+    /// `None` where this process may not make any.
+    fn new() -> Option<Hosts> {
+        let id = std::process::id();
+        let hosts = Hosts(["a", "b"].map(|name| format!("df{name}{id}")));
+        let [a, b] = &hosts.0;
+        let ip = |arguments: &str| {
+            let ended = Command::new("ip").args(arguments.split_whitespace()).stderr(Stdio::null()).status();
+            ended.is_ok_and(|status| status.success())
+        };
+        let made = ip(&format!("netns add {a}"))
+            && ip(&format!("netns add {b}"))
+            && ip(&format!("link add cable netns {a} type veth peer name cable netns {b}"))
+            && [(a, 1), (b, 2)].into_iter().all(|(host, number)| {
+                ip(&format!("-n {host} addr add 10.77.0.{number}/24 dev cable"))
+                    && ip(&format!("-n {host} link set cable up"))
+                    && ip(&format!("-n {host} link set lo up"))
+            });
+        made.then_some(hosts)
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        for host in &self.0 {
+            let _ = Command::new("ip").args(["netns", "del", host]).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+/// Where the tests may make network namespaces, as root may.
+#[test]
+fn two_hosts_train_as_one() {
+    let Some(hosts) = Hosts::new() else { return };
+    let folder = folder();
+    call_in(folder.path(), &training("6", "one")).success();
+    let start = |rank: usize| {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &hosts.0[rank], PROGRAM]).args(training("6", "two"));
+        command.envs([("RANK", rank.to_string()), ("WORLD_SIZE", "2".into()), ("LOCAL_RANK", "0".into())]);
+        command.envs([("MASTER_ADDR", "10.77.0.1"), ("MASTER_PORT", "24714")]);
+        command.current_dir(folder.path()).stderr(Stdio::piped()).stdout(Stdio::null());
+        command.spawn().expect("the program starts")
+    };
+    for process in [start(0), start(1)] {
+        let ended = process.wait_with_output().expect("it ends");
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    }
+    assert_alike(&folder.path().join("two"), &folder.path().join("one"));
 }

@@ -1,8 +1,13 @@
-//! Gradients that several processes add up, in buckets, while the backward pass goes on.
+//! What each of several processes computes, and gradients that they add up, in buckets, while the backward pass
+//! goes on.
 
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::ops::Range;
 use std::time::Instant;
 
 use super::{Communication, GroupError, Ops, Precision, ProcessGroup, Reducing};
+use crate::Batch;
 
 /// Elements after which a bucket is sent: 25 MB in f32, as in PyTorch's `DistributedDataParallel`.
 const BUCKET: usize = 25_000_000 / size_of::<f32>();
@@ -78,5 +83,48 @@ fn bytes_of_number(group: &dyn ProcessGroup) -> usize {
     match group.options().reduce_in {
         Precision::F32 => 4,
         Precision::Bf16 => 2,
+    }
+}
+
+/// The rank of each parameter, so that all have about as much: the largest first, each to the rank that has least.
+pub fn owners(sizes: &[usize], world_size: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by_key(|index| Reverse(sizes[*index]));
+    let (mut owners, mut loads) = (vec![0; sizes.len()], vec![0; world_size]);
+    for index in order {
+        let least = (0..world_size).min_by_key(|rank| loads[*rank]).unwrap_or(0);
+        owners[index] = least;
+        loads[least] += sizes[index];
+    }
+    owners
+}
+
+/// The parts of micro-batches that one process computes, which has these examples of the whole batch; each with
+/// the number of its first.
+pub fn parts<'a>(micro_batches: &'a [Batch], own: &Range<usize>) -> Vec<(usize, Cow<'a, Batch>)> {
+    let mut first = 0;
+    let part = |batch: &'a Batch| {
+        let (begin, end) = (first, first + batch.size);
+        first = end;
+        let own = own.start.clamp(begin, end)..own.end.clamp(begin, end);
+        let part = match own.len() {
+            0 => return None,
+            size if size == batch.size => Cow::Borrowed(batch),
+            _ => Cow::Owned(batch.rows(own.start - begin..own.end - begin)),
+        };
+        Some((own.start, part))
+    };
+    micro_batches.iter().filter_map(part).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::owners;
+
+    #[test]
+    fn shares_of_parameters_are_nearly_equal() {
+        assert_eq!(owners(&[5, 1, 4, 2, 2], 2), [0, 1, 1, 1, 0]);
+        assert_eq!(owners(&[3, 3], 3), [0, 1]);
+        assert_eq!(owners(&[1, 2, 3], 1), [0, 0, 0]);
     }
 }
