@@ -236,6 +236,16 @@ fn a_changed_recipe_says_what_is_out_of_date() {
     let lock = std::fs::File::create(folder.path().join("out/.words.lock")).expect("a lock");
     lock.lock().expect("locked");
     rewrite(154);
-    let second = run(&["--redo"]).failure();
-    assert!(second.contains("another process is at work on stage \"words\" in out"), "{second}");
+    let other = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        drop(lock);
+    });
+    let waited = run(&["--redo"]);
+    assert!(
+        waited.stderr.contains("words: another process is at work on it\nwords: tokenizer\n"),
+        "{}",
+        waited.stderr
+    );
+    waited.success();
+    other.join().expect("it ends");
 }
