@@ -20,10 +20,13 @@ pub struct Buckets<'a, O: Ops> {
     open: Vec<(usize, O::Gradient)>,
     /// Elements of those.
     elements: usize,
-    sent: Vec<(Vec<usize>, Reducing<'a, Vec<O::Gradient>>)>,
+    sent: Vec<Sent<'a, O>>,
     failed: Option<GroupError>,
     communication: Communication,
 }
+
+/// A bucket that was sent: parameters, and what waits for the sums of their gradients.
+type Sent<'a, O> = (Vec<usize>, Reducing<'a, Vec<<O as Ops>::Gradient>>);
 
 impl<'a, O: Ops> Buckets<'a, O> {
     pub fn new(ops: &'a O, group: &'a dyn ProcessGroup) -> Self {

@@ -38,6 +38,9 @@ pub struct ModelSession<O: Ops> {
     communication: Communication,
 }
 
+/// The losses of a batch's tokens, and the gradient of each parameter.
+type Differentiated<O> = (Pending<Vec<TokenLoss>>, Vec<<O as Ops>::Gradient>);
+
 /// An update whose results have not been asked for.
 enum Begun {
     Done(OwnStep),
@@ -153,12 +156,7 @@ impl<O: Ops> ModelSession<O> {
     }
 
     /// The gradients of one batch, with the loss scaled by `how`.
-    fn gradients(
-        &mut self,
-        batch: &Batch,
-        dropout: Dropouts,
-        how: CrossEntropy,
-    ) -> (Pending<Vec<TokenLoss>>, Vec<O::Gradient>) {
+    fn gradients(&mut self, batch: &Batch, dropout: Dropouts, how: CrossEntropy) -> Differentiated<O> {
         if self.checkpoint_activations {
             let ModelSession { ops, config, weights, parameters, .. } = self;
             return Checkpointed { ops, config, weights, parameters, batch, dropout }.run(how);
@@ -192,7 +190,7 @@ impl<O: Ops> ModelSession<O> {
         how: CrossEntropy,
         before: Option<Vec<O::Gradient>>,
         group: &dyn ProcessGroup,
-    ) -> Result<(Pending<Vec<TokenLoss>>, Vec<O::Gradient>), SessionError> {
+    ) -> Result<Differentiated<O>, SessionError> {
         let mut before: Vec<Option<O::Gradient>> = match before {
             None => self.parameters.iter().map(|_| None).collect(),
             Some(before) => before.into_iter().map(Some).collect(),

@@ -57,7 +57,7 @@ impl<'a> Control<'a> {
     /// What the process computes that writes files; the others wait for it.
     ///
     /// # Errors
-    /// See [`ProcessGroup::from_first`](<dyn ProcessGroup>::from_first).
+    /// On the process that computes its own, on the others what that says; or see [`ProcessGroup::all_reduce`].
     pub fn first<T, E>(&self, compute: impl FnOnce() -> Result<T, E>) -> Result<T, E>
     where
         T: Serialize + DeserializeOwned,
