@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::cli;
+use crate::ranks;
 use crate::terminal::interrupt;
 
 const EXAMPLES: &str = concat!(
@@ -47,12 +48,13 @@ const GRACE: Duration = Duration::from_secs(10);
 impl Arguments {
     pub fn run(self) -> Result<()> {
         ensure!(
-            crate::ranks::place().is_none(),
+            ranks::place().is_none(),
             "this is already one of several processes, which another launcher has started"
         );
         // What is wrong with the command is said once.
         let words = [OsString::from(cli::NAME)].into_iter().chain(self.command.iter().cloned());
         cli::Cli::read(words).check_together()?;
+        ranks::collective()?;
         interrupt::listen_for_others()?;
         let mut restarts = 0;
         loop {

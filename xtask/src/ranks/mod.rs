@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
 use pipeline::NotBuilt;
-use t5_model::backend::{GroupError, GroupOptions, ProcessGroup, Rendezvous, collective};
+use t5_model::backend::{self, Collective, GroupError, GroupOptions, ProcessGroup, Rendezvous};
 
 pub use place::Place;
 
@@ -36,16 +36,20 @@ pub fn is_of_others(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.is::<GroupError>())
 }
 
+/// What processes exchange over.
+pub fn collective() -> Result<&'static dyn Collective> {
+    backend::collective().ok_or_else(|| {
+        let needs = "processes compute together over torch's own c10d, which comes with the backend tch";
+        anyhow::Error::new(NotBuilt { features: vec!["tch"] }).context(needs)
+    })
+}
+
 /// Meets the other processes.
 pub fn join(place: &Place, options: GroupOptions) -> Result<Arc<dyn ProcessGroup>> {
-    let Some(collective) = collective() else {
-        let missing = NotBuilt { features: vec!["tch"] };
-        let needs = "processes compute together over torch's own c10d, which comes with the backend tch";
-        // Each of them would build it.
-        match is_first() {
-            true => return Err(anyhow::Error::new(missing).context(needs)),
-            false => bail!("{needs}"),
-        }
+    // Each of them would build what is missing.
+    let collective = match collective() {
+        Err(missing) if !is_first() => bail!("{missing}"),
+        found => found?,
     };
     let Place { rank, world_size, address, port, store_is_served, prefix, .. } = place.clone();
     let rendezvous = Rendezvous { address, port, store_is_served, prefix, rank, world_size, options };

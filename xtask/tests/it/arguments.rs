@@ -11,6 +11,15 @@ use t5_model::{Decay, Optimizer, Precision};
 
 use crate::program::call;
 
+/// Before any of the processes begins.
+#[cfg(not(feature = "tch"))]
+#[test]
+fn processes_need_what_they_exchange_over() {
+    let failed =
+        call(&["launch", "--processes", "2", "--", "evaluate", "--model", "m", "--text", "t"]).failure();
+    assert!(!failed.contains("rank ") && failed.contains("tch"), "{failed}");
+}
+
 #[test]
 fn usage_errors_exit_with_2() {
     for arguments in [
