@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -66,6 +66,8 @@ inventory::submit!(&C10d as &'static dyn Collective);
 
 /// How often each rank says that it is there, and how long to listen for that after a failure.
 const BEAT: Duration = Duration::from_secs(1);
+/// How long whoever serves the store waits for the others to leave.
+const LEAVE: Duration = Duration::from_secs(10);
 /// How often to look for what rank 0 gives.
 const POLL: Duration = Duration::from_millis(20);
 /// What is exchanged at once when the lengths are not known: its length, and as much of it as fits.
@@ -73,14 +75,10 @@ const HEAD: usize = 64;
 const LENGTH: usize = size_of::<u64>();
 
 impl Collective for C10d {
-    fn description(&self) -> &'static str {
-        "c10d of libtorch 2.11.0: Gloo, and NCCL between GPUs"
-    }
-
     fn join(&self, rendezvous: &Rendezvous) -> Result<Arc<dyn ProcessGroup>, GroupError> {
         let Rendezvous { address, port, rank, world_size, options, .. } = rendezvous;
         let store = Store::open(rendezvous).map_err(|said| {
-            let meeting = if rank == &0 && !rendezvous.store_is_served { "open" } else { "reach" };
+            let meeting = if rendezvous.is_served_here() { "open" } else { "reach" };
             GroupError::new(format!(
                 "rank {rank} cannot {meeting} {address}:{port}, where all ranks meet: {said}"
             ))
@@ -93,6 +91,8 @@ impl Collective for C10d {
             rank: *rank,
             world_size: *world_size,
             broadcasts: AtomicU64::new(0),
+            is_broken: AtomicBool::new(false),
+            serves: rendezvous.is_served_here(),
             store,
             options: *options,
             nccl: Mutex::default(),
@@ -110,6 +110,10 @@ pub struct Gloo {
     options: GroupOptions,
     /// How often rank 0 has given something.
     broadcasts: AtomicU64,
+    /// Whether an exchange has failed.
+    is_broken: AtomicBool,
+    /// Whether the store ends with this process.
+    serves: bool,
     store: Arc<Store>,
     /// This process's GPU among the others', once one was needed.
     nccl: Mutex<Option<Nccl>>,
@@ -181,6 +185,7 @@ impl Gloo {
 
     /// An error of an exchange, with the ranks that are to blame as far as that can be found out.
     fn explained(&self, said: &str) -> GroupError {
+        self.is_broken.store(true, Ordering::Relaxed);
         let mut silent = Vec::new();
         let beat = |rank: usize| self.store.get(&beat_of(rank));
         let before: Vec<_> = (0..self.world_size).map(beat).collect();
@@ -294,12 +299,30 @@ impl ProcessGroup for Gloo {
     }
 
     fn fail(&self, problem: &str) {
+        // The others are to blame for what follows from a failed exchange.
+        if self.is_broken.load(Ordering::Relaxed) {
+            return;
+        }
         // Whoever reads it is told; who cannot be told learns from the connection.
         let _ = self.store.set(&format!("failed {}", self.rank), problem.as_bytes());
     }
 
     fn as_any(&self) -> &dyn Any {
         self
+    }
+}
+
+impl Drop for Gloo {
+    /// Whoever serves the store stays until the others have read what they need.
+    fn drop(&mut self) {
+        let left = |rank: usize| format!("left {rank}");
+        let said = self.store.set(&left(self.rank), &[]);
+        let stays = self.serves && said.is_ok() && !self.is_broken.load(Ordering::Relaxed);
+        let since = Instant::now();
+        let is_here = |rank: &usize| matches!(self.store.get(&left(*rank)), Ok(None));
+        while stays && since.elapsed() < LEAVE && (1..self.world_size).any(|rank| is_here(&rank)) {
+            thread::sleep(POLL);
+        }
     }
 }
 
@@ -347,9 +370,9 @@ unsafe impl Sync for Store {}
 
 impl Store {
     fn open(rendezvous: &Rendezvous) -> Result<Self, String> {
-        let Rendezvous { address, port, store_is_served, prefix, rank, options, .. } = rendezvous;
+        let Rendezvous { address, port, prefix, options, .. } = rendezvous;
         let (host, prefix) = (string(address), string(prefix));
-        let serves = *rank == 0 && !store_is_served;
+        let serves = rendezvous.is_served_here();
         let mut store = std::ptr::null_mut();
         // SAFETY: the strings live during the call, which fills in the handle if it succeeds.
         let error = unsafe {

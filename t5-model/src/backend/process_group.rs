@@ -47,6 +47,13 @@ pub struct Rendezvous {
     pub options: GroupOptions,
 }
 
+impl Rendezvous {
+    /// Whether this process serves the store.
+    pub fn is_served_here(&self) -> bool {
+        self.rank == 0 && !self.store_is_served
+    }
+}
+
 /// How processes work together. It is the same for all of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupOptions {
@@ -67,9 +74,6 @@ impl Default for GroupOptions {
 
 /// A communication library.
 pub trait Collective: Sync {
-    /// The library and its version, for people.
-    fn description(&self) -> &'static str;
-
     /// Meets the other processes.
     ///
     /// # Errors
@@ -116,7 +120,8 @@ pub trait ProcessGroup: Send + Sync {
     /// See [`ProcessGroup::all_reduce`].
     fn broadcast(&self, own: Option<Vec<u8>>) -> Result<Vec<u8>, GroupError>;
 
-    /// Tells the others, as far as that is possible, that this rank ends with an error.
+    /// Tells the others, as far as that is possible, that this rank ends with an error. Does nothing if that
+    /// follows from a failed exchange.
     fn fail(&self, problem: &str);
 
     /// Itself, for backends that exchange tensors on their devices.

@@ -60,9 +60,7 @@ impl GroupArguments {
 
     /// Tells the others if this process has failed.
     pub fn report<T>(compute: &Compute, result: Result<T>) -> Result<T> {
-        if let (Err(error), Some(group)) = (&result, compute.group())
-            && !ranks::is_of_others(error)
-        {
+        if let (Err(error), Some(group)) = (&result, compute.group()) {
             group.fail(&format!("{error:#}"));
         }
         result

@@ -13,6 +13,7 @@ use t5_model::optimizer::OptimizerOptions;
 
 use crate::cli::compute::{ComputeArguments, GroupArguments};
 use crate::cli::section::section;
+use crate::ranks;
 use crate::terminal::output::{Format, print, print_json};
 use crate::terminal::{Terminal, interrupt};
 
@@ -101,14 +102,17 @@ impl Arguments {
         };
         let (report, _lock) = self.compute.run_together(&self.group, |compute| {
             interrupt::listen()?;
-            if let Some(output) = &self.output {
+            let mut lock = None;
+            compute.control(&Terminal).first(|| {
+                let Some(output) = &self.output else { return Ok(()) };
                 claim(output, &["glue.json", "table.csv", "table.md"])?;
-            }
-            let lock = self.output.as_deref().map(|output| StageLock::take(output, "glue")).transpose()?;
+                lock = Some(StageLock::take(output, "glue")?);
+                Ok::<_, anyhow::Error>(())
+            })?;
             Ok((fine_tune(&places, &tasks, &self.settings, compute, &Terminal)?, lock))
         })?;
         let table = report.table("");
-        if let Some(output) = &self.output {
+        if let Some(output) = self.output.as_ref().filter(|_| ranks::is_first()) {
             let write = |name: &str, text: String| {
                 write_own_file(output, name, text.as_bytes())
                     .with_context(|| format!("{name} was not written"))

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
 use pipeline::NotBuilt;
-use t5_model::backend::{self, Collective, GroupError, GroupOptions, ProcessGroup, Rendezvous};
+use t5_model::backend::{self, Collective, GroupOptions, ProcessGroup, Rendezvous};
 
 pub use place::Place;
 
@@ -29,11 +29,6 @@ pub fn place() -> Option<&'static Place> {
 /// Whether this process talks to the user: one alone, or rank 0.
 pub fn is_first() -> bool {
     place().is_none_or(|place| place.rank == 0)
-}
-
-/// Whether an error says that other processes do not answer.
-pub fn is_of_others(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.is::<GroupError>())
 }
 
 /// What processes exchange over.

@@ -203,6 +203,7 @@ fn a_rank_that_is_killed_ends_all_and_another_number_goes_on() {
     let (since, said) = (Instant::now(), long.end().failure());
     assert!(since.elapsed() < Duration::from_secs(60), "the others end soon");
     assert!(said.contains("rank 0: error: ") && said.contains("rank 1 (on host "), "{said}");
+    assert!(!said.contains("rank 2 (on host "), "only the one that was killed is to blame: {said}");
     assert!(said.contains("has ended or hangs") && said.contains("the newest checkpoint is run/"), "{said}");
 
     call_in(folder.path(), &launched("2", &training("400", "run"))).success();
@@ -336,6 +337,15 @@ evaluate_every = 2
         report.lines().filter(|line| line.starts_with("| glue")).map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(report("two").len(), report("one").len());
+    let model = ["--model", "two/large"];
+    let glue = ["glue", "--glue", "glue", "--tasks", "cola", "--steps", "2", "--evaluate-every", "2"];
+    let glue = [&glue, &model[..], &["--batch-size", "4", "--output", "scores"]].concat();
+    let table = call_in(folder.path(), &launched("2", &glue)).success();
+    assert!(table.contains("CoLA") && folder.path().join("scores/table.md").exists(), "{table}");
+    let evaluate = ["evaluate", "--text", "builtin:webster", "--examples", "8", "--input-length", "32"];
+    let evaluate = [&evaluate, &model[..]].concat();
+    let found = call_in(folder.path(), &launched("2", &evaluate)).success();
+    assert_eq!(found, call_in(folder.path(), &evaluate).success(), "said once, and the same");
     let again = call_in(folder.path(), &launched("2", &run("two")));
     assert!(again.stderr.contains("large: finished before"), "{}", again.stderr);
     again.success();
