@@ -12,7 +12,12 @@ fn text(criterion: &mut Criterion) {
     let (documents, tokenizer): (Vec<String>, _) = if data.is_dir() {
         let c4 = data.join("text/c4/c4-train.first1000.json.gz").display().to_string();
         let documents = Corpus::open(&[c4]).and_then(|corpus| corpus.documents(0, 0)).expect("C4 sample");
-        let documents = documents.into_iter().flatten().collect::<Result<_, _>>().expect("C4 sample");
+        let documents = documents
+            .into_iter()
+            .flatten()
+            .map(|document| document?.into_text())
+            .collect::<Result<_, _>>()
+            .expect("C4 sample");
         (documents, Tokenizer::load(data.join("tokenizer")).expect("T5 vocabulary"))
     } else {
         let word =

@@ -9,7 +9,7 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use insta::assert_snapshot;
-use t5_model::text::{Corpus, TextError};
+use t5_model::text::{Corpus, Document, TextError};
 use text_support::message;
 
 fn gzip(text: &[u8]) -> Vec<u8> {
@@ -23,7 +23,7 @@ fn read(path: &Path) -> Result<Vec<String>, TextError> {
     let mut documents = Vec::new();
     for file in 0..corpus.file_count() {
         for document in corpus.documents(file, 0)?.unwrap() {
-            documents.push(document?);
+            documents.push(document?.into_text()?);
         }
     }
     Ok(documents)
@@ -269,8 +269,10 @@ fn reading_goes_on_at_a_document() {
     let corpus = Corpus::open(&[folder.path().display().to_string()]).unwrap();
     let memory = Corpus::from_documents("sample", vec!["one\n1".to_owned(), "two é".to_owned()]);
     for (corpus, file) in [(&corpus, 0), (&corpus, 1), (&memory, 0)] {
-        let from =
-            |first| corpus.documents(file, first).unwrap().unwrap().map(Result::unwrap).collect::<Vec<_>>();
+        let from = |first| -> Vec<String> {
+            let documents = corpus.documents(file, first).unwrap().unwrap();
+            documents.map(|document| document.unwrap().into_text().unwrap()).collect()
+        };
         assert_eq!(from(0), ["one\n1", "two é"]);
         assert_eq!(from(1), ["two é"]);
         assert!(from(2).is_empty());
@@ -291,7 +293,7 @@ fn errors_name_file_and_line() {
     assert_snapshot!(fails("b.jsonl", b"{\"text\": \"one\"}\n{\"body\": \"two\"}\n"), @"b.jsonl:2: expected one JSON object a line with a string field `text`: missing field `text` at column 15");
     assert_snapshot!(fails("c.json", b"[\n  {\"text\": \"one\"}\n]\n"), @"c.json:1: expected one JSON object a line with a string field `text`: invalid type: sequence, expected an object at column 0");
     assert_snapshot!(fails("d.txt", b"one\n\ntwo \xff\n"), @"d.txt:3: expected UTF-8 text");
-    assert_snapshot!(fails("e.md", b"one"), @"cannot read `e.md` as text: its name must end in .json, .jsonl, .txt, .csv, .tsv, one of these with .gz or .zst, or .parquet");
+    assert_snapshot!(fails("e.md", b"one"), @"cannot read `e.md` as text: its name must end in .json, .jsonl, .txt, .csv, .tsv, one of these with .gz or .zst, .parquet, or .tokens");
     // The decompressor's own message does not matter.
     let gzip_fails =
         |name, bytes: &[u8]| fails(name, bytes).rsplit_once(": ").map(|(ours, _)| ours.to_owned()).unwrap();
@@ -312,12 +314,12 @@ fn errors_name_file_and_line() {
     assert_snapshot!(opens(&["none.json"]), @"no text: `none.json` matches no file");
     assert_snapshot!(opens(&["*.csv"]), @"no text: `*.csv` matches no file");
     assert_snapshot!(Corpus::open(&["***"]).unwrap_err(), @"`***` is not a valid glob pattern: Pattern syntax error near position 2: wildcards are either regular `*` or recursive `**`");
-    assert_snapshot!(opens(&["empty"]), @"no text: folder `empty` holds no file that ends in .json, .jsonl, .txt, .csv, .tsv, one of these with .gz or .zst, or .parquet");
+    assert_snapshot!(opens(&["empty"]), @"no text: folder `empty` holds no file that ends in .json, .jsonl, .txt, .csv, .tsv, one of these with .gz or .zst, .parquet, or .tokens");
 }
 
 fn read_field(path: &Path, field: &str) -> Result<Vec<String>, TextError> {
     let corpus = Corpus::open(&[path.display().to_string()])?.with_field(field);
-    corpus.documents(0, 0)?.unwrap().collect()
+    corpus.documents(0, 0)?.unwrap().map(|document| document?.into_text()).collect()
 }
 
 const TABLE: &str = "id,text,\"the body\"\n1,one,\"1, one\"\n2,\"two\nlines, \"\"quoted\"\"\",2\n3,,3\n";
@@ -351,7 +353,7 @@ fn fields_and_columns_have_names() {
         assert_eq!(read_field(&path, "the body").unwrap()[0], format!("1{separator} one"));
         let corpus = Corpus::open(&[path.display().to_string()]).unwrap();
         let rest: Vec<_> = corpus.documents(0, 1).unwrap().unwrap().map(Result::unwrap).collect();
-        assert_eq!(rest, [two.as_str(), ""]);
+        assert_eq!(rest, [two.as_str(), ""].map(|text| Document::Text(text.to_owned())));
     }
     let fails = |path: &Path, field: &str| message(read_field(path, field).unwrap_err(), folder.path());
     assert_snapshot!(fails(&json, "title"), @"a.jsonl:1: expected one JSON object a line with a string field `title`: missing field `title` at column 26");
@@ -401,7 +403,8 @@ fn columns_of_parquet_files() {
     let corpus = Corpus::open(&[path.display().to_string()]).unwrap();
     for first in [1, 255, 256, 299, 300, 301, 600, 699, 700] {
         let rest = corpus.documents(0, first as u64).unwrap().unwrap();
-        assert_eq!(rest.collect::<Result<Vec<_>, _>>().unwrap(), all[first..], "{first}");
+        let rest = rest.map(|document| document?.into_text()).collect::<Result<Vec<_>, _>>();
+        assert_eq!(rest.unwrap(), all[first..], "{first}");
     }
     let fails = |column: &str| message(read_field(&path, column).unwrap_err(), &goldens);
     assert_snapshot!(corpus.documents(0, 701).err().unwrap().to_string().rsplit('/').next().unwrap(), @"text.parquet: it has 700 documents; has the data or an option changed?");

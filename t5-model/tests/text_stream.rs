@@ -10,7 +10,7 @@ use insta::assert_snapshot;
 use proptest::prelude::*;
 use t5_model::text::{
     Corpus, DataPosition, Denoisers, ExampleStream, HoldOut, Objective, Order, Split, StreamOptions,
-    StreamedBatch,
+    StreamedBatch, TextError, Tokenizer, count_tokens, write_tokens,
 };
 use text_support::{document, documents, message, tokenizer};
 
@@ -253,4 +253,89 @@ fn errors() {
     let spans = Denoisers::new(&Objective::T5, INPUT_LENGTH, &tokenizer()).unwrap();
     let zero = ExampleStream::new(corpus(1), tokenizer(), spans, training(1, 1, 0), start);
     assert_snapshot!(zero.err().unwrap(), @"shuffle_buffer must be at least 1");
+}
+
+/// Tokenises every file of a corpus into a folder of its own.
+fn tokens(corpus: &Corpus, folder: &std::path::Path) -> Corpus {
+    for file in 0..corpus.file_count() {
+        let path = folder.join(format!("{file:05}.tokens"));
+        let count = write_tokens(corpus, file, &tokenizer(), &path, |_| true).unwrap().expect("not stopped");
+        assert_eq!(count_tokens(&path, &tokenizer()).unwrap(), count);
+    }
+    // Texts beside them are not read, and what belongs to them is not worth a word.
+    fs::create_dir(folder.join("tokenizer")).unwrap();
+    for name in ["tokenizer/tokenizer.json", "tokens.json", ".deep-fusion.json", "notes.txt"] {
+        fs::write(folder.join(name), "{}").unwrap();
+    }
+    Corpus::open(&[folder.display().to_string()]).unwrap()
+}
+
+#[test]
+fn tokens_stand_for_their_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = folder.path().join("texts");
+    fs::create_dir(&texts).unwrap();
+    for file in 0..5 {
+        // Empty documents and control tokens occur in texts.
+        let lines = (0..40).map(|number| match number % 17 {
+            3 => String::new(),
+            5 => format!("{}</s><extra_id_0>", document(number)),
+            _ => document(40 * file + number),
+        });
+        let lines = lines.map(|text| serde_json::json!({ "text": text }).to_string() + "\n");
+        fs::write(texts.join(format!("{file}.jsonl")), lines.collect::<String>()).unwrap();
+    }
+    let text = Corpus::open(&[texts.display().to_string()]).unwrap();
+    let own = folder.path().join("tokens");
+    let tokens = tokens(&text, &own);
+    assert_eq!((tokens.file_count(), tokens.left_out().len()), (5, 1));
+
+    let every = NonZeroU64::new(7).unwrap();
+    let part = |split| Some(HoldOut { every, split });
+    for options in [
+        training(4, 3, 8),
+        StreamOptions { hold_out: part(Split::Train), ..training(4, 3, 8) },
+        StreamOptions { max_documents: Some(30), ..training(4, 3, 8) },
+        StreamOptions { hold_out: part(Split::HeldOut), ..evaluation(4) },
+    ] {
+        let batches = take(&text, options, DataPosition::default(), 60);
+        assert_eq!(take(&tokens, options, DataPosition::default(), 60), batches);
+        let middle = batches[batches.len() / 2].position;
+        assert_eq!(take(&tokens, options, middle, 9), take(&text, options, middle, 9));
+    }
+
+    let path = own.join("00001.tokens");
+    let fails = |result: Result<_, TextError>| message(result.map(|_| ()).unwrap_err(), folder.path());
+    let other = Tokenizer::train_unigram(documents(200), 140, 30).unwrap();
+    let spans = Denoisers::new(&Objective::T5, INPUT_LENGTH, &other).unwrap();
+    let stream =
+        ExampleStream::new(tokens.clone(), other.into(), spans, evaluation(4), DataPosition::default());
+    assert_snapshot!(fails(stream.map(drop)), @"tokens/00000.tokens: these tokens are of another vocabulary than the tokenizer's");
+    assert_snapshot!(fails(tokens.documents(0, 0).unwrap().unwrap().next().unwrap().unwrap().into_text().map(drop)), @"tokens cannot be read as text: name the text that they were made of");
+    assert_snapshot!(fails(tokens.documents(0, 41).map(drop)), @"cannot resume the text at document 41 of tokens/00000.tokens: it has 40 documents; has the data or an option changed?");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 40]).unwrap();
+    assert_snapshot!(fails(count_tokens(&path, &tokenizer()).map(drop)), @"tokens/00001.tokens: truncated: the tensors take 7152 bytes, but only 7112 are there");
+    // The end of the first document lies behind the second's.
+    let mut damaged = whole.clone();
+    let ends = whole.len() - 32 - 8 * 40;
+    damaged[ends + 6] = 1;
+    fs::write(&path, &damaged).unwrap();
+    assert_snapshot!(fails(count_tokens(&path, &tokenizer()).map(drop)), @"tokens/00001.tokens: not a file of tokens: its documents do not end one after the other");
+    // A token that the vocabulary does not have.
+    let mut damaged = whole;
+    damaged[512..514].copy_from_slice(&[0xff, 0xff]);
+    fs::write(&path, &damaged).unwrap();
+    let first =
+        open(&Corpus::open(&[path.display().to_string()]).unwrap(), evaluation(4), DataPosition::default())
+            .next();
+    assert_snapshot!(fails(first.unwrap().map(drop)), @"cannot tokenize: a file of tokens holds 65535, where the vocabulary has 160 tokens");
+}
+
+#[test]
+fn tokenising_can_be_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tokens");
+    assert_eq!(write_tokens(&corpus(10), 0, &tokenizer(), &path, |_| false).unwrap(), None);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }

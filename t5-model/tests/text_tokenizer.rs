@@ -47,7 +47,7 @@ fn both_files_agree_on_real_text() {
         let corpus =
             Corpus::open(&[folder.with_file_name("text").join(domain).display().to_string()]).unwrap();
         let documents = corpus.documents(0, 0).unwrap().unwrap().take(100);
-        texts.extend(documents.map(|document| document.unwrap()));
+        texts.extend(documents.map(|document| document.unwrap().into_text().unwrap()));
     }
     let ids = json.encode_batch(&texts).unwrap();
     assert_eq!(ids, pieces.encode_batch(&texts).unwrap());

@@ -140,8 +140,9 @@ pub fn write_file_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     partial.commit()
 }
 
-/// A file under a temporary name next to its final place. Removed on drop unless it was committed.
-pub(crate) struct PartialFile {
+/// A file under a temporary name next to its final place, for writing piece by piece. Removed on drop unless it was
+/// committed.
+pub struct PartialFile {
     path: PathBuf,
     target: Target,
     temporary: Temporary,
@@ -160,16 +161,17 @@ impl PartialFile {
         Ok(PartialFile { path: path.into(), target, temporary, file })
     }
 
-    pub fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
+    /// Writes bytes at an offset from the start of the file.
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
         self.file.write_all_at(bytes, offset).map_err(Error::io("write", &self.path))
     }
 
     /// Sets the length of the file, and reserves space for it where the file system can.
-    pub fn reserve(&self, size: u64) -> Result<()> {
+    pub(crate) fn reserve(&self, size: u64) -> Result<()> {
         match fallocate(&self.file, FallocateFlags::empty(), 0, size) {
             Ok(()) => Ok(()),
             // Other processes may have taken the space since it was checked, or a quota may apply.

@@ -5,16 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 
 use super::denoisers::Denoisers;
-use super::documents::Corpus;
+use super::documents::{Corpus, Document};
 use super::draws::{Draw, permutation};
 use super::epoch::{EpochDocuments, Place};
 use super::error::{Result, TextError};
 use super::stream::{DataPosition, Order, StreamOptions};
 use super::tokenizer::Tokenizer;
-
-/// Documents are tokenised in groups of about this much text: enough to occupy every core, little enough to
-/// stop quickly.
-const GROUP_BYTES: usize = 1 << 19;
+use super::tokens::{GROUP_BYTES, encode_group};
 
 /// Consecutive chunks of one epoch.
 pub(super) struct Block {
@@ -93,7 +90,7 @@ impl BlockReader {
             if group.is_empty() {
                 break;
             }
-            for (place, document) in self.tokenize(group)? {
+            for (place, document) in encode_group(&self.tokenizer, group)? {
                 let mut offset = if place == first { std::mem::take(&mut first_token) } else { 0 };
                 if offset > document.len() {
                     return Err(TextError::Position {
@@ -163,24 +160,17 @@ impl BlockReader {
             _ => (0..files).collect(),
         }
     }
-
-    fn tokenize(&self, group: Vec<(Place, String)>) -> Result<Vec<(Place, Vec<i32>)>> {
-        let (places, texts): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-        let mut documents = self.tokenizer.encode_batch(&texts)?;
-        for tokens in &mut documents {
-            // Text may contain `</s>` or a sentinel verbatim. In a target, those mean something else.
-            tokens.retain(|&token| !self.tokenizer.is_control(token));
-        }
-        Ok(places.into_iter().zip(documents).collect())
-    }
 }
 
-fn next_group(documents: &mut EpochDocuments) -> Result<Vec<(Place, String)>> {
+fn next_group(documents: &mut EpochDocuments) -> Result<Vec<(Place, Document)>> {
     let mut group = Vec::new();
     let mut bytes = 0;
     while bytes < GROUP_BYTES {
         let Some(document) = documents.next().transpose()? else { break };
-        bytes += document.1.len() + 1;
+        bytes += 1 + match &document.1 {
+            Document::Text(text) => text.len(),
+            Document::Tokens(tokens) => std::mem::size_of_val(&**tokens),
+        };
         group.push(document);
     }
     Ok(group)

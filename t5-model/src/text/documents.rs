@@ -1,4 +1,5 @@
-//! Reads documents from files in C4's layout, from plain text, from columns of tables, or from memory.
+//! Reads documents from files in C4's layout, from plain text, from columns of tables, from files of tokens, or from
+//! memory.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,6 +15,8 @@ use super::lines::{Lines, MAX_DOCUMENT_BYTES};
 #[cfg(feature = "parquet")]
 use super::parquet::ParquetColumn;
 use super::table::Table;
+use super::tokenizer::Tokenizer;
+use super::tokens::TokenFile;
 
 /// An ordered list of files containing documents.
 ///
@@ -21,7 +24,8 @@ use super::table::Table;
 /// layout); other fields and blank lines are ignored. In `.txt`, blank lines separate documents. In `.csv`
 /// and `.tsv`, whose first row names the columns, and in `.parquet`, the document is a row's value in the column
 /// `text`. The field or column may have another name. All but Parquet files may be compressed as `.gz` (also
-/// with several members) or `.zst`.
+/// with several members) or `.zst`. `.tokens` files, which [`write_tokens`](super::write_tokens) writes, hold
+/// documents that were tokenised before.
 #[derive(Clone, Debug)]
 pub struct Corpus {
     sources: Vec<Source>,
@@ -35,14 +39,58 @@ pub const TEXT_FIELD: &str = "text";
 #[derive(Clone, Debug)]
 enum Source {
     File(PathBuf),
+    Remote(Arc<dyn RemoteFile>),
     Memory { name: String, documents: Arc<[String]> },
 }
 
+/// A file elsewhere, which is fetched when it is read.
+pub trait RemoteFile: fmt::Debug + Send + Sync {
+    /// Its name in messages, which ends as that of a file does (`s3://bucket/shard.json.gz`).
+    fn name(&self) -> &str;
+
+    /// Its size in bytes, if that is known.
+    fn size(&self) -> Option<u64>;
+
+    /// What changes when its content does, as its server tells it.
+    fn version(&self) -> &str;
+
+    /// Brings it onto this machine, unless it is there, and returns where it is. Several threads and processes may
+    /// ask for it at once.
+    ///
+    /// # Errors
+    /// If it cannot be fetched, even after trying again.
+    fn fetch(&self) -> std::result::Result<PathBuf, Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// A document of a corpus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Document {
+    /// As text.
+    Text(String),
+    /// As tokens of the vocabulary that its file was made with.
+    Tokens(Vec<i32>),
+}
+
+impl Document {
+    /// Its text.
+    ///
+    /// # Errors
+    /// If it is there as tokens.
+    pub fn into_text(self) -> Result<String> {
+        match self {
+            Document::Text(text) => Ok(text),
+            Document::Tokens(_) => Err(TextError::TokensAsText),
+        }
+    }
+}
+
 /// Where the content of one of a corpus's files is.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Content<'a> {
     /// In a file.
     File(&'a Path),
+    /// Elsewhere.
+    Remote(&'a dyn RemoteFile),
     /// In memory.
     Memory {
         /// Its name in messages.
@@ -78,6 +126,19 @@ impl Corpus {
         Self { sources, left_out: Arc::default(), field: TEXT_FIELD.into() }
     }
 
+    /// Files elsewhere, in this order.
+    pub fn from_remote(files: Vec<Arc<dyn RemoteFile>>) -> Self {
+        let sources = files.into_iter().map(Source::Remote).collect();
+        Self { sources, left_out: Arc::default(), field: TEXT_FIELD.into() }
+    }
+
+    /// The files of this corpus, then those of another.
+    pub fn and(mut self, other: Corpus) -> Self {
+        self.sources.extend(other.sources);
+        self.left_out = self.left_out.iter().chain(other.left_out.iter()).cloned().collect();
+        self
+    }
+
     /// The same files, with documents in another field or column than `text`. Plain text has none.
     pub fn with_field(self, field: &str) -> Self {
         Self { field: field.into(), ..self }
@@ -85,9 +146,7 @@ impl Corpus {
 
     /// Whether any file is in the Parquet format, which only a program with that feature reads.
     pub fn has_parquet(&self) -> bool {
-        let is_parquet =
-            |source: &Source| matches!(source, Source::File(path) if kind(path) == Some("parquet"));
-        self.sources.iter().any(is_parquet)
+        self.sources.iter().any(|source| source.kind() == Some("parquet"))
     }
 
     /// The number of files.
@@ -104,27 +163,44 @@ impl Corpus {
     pub fn contents(&self) -> impl Iterator<Item = Content<'_>> {
         self.sources.iter().map(|source| match source {
             Source::File(path) => Content::File(path),
+            Source::Remote(file) => Content::Remote(&**file),
             Source::Memory { name, documents } => Content::Memory { name, documents },
         })
+    }
+
+    /// Whether files of tokens are of the same vocabulary; others are of none.
+    ///
+    /// # Errors
+    /// If a file of tokens is of another, or cannot be read.
+    pub fn check_vocabulary(&self, tokenizer: &Tokenizer) -> Result<()> {
+        let paths = self.sources.iter().filter_map(|source| match source {
+            Source::File(path) if kind(path) == Some("tokens") => Some(path),
+            _ => None,
+        });
+        paths.into_iter().try_for_each(|path| TokenFile::open(path)?.check_vocabulary(tokenizer))
+    }
+
+    /// Begins to fetch a file that is elsewhere, so that it is there when its documents are asked for. Whether that
+    /// succeeds, they will say.
+    pub(super) fn expect(&self, file: usize) {
+        if let Some(Source::Remote(file)) = self.sources.get(file) {
+            let file = Arc::clone(file);
+            std::thread::spawn(move || file.fetch().map(drop));
+        }
     }
 
     /// The documents of file `file`, starting at document `first`; none if there is no such file.
     ///
     /// # Errors
-    /// If the file cannot be opened or read, or has fewer than `first` documents.
+    /// If the file cannot be fetched, opened or read, or has fewer than `first` documents.
     pub fn documents(&self, file: usize, first: u64) -> Result<Option<Documents>> {
         let Some(source) = self.sources.get(file) else { return Ok(None) };
         let reader = match source {
-            Source::File(path) => match kind(path) {
-                Some("txt") => Reader::Text(Lines::open(path)?),
-                Some("csv") => Reader::Table(Table::open(path, b',', &self.field)?),
-                Some("tsv") => Reader::Table(Table::open(path, b'\t', &self.field)?),
-                #[cfg(feature = "parquet")]
-                Some("parquet") => Reader::Parquet(Box::new(ParquetColumn::open(path, &self.field)?)),
-                #[cfg(not(feature = "parquet"))]
-                Some("parquet") => return Err(TextError::NoParquet { path: path.clone() }),
-                _ => Reader::Json(Lines::open(path)?, Arc::clone(&self.field)),
-            },
+            Source::File(path) => self.reader(path)?,
+            Source::Remote(file) => {
+                let failed = |source| TextError::Fetch { name: file.name().to_owned(), source };
+                self.reader(&file.fetch().map_err(failed)?)?
+            }
             Source::Memory { documents, .. } => Reader::Memory { documents: Arc::clone(documents), next: 0 },
         };
         let mut documents = Documents { reader };
@@ -137,12 +213,35 @@ impl Corpus {
         }
         Ok(Some(documents))
     }
+
+    fn reader(&self, path: &Path) -> Result<Reader> {
+        Ok(match kind(path) {
+            Some("txt") => Reader::Text(Lines::open(path)?),
+            Some("csv") => Reader::Table(Table::open(path, b',', &self.field)?),
+            Some("tsv") => Reader::Table(Table::open(path, b'\t', &self.field)?),
+            Some("tokens") => Reader::Tokens { file: TokenFile::open(path)?, next: 0 },
+            #[cfg(feature = "parquet")]
+            Some("parquet") => Reader::Parquet(Box::new(ParquetColumn::open(path, &self.field)?)),
+            #[cfg(not(feature = "parquet"))]
+            Some("parquet") => return Err(TextError::NoParquet { path: path.to_owned() }),
+            _ => Reader::Json(Lines::open(path)?, Arc::clone(&self.field)),
+        })
+    }
 }
 
 impl Source {
+    fn kind(&self) -> Option<&'static str> {
+        match self {
+            Source::File(path) => kind(path),
+            Source::Remote(file) => kind(Path::new(file.name())),
+            Source::Memory { .. } => None,
+        }
+    }
+
     fn name(&self) -> String {
         match self {
             Source::File(path) => path.display().to_string(),
+            Source::Remote(file) => file.name().to_owned(),
             Source::Memory { name, .. } => name.clone(),
         }
     }
@@ -160,6 +259,10 @@ enum Reader {
     Table(Table),
     #[cfg(feature = "parquet")]
     Parquet(Box<ParquetColumn>),
+    Tokens {
+        file: TokenFile,
+        next: u64,
+    },
     Memory {
         documents: Arc<[String]>,
         next: usize,
@@ -167,19 +270,25 @@ enum Reader {
 }
 
 impl Documents {
-    fn next_document(&mut self) -> Result<Option<String>> {
-        match &mut self.reader {
-            Reader::Json(lines, field) => next_record(lines, field),
-            Reader::Text(lines) => next_paragraph(lines),
-            Reader::Table(table) => table.next(),
+    fn next_document(&mut self) -> Result<Option<Document>> {
+        let text = match &mut self.reader {
+            Reader::Json(lines, field) => next_record(lines, field)?,
+            Reader::Text(lines) => next_paragraph(lines)?,
+            Reader::Table(table) => table.next()?,
             #[cfg(feature = "parquet")]
-            Reader::Parquet(column) => column.next(),
+            Reader::Parquet(column) => column.next()?,
+            Reader::Tokens { file, next } => {
+                let document = file.document(*next);
+                *next += 1;
+                return Ok(document.map(Document::Tokens));
+            }
             Reader::Memory { documents, next } => {
                 let document = documents.get(*next).cloned();
                 *next += 1;
-                Ok(document)
+                document
             }
-        }
+        };
+        Ok(text.map(Document::Text))
     }
 
     /// Skips up to this many documents without parsing them; returns how many there were.
@@ -187,6 +296,10 @@ impl Documents {
         #[cfg(feature = "parquet")]
         if let Reader::Parquet(column) = &mut self.reader {
             return column.skip(count);
+        }
+        if let Reader::Tokens { file, next } = &mut self.reader {
+            *next = count.min(file.documents());
+            return Ok(*next);
         }
         for skipped in 0..count {
             if !self.skip_document()? {
@@ -212,7 +325,7 @@ impl Documents {
 }
 
 impl Iterator for Documents {
-    type Item = Result<String>;
+    type Item = Result<Document>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.next_document().transpose()

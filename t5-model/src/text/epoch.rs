@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
 
-use super::documents::{Corpus, Documents};
+use super::documents::{Corpus, Document, Documents};
 use super::error::{Result, TextError};
 
 /// Sets every k-th document aside, for a corpus without its own validation file.
@@ -78,7 +78,7 @@ impl<'a> EpochDocuments<'a> {
         Ok(Self { corpus, order, hold_out, limit, place: from, open: None })
     }
 
-    fn next_document(&mut self) -> Result<Option<(Place, String)>> {
+    fn next_document(&mut self) -> Result<Option<(Place, Document)>> {
         loop {
             if self.limit.is_some_and(|limit| self.place.used >= limit) {
                 return Ok(None);
@@ -86,8 +86,9 @@ impl<'a> EpochDocuments<'a> {
             let Some(&file) = self.order.get(self.place.file) else { return Ok(None) };
             if self.open.is_none() {
                 self.open = self.corpus.documents(file, self.place.document)?;
+                self.order.get(self.place.file + 1).into_iter().for_each(|next| self.corpus.expect(*next));
             }
-            let Some(text) = self.open.as_mut().and_then(Iterator::next).transpose()? else {
+            let Some(document) = self.open.as_mut().and_then(Iterator::next).transpose()? else {
                 self.open = None;
                 self.place = Place { file: self.place.file + 1, document: 0, used: self.place.used };
                 continue;
@@ -96,14 +97,14 @@ impl<'a> EpochDocuments<'a> {
             self.place.document += 1;
             if self.hold_out.is_none_or(|hold_out| hold_out.contains(file, place.document)) {
                 self.place.used = self.place.used.saturating_add(1);
-                return Ok(Some((place, text)));
+                return Ok(Some((place, document)));
             }
         }
     }
 }
 
 impl Iterator for EpochDocuments<'_> {
-    type Item = Result<(Place, String)>;
+    type Item = Result<(Place, Document)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.next_document().transpose()

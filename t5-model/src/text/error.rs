@@ -40,6 +40,14 @@ pub enum TextError {
     Parquet { path: PathBuf, reason: String },
     #[error("{}: this program was built without a reader of Parquet files", path.display())]
     NoParquet { path: PathBuf },
+    #[error("{name} cannot be fetched: {source}")]
+    Fetch { name: String, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("{}: not a file of tokens: {reason}", path.display())]
+    Tokens { path: PathBuf, reason: String },
+    #[error("{}: these tokens are of another vocabulary than the tokenizer's", path.display())]
+    OtherVocabulary { path: PathBuf },
+    #[error("tokens cannot be read as text: name the text that they were made of")]
+    TokensAsText,
     #[error("{}:{line}: expected UTF-8 text", path.display())]
     NotUtf8 { path: PathBuf, line: u64 },
     #[error(
@@ -119,4 +127,4 @@ pub enum TextError {
 
 /// Suffixes of readable files.
 pub(super) const EXTENSIONS: &str =
-    ".json, .jsonl, .txt, .csv, .tsv, one of these with .gz or .zst, or .parquet";
+    ".json, .jsonl, .txt, .csv, .tsv, one of these with .gz or .zst, .parquet, or .tokens";

@@ -10,10 +10,12 @@ use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use fusion_core::atomic::RECORD;
 use glob::{MatchOptions, Pattern};
 use walkdir::{DirEntry, WalkDir};
 
 use super::error::{Result, TextError};
+use super::tokens::TOKENS_MANIFEST;
 
 /// A file or folder that was found but is not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +36,8 @@ pub enum Reason {
     Special,
     /// Its name does not end as that of a text does.
     OtherKind,
-    /// It is a table beside texts.
-    Table,
+    /// It is a table beside texts, or either beside files of tokens.
+    Beside(&'static str),
     /// It is a pipe, a socket or a device.
     NotAFile,
     /// It is another name of a file or folder that is read.
@@ -51,7 +53,7 @@ impl fmt::Display for LeftOut {
             Reason::Hidden => f.write_str("(hidden)"),
             Reason::Special => f.write_str("(left by another program)"),
             Reason::OtherKind => f.write_str("(not a text)"),
-            Reason::Table => f.write_str("(a table beside texts)"),
+            Reason::Beside(others) => write!(f, "(beside {others})"),
             Reason::NotAFile => f.write_str("(not a file)"),
             Reason::Same(path) => write!(f, "(the same as {})", path.display()),
             Reason::Loop => f.write_str("(a link to a folder above it)"),
@@ -97,7 +99,7 @@ pub(super) fn find<S: AsRef<str>>(inputs: &[S]) -> Result<Found> {
 }
 
 impl Found {
-    /// All texts below a folder, or if there are none, all tables.
+    /// All files of tokens below a folder, or if there are none, all texts, or if there are none either, all tables.
     fn add_folder(&mut self, folder: &Path) -> Result<()> {
         let mut files = Vec::new();
         for path in self.walk(folder)? {
@@ -107,14 +109,18 @@ impl Found {
                 self.leave(path, Reason::OtherKind);
             }
         }
-        let (tables, texts): (Vec<_>, Vec<_>) = files.into_iter().partition(|path| is_table(path));
-        let files = if texts.is_empty() {
-            tables
-        } else {
-            tables.into_iter().for_each(|path| self.leave(path, Reason::Table));
-            texts
+        let files = files.into_iter().filter(|path| !is_beside_tokens(path));
+        let is_tokens = |path: &PathBuf| kind(path) == Some("tokens");
+        let (tokens, others): (Vec<_>, Vec<_>) = files.partition(is_tokens);
+        let (tables, texts): (Vec<_>, Vec<_>) = others.into_iter().partition(|path| is_table(path));
+        let (read, left) = match (tokens.is_empty(), texts.is_empty()) {
+            (false, _) => (tokens, (tables.into_iter().chain(texts).collect(), "tokens")),
+            (true, false) => (texts, (tables, "texts")),
+            (true, true) => (tables, (Vec::new(), "")),
         };
-        files.into_iter().try_for_each(|path| self.add_file(path))
+        let (left, beside): (Vec<_>, _) = left;
+        left.into_iter().for_each(|path| self.leave(path, Reason::Beside(beside)));
+        read.into_iter().try_for_each(|path| self.add_file(path))
     }
 
     /// What matches a pattern: files, and folders with all texts below them.
@@ -171,7 +177,9 @@ impl Found {
                 if is_folder {
                     entries.skip_current_dir();
                 }
-                self.leave(entry.into_path(), reason);
+                if entry.file_name() != RECORD {
+                    self.leave(entry.into_path(), reason);
+                }
             } else if !is_folder {
                 paths.push(entry.into_path());
             } else {
@@ -298,13 +306,22 @@ fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
 
-/// The kind of a file, ignoring the compression.
-pub(super) fn kind(path: &Path) -> Option<&'static str> {
+/// The kind of a text file, ignoring the compression: the end of its name. `None` if no text has such a name.
+pub fn kind(path: &Path) -> Option<&'static str> {
     let whole = path.file_name()?.as_encoded_bytes();
     let name = whole.strip_suffix(b".gz").or_else(|| whole.strip_suffix(b".zst")).unwrap_or(whole);
     let ends = |kind: &&str| name.strip_suffix(kind.as_bytes()).is_some_and(|name| name.ends_with(b"."));
-    let known = ["json", "jsonl", "txt", "csv", "tsv", "parquet"].into_iter().find(ends);
-    known.filter(|kind| *kind != "parquet" || name == whole)
+    let known = ["json", "jsonl", "txt", "csv", "tsv", "parquet", "tokens"].into_iter().find(ends);
+    known.filter(|kind| !matches!(*kind, "parquet" | "tokens") || name == whole)
+}
+
+/// Whether a file is what `data tokenize` writes beside its tokens: no text, and nothing to tell of.
+fn is_beside_tokens(path: &Path) -> bool {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let is_tokenizer = folder.file_name() == Some(OsStr::new("tokenizer"));
+    let folder = if is_tokenizer { folder.parent().unwrap_or(folder) } else { folder };
+    (is_tokenizer || path.file_name() == Some(OsStr::new(TOKENS_MANIFEST)))
+        && folder.join(TOKENS_MANIFEST).exists()
 }
 
 fn is_table(path: &Path) -> bool {

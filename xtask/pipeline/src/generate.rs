@@ -97,7 +97,8 @@ pub fn inputs(file: &Path, field: &str) -> Result<Vec<String>> {
     let plain = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name);
     if [".json", ".jsonl", ".csv", ".tsv", ".parquet"].iter().any(|extension| plain.ends_with(extension)) {
         let documents = corpus::open(&[name.to_owned()], field)?.documents(0, 0)?;
-        return Ok(documents.into_iter().flatten().collect::<text::Result<_>>()?);
+        let texts = documents.into_iter().flatten().map(|document| document?.into_text());
+        return Ok(texts.collect::<text::Result<_>>()?);
     }
     Ok(text::lines(file)?.collect::<text::Result<_>>()?)
 }

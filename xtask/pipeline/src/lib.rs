@@ -19,6 +19,7 @@ pub mod run;
 pub mod sample;
 pub mod source;
 pub mod stage;
+pub mod tokenize;
 mod warning;
 pub mod watch;
 

@@ -13,6 +13,7 @@ use t5_model::text::{ObjectiveOptions, TEXT_FIELD};
 use t5_model::train::Evaluation;
 
 use crate::cli::compute::{ComputeArguments, GroupArguments};
+use crate::cli::text::PLACES;
 use crate::terminal::Terminal;
 use crate::terminal::output::{print, print_json};
 
@@ -32,9 +33,7 @@ pub struct Arguments {
     /// The checkpoint: a directory in the Hugging Face layout, or `hf:ORG/NAME[@REVISION]`
     #[arg(long, value_name = "MODEL")]
     model: ModelPlace,
-    /// Files, folders or globs (.json, .jsonl, .txt, .csv or .tsv, optionally .gz or .zst; .parquet), or
-    /// builtin:webster
-    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
+    #[arg(long, value_name = "PATH", required = true, num_args = 1.., help = PLACES)]
     text: Vec<String>,
     /// The field of JSON, or column of a table, that holds the text
     #[arg(long, value_name = "NAME", default_value = TEXT_FIELD)]

@@ -65,8 +65,8 @@ pub struct Arguments {
     /// Print the plan as JSON
     #[arg(long)]
     json: bool,
-    /// Fit a child under the fusion rule to the ensemble on this text (files, folders, globs, or
-    /// builtin:webster); the child remains a stock T5
+    /// Fit a child under the fusion rule to the ensemble on this text, named as for
+    /// `pretrain`; the child remains a stock T5
     #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "plan_only")]
     calibrate: Vec<String>,
     /// The field of JSON, or column of a table, that holds the text to calibrate on

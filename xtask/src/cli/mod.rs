@@ -123,10 +123,14 @@ impl Cli {
 
     /// Refuses a command that several processes would all do by themselves.
     pub fn check_together(&self) -> Result<()> {
-        use Command::{Evaluate, Glue, Pretrain, Run};
+        use Command::{Data, Evaluate, Glue, Pretrain, Run};
+        let is_shared = match &self.command {
+            Data(arguments) => arguments.is_shared(),
+            command => matches!(command, Evaluate(_) | Glue(_) | Pretrain(_) | Run(_)),
+        };
         ensure!(
-            matches!(self.command, Evaluate(_) | Glue(_) | Pretrain(_) | Run(_)),
-            "only run, pretrain, evaluate and glue compute in several processes together"
+            is_shared,
+            "only run, pretrain, evaluate, glue and data tokenize compute in several processes together"
         );
         Ok(())
     }

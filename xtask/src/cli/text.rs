@@ -9,13 +9,15 @@ use pipeline::stage::Input;
 use pipeline::stage::text::{Data, HeldOut};
 use t5_model::text::{ObjectiveOptions, TEXT_FIELD};
 
+/// What may be named as text.
+pub const PLACES: &str = "Files, folders or globs (.json, .jsonl, .txt, .csv or .tsv, optionally .gz or .zst; .parquet; \
+                          .tokens), hf:ORG/DATASET, s3://…, gs://…, https://…, or builtin:webster";
+
 /// Text, and how it is cut into examples.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Text")]
 pub struct TextArguments {
-    /// Files, folders or globs (.json, .jsonl, .txt, .csv or .tsv, optionally .gz or .zst; .parquet), or
-    /// builtin:webster
-    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
+    #[arg(long, value_name = "PATH", required = true, num_args = 1.., help = PLACES)]
     pub text: Vec<String>,
     /// The field of JSON, or column of a table, that holds the text
     #[arg(long, value_name = "NAME", default_value = TEXT_FIELD)]

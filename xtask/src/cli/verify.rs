@@ -40,7 +40,7 @@ pub struct Arguments {
     /// The parents' weights in the average [default: those in the child's lineage, otherwise all equal]
     #[arg(long, value_name = "W,…", value_delimiter = ',')]
     weights: Option<Vec<f64>>,
-    /// Files, folders or globs of text, or builtin:webster [default: random tokens]
+    /// Text, named as for `pretrain` [default: random tokens]
     #[arg(long, value_name = "PATH", num_args = 1..)]
     text: Vec<String>,
     /// The field of JSON, or column of a table, that holds the text

@@ -31,7 +31,7 @@ const fn plain(name: &'static str, is_built: bool, is: &'static str, takes: &'st
     Feature { name, is_built, is, backend: None, devices: None, needs: None, takes }
 }
 
-pub const FEATURES: [Feature; 8] = [
+pub const FEATURES: [Feature; 9] = [
     feature!("burn", "the backend burn", "five minutes", backend: "burn"),
     feature!("wgpu", "burn on GPUs through wgpu", "ten minutes", backend: "burn", devices: "wgpu",
         needs: "a driver of Vulkan or Metal"),
@@ -41,6 +41,7 @@ pub const FEATURES: [Feature; 8] = [
     feature!("tch", "the backend tch", "three minutes", backend: "tch",
         needs: "libtorch 2.11.0, see `cargo xtask setup tch`"),
     feature!("hub", "access to the Hugging Face Hub and the web", "two minutes"),
+    feature!("object-store", "access to object stores, and to text on the web", "three minutes"),
     feature!("parquet", "a reader of Parquet files", "two minutes"),
     feature!("webster", "the text builtin:webster", "two minutes"),
 ];

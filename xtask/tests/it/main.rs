@@ -88,7 +88,11 @@ mod scripts;
 mod seed_sets;
 #[cfg(all(target_os = "linux", feature = "burn"))]
 mod slurm;
+#[cfg(feature = "object-store")]
+mod store_server;
 #[cfg(all(feature = "burn", feature = "webster"))]
 mod talk;
+#[cfg(all(feature = "burn", feature = "hub", feature = "object-store"))]
+mod text_elsewhere;
 mod trunk;
 mod variables;

@@ -358,7 +358,8 @@ evaluate_every = 2
 fn what_several_cannot_do_is_refused_once() {
     let refused =
         call_in(Path::new("."), &["launch", "--processes", "2", "--", "fuse", "a", "b", "--output", "c"]);
-    let expected = "error: only run, pretrain, evaluate and glue compute in several processes together\n";
+    let expected =
+        "error: only run, pretrain, evaluate, glue and data tokenize compute in several processes together\n";
     assert_eq!(refused.failure(), expected);
     let variables = [("RANK", "1"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")];
     let refused = call_with(Path::new("."), &["inspect", "a"], &variables);

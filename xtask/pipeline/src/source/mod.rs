@@ -6,6 +6,8 @@ pub(crate) mod digest;
 pub mod glue;
 pub mod hub;
 mod model;
+#[cfg(any(feature = "hub", feature = "object-store"))]
+mod once;
 #[cfg(feature = "webster")]
 mod webster;
 

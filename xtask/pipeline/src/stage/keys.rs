@@ -67,7 +67,7 @@ pub struct Keys<'a> {
 #[serde(default, deny_unknown_fields)]
 pub struct DataTable {
     /// The text to train on: files, folders, globs (`.json`, `.jsonl`, `.txt`, `.csv` or `.tsv`, also as `.gz` or
-    /// `.zst`; `.parquet`), or `builtin:webster`.
+    /// `.zst`; `.parquet`; `.tokens`), `hf:ORG/DATASET`, `s3://…`, `gs://…`, `https://…`, or `builtin:webster`.
     #[schemars(with = "Option<Several>")]
     text: Option<Spanned<Several>>,
     /// The field of JSON, or column of a table, that holds the text; held-out text has the same.

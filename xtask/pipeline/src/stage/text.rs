@@ -18,7 +18,7 @@ use crate::{Note, Watch};
 /// Text with its tokenizer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Data {
-    /// Files, folders, globs, or `builtin:…`.
+    /// Files, folders, globs, datasets on the Hub, addresses, or `builtin:…`.
     pub text: Vec<String>,
     /// The field or column of JSON and tables that holds the text; held-out text has the same.
     #[serde(skip_serializing_if = "is_usual")]
@@ -54,7 +54,7 @@ pub enum HeldOut {
 /// A part of a text that a stage reads.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading<'a> {
-    /// Files, folders, globs, or `builtin:…`.
+    /// Files, folders, globs, datasets on the Hub, addresses, or `builtin:…`.
     pub text: &'a [String],
     /// The field or column that holds it.
     pub field: &'a str,

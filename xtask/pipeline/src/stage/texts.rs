@@ -24,9 +24,10 @@ pub struct TextFile {
     /// Its size; of a text in memory, that of its documents.
     pub bytes: u64,
     /// Of the whole file, as `sha256sum` shows it, or of parts of it. Of a text in memory, that of its documents, each
-    /// with a line break behind it.
+    /// with a line break behind it. Of a text elsewhere, that of its size and of what its server says of its version.
     pub sha256: String,
-    /// Whether the hash is of the file's size and of [`PART`] bytes at its beginning, in its middle and at its end.
+    /// Whether the hash is not of the whole file: of its size and of [`PART`] bytes at its beginning, in its middle and
+    /// at its end, or, elsewhere, of its version.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sampled: bool,
 }
@@ -41,11 +42,16 @@ const SMALL: u64 = 1 << 20;
 pub fn describe(text: &OpenText) -> Vec<TextFile> {
     let size = |content: Content<'_>| match content {
         Content::File(path) => fs::metadata(path).map_or(0, |metadata| metadata.len()),
-        Content::Memory { .. } => 0,
+        Content::Remote(_) | Content::Memory { .. } => 0,
     };
     let is_much = text.contents().map(size).sum::<u64>() > MUCH;
     let file = |content: Content<'_>| match content {
         Content::File(path) => of_file(path, is_much).ok(),
+        Content::Remote(file) => {
+            let bytes = file.size().unwrap_or(0);
+            let hash = Sha256::new_with_prefix(bytes.to_le_bytes()).chain_update(file.version());
+            Some(TextFile { name: file.name().to_owned(), bytes, sha256: hexadecimal(hash), sampled: true })
+        }
         Content::Memory { name, documents } => {
             let mut hash = Sha256::new();
             for document in documents {

@@ -23,7 +23,7 @@ use crate::{Note, Watch};
 /// A Unigram vocabulary in the style of T5's.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TrainTokenizer {
-    /// Files, folders, globs, or `builtin:…`.
+    /// Files, folders, globs, datasets on the Hub, addresses, or `builtin:…`.
     pub text: Vec<String>,
     /// The field or column of JSON and tables that holds the text.
     #[serde(skip_serializing_if = "is_usual")]
@@ -166,7 +166,7 @@ impl TrainTokenizer {
         for file in 0..corpus.file_count() {
             let Some(documents) = corpus.documents(file, 0)? else { break };
             for (index, document) in (0..).zip(documents) {
-                let document = document?;
+                let document = document?.into_text()?;
                 let every = self.held_out_every;
                 let training =
                     every.is_none_or(|every| HoldOut { every, split: Split::Train }.contains(file, index));

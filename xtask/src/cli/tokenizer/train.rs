@@ -10,6 +10,7 @@ use pipeline::stage::tokenizer::{T5_SENTINELS, TrainTokenizer};
 use t5_model::text::TEXT_FIELD;
 
 use crate::cli::compute::start_threads;
+use crate::cli::text::PLACES;
 use crate::terminal::Terminal;
 use crate::terminal::output::{print, print_json};
 
@@ -27,9 +28,7 @@ const EXAMPLES: &str = concat!(
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Files, folders or globs (.json, .jsonl, .txt, .csv or .tsv, optionally .gz or .zst; .parquet), or
-    /// builtin:webster
-    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
+    #[arg(long, value_name = "PATH", required = true, num_args = 1.., help = PLACES)]
     text: Vec<String>,
     /// The field of JSON, or column of a table, that holds the text
     #[arg(long, value_name = "NAME", default_value = TEXT_FIELD)]

@@ -17,7 +17,7 @@ use crate::source::hub::{Environment, Hub, HubName, HubRepo, RepoType};
 pub fn fetch(name: &HubName, tasks: &[Task]) -> Result<PathBuf> {
     let environment = Environment::here()?;
     let cache = environment.cache();
-    let dataset = HubRepo { name, kind: RepoType::Dataset };
+    let dataset = HubRepo { name: name.clone(), kind: RepoType::Dataset };
     match dataset.cached(&cache).filter(|directory| is_whole(directory, tasks)) {
         Some(directory) => Ok(directory),
         None if environment.is_offline => dataset.refuse_offline(&cache),
@@ -36,7 +36,7 @@ fn is_whole(directory: &Path, tasks: &[Task]) -> bool {
 
 /// Looks up everything before fetching anything. The cache records the revision only when everything is
 /// there.
-fn download(hub: &Hub<'_>, name: &HubName, tasks: &[Task]) -> Result<PathBuf> {
+fn download(hub: &Hub, name: &HubName, tasks: &[Task]) -> Result<PathBuf> {
     let mut wanted = Vec::new();
     for &task in tasks {
         for split in Split::all(task) {

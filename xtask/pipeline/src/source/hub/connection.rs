@@ -11,20 +11,21 @@ pub use hf_hub::{Cache, RepoType};
 use super::HubName;
 use super::environment::{Environment, commit_of};
 use crate::source::digest::{is_hexadecimal, sha256};
+use crate::source::once::once;
 
 /// How often a broken connection is retried.
 const RETRIES: usize = 3;
 
 /// A repository on the hub.
-#[derive(Clone, Copy)]
-pub struct HubRepo<'a> {
+#[derive(Clone)]
+pub struct HubRepo {
     /// Where it is, and at which revision.
-    pub name: &'a HubName,
+    pub name: HubName,
     /// Whether it holds a model or a dataset.
     pub kind: RepoType,
 }
 
-impl<'a> HubRepo<'a> {
+impl HubRepo {
     fn at(&self, revision: &str) -> Repo {
         Repo::with_revision(self.name.name.clone(), self.kind, revision.to_owned())
     }
@@ -55,20 +56,20 @@ impl<'a> HubRepo<'a> {
 
     /// The error for a repository that is not cached while offline.
     pub fn refuse_offline<T>(&self, cache: &Cache) -> Result<T> {
-        let (name, place) = (self.name, cache.path().display());
+        let (name, place) = (&self.name, cache.path().display());
         bail!(
             "{name} is not in the cache at {place}, and HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) forbids to fetch it"
         )
     }
 
     /// Connects to the hub and looks up the revision's commit and files.
-    pub fn connect(self, environment: &Environment, cache: &'a Cache) -> Result<Hub<'a>> {
+    pub fn connect(self, environment: &Environment, cache: &Cache) -> Result<Hub> {
         let builder = ApiBuilder::from_cache(cache.clone()).with_endpoint(environment.endpoint()?.to_owned());
         let builder = builder.with_token(environment.token()?).with_retries(RETRIES);
         let api = builder.build().context("cannot speak with the Hugging Face Hub")?;
-        let mut hub = Hub { api, cache, repo: self, commit: String::new(), files: Vec::new() };
-        let info = hub.api.repo(self.asked()).info().map_err(|error| hub.explain(&error))?;
-        ensure!(is_commit(&info.sha), "{}: the hub names its commit {:?}", self.name, info.sha);
+        let mut hub = Hub { api, cache: cache.clone(), repo: self, commit: String::new(), files: Vec::new() };
+        let info = hub.api.repo(hub.repo.asked()).info().map_err(|error| hub.explain(&error))?;
+        ensure!(is_commit(&info.sha), "{}: the hub names its commit {:?}", hub.repo.name, info.sha);
         hub.commit = info.sha;
         hub.files = info.siblings.into_iter().map(|file| file.rfilename).collect();
         Ok(hub)
@@ -76,15 +77,15 @@ impl<'a> HubRepo<'a> {
 }
 
 /// A connection to the hub for one repository at one commit.
-pub struct Hub<'a> {
+pub struct Hub {
     api: Api,
-    cache: &'a Cache,
-    repo: HubRepo<'a>,
+    cache: Cache,
+    repo: HubRepo,
     commit: String,
     files: Vec<String>,
 }
 
-impl Hub<'_> {
+impl Hub {
     /// The files in the repository.
     pub fn files(&self) -> &[String] {
         &self.files
@@ -95,14 +96,25 @@ impl Hub<'_> {
         self.files.iter().any(|file| file == name)
     }
 
+    /// The commit that the revision stands for.
+    pub fn commit(&self) -> &str {
+        &self.commit
+    }
+
     /// A file, fetched if it is not cached. A download that does not match the hub's announcement is
     /// discarded.
     pub fn file(&self, name: &str) -> Result<PathBuf> {
-        let repo = self.repo.at(&self.commit);
         let path = self.directory().join(name);
         if path.exists() {
             return Ok(path);
         }
+        // Several processes may want it at once; the client waits for others no longer than five seconds.
+        let lock = self.repo.directory(&self.cache).join(format!(".{}.lock", name.replace('/', "--")));
+        once(&lock, || if path.exists() { Ok(path.clone()) } else { self.download(name, &path) })
+    }
+
+    fn download(&self, name: &str, path: &Path) -> Result<PathBuf> {
+        let repo = self.repo.at(&self.commit);
         let failed = |error: ApiError| self.explain(&error).context(format!("cannot fetch {name}"));
         let remote = self.api.repo(repo.clone());
         let announced = self.api.metadata(&remote.url(name)).map_err(failed)?;
@@ -112,12 +124,12 @@ impl Hub<'_> {
         if fs::metadata(&part).is_ok_and(|part| part.len() >= size) {
             fs::remove_file(&part).with_context(|| format!("cannot remove {}", part.display()))?;
         }
-        let path = remote.download(name).map_err(failed)?;
-        check(&path, size, announced.etag()).map_err(|problem| {
-            remove(&path);
+        remote.download(name).map_err(failed)?;
+        check(path, size, announced.etag()).map_err(|problem| {
+            remove(path);
             problem.context(format!("{}: {name} did not arrive whole and is thrown away", self.repo.name))
         })?;
-        Ok(path)
+        Ok(path.to_owned())
     }
 
     /// The directory of the files. From now on the cache knows the revision: everything needed from it is
@@ -133,7 +145,7 @@ impl Hub<'_> {
     }
 
     fn explain(&self, error: &ApiError) -> Error {
-        let name = self.repo.name;
+        let name = &self.repo.name;
         let kind = if let RepoType::Dataset = self.repo.kind { "dataset" } else { "model" };
         let log_in = "a token in HF_TOKEN or from `huggingface-cli login` shows that you may read it";
         match status(error) {

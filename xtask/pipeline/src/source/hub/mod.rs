@@ -35,7 +35,7 @@ impl HubName {
         #[cfg(feature = "hub")]
         {
             let cache = Environment::here().ok()?.cache();
-            HubRepo { name: self, kind: RepoType::Model }.cached(&cache)
+            HubRepo { name: self.clone(), kind: RepoType::Model }.cached(&cache)
         }
         #[cfg(not(feature = "hub"))]
         None

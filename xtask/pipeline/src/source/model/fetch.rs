@@ -26,7 +26,7 @@ const VOCABULARIES: [&str; 2] = ["tokenizer.json", "spiece.model"];
 pub fn fetch_model(name: &HubName, watch: &dyn Watch) -> Result<PathBuf> {
     let environment = Environment::here()?;
     let cache = environment.cache();
-    let model = HubRepo { name, kind: RepoType::Model };
+    let model = HubRepo { name: name.clone(), kind: RepoType::Model };
     let cached = model.cached(&cache).filter(|directory| is_whole(directory));
     let has_tokenizer = |directory: &Path| files::tokenizer_files().any(|name| directory.join(name).exists());
     let has_none =
@@ -61,8 +61,8 @@ fn is_index(name: &str) -> bool {
 }
 
 /// Fetches a model's files at one commit. The cache records the revision only when all are there.
-fn download(environment: &Environment, cache: &Cache, model: HubRepo<'_>) -> Result<PathBuf> {
-    let name = model.name;
+fn download(environment: &Environment, cache: &Cache, model: HubRepo) -> Result<PathBuf> {
+    let name = model.name.clone();
     let hub = model.connect(environment, cache)?;
     ensure!(hub.has(CONFIG), "{name} has no config.json, so it is no model that can be read");
     let weights = WEIGHTS.into_iter().find(|weights| hub.has(weights));
