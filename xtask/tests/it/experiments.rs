@@ -32,7 +32,8 @@ fn rows(plan: &str) -> Vec<(String, String, String)> {
 /// Every recipe that is not only a part of others.
 #[test]
 fn every_recipe_is_sound() {
-    let parts = ["graphs", "paper/t5x.toml", "paper/table-6.toml", "small/scale.toml"];
+    let parts =
+        ["graphs", "paper/t5x.toml", "paper/table-6.toml", "small/scale.toml", "small/scale-256.toml"];
     let mut found = Vec::new();
     for folder in ["", "paper", "small"] {
         for entry in fs::read_dir(recipes().join(folder)).expect("a folder").flatten() {

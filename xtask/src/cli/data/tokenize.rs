@@ -11,7 +11,7 @@ use t5_model::text::TEXT_FIELD;
 use crate::cli::compute::start_threads;
 use crate::cli::text::PLACES;
 use crate::ranks;
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, interrupt};
 use crate::terminal::output::{print, print_json};
 
 const EXAMPLES: &str = concat!(
@@ -62,6 +62,7 @@ impl Arguments {
             share: ranks::place().map_or((0, 1), |place| (place.rank, place.world_size)),
             overwrite: self.overwrite,
         };
+        interrupt::listen()?;
         let made = tokenize.run(&self.output, &Terminal)?;
         if self.json {
             return print_json(&made);
