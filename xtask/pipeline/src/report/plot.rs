@@ -39,7 +39,8 @@ pub const MEASURES: [Measure; 9] = [
     measure("rest_accuracy", "accuracy of other tokens, %", 100.0, false),
 ];
 
-/// A [late](Measure::late) measure is drawn as high as it is after one part in so many of its evaluations.
+/// A [late](Measure::late) measure is drawn as high as it is after one part in so many of its evaluations, and after the
+/// first.
 pub const LATE: usize = 10;
 /// Above and below the curves, as a share of what they span.
 pub const ROOM: f64 = 0.06;
@@ -296,7 +297,7 @@ impl Plot {
             rows.flat_map(|(row, y)| [y].into_iter().chain(line.band(row).into_iter().flatten())).collect()
         };
         let all = |late: bool| {
-            let from = |line: &Line| if late { line.y.iter().flatten().count() / LATE } else { 0 };
+            let from = |line: &Line| if late { (line.y.iter().flatten().count() / LATE).max(1) } else { 0 };
             range(self.lines.iter().flat_map(|line| values(line, from(line))).collect::<Vec<_>>())
         };
         let [low, mut high] = all(false)?;

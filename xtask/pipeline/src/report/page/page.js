@@ -264,7 +264,7 @@
       const axes = control("axis").value === "both" ? ["steps", "total_flops"] : [control("axis").value];
       const scaled = (values) => values.map((value) => (value === null ? null : scale * value));
       // A loss falls so far at first that nothing else would be seen.
-      const late = control("start").checked || !falls ? null : (values) => values.slice(Math.floor(values.length / data.late));
+      const late = control("start").checked || !falls ? null : (values) => values.slice(Math.max(1, Math.floor(values.length / data.late)));
       return axes.map((x) => ({
         xLabel: data.axes[x], yLabel: label, logX: control("log-x").checked, logY: control("log-y").checked,
         goals: name === "loss" ? data.goals : [],
