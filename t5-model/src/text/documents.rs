@@ -31,6 +31,8 @@ pub struct Corpus {
     sources: Vec<Source>,
     left_out: Arc<[LeftOut]>,
     field: Arc<str>,
+    /// The fingerprint that files of tokens have to have.
+    vocabulary: Option<Arc<str>>,
 }
 
 /// The field or column that holds documents unless another is named.
@@ -112,7 +114,7 @@ impl Corpus {
     pub fn open<S: AsRef<str>>(inputs: &[S]) -> Result<Self> {
         let Found { files, left_out, .. } = find(inputs)?;
         let sources = files.into_iter().map(Source::File).collect();
-        Ok(Self { sources, left_out: left_out.into(), field: TEXT_FIELD.into() })
+        Ok(Self { left_out: left_out.into(), ..Self::of(sources) })
     }
 
     /// Files and folders that were found but are not read.
@@ -123,13 +125,16 @@ impl Corpus {
     /// Text already in memory, as a single file called `name`.
     pub fn from_documents(name: impl Into<String>, documents: Vec<String>) -> Self {
         let sources = vec![Source::Memory { name: name.into(), documents: documents.into() }];
-        Self { sources, left_out: Arc::default(), field: TEXT_FIELD.into() }
+        Self::of(sources)
+    }
+
+    fn of(sources: Vec<Source>) -> Self {
+        Self { sources, left_out: Arc::default(), field: TEXT_FIELD.into(), vocabulary: None }
     }
 
     /// Files elsewhere, in this order.
     pub fn from_remote(files: Vec<Arc<dyn RemoteFile>>) -> Self {
-        let sources = files.into_iter().map(Source::Remote).collect();
-        Self { sources, left_out: Arc::default(), field: TEXT_FIELD.into() }
+        Self::of(files.into_iter().map(Source::Remote).collect())
     }
 
     /// The files of this corpus, then those of another.
@@ -168,16 +173,9 @@ impl Corpus {
         })
     }
 
-    /// Whether files of tokens are of the same vocabulary; others are of none.
-    ///
-    /// # Errors
-    /// If a file of tokens is of another, or cannot be read.
-    pub fn check_vocabulary(&self, tokenizer: &Tokenizer) -> Result<()> {
-        let paths = self.sources.iter().filter_map(|source| match source {
-            Source::File(path) if kind(path) == Some("tokens") => Some(path),
-            _ => None,
-        });
-        paths.into_iter().try_for_each(|path| TokenFile::open(path)?.check_vocabulary(tokenizer))
+    /// The same files, of which those of tokens have to be of this tokenizer's vocabulary.
+    pub(super) fn with_vocabulary(self, tokenizer: &Tokenizer) -> Self {
+        Self { vocabulary: Some(tokenizer.fingerprint().into()), ..self }
     }
 
     /// Begins to fetch a file that is elsewhere, so that it is there when its documents are asked for. Whether that
@@ -219,7 +217,13 @@ impl Corpus {
             Some("txt") => Reader::Text(Lines::open(path)?),
             Some("csv") => Reader::Table(Table::open(path, b',', &self.field)?),
             Some("tsv") => Reader::Table(Table::open(path, b'\t', &self.field)?),
-            Some("tokens") => Reader::Tokens { file: TokenFile::open(path)?, next: 0 },
+            Some("tokens") => {
+                let file = TokenFile::open(path)?;
+                if let Some(vocabulary) = &self.vocabulary {
+                    file.check_vocabulary(vocabulary)?;
+                }
+                Reader::Tokens { file, next: 0 }
+            }
             #[cfg(feature = "parquet")]
             Some("parquet") => Reader::Parquet(Box::new(ParquetColumn::open(path, &self.field)?)),
             #[cfg(not(feature = "parquet"))]

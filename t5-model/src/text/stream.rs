@@ -174,8 +174,7 @@ impl ExampleStream {
     /// exactly the batches that followed it.
     ///
     /// # Errors
-    /// If an option is zero, or a file holds tokens of another vocabulary. Errors in the text or the position are
-    /// reported by the first batch.
+    /// If an option is zero. Errors in the text or the position are reported by the first batch.
     pub fn new(
         corpus: Corpus,
         tokenizer: Arc<Tokenizer>,
@@ -189,7 +188,7 @@ impl ExampleStream {
         if options.order.block_chunks() == 0 {
             return Err(TextError::Zero { option: "shuffle_buffer" });
         }
-        corpus.check_vocabulary(&tokenizer)?;
+        let corpus = corpus.with_vocabulary(&tokenizer);
         let reader = BlockReader { corpus, tokenizer, options, denoisers: denoisers.clone() };
         let (sender, blocks) = sync_channel(1);
         let stop = Arc::new(AtomicBool::new(false));

@@ -70,13 +70,13 @@ impl TokenFile {
         Ok(TokenFile { file, path: path.to_owned(), width, documents })
     }
 
-    /// Whether the file was written with the same vocabulary.
+    /// Whether the file was written with the vocabulary of that fingerprint.
     ///
     /// # Errors
     /// If it was not.
-    pub fn check_vocabulary(&self, tokenizer: &Tokenizer) -> Result<()> {
+    pub fn check_vocabulary(&self, fingerprint: &str) -> Result<()> {
         let own = self.bytes(VOCABULARY).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        match own == tokenizer.fingerprint() {
+        match own == fingerprint {
             true => Ok(()),
             false => Err(TextError::OtherVocabulary { path: self.path.clone() }),
         }
@@ -156,7 +156,7 @@ pub fn write_tokens(
 /// If it cannot be read, is no file of tokens, or one of another vocabulary.
 pub fn count_tokens(path: &Path, tokenizer: &Tokenizer) -> Result<TokenCount> {
     let file = TokenFile::open(path)?;
-    file.check_vocabulary(tokenizer)?;
+    file.check_vocabulary(tokenizer.fingerprint())?;
     let tokens = file.bytes(ENDS).chunks_exact(8).next_back().map_or(0, number);
     Ok(TokenCount { documents: file.documents, tokens })
 }

@@ -18,6 +18,10 @@ pub enum Fault {
     Dead,
     /// Answers with this status.
     Status(u16),
+    /// Sends weak tags, which no `If-Match` matches.
+    WeakTags,
+    /// Sends other objects than it lists.
+    Changed,
     /// Knows no ranges, and breaks one connection.
     NoRanges,
 }
@@ -95,14 +99,18 @@ impl State {
             return self.list(path, query);
         }
         let Some(object) = self.objects.get(path) else { return response("404 Not Found", &[], 0, &[]) };
-        let tag = tag(object);
+        let tag = match self.fault {
+            Fault::WeakTags => format!("W/{}", tag(object)),
+            Fault::Changed if method == "GET" => tag(b"another"),
+            _ => tag(object),
+        };
         let mut headers =
             vec![format!("ETag: {tag}"), "Last-Modified: Mon, 01 Jan 2024 00:00:00 GMT".to_owned()];
         if method == "HEAD" {
             return response("200 OK", &headers, object.len(), &[]);
         }
         self.requests.push(format!("{path} {range}").trim_end().to_owned());
-        if !wanted.is_empty() && wanted != tag {
+        if !wanted.is_empty() && (wanted != tag || tag.starts_with("W/")) {
             return response("412 Precondition Failed", &[], 0, &[]);
         }
         let first = range.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap_or(0);
@@ -145,7 +153,8 @@ impl State {
         });
         let keys: Vec<_> = keys.collect();
         let page: String = keys.iter().take(2).map(|(key, object)| {
-            let (tag, size) = (tag(object), object.len());
+            let weak = if self.fault == Fault::WeakTags { "W/" } else { "" };
+            let (tag, size) = (format!("{weak}{}", tag(object)), object.len());
             format!("<Contents><Key>{key}</Key><LastModified>2024-01-01T00:00:00.000Z</LastModified><ETag>{tag}</ETag><Size>{size}</Size></Contents>")
         }).collect();
         let next = match keys.get(2) {

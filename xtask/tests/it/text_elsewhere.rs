@@ -1,7 +1,6 @@
 //! Text in object stores, on the web and on the Hugging Face Hub, and text as tokens.
 
 use std::fs::{self, File, FileTimes};
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use insta::assert_snapshot;
@@ -20,6 +19,13 @@ fn shard(number: usize) -> String {
         json!({ "text": words.join(" ") }).to_string() + "\n"
     };
     (0..40).map(document).collect()
+}
+
+/// The arguments that print the first batches of some texts.
+fn sample<'a>(texts: &[&'a str]) -> Vec<&'a str> {
+    let options =
+        ["--tokenizer", "words", "--held-out-every", "7", "--input-length", "24", "--batches", "30"];
+    [&["data", "sample", "--text"], texts, &options, &["--json"]].concat()
 }
 
 /// A user of a store, with a folder of the same shards.
@@ -72,21 +78,7 @@ impl User {
     }
 
     fn sample(&self, text: &str) -> Called {
-        self.call(&[
-            "data",
-            "sample",
-            "--text",
-            text,
-            "--tokenizer",
-            "words",
-            "--held-out-every",
-            "7",
-            "--input-length",
-            "24",
-            "--batches",
-            "30",
-            "--json",
-        ])
+        self.call(&sample(&[text]))
     }
 
     /// An error without what differs from test to test.
@@ -111,7 +103,7 @@ fn text_in_an_object_store_reads_as_on_disk() {
     for place in ["s3://texts/shards", "s3://texts/shards/", "s3://texts/shards/*.jsonl"] {
         assert_eq!(user.sample(place).success(), expected, "{place}");
     }
-    // Each shard was fetched once, and a file is more than the same bytes under another name.
+    // Each shard was fetched once, whatever named it.
     let mut reads = user.store.reads();
     reads.sort();
     assert_eq!(reads, ["texts/shards/0.jsonl", "texts/shards/1.jsonl", "texts/shards/2.jsonl"]);
@@ -123,23 +115,7 @@ fn text_in_an_object_store_reads_as_on_disk() {
 
     // Several inputs, some of them here.
     user.store.put("texts/shards/1.jsonl", shard(1));
-    let mixed = user.call(&[
-        "data",
-        "sample",
-        "--text",
-        "here/0.jsonl",
-        "s3://texts/shards/1.jsonl",
-        "here/2.jsonl",
-        "--tokenizer",
-        "words",
-        "--held-out-every",
-        "7",
-        "--input-length",
-        "24",
-        "--batches",
-        "30",
-        "--json",
-    ]);
+    let mixed = user.call(&sample(&["here/0.jsonl", "s3://texts/shards/1.jsonl", "here/2.jsonl"]));
     assert_eq!(mixed.success(), expected);
 }
 
@@ -154,8 +130,15 @@ fn broken_downloads_go_on_where_they_stopped() {
     reads.retain(|read| read.contains("bytes="));
     assert_eq!(reads.len(), 2, "{reads:?}");
 
+    // Tags that only promise the same meaning cannot be asked for.
+    user.forget();
+    user.store.reads();
+    user.store.fail(Fault::WeakTags);
+    assert_eq!(user.sample("s3://texts/shards").success(), expected);
+
     // A web server without ranges has to send everything again.
     user.forget();
+    user.store.reads();
     user.store.fail(Fault::NoRanges);
     let address = format!("{}/texts/shards/0.jsonl", user.store.address);
     assert_eq!(user.sample(&address).success(), user.sample("here/0.jsonl").success());
@@ -178,7 +161,7 @@ error: s3://texts/shards/0.jsonl cannot be fetched: 0 of 6237 bytes have arrived
     user.store.fail(Fault::None);
     assert_snapshot!(user.refusal("s3://texts/nothing"), @r#"
 error: the text cannot be read
-  because: s3://texts/nothing holds no text; of 5 objects, the first are: shards/0.jsonl, shards/1.jsonl, shards/2.jsonl, shards/README.md, shardsother/0.jsonl
+  because: there is nothing at s3://texts/nothing
 "#);
     assert_snapshot!(user.refusal("s3://texts/shards/README.md"), @r#"
 error: the text cannot be read
@@ -202,9 +185,9 @@ error: the text cannot be read
   because: cannot look at STORE/texts/none.jsonl
   because: Object at location texts/none.jsonl not found: Error performing HEAD STORE/texts/none.jsonl - Server returned non-2xx status code: 404 Not Found:
 "#);
-    // What arrived in part is of another version by now.
-    user.store.fail(Fault::Break(1));
-    let _ = user.sample(first);
+    user.store.fail(Fault::Changed);
+    assert_snapshot!(user.refusal(first), @"error: s3://texts/shards/0.jsonl cannot be fetched: it was changed while it was being read");
+    user.store.fail(Fault::None);
     let broken = user.call_with(
         &["tokenizer", "train", "--text", first, "--output", "other"],
         &[("DEEP_FUSION_CACHE_SIZE", "much")],
@@ -227,6 +210,12 @@ fn the_cache_keeps_to_its_size() {
         let long_ago = SystemTime::now() - Duration::from_secs(3600);
         file.set_times(FileTimes::new().set_modified(long_ago)).expect("times");
     }
+    // Of the same age, but somebody's own.
+    let own = folder.join("notes.txt");
+    fs::write(&own, "mine").expect("a file");
+    let long_ago = SystemTime::now() - Duration::from_secs(7200);
+    let times = FileTimes::new().set_modified(long_ago);
+    File::open(&own).and_then(|file| file.set_times(times)).expect("times");
     user.store.put("texts/shards/4.jsonl", shard(4));
     let size = (2 * shard(4).len() + 500).to_string();
     let sample = [
@@ -240,7 +229,8 @@ fn the_cache_keeps_to_its_size() {
         "24",
     ];
     user.call_with(&sample, &[("DEEP_FUSION_CACHE_SIZE", &size)]).success();
-    assert_eq!(there(), 2);
+    assert_eq!(there(), 3);
+    assert!(own.exists());
 }
 
 #[test]
@@ -306,7 +296,13 @@ fn tokens_stand_for_their_text() {
     ])
     .success();
     let refused = with("others").failure().replace(text(user.home.path()), "HOME");
-    assert_snapshot!(refused, @"error: HOME/tokens/00000.tokens: these tokens are of another vocabulary than the tokenizer's");
+    assert_snapshot!(refused, @"error: HOME/tokens/00002.tokens: these tokens are of another vocabulary than the tokenizer's");
+    let elsewhere = fs::read(user.home.path().join("tokens/00000.tokens")).expect("tokens");
+    user.store.put("texts/0.tokens", elsewhere);
+    let mut wrong = sample(&["s3://texts/0.tokens"]);
+    wrong[5] = "others";
+    let refused = user.call(&wrong).failure();
+    assert!(refused.contains("these tokens are of another vocabulary"), "{refused}");
     let train = ["tokenizer", "train", "--text", "tokens", "--output", "third"];
     assert_snapshot!(user.call(&train).failure(), @"error: tokens cannot be read as text: name the text that they were made of");
     let mut other = tokenize;
@@ -375,26 +371,7 @@ fn datasets_on_the_hub() {
         ];
         user.call_with(arguments, &own)
     };
-    let sample = |name: &str, offline: &str| {
-        call(
-            &[
-                "data",
-                "sample",
-                "--text",
-                name,
-                "--tokenizer",
-                "words",
-                "--held-out-every",
-                "7",
-                "--input-length",
-                "24",
-                "--batches",
-                "30",
-                "--json",
-            ],
-            offline,
-        )
-    };
+    let sample = |name: &str, offline: &str| call(&sample(&[name]), offline);
     let expected = user.sample("here").success();
     assert_snapshot!(sample("hf:org/texts", "").failure(), @r#"
 error: the text cannot be read
@@ -460,8 +437,14 @@ model = "small"
     let path = user.home.path().join("recipe.toml");
     fs::write(&path, recipe).expect("a recipe");
     user.call(&["run", "recipe.toml", "--dry-run"]).success();
+    assert_eq!(user.store.reads(), [""; 0]);
     user.call(&["run", "recipe.toml", "--output", "run"]).success();
     let texts = fs::read_to_string(user.home.path().join("run/first/texts.json")).expect("texts");
     assert!(texts.contains("s3://texts/shards/2.jsonl"), "{texts}");
-    assert!(Path::new(&path).exists());
+
+    // No text at all is an error, here as on disk.
+    let empty = fs::read_to_string(&path).expect("the recipe").replace("\"s3://texts/shards/*.jsonl\"", "[]");
+    fs::write(&path, empty).expect("a recipe");
+    let refused = user.call(&["run", "recipe.toml", "--output", "none"]).failure();
+    assert!(refused.contains("no text: the list of inputs is empty"), "{refused}");
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use t5_model::text::{Corpus, HoldOut};
+use t5_model::text::{Content, Corpus, HoldOut};
 
 use crate::source::corpus;
 use crate::stage::text::Reading;
@@ -62,6 +62,10 @@ impl Texts {
 }
 
 fn has_document(corpus: &Corpus, hold_out: Option<&HoldOut>) -> Result<bool> {
+    // What would have to be fetched is taken to have some.
+    if corpus.contents().any(|content| matches!(content, Content::Remote(_))) {
+        return Ok(true);
+    }
     let mut seen = 0;
     for file in 0..corpus.file_count() {
         let Some(documents) = corpus.documents(file, 0)? else { break };

@@ -11,8 +11,8 @@ use t5_model::text::TEXT_FIELD;
 use crate::cli::compute::start_threads;
 use crate::cli::text::PLACES;
 use crate::ranks;
-use crate::terminal::{Terminal, interrupt};
 use crate::terminal::output::{print, print_json};
+use crate::terminal::{Terminal, interrupt};
 
 const EXAMPLES: &str = concat!(
     "Examples:\n",

@@ -29,8 +29,10 @@ pub fn open(inputs: &[String], field: &str) -> Result<Corpus> {
         Some(name) if inputs.len() == 1 => builtin_corpus(name),
         Some(name) => bail!("{BUILTIN}{name} cannot be mixed with other text"),
         None => {
-            let corpora = inputs.chunk_by(|one, other| !is_elsewhere(one) && !is_elsewhere(other)).map(part);
-            let corpora = corpora.collect::<Result<Vec<_>>>().context("the text cannot be read")?;
+            let parts = inputs.chunk_by(|one, other| !is_elsewhere(one) && !is_elsewhere(other));
+            // No inputs are one part, which cannot be read.
+            let parts = parts.chain(inputs.is_empty().then_some(inputs)).map(part);
+            let corpora = parts.collect::<Result<Vec<_>>>().context("the text cannot be read")?;
             let corpus =
                 corpora.into_iter().reduce(Corpus::and).unwrap_or_else(|| Corpus::from_remote(Vec::new()));
             if corpus.has_parquet() {

@@ -30,6 +30,7 @@ use url::Url;
 use walkdir::WalkDir;
 
 use super::choose::{is_pattern, matching};
+use crate::source::digest::is_hexadecimal;
 use crate::source::once::once;
 
 /// Where the cache is.
@@ -62,23 +63,18 @@ pub fn open(address: &str) -> Result<Corpus> {
         ensure!(!is_pattern(&path), "{address}: nothing can be listed on the web; name every file");
         vec![runtime()?.block_on(store.head(&path::Path::from_url_path(&path)?)).with_context(failed)?]
     } else {
-        let prefix = literal(&path);
-        // A prefix of an object's own name lists nothing: stores compare prefixes by parts of paths.
-        let prefix =
-            if is_pattern(&path) { prefix } else { prefix.rsplit_once('/').map_or("", |(folder, _)| folder) };
-        let prefix = path::Path::parse(prefix.trim_end_matches('/'))?;
-        let listing = store.list(Some(&prefix).filter(|prefix| !prefix.as_ref().is_empty()));
-        runtime()?.block_on(listing.try_collect::<Vec<_>>()).with_context(failed)?
+        runtime()?.block_on(find(&*store, &path)).with_context(failed)?
     };
     let names: Vec<&str> = objects.iter().map(|object| object.location.as_ref()).collect();
     let chosen =
         matching(names.iter().copied(), path.trim_end_matches('/')).with_context(|| address.to_owned())?;
     if chosen.is_empty() {
+        ensure!(!names.is_empty(), "there is nothing at {address}");
         let first = names.iter().take(5).copied().collect::<Vec<_>>().join(", ");
         bail!("{address} holds no text; of {} objects, the first are: {first}", names.len());
     }
-    let find = |name: &str| objects.iter().find(|object| object.location.as_ref() == name);
-    let objects = chosen.into_iter().filter_map(find).map(|meta| -> Arc<dyn RemoteFile> {
+    let object = |name: &str| objects.iter().find(|object| object.location.as_ref() == name);
+    let objects = chosen.into_iter().filter_map(object).map(|meta| -> Arc<dyn RemoteFile> {
         let name = format!("{base}/{}", meta.location);
         Arc::new(Object {
             store: Arc::clone(&store),
@@ -89,6 +85,18 @@ pub fn open(address: &str) -> Result<Corpus> {
         })
     });
     Ok(Corpus::from_remote(objects.collect()))
+}
+
+/// The object at a path, or else all below it, or below what of it has no wildcards.
+async fn find(store: &dyn ObjectStore, path: &str) -> object_store::Result<Vec<ObjectMeta>> {
+    let prefix = path::Path::parse(literal(path).trim_end_matches('/'))?;
+    if !is_pattern(path) && !prefix.as_ref().is_empty() {
+        match store.head(&prefix).await {
+            Err(object_store::Error::NotFound { .. }) => {}
+            found => return found.map(|object| vec![object]),
+        }
+    }
+    store.list(Some(&prefix).filter(|prefix| !prefix.as_ref().is_empty())).try_collect().await
 }
 
 /// What of a path has no wildcards, up to a slash.
@@ -175,6 +183,10 @@ fn version(meta: &ObjectMeta) -> String {
     digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
+fn is_version(text: &str) -> bool {
+    text.len() == 16 && is_hexadecimal(text)
+}
+
 /// Where fetched texts are, and how many bytes of them are kept.
 #[derive(Clone)]
 struct Cache {
@@ -208,8 +220,11 @@ impl Cache {
     fn make_room(&self, needed: u64) {
         let Some(most) = self.most else { return };
         let recent = SystemTime::now() - Duration::from_secs(300);
-        let entries =
-            WalkDir::new(&self.folder).into_iter().flatten().filter(|entry| entry.file_type().is_file());
+        // Nobody else's files: whoever names a folder for the cache may have others there.
+        let is_ours = |name: &str| name.split_once('-').is_some_and(|(version, _)| is_version(version));
+        let entries = WalkDir::new(&self.folder).into_iter().flatten();
+        let entries = entries
+            .filter(|entry| entry.file_type().is_file() && entry.file_name().to_str().is_some_and(is_ours));
         let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
             .filter_map(|entry| {
                 let metadata = entry.metadata().ok()?;
@@ -326,7 +341,9 @@ impl Object {
     /// Appends what comes, of the version that was listed.
     async fn receive(&self, file: &mut File, there: &mut u64) -> Result<(), Interrupted> {
         let range = (*there > 0).then_some(GetRange::Offset(*there));
-        let options = GetOptions { range, if_match: self.meta.e_tag.clone(), ..GetOptions::default() };
+        // A weak tag matches nothing (RFC 9110); whether it is the same is seen in the answer.
+        let strong = self.meta.e_tag.clone().filter(|tag| !tag.starts_with("W/"));
+        let options = GetOptions { range, if_match: strong, ..GetOptions::default() };
         let answer = match self.store.get_opts(&self.meta.location, options).await {
             Err(object_store::Error::NotSupported { .. }) if *there > 0 => return Err(Interrupted::Again),
             answer => answer,
@@ -340,7 +357,8 @@ impl Object {
             | object_store::Error::Unauthenticated { .. }) => Interrupted::Final(error.into()),
             error => Interrupted::Broken(error.into()),
         })?;
-        if answer.meta.size != self.meta.size || answer.range.start != *there {
+        let other_tag = answer.meta.e_tag.is_some() && answer.meta.e_tag != self.meta.e_tag;
+        if other_tag || answer.meta.size != self.meta.size || answer.range.start != *there {
             return Err(Interrupted::Final(anyhow!("it was changed while it was being read")));
         }
         let mut pieces = answer.into_stream();
