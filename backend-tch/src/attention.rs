@@ -4,6 +4,7 @@ use t5_model::backend::Attention;
 use tch::{Kind, Tensor};
 
 use crate::bias::Bias;
+use crate::cuda::How;
 use crate::node::Node;
 use crate::operations::TchOps;
 use crate::tensor::matmul;
@@ -121,7 +122,7 @@ impl TchOps {
             let [q, k, v] = &values;
             kernels.can_attend(heads, q, k, v, how.bias.is_some())
         };
-        if !fits || how.dropout.is_some() {
+        if !fits {
             return None;
         }
         let relative = match how.bias {
@@ -130,7 +131,8 @@ impl TchOps {
         };
         let visible = how.key_mask.map(|mask| self.padding(mask));
         let bias_value = relative.map(Node::value);
-        let flash = kernels.attend(heads, how.causal, values, bias_value, visible);
+        let (causal, dropout) = (how.causal, how.dropout.as_ref());
+        let flash = kernels.attend(values, How { heads, causal, relative: bias_value, visible, dropout });
         let value = flash.output().shallow_clone();
         let no_bias = (None, Kind::Float);
         let inputs = [q.input(), k.input(), v.input(), relative.map_or(no_bias, Node::input)];

@@ -16,7 +16,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::bias::Bias;
 use crate::cross_entropy::{cross_entropy, token_losses};
-use crate::cuda::{Kernels, Updated};
+use crate::cuda::{Averages, Kernels, Rule, Updated};
 use crate::memory;
 use crate::node::{Gradient, Node};
 use crate::norm;
@@ -414,33 +414,34 @@ impl Ops for TchOps {
         gradients: Vec<Tensor>,
         update: &Update,
     ) -> Pending<f64> {
-        // The norm, and with it clipping, is computed on the device.
-        let UpdateRule::Adamw(step) = update.of_parameter(0.0, Role::Matrix).rule(&[]) else {
+        let Some((kernels, rule)) = self.kernels.as_ref().zip(at_once(update)) else {
             return update_each(self, trained, gradients, update).into();
         };
-        let Some(kernels) = &self.kernels else {
-            return update_each(self, trained, gradients, update).into();
-        };
+        let zeros = |shape: &[usize]| Moment::Device(Tensor::zeros(sizes(shape), (Kind::Float, self.device)));
         let mut all = vec![];
         for (Trained { parameter, moments, role }, gradient) in trained.into_iter().zip(&gradients) {
-            let size = gradient.size();
-            let shape: Vec<usize> = size.iter().map(|size| *size as usize).collect();
-            let zeros =
-                |shape: &[usize]| Moment::Device(Tensor::zeros(sizes(shape), (Kind::Float, self.device)));
-            let (mean, squares) = moments.mean_and_squares(&shape, zeros);
-            let [mean, squares] = [mean, squares].map(|moment| &*moment.on_device(self.device));
+            let shape: Vec<usize> = gradient.size().iter().map(|size| *size as usize).collect();
+            let averages = match update.of_parameter(0.0, role).rule(&shape) {
+                UpdateRule::Adafactor(step) if step.factored => {
+                    let (rows, columns) = moments.rows_and_columns(&shape, zeros);
+                    let [rows, columns] = [rows, columns].map(|moment| &*moment.on_device(self.device));
+                    Averages::Factored { rows, columns }
+                }
+                UpdateRule::Adafactor(_) => {
+                    Averages::Squares(moments.squares(&shape, zeros).on_device(self.device))
+                }
+                UpdateRule::Adamw(_) | UpdateRule::Muon(_) => {
+                    let (mean, squares) = moments.mean_and_squares(&shape, zeros);
+                    let [mean, squares] = [mean, squares].map(|moment| &*moment.on_device(self.device));
+                    Averages::Adamw { mean, squares, decays: role != Role::Gain }
+                }
+            };
             let (weights, low) = parameter.both();
-            all.push(Updated {
-                weights,
-                low: low.map(|low| &*low),
-                gradient,
-                mean,
-                squares,
-                decays: role != Role::Gain,
-            });
+            all.push(Updated { weights, low: low.map(|low| &*low), gradient, averages });
         }
         let healthy = self.healthy.get_or_init(|| Tensor::ones([1], (Kind::Double, self.device)));
-        kernels.adamw(&all, &step, update.clip_norm, healthy)
+        // The norm, and with it clipping, is computed on the device.
+        kernels.update(&all, rule, update.clip_norm, healthy)
     }
 
     fn update(
@@ -462,6 +463,15 @@ impl Ops for TchOps {
             *moments = on_device.map(Moment::Device);
         }
         parameter.round();
+    }
+}
+
+/// The rule of an update that kernels apply to all parameters at once. Muon's products are libtorch's.
+fn at_once(update: &Update) -> Option<Rule> {
+    match update.of_parameter(0.0, Role::Matrix).rule(&[]) {
+        UpdateRule::Adamw(step) => Some(Rule::Adamw(step)),
+        UpdateRule::Adafactor(step) => Some(Rule::Adafactor(step)),
+        UpdateRule::Muon(_) => None,
     }
 }
 

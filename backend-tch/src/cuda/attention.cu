@@ -1,6 +1,35 @@
 // softmax(q · kᵀ + bias) · v for heads of up to 64 features in bf16, forward and backward, without storing probabilities
 // (arXiv 2205.14135, 2307.08691) and with T5's bias: a number for each head and distance key - query.
 // `tiles.cu` says how a block multiplies.
+//
+// With dropout (DROPOUT is 1), `kept` [batch, heads, queries, tiles of keys] has a bit for each of a tile's keys: whether the
+// probability is kept, and multiplied by `keep`.
+
+#define DROPOUT VARIANT
+
+// The bits of rows g and g + 8 for a lane's columns.
+struct Kept {
+    u32 bits[2][2];
+};
+
+// `row` is the first of them, of `left` rows from it on.
+__device__ __forceinline__ Kept read_kept(const uint2 *row, int tiles, int left, int t)
+{
+    Kept kept;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        uint2 word = 8 * half < left ? row[(long long)8 * half * tiles] : make_uint2(0, 0);
+        kept.bits[half][0] = word.x >> (2 * t);
+        kept.bits[half][1] = word.y >> (2 * t);
+    }
+    return kept;
+}
+
+// Of c[n][i], where n counts from the tile's first column.
+__device__ __forceinline__ bool is_kept(const Kept &kept, int n, int i)
+{
+    return kept.bits[i >> 1][n >> 2] >> (8 * (n & 3) + (i & 1)) & 1;
+}
 
 // Where scores start: at the bias, which depends on the distance alone and so is that of row g + 8 and the next 8 columns.
 template <int COUNT> __device__ __forceinline__ void start_scores(float (&c)[COUNT][4], const float *near)
@@ -21,7 +50,8 @@ template <int COUNT> __device__ __forceinline__ void start_scores(float (&c)[COU
 // Grid [tiles of queries, heads, batch]. `relative` [heads, queries + keys - 1] or null: the bias of key - query + queries - 1.
 // `visible` [batch, keys] or null. `lse` [batch, heads, queries] gets log2 of the sum of exponentials.
 extern "C" __global__ void __launch_bounds__(128, 4) attention_forward(
-    const u16 *q, const u16 *k, const u16 *v, const float *relative, const u8 *visible, u16 *out, float *lse, Shape s)
+    const u16 *q, const u16 *k, const u16 *v, const float *relative, const u8 *visible, const uint2 *kept, u16 *out, float *lse,
+    Shape s)
 {
     extern __shared__ __align__(1024) u8 memory[];
     u32 tiles = shared_address(memory); // two stages of keys and values, and the block's queries
@@ -32,6 +62,10 @@ extern "C" __global__ void __launch_bounds__(128, 4) attention_forward(
     k += example * s.k_batch + head * s.features;
     v += example * s.v_batch + head * s.features;
     if (visible) visible += (long long)example * s.keys;
+#if DROPOUT
+    int all = (s.keys + TILE - 1) / TILE, left = s.queries - first - row - g;
+    kept += (((long long)example * s.heads + head) * s.queries + first + row + g) * all;
+#endif
 
     int shift = s.keys - s.queries;
     int end = s.causal ? min(s.keys, first + ROWS + shift) : s.keys;
@@ -92,7 +126,7 @@ extern "C" __global__ void __launch_bounds__(128, 4) attention_forward(
             largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFu, largest, 1));
             largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFu, largest, 2));
             float base = largest == MINUS_INFINITY ? 0.0f : largest * LOG2E;
-            float kept = power_of_2(maximum[half] * LOG2E - base);
+            float scale = power_of_2(maximum[half] * LOG2E - base);
             maximum[half] = largest;
             float more = 0;
 #pragma unroll
@@ -100,11 +134,19 @@ extern "C" __global__ void __launch_bounds__(128, 4) attention_forward(
                 p[n][2 * half] = power_of_2(p[n][2 * half] * LOG2E - base);
                 p[n][2 * half + 1] = power_of_2(p[n][2 * half + 1] * LOG2E - base);
                 more += p[n][2 * half] + p[n][2 * half + 1];
-                o[n][2 * half] *= kept;
-                o[n][2 * half + 1] *= kept;
+                o[n][2 * half] *= scale;
+                o[n][2 * half + 1] *= scale;
             }
-            sum[half] = sum[half] * kept + more;
+            sum[half] = sum[half] * scale + more;
         }
+#if DROPOUT
+        Kept of_tile = read_kept(kept + tile, all, left, t);
+#pragma unroll
+        for (int n = 0; n < 8; n++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) p[n][i] = is_kept(of_tile, n, i) ? p[n][i] : 0.0f;
+        }
+#endif
         Four factors[4];
         as_factors(factors, p);
         hold(o);
@@ -122,7 +164,7 @@ extern "C" __global__ void __launch_bounds__(128, 4) attention_forward(
     for (int half = 0; half < 2; half++) {
         sum[half] += __shfl_xor_sync(0xFFFFFFFFu, sum[half], 1);
         sum[half] += __shfl_xor_sync(0xFFFFFFFFu, sum[half], 2);
-        factor[half] = 1.0f / sum[half];
+        factor[half] = (DROPOUT ? s.keep : 1.0f) / sum[half];
         int query_row = first + row + g + 8 * half;
         if (t == 0 && query_row < s.queries)
             lse[((long long)example * s.heads + head) * s.queries + query_row] = maximum[half] * LOG2E + log2f(sum[half]);
@@ -158,20 +200,28 @@ extern "C" __global__ void __launch_bounds__(256) attention_deltas(const u16 *ou
 
 // The gradients of keys and values. Grid [tiles of keys, heads, batch].
 extern "C" __global__ void __launch_bounds__(128, 3) attention_dkv(
-    const u16 *q, const u16 *k, const u16 *v, const float *relative, const u8 *visible, const u16 *dout, const float *lse,
-    const float *deltas, u16 *dk, u16 *dv, Shape s)
+    const u16 *q, const u16 *k, const u16 *v, const float *relative, const u8 *visible, const uint2 *kept, const u16 *dout,
+    const float *lse, const float *deltas, u16 *dk, u16 *dv, Shape s)
 {
     extern __shared__ __align__(1024) u8 memory[];
     u32 tiles = shared_address(memory); // two stages of queries and gradients of the output
     u32 own = tiles + 4 * 8192; // the block's keys and values
     float *rows = (float *)(memory + 6 * 8192); // two stages of 64 lse and 64 deltas
+#if DROPOUT
+    uint2 *row_kept = (uint2 *)(rows + 256); // two stages of 64 queries
+    float *bias = rows + 512;
+#else
     float *bias = rows + 256;
+#endif
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
     int first = blockIdx.x * ROWS, head = blockIdx.y, example = blockIdx.z, row = 16 * warp;
     q += example * s.q_batch + head * s.features;
     dout += example * s.do_batch + head * s.features;
     lse += ((long long)example * s.heads + head) * s.queries;
     deltas += ((long long)example * s.heads + head) * s.queries;
+#if DROPOUT
+    kept += ((long long)example * s.heads + head) * s.queries * gridDim.x + blockIdx.x;
+#endif
 
     int shift = s.keys - s.queries;
     int count = (s.queries + TILE - 1) / TILE;
@@ -206,6 +256,10 @@ extern "C" __global__ void __launch_bounds__(128, 3) attention_dkv(
             // A query that there is not has no probabilities. Deltas are subtracted.
             float outside = is_lse ? -MINUS_INFINITY : 0.0f;
             rows[(tile & 1) * 128 + threadIdx.x] = there ? (is_lse ? lse[query0 + at] : -deltas[query0 + at]) : outside;
+#if DROPOUT
+            if (is_lse)
+                row_kept[(tile & 1) * 64 + at] = there ? kept[(long long)(query0 + at) * gridDim.x] : make_uint2(0, 0);
+#endif
         }
     };
     float dk_sum[HEAD / 8][4] = {}, dv_sum[HEAD / 8][4] = {};
@@ -220,6 +274,9 @@ extern "C" __global__ void __launch_bounds__(128, 3) attention_dkv(
         show_copies();
         __syncthreads();
         const float *row_lse = rows + (tile & 1) * 128, *row_delta = row_lse + 64;
+#if DROPOUT
+        const u32 *own_kept = (const u32 *)row_kept + row / 32; // the half of the keys that this warp is in
+#endif
         bool whole = first + row + 16 <= s.keys && !visible && (!s.causal || first + row + 15 <= query0 + shift);
 #pragma unroll
         for (int start = 0; start < TILE; start += 8 * PART) {
@@ -236,9 +293,13 @@ extern "C" __global__ void __launch_bounds__(128, 3) attention_dkv(
                     p[n + 1][0] = near[-8 - 8 * n];
                     p[n + 1][1] = near[-9 - 8 * n];
                 }
+#if DROPOUT
+                dp[n][0] = dp[n][1] = dp[n][2] = dp[n][3] = 0;
+#else
                 float2 delta = *(const float2 *)(row_delta + start + 8 * n + 2 * t);
                 dp[n][0] = dp[n][2] = delta.x;
                 dp[n][1] = dp[n][3] = delta.y;
+#endif
             }
             hold(p);
             hold(dp);
@@ -260,8 +321,19 @@ extern "C" __global__ void __launch_bounds__(128, 3) attention_dkv(
                         if (hidden[i >> 1] || (s.causal && seen > query + shift)) p[n][i] = 0.0f;
                     }
                 }
+#if DROPOUT
+                float2 delta = *(const float2 *)(row_delta + start + 8 * n + 2 * t);
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    int column = (tile & 1) * 64 + start + 8 * n + 2 * t + (i & 1);
+                    bool is_kept = own_kept[2 * column] >> ((row & 31) + g + (i & 2) * 4) & 1;
+                    dp[n][i] = ((is_kept ? dp[n][i] * s.keep : 0.0f) + (i & 1 ? delta.y : delta.x)) * p[n][i];
+                    p[n][i] = is_kept ? p[n][i] : 0.0f;
+                }
+#else
 #pragma unroll
                 for (int i = 0; i < 4; i++) dp[n][i] *= p[n][i];
+#endif
             }
             Four factors[PART / 2], gradient_factors[PART / 2];
             as_factors(factors, p);
@@ -284,8 +356,9 @@ extern "C" __global__ void __launch_bounds__(128, 3) attention_dkv(
     await_copies<0>();
     write_rows(dk + example * s.dk_batch + head * s.features + first * s.dk_row, s.dk_row, row, s.keys - first, s.features, dk_sum,
                1.0f, 1.0f);
+    float factor = DROPOUT ? s.keep : 1.0f;
     write_rows(dv + example * s.dv_batch + head * s.features + first * s.dv_row, s.dv_row, row, s.keys - first, s.features, dv_sum,
-               1.0f, 1.0f);
+               factor, factor);
 }
 
 // The gradients of queries and of the bias. Grid [tiles of queries, heads, groups of examples]. `partial`, if not null, gets for each
@@ -297,8 +370,8 @@ extern "C" __global__ void __launch_bounds__(128, 3) attention_dkv(
 // first is, for the second, a row further down, at lane + 4 (for g = 7 in the sum of j - 1). One shuffle brings them together, and a
 // lane keeps the sum of diagonal 8j + 2t - g in a column of shared memory that is its own.
 extern "C" __global__ void __launch_bounds__(128, DQ_BLOCKS) attention_dq(
-    const u16 *q, const u16 *k, const u16 *v, const float *relative, const u8 *visible, const u16 *dout, const float *lse,
-    const float *deltas, u16 *dq, float *partial, Shape s)
+    const u16 *q, const u16 *k, const u16 *v, const float *relative, const u8 *visible, const uint2 *kept, const u16 *dout,
+    const float *lse, const float *deltas, u16 *dq, float *partial, Shape s)
 {
     extern __shared__ __align__(1024) u8 memory[];
     u32 tiles = shared_address(memory);
@@ -341,6 +414,10 @@ extern "C" __global__ void __launch_bounds__(128, DQ_BLOCKS) attention_dq(
             row_delta[half] = at < s.queries ? -deltas[index] : 0.0f;
         }
 
+#if DROPOUT
+        const uint2 *kept_of = kept + (((long long)example * s.heads + head) * s.queries + first + row + g) * all;
+#endif
+
         float dq_sum[HEAD / 8][4] = {};
         // Of the square before: what it has of queries g, its sums' second column, and of j - 1 the same.
         float even = 0, odd = 0, odd_before = 0;
@@ -365,6 +442,9 @@ extern "C" __global__ void __launch_bounds__(128, DQ_BLOCKS) attention_dq(
             show_copies();
             __syncthreads();
             bool whole = key0 + TILE <= s.keys && !visible && (!s.causal || key0 + TILE <= first + row + shift + 1);
+#if DROPOUT
+            Kept of_tile = read_kept(kept_of + tile, all, s.queries - first - row - g, t);
+#endif
 #pragma unroll
             for (int start = 0; start < TILE; start += 8 * PART) {
                 // [16 queries, 8 · PART keys]
@@ -372,8 +452,8 @@ extern "C" __global__ void __launch_bounds__(128, DQ_BLOCKS) attention_dq(
                 start_scores(p, bias + key0 + start + ROWS - 1 - row - g + 2 * t);
 #pragma unroll
                 for (int n = 0; n < PART; n++) {
-                    dp[n][0] = dp[n][1] = row_delta[0];
-                    dp[n][2] = dp[n][3] = row_delta[1];
+                    dp[n][0] = dp[n][1] = DROPOUT ? 0.0f : row_delta[0];
+                    dp[n][2] = dp[n][3] = DROPOUT ? 0.0f : row_delta[1];
                 }
                 hold(p);
                 hold(dp);
@@ -394,6 +474,9 @@ extern "C" __global__ void __launch_bounds__(128, DQ_BLOCKS) attention_dq(
                                 key >= s.keys || (s.causal && key > seen) || (visible_of && !visible_of[key]);
                             if (hidden) p[n][i] = 0.0f;
                         }
+#if DROPOUT
+                        dp[n][i] = (is_kept(of_tile, start / 8 + n, i) ? dp[n][i] * s.keep : 0.0f) + row_delta[i >> 1];
+#endif
                         dp[n][i] *= p[n][i];
                     }
                 }
@@ -456,4 +539,29 @@ extern "C" __global__ void __launch_bounds__(128) attention_dbias(const float *p
         for (int group = 0; group < groups; group++) sum += from[(long long)group * span];
     }
     drelative[(long long)head * distances + at] = sum;
+}
+
+// The bits of `kept` for the factors of `DropoutDraw` (as in `activation.cu`), of `rows` [batch · heads · queries] of `keys` probabilities
+// in words of 32. `size` is the number of elements of an example.
+extern "C" __global__ void __launch_bounds__(256) attention_kept(
+    u32 *kept, u32 key0, u32 key1, u32 threshold, long long first, long long size, long long rows, int keys, int words)
+{
+    long long index = (long long)blockIdx.x * 256 + threadIdx.x, row = index / words;
+    int key = 32 * (int)(index - row * words);
+    if (row >= rows) return;
+    long long at = row * keys + key, example = at / size, element = at - example * size;
+    uint4 draws = make_uint4(0, 0, 0, 0);
+    u32 bits = 0;
+    for (int i = 0; i < 32 && key + i < keys; i++, element++) {
+        if (element == size) {
+            example++;
+            element = 0;
+        }
+        int place = element & 7;
+        if (i == 0 || place == 0) draws = philox((u64)(first + example) << 32 | (u64)(element / 8), make_uint2(key0, key1));
+        u32 word = place < 4 ? (place < 2 ? draws.x : draws.y) : (place < 6 ? draws.z : draws.w);
+        u32 draw = place & 1 ? word >> 16 : word & 0xFFFF;
+        bits |= (u32)(draw >= threshold) << i;
+    }
+    kept[index] = bits;
 }

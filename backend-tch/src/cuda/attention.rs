@@ -1,5 +1,6 @@
 //! Flash attention with T5's bias.
 
+use t5_model::backend::DropoutDraw;
 use tch::{Kind, Tensor};
 
 use super::{Argument, Kernel, Kernels, Source, at, at_option};
@@ -12,7 +13,10 @@ const TILES: i64 = 4 * TILE * TILE * 2;
 /// A block's own tiles: keys and values, or queries and gradients.
 const OWN: i64 = 2 * TILE * TILE * 2;
 
-/// The same layout as in `attention.cu`.
+/// Two stages of 64 sums of exponentials and 64 deltas; or of the dropout bits of 64 queries.
+const STAGED: i64 = 1024;
+
+/// The same layout as in `tiles.cu`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 struct Shape {
@@ -23,7 +27,7 @@ struct Shape {
     causal: i32,
     group: i32,
     batch: i32,
-    unused: i32,
+    keep: f32,
     q: [i64; 2],
     k: [i64; 2],
     v: [i64; 2],
@@ -47,9 +51,29 @@ pub struct Flash {
     relative: Option<Tensor>,
     /// `[batch, key]`, 0 for a hidden key.
     visible: Option<Tensor>,
+    dropout: Option<Kept>,
     output: Tensor,
     /// log2 of the scores' sums of exponentials, `[batch, heads, query]`.
     lse: Tensor,
+}
+
+/// Which probabilities dropout keeps.
+struct Kept {
+    /// `[batch, heads, query, 2 · tiles of keys]`, a bit for each.
+    bits: Tensor,
+    /// The factor of those.
+    factor: f32,
+}
+
+/// What attention does besides multiplying.
+pub struct How<'a> {
+    pub heads: i64,
+    pub causal: bool,
+    /// As in [`Flash`].
+    pub relative: Option<Tensor>,
+    /// As in [`Flash`].
+    pub visible: Option<Tensor>,
+    pub dropout: Option<&'a DropoutDraw>,
 }
 
 /// Strides of examples and of positions, in elements.
@@ -81,31 +105,22 @@ impl Kernels {
         let features = q.size()[2] / heads;
         let longest = tiles(k.size()[1].max(q.size()[1]));
         let shared =
-            TILES + OWN + 1024 + 4 * TILE * (longest + 1) + if biased { diagonals(longest) } else { 0 };
+            TILES + OWN + 2 * STAGED + 4 * TILE * (longest + 1) + if biased { diagonals(longest) } else { 0 };
         fits_tiles(features) && [q, k, v].into_iter().all(fits) && shared <= self.shared_memory
     }
 
-    fn attention_kernel(name: &'static str) -> Kernel {
-        Kernel { source: Source::Attention, bf16: true, vectors: 0, name }
-    }
-
-    pub fn attend(
-        &self,
-        heads: i64,
-        causal: bool,
-        [q, k, v]: [Tensor; 3],
-        relative: Option<Tensor>,
-        visible: Option<Tensor>,
-    ) -> Flash {
+    pub fn attend(&self, [q, k, v]: [Tensor; 3], how: How<'_>) -> Flash {
+        let How { heads, causal, relative, visible, dropout } = how;
         let size = q.size();
         let (batch, queries) = (size[0], size[1]);
+        let dropout = dropout.map(|draw| self.kept(draw, [batch, heads, queries, k.size()[1]]));
         let output = self.empty(&size, Kind::BFloat16);
         let lse = self.empty(&[batch, heads, queries], Kind::Float);
-        let flash = Flash { heads, causal, q, k, v, relative, visible, output, lse };
+        let flash = Flash { heads, causal, q, k, v, relative, visible, dropout, output, lse };
         let Flash { q, k, v, relative, visible, output, lse, .. } = &flash;
         let shared = TILES + OWN / 2 + 4 * TILE * (tiles(k.size()[1]) + 1);
         self.launch(
-            Self::attention_kernel("attention_forward"),
+            flash.kernel("attention_forward"),
             [tiles(queries), heads, batch],
             128,
             shared,
@@ -115,6 +130,7 @@ impl Kernels {
                 &at(v),
                 &at_option(relative.as_ref()),
                 &at_option(visible.as_ref()),
+                &flash.kept(),
                 &at(output),
                 &at(lse),
                 &flash.shape(),
@@ -143,21 +159,35 @@ impl Kernels {
             ..flash.shape()
         };
         let launch = |name, grid, threads, shared, arguments: &[&dyn Argument]| {
-            self.launch(Self::attention_kernel(name), grid, threads, shared, arguments);
+            self.launch(flash.kernel(name), grid, threads, shared, arguments);
         };
         let rows = (8 * batch * heads * queries + 255) / 256;
         launch("attention_deltas", [rows, 1, 1], 256, 0, &[&at(output), &at(dy), &at(&deltas), &shape]);
 
         let [q, k, v] = [q, k, v].map(at);
         let [relative_at, visible_at] = [relative, visible].map(|tensor| at_option(tensor.as_ref()));
-        let (lse, deltas_at) = (at(lse), at(&deltas));
-        let shared = TILES + OWN + 1024 + 4 * TILE * (tiles(queries) + 1);
+        let (lse, deltas_at, kept) = (at(lse), at(&deltas), flash.kept());
+        let stages = if flash.dropout.is_some() { 2 * STAGED } else { STAGED };
+        let shared = TILES + OWN + stages + 4 * TILE * (tiles(queries) + 1);
         launch(
             "attention_dkv",
             [tiles(keys), *heads, batch],
             128,
             shared,
-            &[&q, &k, &v, &relative_at, &visible_at, &at(dy), &lse, &deltas_at, &at(&dk), &at(&dv), &shape],
+            &[
+                &q,
+                &k,
+                &v,
+                &relative_at,
+                &visible_at,
+                &kept,
+                &at(dy),
+                &lse,
+                &deltas_at,
+                &at(&dk),
+                &at(&dv),
+                &shape,
+            ],
         );
         let span = TILE * (tiles(keys) + 1);
         let partial =
@@ -174,6 +204,7 @@ impl Kernels {
                 &v,
                 &relative_at,
                 &visible_at,
+                &kept,
                 &at(dy),
                 &lse,
                 &deltas_at,
@@ -197,6 +228,34 @@ impl Kernels {
             drelative
         });
         ([dq, dk, dv], drelative)
+    }
+
+    /// Draws which probabilities `[batch, heads, query, key]` are kept.
+    fn kept(&self, draw: &DropoutDraw, [batch, heads, queries, keys]: [i64; 4]) -> Kept {
+        let words = 2 * tiles(keys);
+        let bits = self.empty(&[batch, heads, queries, words], Kind::Int);
+        let rows = batch * heads * queries;
+        let (first, example) = draw.examples();
+        let size = (rows * keys).min(i64::try_from(example).unwrap_or(i64::MAX)).max(1);
+        let ([key0, key1], (threshold, factor)) = (draw.key(), draw.threshold());
+        self.launch(
+            attention_kernel("attention_kept", true),
+            [(rows * words + 255) / 256, 1, 1],
+            256,
+            0,
+            &[
+                &at(&bits),
+                &key0,
+                &key1,
+                &threshold,
+                &(first as i64),
+                &size,
+                &rows,
+                &(keys as i32),
+                &(words as i32),
+            ],
+        );
+        Kept { bits, factor }
     }
 
     fn gradients_like(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> [Tensor; 3] {
@@ -226,13 +285,25 @@ fn diagonals(tiles: i64) -> i64 {
     4 * (8 * tiles + 2) * 32 * 4
 }
 
+fn attention_kernel(name: &'static str, dropout: bool) -> Kernel {
+    Kernel { source: Source::Attention, bf16: true, variant: i64::from(dropout), name }
+}
+
 impl Flash {
+    fn kernel(&self, name: &'static str) -> Kernel {
+        attention_kernel(name, self.dropout.is_some())
+    }
+
+    fn kept(&self) -> u64 {
+        at_option(self.dropout.as_ref().map(|kept| &kept.bits))
+    }
+
     pub fn output(&self) -> &Tensor {
         &self.output
     }
 
     fn shape(&self) -> Shape {
-        let Flash { heads, causal, q, k, v, output, .. } = self;
+        let Flash { heads, causal, q, k, v, dropout, output, .. } = self;
         let size = q.size();
         Shape {
             heads: *heads as i32,
@@ -242,6 +313,7 @@ impl Flash {
             causal: i32::from(*causal),
             group: 1,
             batch: size[0] as i32,
+            keep: dropout.as_ref().map_or(1.0, |kept| kept.factor),
             q: distances(q),
             k: distances(k),
             v: distances(v),

@@ -30,7 +30,7 @@ extern "C" __global__ void __launch_bounds__(512) cross_entropy(
     }
     float maximum = __int_as_float(0xFF800000), sum = 0;
     Best best = {maximum, 0x7FFFFFFF};
-#if VECTORS
+#if VARIANT // rows of whole vectors
     for (int i = 4 * threadIdx.x; i < vocabulary; i += 4 * blockDim.x) {
         float4 v = load4(z + i);
         float largest = fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w));
@@ -82,7 +82,7 @@ extern "C" __global__ void __launch_bounds__(512) cross_entropy(
     if (!differentiate) return;
     __syncthreads(); // the label's logit has been read
     float factor = scale * (1.0f + 2.0f * z_loss * log_z);
-#if VECTORS
+#if VARIANT // rows of whole vectors
     for (int i = 4 * threadIdx.x; i < vocabulary; i += 4 * blockDim.x) {
         float4 v = load4(z + i);
         float4 d = make_float4(factor * __expf(v.x - log_z), factor * __expf(v.y - log_z), factor * __expf(v.z - log_z),

@@ -26,7 +26,7 @@ impl Kernels {
     }
 
     fn norm_kernel(width: i64, kind: Kind, name: &'static str) -> Kernel {
-        Kernel { source: Source::Norm, bf16: is_bf16(kind), vectors: (width + 127) / 128, name }
+        Kernel { source: Source::Norm, bf16: is_bf16(kind), variant: (width + 127) / 128, name }
     }
 
     /// `x` and `gain` are f32 and contiguous; the result has type `kind`. If there is `more` (of type
@@ -119,7 +119,7 @@ impl Kernels {
     }
 
     fn activation_kernel(kind: Kind, name: &'static str) -> Kernel {
-        Kernel { source: Source::Activation, bf16: is_bf16(kind), vectors: 0, name }
+        Kernel { source: Source::Activation, bf16: is_bf16(kind), variant: 0, name }
     }
 
     /// Whether gate and value, `[batch, length, width]`, are aligned for vector loads.
@@ -224,9 +224,9 @@ impl Kernels {
         let labels = self.upload(labels);
         let transposed = head.tr();
         let results = self.empty(&[2, rows], Kind::Float);
-        let vectors = i64::from(vocabulary % 4 == 0);
+        let variant = i64::from(vocabulary % 4 == 0);
         let kernel =
-            Kernel { source: Source::CrossEntropy, bf16: is_bf16(x.kind()), vectors, name: "cross_entropy" };
+            Kernel { source: Source::CrossEntropy, bf16: is_bf16(x.kind()), variant, name: "cross_entropy" };
         let mut dx = vec![];
         let mut dhead: Option<Tensor> = None;
         for first in (0..rows).step_by(at_once as usize) {

@@ -3,11 +3,11 @@
 //! Their sources are part of the program; NVRTC, which comes with PyTorch, compiles them for the present GPU
 //! on first use. They run on libtorch's stream, in order with its own kernels, and use its memory.
 
-mod adamw;
 mod attention;
 mod embedding;
 mod fused;
 mod staging;
+mod update;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,14 +20,15 @@ use cudarc::driver::{CudaContext, CudaStream, result};
 use cudarc::nvrtc;
 use tch::{Device, Kind, Tensor};
 
-pub use adamw::Updated;
-pub use attention::fits_tiles;
+pub use attention::{How, fits_tiles};
 use staging::Staging;
+pub use update::{Averages, Rule, Updated};
 
 /// A source file of kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Source {
     Activation,
+    Adafactor,
     Adamw,
     Attention,
     CrossEntropy,
@@ -39,7 +40,8 @@ impl Source {
     fn text(self) -> String {
         let own = match self {
             Source::Activation => include_str!("activation.cu"),
-            Source::Adamw => include_str!("adamw.cu"),
+            Source::Adafactor => concat!(include_str!("update.cu"), "\n", include_str!("adafactor.cu")),
+            Source::Adamw => concat!(include_str!("update.cu"), "\n", include_str!("adamw.cu")),
             Source::Attention => concat!(include_str!("tiles.cu"), "\n", include_str!("attention.cu")),
             Source::CrossEntropy => include_str!("cross_entropy.cu"),
             Source::Embedding => include_str!("embedding.cu"),
@@ -55,8 +57,8 @@ struct Kernel {
     source: Source,
     /// Activations are bf16, not f32.
     bf16: bool,
-    /// The value of the macro `VECTORS`, if the source uses it.
-    vectors: i64,
+    /// The value of the macro `VARIANT`, if the source uses it.
+    variant: i64,
     name: &'static str,
 }
 
@@ -168,12 +170,12 @@ impl Kernels {
     }
 
     fn function(&self, kernel: Kernel) -> CUfunction {
-        let Kernel { source, bf16, vectors, name } = kernel;
+        let Kernel { source, bf16, variant, name } = kernel;
         self.bind();
         *self.functions.borrow_mut().entry(kernel).or_insert_with(|| {
             let mut modules = self.modules.borrow_mut();
             let module =
-                *modules.entry((source, bf16, vectors)).or_insert_with(|| self.load(source, bf16, vectors));
+                *modules.entry((source, bf16, variant)).or_insert_with(|| self.load(source, bf16, variant));
             let name = CString::new(name).expect("a name without zeros");
             // SAFETY: the module is never unloaded.
             let function = unsafe { result::module::get_function(module, name) };
@@ -181,8 +183,8 @@ impl Kernels {
         })
     }
 
-    fn load(&self, source: Source, bf16: bool, vectors: i64) -> CUmodule {
-        let cubin = compiled(source, bf16, vectors, &self.architecture)
+    fn load(&self, source: Source, bf16: bool, variant: i64) -> CUmodule {
+        let cubin = compiled(source, bf16, variant, &self.architecture)
             .unwrap_or_else(|error| panic!("{source:?}: {error}"));
         // SAFETY: a whole cubin.
         let module = unsafe { result::module::load_data(cubin.as_ptr().cast()) };
@@ -194,25 +196,25 @@ impl Kernels {
 type Cubins = HashMap<(Source, bool, i64, String), Arc<Vec<u8>>>;
 
 /// Calls [`compile`], which takes seconds, only once per process: each session has its own [`Kernels`].
-fn compiled(source: Source, bf16: bool, vectors: i64, architecture: &str) -> Result<Arc<Vec<u8>>, String> {
+fn compiled(source: Source, bf16: bool, variant: i64, architecture: &str) -> Result<Arc<Vec<u8>>, String> {
     static CUBINS: Mutex<Option<Cubins>> = Mutex::new(None);
     let mut cubins = CUBINS.lock().unwrap_or_else(PoisonError::into_inner);
     let cubins = cubins.get_or_insert_default();
-    let key = (source, bf16, vectors, architecture.to_owned());
+    let key = (source, bf16, variant, architecture.to_owned());
     if let Some(cubin) = cubins.get(&key) {
         return Ok(cubin.clone());
     }
-    let cubin = Arc::new(compile(source, bf16, vectors, architecture)?);
+    let cubin = Arc::new(compile(source, bf16, variant, architecture)?);
     cubins.insert(key, cubin.clone());
     Ok(cubin)
 }
 
 /// Compiles a source to machine code (a cubin) for an architecture.
-fn compile(source: Source, bf16: bool, vectors: i64, architecture: &str) -> Result<Vec<u8>, String> {
+fn compile(source: Source, bf16: bool, variant: i64, architecture: &str) -> Result<Vec<u8>, String> {
     let text = CString::new(source.text()).map_err(|error| error.to_string())?;
     let program = nvrtc::result::create_program(&text, None).map_err(|error| error.to_string())?;
     let mut options = vec![format!("--gpu-architecture={architecture}"), "--std=c++17".into()];
-    options.push(format!("-DVECTORS={vectors}"));
+    options.push(format!("-DVARIANT={variant}"));
     options.extend(bf16.then(|| "-DBF16".into()));
     options.extend((architecture == HOPPER).then(|| "-DHOPPER".into()));
     // SAFETY: the program lives until the end of this function.
@@ -324,8 +326,9 @@ mod tests {
         }
         let architectures = ["sm_80", HOPPER, "sm_120"];
         for architecture in architectures {
-            for (source, vectors) in [
+            for (source, variant) in [
                 (Source::Activation, 0),
+                (Source::Adafactor, 0),
                 (Source::Adamw, 0),
                 (Source::Embedding, 0),
                 (Source::CrossEntropy, 0),
@@ -334,10 +337,11 @@ mod tests {
                 (Source::Norm, 16),
             ] {
                 for bf16 in [false, true] {
-                    compiled(source, bf16, vectors, architecture).unwrap();
+                    compiled(source, bf16, variant, architecture).unwrap();
                 }
             }
             let attention = || compiled(Source::Attention, true, 0, architecture).unwrap();
+            compiled(Source::Attention, true, 1, architecture).unwrap();
             assert!(Arc::ptr_eq(&attention(), &attention()), "compiled twice");
         }
         println!("compiled for {}", architectures.join(", "));

@@ -1,6 +1,8 @@
 // RMSNorm over groups of features. A warp takes a row; VECTORS float4 a lane hold it. Widths and the groups' ends are multiples
 // of 4.
 
+#define VECTORS VARIANT
+
 // y = gain · x · scale with scale = rsqrt(mean(x²) + epsilon), kept for the way back. With `more`, x + more stands for x, and goes
 // to `sum`.
 extern "C" __global__ void __launch_bounds__(256) norm_forward(

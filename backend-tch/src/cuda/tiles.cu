@@ -22,7 +22,8 @@ struct Shape {
     // Examples that a block of `attention_dq` takes, one after the other.
     int group;
     int batch;
-    int unused;
+    // The factor of kept probabilities, with dropout.
+    float keep;
     // Distances of examples and of positions, in elements; heads lie side by side.
     long long q_batch, q_row, k_batch, k_row, v_batch, v_row;
     // Of the output and its gradient.

@@ -5,7 +5,7 @@ use fusion_core::random::Philox;
 
 use super::references::deviation;
 use crate::Ops;
-use crate::backend::{Attention, Buckets, TokenIds};
+use crate::backend::{Attention, Buckets, DropoutDraw, TokenIds};
 
 /// A whole attention, small but long.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +15,8 @@ pub(super) struct Long {
     pub causal: bool,
     /// Whether some keys are padding.
     pub padded: bool,
+    /// Whether probabilities are dropped.
+    pub dropout: bool,
 }
 
 const BATCH: usize = 2;
@@ -51,6 +53,11 @@ impl Long {
         seen && !(self.padded && key % 5 == 3)
     }
 
+    fn draw(self) -> Option<DropoutDraw> {
+        let draw = DropoutDraw::new(0.3, 7, "long").of_examples(1, HEADS * self.queries * self.keys);
+        self.dropout.then_some(draw)
+    }
+
     /// The worst deviation of the result and of all gradients.
     pub fn deviation<O: Ops>(self, ops: &mut O) -> f64 {
         let inputs = self.inputs();
@@ -69,7 +76,7 @@ impl Long {
             bias: Some(&bias),
             causal: self.causal,
             key_mask: self.padded.then_some(mask.as_slice()),
-            dropout: None,
+            dropout: self.draw(),
         };
         let [queries, keys, values] = [(&q, self.queries), (&k, self.keys), (&v, self.keys)]
             .map(|(table, length)| rows(ops, table, length));
@@ -90,6 +97,10 @@ impl Long {
         let zeros = |x: &HostTensor| vec![0f64; x.data.len()];
         let (mut y, mut dq, mut dk, mut dv, mut dtable) =
             (zeros(q), zeros(q), zeros(k), zeros(v), zeros(table));
+        let mut factors = vec![1f32; BATCH * HEADS * self.queries * self.keys];
+        if let Some(draw) = self.draw() {
+            draw.factors(0, &mut factors);
+        }
         for (example, head) in (0..BATCH).flat_map(|example| (0..HEADS).map(move |head| (example, head))) {
             let place = |length: usize, position: usize| {
                 let start = (example * length + position) * WIDTH + head * FEATURES;
@@ -107,17 +118,22 @@ impl Long {
                 };
                 let powers: Vec<f64> = visible.iter().map(|key| score(key).exp()).collect();
                 let sum: f64 = powers.iter().sum();
-                let dp = |key: usize| dot(&dy.data[own.clone()], &v.data[place(self.keys, key)]);
+                let factor = |key: usize| {
+                    let row = (example * HEADS + head) * self.queries + query;
+                    f64::from(factors[row * self.keys + key])
+                };
+                let dp =
+                    |key: usize| factor(key) * dot(&dy.data[own.clone()], &v.data[place(self.keys, key)]);
                 let mean: f64 = visible.iter().zip(&powers).map(|(key, power)| power / sum * dp(*key)).sum();
                 for (key, power) in visible.into_iter().zip(powers) {
                     let (p, other) = (power / sum, place(self.keys, key));
-                    let dscore = p * (dp(key) - mean);
+                    let (kept, dscore) = (p * factor(key), p * (dp(key) - mean));
                     dtable[self.bucket(query, key) * HEADS + head] += dscore;
                     for (own, other) in own.clone().zip(other) {
-                        y[own] += p * f64::from(v.data[other]);
+                        y[own] += kept * f64::from(v.data[other]);
                         dq[own] += dscore * f64::from(k.data[other]);
                         dk[other] += dscore * f64::from(q.data[own]);
-                        dv[other] += p * f64::from(dy.data[own]);
+                        dv[other] += kept * f64::from(dy.data[own]);
                     }
                 }
             }

@@ -19,14 +19,19 @@ pub(super) fn by_hand<O: Ops>(ops: &mut O, allowed: f64) -> Result<Vec<Check>, S
         check(ops, "leaf and product", allowed, |ops| Ok(differentiated(ops)))?,
         check(ops, "accumulate", 1e-6, |ops| Ok(accumulated(ops)))?,
     ];
+    let plain = Long { queries: 150, keys: 150, causal: false, padded: false, dropout: false };
     let long = [
-        Long { queries: 150, keys: 150, causal: false, padded: false },
-        Long { queries: 130, keys: 130, causal: true, padded: false },
-        Long { queries: 70, keys: 200, causal: false, padded: true },
+        plain,
+        Long { queries: 130, keys: 130, causal: true, ..plain },
+        Long { queries: 70, keys: 200, padded: true, ..plain },
+        Long { queries: 75, keys: 136, dropout: true, ..plain },
+        Long { queries: 131, keys: 131, causal: true, dropout: true, ..plain },
     ];
     for long in long {
-        let Long { queries, keys, causal, .. } = long;
-        let name = format!("attention, {queries} × {keys}{}", if causal { ", causal" } else { "" });
+        let Long { queries, keys, causal, dropout, .. } = long;
+        let details = [("causal", causal), ("dropout", dropout)].into_iter().filter(|(_, on)| *on);
+        let details: String = details.map(|(name, _)| format!(", {name}")).collect();
+        let name = format!("attention, {queries} × {keys}{details}");
         checks.push(check(ops, name, allowed, |ops| Ok(long.deviation(ops)))?);
     }
     for (name, optimizer) in optimizers() {
