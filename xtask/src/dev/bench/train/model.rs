@@ -29,6 +29,11 @@ enum Model {
     T5Small,
     /// T5 1.1 Base: d_model 768, 12 heads of 64, d_ff 2048, 12 + 12 layers, vocabulary 32,128; 8 x (512 + 114) tokens
     T5Base,
+    /// T5 1.1 Large: d_model 1024, 16 heads of 64, d_ff 2816, 24 + 24 layers; 8 x (512 + 114) tokens
+    T5Large,
+    /// The paper's T5-L of 1.1 billion parameters: d_model 2048, 24 heads of 128, d_ff 4096, 8 + 8 layers; 8 x (512 +
+    /// 114) tokens
+    T5L,
 }
 
 impl Model {
@@ -41,6 +46,8 @@ impl Model {
             Model::Probe => (T5Config::v1_1(8_192, 256, 4, 64, 512, 4), [16, 128, 32]),
             Model::T5Small => (T5Config::v1_1(32_128, 512, 6, 64, 1024, 8), [8, 512, 114]),
             Model::T5Base => (T5Config::v1_1(32_128, 768, 12, 64, 2048, 12), [8, 512, 114]),
+            Model::T5Large => (T5Config::v1_1(32_128, 1024, 16, 64, 2816, 24), [8, 512, 114]),
+            Model::T5L => (T5Config::v1_1(32_128, 2048, 24, 128, 4096, 8), [8, 512, 114]),
         }
     }
 }

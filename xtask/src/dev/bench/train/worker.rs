@@ -19,6 +19,12 @@ pub struct Arguments {
     workload: Workload,
     #[command(flatten)]
     compute: ComputeArguments,
+    /// The optimiser
+    #[arg(long, value_enum, default_value = "adamw")]
+    optimizer: Optimizer,
+    /// The rate of dropout
+    #[arg(long, value_name = "RATE", default_value_t = 0.0)]
+    dropout: f64,
 }
 
 impl Arguments {
@@ -30,7 +36,18 @@ impl Arguments {
         let config = self.workload.config();
         let session = compute.open(&config, &initialize(&config, Initialization::T5, 1)?)?;
         let each = compute.how().is_on_cpu();
-        let mut training = Training { session, batch: self.workload.batch(), step: 0, loss: f64::NAN };
+        let mut optimizer = self.optimizer;
+        if let Optimizer::Adamw { weight_decay, .. } = &mut optimizer {
+            *weight_decay = 0.01; // as in bench_transformers.py
+        }
+        let mut training = Training {
+            session,
+            batch: self.workload.batch(),
+            optimizer,
+            dropout: self.dropout,
+            step: 0,
+            loss: f64::NAN,
+        };
         for _ in 0..WARM_UP {
             training.step()?;
         }
@@ -44,6 +61,8 @@ impl Arguments {
 struct Training {
     session: Box<dyn Session>,
     batch: Batch,
+    optimizer: Optimizer,
+    dropout: f64,
     step: u64,
     /// The last step's loss.
     loss: f64,
@@ -82,18 +101,14 @@ impl Training {
     /// The parameters of the next update.
     fn next(&mut self) -> Update {
         self.step += 1;
-        let mut optimizer = Optimizer::adamw();
-        if let Optimizer::Adamw { weight_decay, .. } = &mut optimizer {
-            *weight_decay = 0.01; // as in bench_transformers.py
-        }
         Update {
-            optimizer,
+            optimizer: self.optimizer,
             learning_rate: 1e-3,
             step: self.step,
             optimizer_step: self.step,
             clip_norm: None,
             z_loss: 0.0,
-            dropout: Dropout::default(),
+            dropout: Dropout { rate: self.dropout, seed: 1 },
         }
     }
 }
