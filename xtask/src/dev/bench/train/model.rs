@@ -33,6 +33,7 @@ enum Model {
     T5Large,
     /// The paper's T5-L of 1.1 billion parameters: d_model 2048, 24 heads of 128, d_ff 4096, 8 + 8 layers; 8 x (512 +
     /// 114) tokens
+    #[value(name = "t5-l")]
     T5L,
 }
 
