@@ -109,6 +109,15 @@ mod tests {
     }
 
     #[test]
+    fn a_model_that_repeats_itself_is_cut_short() {
+        let said = " \u{201c}the New York Times\u{201d},".repeat(9);
+        let one = examples([Some(&said), None]);
+        let section = section(&side_by_side([("one", &one)])).expect("a section");
+        let shown = &section.table.rows[0][2];
+        assert!(shown.ends_with('…') && shown.chars().count() <= 49, "{shown}");
+    }
+
+    #[test]
     fn models_with_other_questions_are_left_out() {
         let one = examples([None, None]);
         let mut other = examples([None, None]);

@@ -31,7 +31,7 @@ pub struct Filled {
 /// A hole that a model filled.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Hole {
-    /// What it said; empty if it said nothing.
+    /// What it said, as far as [`LONGEST`]; empty if it said nothing.
     pub text: String,
     /// Whether that is what stood there, but for blanks around it.
     pub right: bool,
@@ -77,7 +77,17 @@ pub(in crate::report) fn side_by_side<'a>(
 
 impl Hole {
     fn of(span: &Span) -> Self {
-        let text = span.filled.clone().unwrap_or_default();
-        Hole { right: text.trim() == span.expected.trim(), text }
+        let text = span.filled.as_deref().unwrap_or_default();
+        Hole { right: text.trim() == span.expected.trim(), text: shortened(text) }
+    }
+}
+
+/// The characters shown of what fills a hole. A model that repeats itself says a lot.
+const LONGEST: usize = 48;
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
