@@ -58,7 +58,8 @@ impl Backend for Tch {
             // Without the device, logits are divided as on a GPU with 80 GB.
             let peak = memory::training_peak(how, size, total.unwrap_or(80e9));
             let fitting = total.and_then(|total| memory::fitting(how, size, total));
-            TrainingMemory { peak, total, fitting }
+            let stored_attention = memory::stored_attention(how.precision, size.config);
+            TrainingMemory { peak, total, fitting, stored_attention }
         })
     }
 

@@ -1,6 +1,6 @@
 //! Estimates the GPU memory that training needs.
 
-use t5_model::{Computation, Precision, TrainingSize, parameter_table};
+use t5_model::{Computation, Precision, T5Config, TrainingSize, parameter_table};
 
 use crate::cuda::fits_tiles;
 
@@ -43,6 +43,13 @@ pub fn training_peak(how: &Computation, size: &TrainingSize<'_>, total: f64) -> 
     CONTEXT + FRAGMENTS * (kept + peak)
 }
 
+/// What our own attention kernels take, if that is not this model: libtorch's operations then store its
+/// probabilities.
+pub fn stored_attention(precision: Precision, config: &T5Config) -> Option<&'static str> {
+    let is_ours = precision == Precision::Bf16 && fits_tiles(config.d_kv as i64);
+    (!is_ours).then_some("bf16, and heads of up to 64 features in multiples of 8")
+}
+
 fn element(precision: Precision) -> f64 {
     match precision {
         Precision::F32 => 4.0,
@@ -74,7 +81,7 @@ impl Layers {
         let crossing = targets * (normed + 2.0 * element * inner) + inputs * 2.0 * element * inner;
         // Our own kernels store no probabilities; where they cannot be used, probabilities are stored, with
         // copies of what they are computed from.
-        let is_stored = precision == Precision::F32 || !fits_tiles(config.d_kv as i64);
+        let is_stored = stored_attention(precision, config).is_some();
         let stored = |queries: usize, keys: usize| {
             let pairs = (examples * config.num_heads * queries * keys) as f64;
             let copies = element * inner * (examples * (2 * queries + 2 * keys)) as f64;
@@ -105,7 +112,7 @@ pub fn fitting(how: &Computation, size: &TrainingSize<'_>, total: f64) -> Option
 
 #[cfg(test)]
 mod tests {
-    use t5_model::{Optimizer, T5Config};
+    use t5_model::Optimizer;
 
     use super::*;
 
@@ -186,6 +193,14 @@ mod tests {
             }
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn other_attention_is_told() {
+        let paper_large = T5Config::v1_1(32_128, 2048, 24, 128, 4096, 8);
+        assert_eq!(stored_attention(Precision::Bf16, &base()), None);
+        assert!(stored_attention(Precision::F32, &base()).is_some());
+        assert!(stored_attention(Precision::Bf16, &paper_large).is_some());
     }
 
     #[test]

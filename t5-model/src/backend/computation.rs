@@ -140,6 +140,8 @@ pub struct TrainingMemory {
     pub total: Option<f64>,
     /// The most examples at a time that fit, if the device is present.
     pub fitting: Option<usize>,
+    /// If attention stores its probabilities there: what the kernels take that do not.
+    pub stored_attention: Option<&'static str>,
 }
 
 /// A device that a backend can use.

@@ -82,6 +82,16 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// The first few names, and how many more there are.
+pub fn some(names: &[String]) -> String {
+    const MOST: usize = 8;
+    let first: Vec<&str> = names.iter().take(MOST).map(String::as_str).collect();
+    match names.len() {
+        all if all <= MOST => first.join(", "),
+        all => format!("{} and {} more", first.join(", "), all - MOST),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{bytes, count, duration, rounds_to, short, thousands};

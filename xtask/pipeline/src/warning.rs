@@ -4,7 +4,7 @@ use fusion_core::Dtype;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::numbers::{bytes, short, thousands};
+use crate::numbers::{bytes, short, some, thousands};
 
 /// What the user should know about a model. It states the fact; which flag or key would change it is up to
 /// the caller.
@@ -39,6 +39,11 @@ pub enum Warning {
         /// The largest number of examples at a time that would fit, if any.
         fitting: Option<usize>,
     },
+    /// Attention takes more memory and time than the device's kernels would.
+    #[error(
+        "attention stores its probabilities on {device}, which takes memory and time; kernels that do not are for {takes}"
+    )]
+    StoredAttention { device: String, takes: &'static str },
     /// A model has another number of parameters than its recipe says.
     #[error("the model has {} parameters, not {} as its `parameters` say", thousands(*found), short(*said))]
     Parameters {
@@ -111,16 +116,6 @@ fn of(model: Option<&str>) -> String {
 
 fn colon(model: Option<&str>) -> String {
     model.map_or(String::new(), |model| format!("{model}: "))
-}
-
-/// The first few names.
-fn some(names: &[String]) -> String {
-    const MOST: usize = 8;
-    let first: Vec<&str> = names.iter().take(MOST).map(String::as_str).collect();
-    match names.len() {
-        all if all <= MOST => first.join(", "),
-        all => format!("{} and {} more", first.join(", "), all - MOST),
-    }
 }
 
 fn counted(tensors: &[(String, u64)]) -> String {

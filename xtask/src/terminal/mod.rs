@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use pipeline::numbers::some;
 use pipeline::{Note, Warning, Watch};
 use t5_model::train::PretrainingEvent;
 
@@ -38,7 +39,7 @@ pub struct Terminal;
 impl Watch for Terminal {
     fn note(&self, subject: &str, note: &Note<'_>) {
         match note {
-            Note::Warning(warning) => warn_of(subject, &with_advice(warning, asked()), None),
+            Note::Warning(warning) => warn_of(&[(subject, None)], &with_advice(warning, asked())),
             _ if volume::is_quiet() => {}
             Note::WithoutGlue => progress::say(&format!("{subject}: {note} (--glue DIR)")),
             _ => progress::say(&format!("{subject}: {note}")),
@@ -73,16 +74,25 @@ impl Watch for Terminal {
 /// Warnings that were given, by what they are of. A plan gives those of all its stages beforehand.
 static GIVEN: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
 
-/// Prints a warning of something, once, and not at all if it is the same as one of its fellow.
-pub fn warn_of(subject: &str, warning: &str, fellow: Option<&str>) {
+/// A warning's subject, and the one whose same warning stands for it.
+pub type Subject<'a> = (&'a str, Option<&'a str>);
+
+/// Prints a warning of some subjects, once for each.
+pub fn warn_of(subjects: &[Subject<'_>], warning: &str) {
     if !ranks::is_first() {
         return;
     }
     let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     let of = |subject: &str| (subject.to_owned(), warning.to_owned());
-    let known = fellow.is_some_and(|fellow| given.contains(&of(fellow)));
-    if given.insert(of(subject)) && !known {
-        progress::say(&format!("{subject}: warning: {warning}"));
+    let mut news = vec![];
+    for (subject, fellow) in subjects {
+        let known = fellow.is_some_and(|fellow| given.contains(&of(fellow)));
+        if given.insert(of(subject)) && !known {
+            news.push((*subject).to_owned());
+        }
+    }
+    if !news.is_empty() {
+        progress::say(&format!("{}: warning: {warning}", some(&news)));
     }
 }
 

@@ -19,7 +19,7 @@ const ELEMENT: f64 = 4.0;
 pub fn training_memory(how: &Computation, size: &TrainingSize<'_>) -> TrainingMemory {
     let (peak, total) = (peak(how, size), available());
     let fitting = total.and_then(|total| size.fitting(|size| self::peak(how, size) <= total));
-    TrainingMemory { peak, total, fitting }
+    TrainingMemory { peak, total, fitting, stored_attention: None }
 }
 
 fn peak(how: &Computation, size: &TrainingSize<'_>) -> f64 {

@@ -193,11 +193,14 @@ impl Training {
         backend.training_memory(how, &size)
     }
 
-    /// The warning to give if it will hardly fit.
-    pub fn warning(&self, memory: &TrainingMemory, device: &str) -> Option<Warning> {
-        let total = memory.total.filter(|total| memory.peak > *total)?;
-        let (device, needed, fitting) = (device.to_owned(), memory.peak, memory.fitting);
-        Some(Warning::Memory { device, needed, total, fitting })
+    /// The warnings to give: that it will hardly fit, or that it takes more than it would in another precision.
+    pub fn warnings(memory: &TrainingMemory, device: &str) -> Vec<Warning> {
+        let &TrainingMemory { peak: needed, total, fitting, stored_attention } = memory;
+        let stored =
+            stored_attention.map(|takes| Warning::StoredAttention { device: device.to_owned(), takes });
+        let total = total.filter(|total| needed > *total);
+        let full = total.map(|total| Warning::Memory { device: device.to_owned(), needed, total, fitting });
+        stored.into_iter().chain(full).collect()
     }
 }
 

@@ -174,7 +174,7 @@ pub fn fine_tune(
     };
     let training = Training::of_fine_tuning(&config, settings);
     let memory = training.memory(compute.backend(), compute.how());
-    if let Some(warning) = memory.and_then(|memory| training.warning(&memory, &compute.how().device)) {
+    for warning in memory.iter().flat_map(|memory| Training::warnings(memory, &compute.how().device)) {
         watch.note(places.name, &Note::Warning(&warning));
     }
     let mut progress = watch.fine_tuning(places.name);

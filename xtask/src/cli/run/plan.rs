@@ -8,13 +8,13 @@ use pipeline::numbers::{bytes, count, flop, short, thousands};
 use pipeline::problems::Problems;
 use pipeline::report::table::Table;
 use pipeline::run::{Run, State};
-use pipeline::stage::{Forecast, Input, KINDS, Stage};
+use pipeline::stage::{Forecast, Input, KINDS, Stage, Training};
 use pipeline::{Compute, NotBuilt, Warning};
 use t5_model::{Computation, backend};
 
 use crate::cli::compute::{DEFAULT_BACKEND, DEFAULT_DEVICE, GroupArguments};
 use crate::dev::{build, feature};
-use crate::terminal::{Asked, warn_of, with_advice};
+use crate::terminal::{Asked, Subject, warn_of, with_advice};
 
 /// The widest cell of a plan's table, in characters.
 const WIDEST: usize = 40;
@@ -57,21 +57,33 @@ impl<'a> Plan<'a> {
 
     /// Says what might not be as the user wants it.
     pub fn warn(&self) {
-        for Planned { stage, warnings, .. } in self.running() {
-            for warning in warnings {
-                warn_of(&stage.name, &with_advice(warning, Asked::ByRecipe), fellow(stage));
-            }
-        }
+        self.warn_of_all(|planned| {
+            planned.warnings.iter().map(|warning| with_advice(warning, Asked::ByRecipe)).collect()
+        });
     }
 
     /// Says what will be refused here. The plan may be for another machine.
     pub fn warn_of_refusals(&self) {
-        for Planned { stage, forecast, refused, .. } in self.running() {
+        self.warn_of_all(|Planned { forecast, refused, .. }| {
             let refused = refused.as_ref().map(ToString::to_string);
-            for reason in forecast.missing.iter().cloned().chain(refused) {
-                warn_of(&stage.name, &format!("it cannot run here: {reason}"), fellow(stage));
+            let reasons = forecast.missing.iter().cloned().chain(refused);
+            reasons.map(|reason| format!("it cannot run here: {reason}")).collect()
+        });
+    }
+
+    /// Gives the same warning of several stages once.
+    fn warn_of_all(&self, warnings: impl Fn(&Planned<'_>) -> Vec<String>) {
+        let mut all: Vec<(String, Vec<Subject<'_>>)> = vec![];
+        for planned in self.running() {
+            let subject = (planned.stage.name.as_str(), fellow(planned.stage));
+            for warning in warnings(planned) {
+                match all.iter_mut().find(|(known, _)| *known == warning) {
+                    Some((_, subjects)) => subjects.push(subject),
+                    None => all.push((warning, vec![subject])),
+                }
             }
         }
+        all.iter().for_each(|(warning, subjects)| warn_of(subjects, warning));
     }
 
     /// The stages that would run, each after those that it needs.
@@ -258,7 +270,7 @@ impl<'a> Planned<'a> {
             if let Some(training) = &forecast.training {
                 let needed = training.memory(backend, &how);
                 memory = needed.as_ref().map(|needed| needed.peak);
-                warnings.extend(needed.and_then(|needed| training.warning(&needed, &how.device)));
+                warnings.extend(needed.iter().flat_map(|needed| Training::warnings(needed, &how.device)));
             }
             // A plan for another machine is of use here.
             refused = Compute::new(backend, how).err();
