@@ -20,6 +20,8 @@ pub enum Fault {
     Status(u16),
     /// Sends weak tags, which no `If-Match` matches.
     WeakTags,
+    /// Lists tags without their quotation marks, as Azure does.
+    BareTags,
     /// Sends other objects than it lists.
     Changed,
     /// Knows no ranges, and breaks one connection.
@@ -87,7 +89,8 @@ fn answer(state: &Mutex<State>, mut stream: TcpStream) -> std::io::Result<()> {
     }
     let mut words = request.split(' ');
     let method = words.next().unwrap_or_default();
-    let path = words.next().unwrap_or_default().trim_start_matches('/').to_owned();
+    let path = words.next().unwrap_or_default().trim_start_matches('/');
+    let path = path.replace("%2F", "/").replace("%2E", "."); // as Google's client writes them
     let answer = state.lock().expect("no panic").answer(method, &path, &range, &wanted);
     stream.write_all(&answer)
 }
@@ -153,8 +156,12 @@ impl State {
         });
         let keys: Vec<_> = keys.collect();
         let page: String = keys.iter().take(2).map(|(key, object)| {
-            let weak = if self.fault == Fault::WeakTags { "W/" } else { "" };
-            let (tag, size) = (format!("{weak}{}", tag(object)), object.len());
+            let (tag, size) = (tag(object), object.len());
+            let tag = match self.fault {
+                Fault::WeakTags => format!("W/{tag}"),
+                Fault::BareTags => tag.trim_matches('"').to_owned(),
+                _ => tag,
+            };
             format!("<Contents><Key>{key}</Key><LastModified>2024-01-01T00:00:00.000Z</LastModified><ETag>{tag}</ETag><Size>{size}</Size></Contents>")
         }).collect();
         let next = match keys.get(2) {

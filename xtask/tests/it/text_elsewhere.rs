@@ -72,6 +72,10 @@ impl User {
             ("DEEP_FUSION_RETRIES", "1"),
             ("AWS_ENDPOINT_URL", self.store.address.as_str()),
             ("AWS_ALLOW_HTTP", "true"),
+            // Google's stores speak S3's language.
+            ("GOOGLE_BASE_URL", self.store.address.as_str()),
+            ("GOOGLE_ALLOW_HTTP", "true"),
+            ("HOME", text(self.home.path())),
             ("NO_PROXY", "127.0.0.1"),
         ];
         call_with(self.home.path(), arguments, &[&own, environment].concat())
@@ -108,6 +112,10 @@ fn text_in_an_object_store_reads_as_on_disk() {
     reads.sort();
     assert_eq!(reads, ["texts/shards/0.jsonl", "texts/shards/1.jsonl", "texts/shards/2.jsonl"]);
 
+    // Without credentials, a bucket is read as a public one.
+    assert_eq!(user.sample("gs://texts/shards").success(), expected);
+    assert_eq!(user.store.reads().len(), 3);
+
     // A new version is fetched anew.
     user.store.put("texts/shards/1.jsonl", shard(7));
     assert_ne!(user.sample("s3://texts/shards").success(), expected);
@@ -134,6 +142,10 @@ fn broken_downloads_go_on_where_they_stopped() {
     user.forget();
     user.store.reads();
     user.store.fail(Fault::WeakTags);
+    assert_eq!(user.sample("s3://texts/shards").success(), expected);
+
+    user.forget();
+    user.store.fail(Fault::BareTags);
     assert_eq!(user.sample("s3://texts/shards").success(), expected);
 
     // A web server without ranges has to send everything again.

@@ -41,14 +41,39 @@ const CACHE_SIZE: &str = "DEEP_FUSION_CACHE_SIZE";
 const RETRIES: &str = "DEEP_FUSION_RETRIES";
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// What gives AWS's client credentials, or says that there are none on purpose.
-const CREDENTIALS: [&str; 6] = [
+/// What gives clients of a cloud credentials, or says that there are none on purpose.
+const AWS_CREDENTIALS: [&str; 6] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_METADATA_ENDPOINT",
     "AWS_SKIP_SIGNATURE",
+];
+const GOOGLE_CREDENTIALS: [&str; 6] = [
+    "GOOGLE_SERVICE_ACCOUNT",
+    "GOOGLE_SERVICE_ACCOUNT_PATH",
+    "GOOGLE_SERVICE_ACCOUNT_KEY",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "GOOGLE_BEARER_TOKEN",
+    "GOOGLE_SKIP_SIGNATURE",
+];
+/// Where `gcloud auth application-default login` leaves them, below the home directory.
+const GCLOUD_CREDENTIALS: &str = ".config/gcloud/application_default_credentials.json";
+const AZURE_CREDENTIALS: [&str; 13] = [
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_ACCESS_KEY",
+    "AZURE_STORAGE_MASTER_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_SAS_KEY",
+    "AZURE_STORAGE_TOKEN",
+    "AZURE_STORAGE_CLIENT_ID",
+    "AZURE_STORAGE_USE_EMULATOR",
+    "AZURE_CLIENT_ID",
+    "AZURE_MSI_ENDPOINT",
+    "AZURE_IDENTITY_ENDPOINT",
+    "AZURE_USE_AZURE_CLI",
+    "AZURE_SKIP_SIGNATURE",
 ];
 
 /// The texts at an address: of an object, or of those that match a pattern or lie below a folder. On the web, where
@@ -135,20 +160,30 @@ fn store(base: &str) -> Result<Arc<dyn ObjectStore>> {
         RetryConfig { max_retries: 3, retry_timeout: Duration::from_secs(30), ..RetryConfig::default() };
     let url = Url::parse(base)?;
     let (scheme, _) = ObjectStoreScheme::parse(&url)?;
+    // A public bucket needs no credentials, and asking the machine for its own takes long where it has none.
+    let is_public = |credentials: &[&str]| !credentials.iter().any(|name| env::var_os(name).is_some());
     Ok(match scheme {
         ObjectStoreScheme::AmazonS3 => {
             let mut builder = AmazonS3Builder::from_env().with_url(base).with_retry(retry);
-            // A public bucket needs no credentials, and asking the machine for its own takes long where it has none.
-            if !CREDENTIALS.iter().any(|name| env::var_os(name).is_some()) {
+            if is_public(&AWS_CREDENTIALS) {
                 builder = builder.with_skip_signature(true);
             }
             Arc::new(builder.build()?)
         }
         ObjectStoreScheme::GoogleCloudStorage => {
-            Arc::new(GoogleCloudStorageBuilder::from_env().with_url(base).with_retry(retry).build()?)
+            let mut builder = GoogleCloudStorageBuilder::from_env().with_url(base).with_retry(retry);
+            let is_logged_in = || env::home_dir().is_some_and(|home| home.join(GCLOUD_CREDENTIALS).exists());
+            if is_public(&GOOGLE_CREDENTIALS) && !is_logged_in() {
+                builder = builder.with_skip_signature(true);
+            }
+            Arc::new(builder.build()?)
         }
         ObjectStoreScheme::MicrosoftAzure => {
-            Arc::new(MicrosoftAzureBuilder::from_env().with_url(base).with_retry(retry).build()?)
+            let mut builder = MicrosoftAzureBuilder::from_env().with_url(base).with_retry(retry);
+            if is_public(&AZURE_CREDENTIALS) {
+                builder = builder.with_skip_signature(true);
+            }
+            Arc::new(builder.build()?)
         }
         _ => {
             let options = ClientOptions::default().with_allow_http(true);
@@ -181,6 +216,11 @@ fn version(meta: &ObjectMeta) -> String {
         None => digest.update(meta.last_modified.timestamp_millis().to_le_bytes()),
     }
     digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A tag without what marks it as one; Azure lists tags without their quotation marks.
+fn opaque(tag: &str) -> &str {
+    tag.trim_start_matches("W/").trim_matches('"')
 }
 
 fn is_version(text: &str) -> bool {
@@ -342,7 +382,8 @@ impl Object {
     async fn receive(&self, file: &mut File, there: &mut u64) -> Result<(), Interrupted> {
         let range = (*there > 0).then_some(GetRange::Offset(*there));
         // A weak tag matches nothing (RFC 9110); whether it is the same is seen in the answer.
-        let strong = self.meta.e_tag.clone().filter(|tag| !tag.starts_with("W/"));
+        let listed = self.meta.e_tag.as_deref();
+        let strong = listed.filter(|tag| !tag.starts_with("W/")).map(|tag| format!("\"{}\"", opaque(tag)));
         let options = GetOptions { range, if_match: strong, ..GetOptions::default() };
         let answer = match self.store.get_opts(&self.meta.location, options).await {
             Err(object_store::Error::NotSupported { .. }) if *there > 0 => return Err(Interrupted::Again),
@@ -357,7 +398,8 @@ impl Object {
             | object_store::Error::Unauthenticated { .. }) => Interrupted::Final(error.into()),
             error => Interrupted::Broken(error.into()),
         })?;
-        let other_tag = answer.meta.e_tag.is_some() && answer.meta.e_tag != self.meta.e_tag;
+        let other_tag =
+            answer.meta.e_tag.as_deref().is_some_and(|tag| listed.map(opaque) != Some(opaque(tag)));
         if other_tag || answer.meta.size != self.meta.size || answer.range.start != *there {
             return Err(Interrupted::Final(anyhow!("it was changed while it was being read")));
         }
