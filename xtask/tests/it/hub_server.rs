@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::thread;
 
+use crate::loopback::{self, Request, Then, listen, serve};
 use crate::program::sha256;
 
 /// How the hub handles requests for the bytes of weights or data.
@@ -80,8 +78,7 @@ pub struct Hub {
 
 impl Hub {
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = format!("http://{}", listener.local_addr().expect("an address"));
+        let (listener, address) = listen();
         let state = State {
             address: address.clone(),
             models: BTreeMap::new(),
@@ -91,13 +88,7 @@ impl Hub {
         };
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
-        // Ends with the test process.
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                // A client that disconnects does not concern the hub.
-                let _ = answer(&shared, stream);
-            }
-        });
+        serve(listener, move |request| shared.lock().expect("no panic").serve(request));
         Hub { address, state }
     }
 
@@ -122,36 +113,15 @@ impl Hub {
     }
 }
 
-/// Reads a request and answers it; every connection serves one request.
-fn answer(state: &Mutex<State>, mut stream: TcpStream) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let request = lines.next().transpose()?.unwrap_or_default();
-    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
-    let (mut range, mut token) = (String::new(), String::new());
-    for line in lines {
-        let line = line?;
-        if line.is_empty() {
-            break;
-        }
-        match line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value)) {
-            Some((name, value)) if name == "range" => range = value.to_owned(),
-            Some((name, value)) if name == "authorization" => token = value.to_owned(),
-            _ => {}
-        }
-    }
-    let mut state = state.lock().expect("no panic");
-    state.tokens.push(token);
-    state.requests.push(format!("{path} {range}").trim_end().to_owned());
-    stream.write_all(&state.answer(&path, &range))?;
-    if state.fault == Fault::Stall {
-        std::mem::forget(stream); // which would close it
-    }
-    Ok(())
-}
-
 impl State {
+    fn serve(&mut self, request: &Request) -> (Vec<u8>, Then) {
+        let (path, range) = (&*request.path, request.header("range"));
+        self.tokens.push(request.header("authorization").to_owned());
+        self.requests.push(format!("/{path} {range}").trim_end().to_owned());
+        (self.answer(path, range), if self.fault == Fault::Stall { Then::Stall } else { Then::Close })
+    }
+
     fn answer(&mut self, path: &str, range: &str) -> Vec<u8> {
-        let path = path.trim_start_matches('/');
         if let Some((folder, file)) = path.strip_prefix("web/").and_then(|path| path.split_once('/')) {
             return self.with_model(&format!("web/{folder}"), |fault, model| web(model, file, range, fault));
         }
@@ -259,8 +229,5 @@ fn status(status: u16) -> Vec<u8> {
 }
 
 fn response(status: &str, headers: &[String], body: &[u8]) -> Vec<u8> {
-    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
-    let length = body.len();
-    let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n");
-    [head.as_bytes(), body].concat()
+    loopback::response(status, headers, body.len(), body)
 }

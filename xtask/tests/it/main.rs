@@ -68,6 +68,8 @@ mod hub_server;
 mod installed;
 #[cfg(all(feature = "burn", feature = "webster"))]
 mod kill;
+#[cfg(any(feature = "hub", feature = "object-store"))]
+mod loopback;
 mod objectives;
 mod odd_files;
 mod optimizer;

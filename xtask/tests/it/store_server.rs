@@ -1,11 +1,9 @@
 //! A local object store that speaks S3's protocol, as far as reading needs it, and by the same addresses a web server.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::thread;
 
+use crate::loopback::{Request, Then, listen, response, serve};
 use crate::program::sha256;
 
 /// How the store answers requests for bytes.
@@ -42,18 +40,11 @@ pub struct Store {
 
 impl Store {
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = format!("http://{}", listener.local_addr().expect("an address"));
+        let (listener, address) = listen();
         let state = State { objects: BTreeMap::new(), fault: Fault::None, requests: Vec::new() };
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
-        // Ends with the test process.
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                // A client that disconnects does not concern the store.
-                let _ = answer(&shared, stream);
-            }
-        });
+        serve(listener, move |request| (shared.lock().expect("no panic").answer(request), Then::Close));
         Store { address, state }
     }
 
@@ -71,33 +62,11 @@ impl Store {
     }
 }
 
-/// Reads a request and answers it; every connection serves one request.
-fn answer(state: &Mutex<State>, mut stream: TcpStream) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let request = lines.next().transpose()?.unwrap_or_default();
-    let (mut range, mut wanted) = (String::new(), String::new());
-    for line in lines {
-        let line = line?;
-        if line.is_empty() {
-            break;
-        }
-        match line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value)) {
-            Some((name, value)) if name == "range" => range = value.to_owned(),
-            Some((name, value)) if name == "if-match" => wanted = value.to_owned(),
-            _ => {}
-        }
-    }
-    let mut words = request.split(' ');
-    let method = words.next().unwrap_or_default();
-    let path = words.next().unwrap_or_default().trim_start_matches('/');
-    let path = path.replace("%2F", "/").replace("%2E", "."); // as Google's client writes them
-    let answer = state.lock().expect("no panic").answer(method, &path, &range, &wanted);
-    stream.write_all(&answer)
-}
-
 impl State {
-    fn answer(&mut self, method: &str, path: &str, range: &str, wanted: &str) -> Vec<u8> {
-        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    fn answer(&mut self, request: &Request) -> Vec<u8> {
+        let (method, range, wanted) = (&*request.method, request.header("range"), request.header("if-match"));
+        let path = request.path.replace("%2F", "/").replace("%2E", "."); // as Google's client writes them
+        let (path, query) = path.split_once('?').unwrap_or((&path, ""));
         if query.contains("list-type=2") {
             return self.list(path, query);
         }
@@ -178,10 +147,4 @@ impl State {
 
 fn tag(object: &[u8]) -> String {
     format!("\"{}\"", sha256(object).get(..32).expect("64 digits"))
-}
-
-fn response(status: &str, headers: &[String], length: usize, body: &[u8]) -> Vec<u8> {
-    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
-    let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n");
-    [head.as_bytes(), body].concat()
 }

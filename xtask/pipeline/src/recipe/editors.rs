@@ -65,7 +65,8 @@ fn is_table(schema: &Map<String, Value>) -> bool {
 /// Whether any text will do.
 fn is_text(schema: &Map<String, Value>) -> bool {
     let lists = ["enum", "const", "oneOf"].iter().any(|key| schema.contains_key(*key));
-    let own = schema.get("type").is_some_and(|name| name == "string") && !lists;
+    let own =
+        schema.get("type").is_some_and(|name| name == "string") && !lists && !schema.contains_key("pattern");
     let branches = schema.get("anyOf").and_then(Value::as_array).into_iter().flatten();
     own || branches.filter_map(Value::as_object).any(is_text)
 }
