@@ -18,11 +18,12 @@ enum Model {
     /// For tests
     #[value(hide = true)]
     Tiny,
-    /// The quickstart's small model: d_model 64, 2 heads of 32, d_ff 128, 2 + 2 layers, vocabulary 512; 16 x
-    /// (128 + 29) tokens
-    QuickstartSmall,
-    /// The quickstart's large model: twice the width; 16 x (128 + 29) tokens
-    QuickstartLarge,
+    /// d_model 64, 2 heads of 32, d_ff 128, 2 + 2 layers, vocabulary 512; 16 x (128 + 29) tokens
+    #[value(name = "width-64")]
+    Width64,
+    /// The same at twice the width; 16 x (128 + 29) tokens
+    #[value(name = "width-128")]
+    Width128,
     /// d_model 256, 4 heads of 64, d_ff 512, 4 + 4 layers, vocabulary 8,192; 16 x (128 + 32) tokens
     Probe,
     /// The paper's T5-Small; 8 x (512 + 114) tokens
@@ -42,8 +43,8 @@ impl Model {
     fn shape(self) -> (T5Config, [usize; 3]) {
         match self {
             Model::Tiny => (T5Config::v1_1(64, 16, 2, 8, 32, 1), [2, 8, 4]),
-            Model::QuickstartSmall => (T5Config::v1_1(512, 64, 2, 32, 128, 2), [16, 128, 29]),
-            Model::QuickstartLarge => (T5Config::v1_1(512, 128, 4, 32, 256, 2), [16, 128, 29]),
+            Model::Width64 => (T5Config::v1_1(512, 64, 2, 32, 128, 2), [16, 128, 29]),
+            Model::Width128 => (T5Config::v1_1(512, 128, 4, 32, 256, 2), [16, 128, 29]),
             Model::Probe => (T5Config::v1_1(8_192, 256, 4, 64, 512, 4), [16, 128, 32]),
             Model::T5Small => (T5Config::v1_1(32_128, 512, 6, 64, 1024, 8), [8, 512, 114]),
             Model::T5Base => (T5Config::v1_1(32_128, 768, 12, 64, 2048, 12), [8, 512, 114]),
