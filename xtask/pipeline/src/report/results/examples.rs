@@ -31,7 +31,7 @@ pub struct Filled {
 /// A hole that a model filled.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Hole {
-    /// What it said, as far as [`LONGEST`]; empty if it said nothing.
+    /// What it said, cut short if it said a lot; empty if it said nothing.
     pub text: String,
     /// Whether that is what stood there, but for blanks around it.
     pub right: bool,
