@@ -123,7 +123,7 @@ pub fn linear(x: &[f32], weight: &[f32], inputs: usize) -> Vec<f32> {
     }
     let mut y = super::buffer(rows * outputs);
     let (x, weight) = (Matrix::new(x, rows, inputs), Matrix::new(weight, outputs, inputs));
-    if rows <= FEW_ROWS {
+    if rows <= few_rows(inputs) {
         // `gemm` copies its left factor, which this way is not the weight.
         let mut columns = super::buffer(outputs * rows);
         product(&mut columns, [1, rows], x, weight.transposed(), Into::Replace, Threads::All);
@@ -134,8 +134,11 @@ pub fn linear(x: &[f32], weight: &[f32], inputs: usize) -> Vec<f32> {
     y
 }
 
-/// Up to this many rows, as decoding has them, copying a weight costs more than transposing the result.
-const FEW_ROWS: usize = 96;
+/// Up to this many rows, as decoding has them, copying a weight costs more than transposing the result (measured
+/// with AVX-512).
+fn few_rows(inputs: usize) -> usize {
+    (inputs / 4 + 16).min(96)
+}
 
 /// Writes a matrix that is given by its columns.
 fn write_columns(y: &mut [f32], columns: &[f32], rows: usize, outputs: usize) {
