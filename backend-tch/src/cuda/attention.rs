@@ -166,7 +166,10 @@ impl Kernels {
 
         let [q, k, v] = [q, k, v].map(at);
         let [relative_at, visible_at] = [relative, visible].map(|tensor| at_option(tensor.as_ref()));
-        let (lse, deltas_at, kept) = (at(lse), at(&deltas), flash.kept());
+        let (lse, deltas_at, kept, dy_at) = (at(lse), at(&deltas), flash.kept(), at(dy));
+        // What both kernels begin with.
+        let inputs: [&dyn Argument; 9] =
+            [&q, &k, &v, &relative_at, &visible_at, &kept, &dy_at, &lse, &deltas_at];
         let stages = if flash.dropout.is_some() { 2 * STAGED } else { STAGED };
         let shared = TILES + OWN + stages + 4 * TILE * (tiles(queries) + 1);
         launch(
@@ -174,20 +177,7 @@ impl Kernels {
             [tiles(keys), *heads, batch],
             128,
             shared,
-            &[
-                &q,
-                &k,
-                &v,
-                &relative_at,
-                &visible_at,
-                &kept,
-                &at(dy),
-                &lse,
-                &deltas_at,
-                &at(&dk),
-                &at(&dv),
-                &shape,
-            ],
+            &[&inputs[..], &[&at(&dk), &at(&dv), &shape]].concat(),
         );
         let span = TILE * (tiles(keys) + 1);
         let partial =
@@ -198,20 +188,7 @@ impl Kernels {
             [tiles(queries), *heads, groups],
             128,
             shared,
-            &[
-                &q,
-                &k,
-                &v,
-                &relative_at,
-                &visible_at,
-                &kept,
-                &at(dy),
-                &lse,
-                &deltas_at,
-                &at(&dq),
-                &at_option(partial.as_ref()),
-                &shape,
-            ],
+            &[&inputs[..], &[&at(&dq), &at_option(partial.as_ref()), &shape]].concat(),
         );
         let drelative = partial.map(|partial| {
             let distances = queries + keys - 1;
