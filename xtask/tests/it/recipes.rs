@@ -123,6 +123,17 @@ fn jobs() {
 }
 
 #[test]
+fn stages_share_their_warnings() {
+    let stage = |name: &str| format!("[stages.{name}]\nkind = \"pretrain\"\nmodel = \"small\"\n");
+    let recipe = format!("seeds = 2\n{DATA}{MODEL}{WORDS}{TRAINING}{}{}", stage("a"), stage("b"));
+    let directory = directory(&[("recipe.toml", &recipe), ("a.txt", &letters())]);
+    let plan = call_in(directory.path(), &["run", "recipe.toml", "--dry-run", "--device", "gpu"]);
+    let warnings: Vec<&str> = plan.stderr.lines().filter(|line| line.contains("cannot run here")).collect();
+    let [warning] = warnings.as_slice() else { panic!("{}", plan.stderr) };
+    assert!(warning.starts_with("a, b: warning: it cannot run here: burn has no device"), "{warning}");
+}
+
+#[test]
 fn the_recipes_of_the_project_are_sound() {
     let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes");
     let plan = |recipe: &str, arguments: &[&str]| {
