@@ -5,7 +5,7 @@ use std::sync::Once;
 use t5_model::{DeviceInfo, Precision};
 use tch::{Cuda, Device};
 
-use crate::cuda;
+use crate::cuda::{self, Kernels};
 
 /// The CPU first.
 pub fn all() -> Vec<(DeviceInfo, Device)> {
@@ -23,7 +23,31 @@ pub fn all() -> Vec<(DeviceInfo, Device)> {
         };
         (info(format!("cuda:{index}"), format!("libtorch, NVIDIA GPU, {kernels}")), Device::Cuda(index))
     };
-    std::iter::once(cpu).chain((0..gpus()).map(gpu)).collect()
+    let all = std::iter::once(cpu).chain((0..gpus()).map(gpu));
+    #[cfg(feature = "emulator")]
+    let all = all.chain(cuda::emulator::ARCHITECTURES.map(|architecture| {
+        let name = format!("{EMULATED}{architecture}");
+        (info(name, "libtorch on the CPU, an emulated GPU's kernels".into()), Device::Cpu)
+    }));
+    all.collect()
+}
+
+/// Before the architecture in the name of an emulated GPU.
+#[cfg(feature = "emulator")]
+const EMULATED: &str = "emulated:";
+
+/// Our own kernels, if the named device can run them.
+pub fn kernels(name: &str, device: Device) -> Option<Kernels> {
+    #[cfg(feature = "emulator")]
+    if let Some(architecture) = name.strip_prefix(EMULATED) {
+        let known = cuda::emulator::ARCHITECTURES.into_iter().find(|known| *known == architecture);
+        return known.map(Kernels::emulated);
+    }
+    let _ = name;
+    match device {
+        Device::Cuda(index) => Kernels::new(index).ok(),
+        _ => None,
+    }
 }
 
 pub fn find(name: &str) -> Option<Device> {

@@ -67,10 +67,7 @@ impl Backend for Tch {
         let device = device::find(&how.device).ok_or_else(|| self.no_device(&how.device))?;
         keep_freed_memory();
         tch::set_num_threads(i32::try_from(rayon::current_num_threads()).unwrap_or(i32::MAX));
-        let kernels = match device {
-            tch::Device::Cuda(index) => cuda::Kernels::new(index).ok().map(Rc::new),
-            _ => None,
-        };
+        let kernels = device::kernels(&how.device, device).map(Rc::new);
         Ok(Box::new(TchOps::new(device, how.precision, kernels)))
     }
 

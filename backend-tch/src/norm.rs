@@ -19,7 +19,7 @@ pub fn rms_norm(ops: &TchOps, x: &Node, gain: &Parameter, groups: &[usize], epsi
     }
     let (saved_x, saved_gain) = (x.value().to_kind(Kind::Float).contiguous(), gain.value());
     let inputs = [x.input(), (ops.place(gain), Kind::Float)];
-    if ops.device == Device::Cpu {
+    if ops.works_on_host() {
         let size = saved_x.size();
         let y = norm::rms_norm(here(&saved_x), here(&saved_gain), groups, epsilon);
         let (y, groups) = (upload(&y, &size, Device::Cpu), groups.to_vec());

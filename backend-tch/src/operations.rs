@@ -55,6 +55,11 @@ impl TchOps {
         TchOps { device, kind, tape: Tape::default(), kernels, mask, healthy }
     }
 
+    /// Whether what libtorch has no single operation for is computed on slices in the host's memory.
+    pub fn works_on_host(&self) -> bool {
+        self.device == Device::Cpu && self.kernels.is_none()
+    }
+
     pub fn place(&self, parameter: &Parameter) -> Option<Place> {
         self.tape.is_recording().then_some(parameter.place)
     }
@@ -395,9 +400,9 @@ impl Ops for TchOps {
     }
 
     fn moment(&self, tensor: HostTensor) -> Moment {
-        match self.device {
-            Device::Cpu => Moment::Host(tensor),
-            device => Moment::Device(upload(&tensor.data, &sizes(&tensor.shape), device)),
+        match self.works_on_host() {
+            true => Moment::Host(tensor),
+            false => Moment::Device(upload(&tensor.data, &sizes(&tensor.shape), self.device)),
         }
     }
 

@@ -4,9 +4,7 @@
 __device__ __forceinline__ float tanh_of(float x)
 {
 #ifdef BF16
-    float y; // exact to 11 bits, of which bf16 keeps 8
-    asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
+    return rough_tanh(x); // exact to 11 bits, of which bf16 keeps 8
 #else
     return tanhf(x);
 #endif
@@ -56,24 +54,33 @@ extern "C" __global__ void __launch_bounds__(256) gated_gelu_backward(
 
 // y = x · factor, with the factors of `DropoutDraw`: block `example << 32 | i` of Philox decides over 8 elements of an
 // example, 16 bits over each. `size` is the number of elements of an example.
-#define DROPOUT(name, type, read, write)                                                                                       \
-    extern "C" __global__ void __launch_bounds__(256) name(                                                                    \
-        const type *x, type *y, u32 key0, u32 key1, u32 threshold, float keep, long long first, long long size,                \
-        long long examples)                                                                                                    \
-    {                                                                                                                          \
-        long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x, blocks = (size + 7) / 8;                          \
-        long long example = thread / blocks, block = thread - example * blocks;                                                \
-        if (example >= examples) return;                                                                                       \
-        uint4 words = philox((u64)(first + example) << 32 | (u64)block, make_uint2(key0, key1));                               \
-        u32 word[4] = {words.x, words.y, words.z, words.w};                                                                    \
-        for (int i = 0; i < 8 && 8 * block + i < size; i++) {                                                                  \
-            u32 draw = i & 1 ? word[i / 2] >> 16 : word[i / 2] & 0xFFFF;                                                       \
-            long long at = example * size + 8 * block + i;                                                                     \
-            float value = x ? read(x[at]) : 1.0f;                                                                              \
-            y[at] = write(draw < threshold ? 0.0f : value * keep);                                                             \
-        }                                                                                                                      \
+template <class Type, class Read, class Write>
+__device__ __forceinline__ void drop(
+    const Type *x, Type *y, u32 key0, u32 key1, u32 threshold, float keep, long long first, long long size, long long examples,
+    Read read, Write write)
+{
+    long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x, blocks = (size + 7) / 8;
+    long long example = thread / blocks, block = thread - example * blocks;
+    if (example >= examples) return;
+    uint4 words = philox((u64)(first + example) << 32 | (u64)block, make_uint2(key0, key1));
+    u32 word[4] = {words.x, words.y, words.z, words.w};
+    for (int i = 0; i < 8 && 8 * block + i < size; i++) {
+        u32 draw = i & 1 ? word[i / 2] >> 16 : word[i / 2] & 0xFFFF;
+        long long at = example * size + 8 * block + i;
+        float value = x ? read(x[at]) : 1.0f;
+        y[at] = write(draw < threshold ? 0.0f : value * keep);
     }
+}
 
-__device__ __forceinline__ float same(float x) { return x; }
-DROPOUT(dropout_f32, float, same, same)
-DROPOUT(dropout_bf16, u16, from_bf16, to_bf16)
+extern "C" __global__ void __launch_bounds__(256) dropout_f32(
+    const float *x, float *y, u32 key0, u32 key1, u32 threshold, float keep, long long first, long long size, long long examples)
+{
+    auto same = [](float value) { return value; };
+    drop(x, y, key0, key1, threshold, keep, first, size, examples, same, same);
+}
+
+extern "C" __global__ void __launch_bounds__(256) dropout_bf16(
+    const u16 *x, u16 *y, u32 key0, u32 key1, u32 threshold, float keep, long long first, long long size, long long examples)
+{
+    drop(x, y, key0, key1, threshold, keep, first, size, examples, from_bf16, to_bf16);
+}

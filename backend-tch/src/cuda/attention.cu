@@ -53,7 +53,7 @@ extern "C" __global__ void __launch_bounds__(128, 4) attention_forward(
     const u16 *q, const u16 *k, const u16 *v, const float *relative, const u8 *visible, const uint2 *kept, u16 *out, float *lse,
     Shape s)
 {
-    extern __shared__ __align__(1024) u8 memory[];
+    BLOCK_MEMORY(memory);
     u32 tiles = shared_address(memory); // two stages of keys and values, and the block's queries
     float *bias = (float *)(memory + 5 * 8192);
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
@@ -203,7 +203,7 @@ extern "C" __global__ void __launch_bounds__(128, 3) attention_dkv(
     const u16 *q, const u16 *k, const u16 *v, const float *relative, const u8 *visible, const uint2 *kept, const u16 *dout,
     const float *lse, const float *deltas, u16 *dk, u16 *dv, Shape s)
 {
-    extern __shared__ __align__(1024) u8 memory[];
+    BLOCK_MEMORY(memory);
     u32 tiles = shared_address(memory); // two stages of queries and gradients of the output
     u32 own = tiles + 4 * 8192; // the block's keys and values
     float *rows = (float *)(memory + 6 * 8192); // two stages of 64 lse and 64 deltas
@@ -373,7 +373,7 @@ extern "C" __global__ void __launch_bounds__(128, DQ_BLOCKS) attention_dq(
     const u16 *q, const u16 *k, const u16 *v, const float *relative, const u8 *visible, const uint2 *kept, const u16 *dout,
     const float *lse, const float *deltas, u16 *dq, float *partial, Shape s)
 {
-    extern __shared__ __align__(1024) u8 memory[];
+    BLOCK_MEMORY(memory);
     u32 tiles = shared_address(memory);
     float *bias = (float *)(memory + 6 * 8192);
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;

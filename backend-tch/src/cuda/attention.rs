@@ -3,7 +3,7 @@
 use t5_model::backend::DropoutDraw;
 use tch::{Kind, Tensor};
 
-use super::{Argument, Kernel, Kernels, Source, at, at_option};
+use super::{Argument, Kernel, Kernels, Source, Unit, at, at_option};
 use crate::tensor::beside;
 
 /// The number of queries and keys per tile, and the maximum number of features per head.
@@ -106,7 +106,7 @@ impl Kernels {
         let longest = tiles(k.size()[1].max(q.size()[1]));
         let shared =
             TILES + OWN + 2 * STAGED + 4 * TILE * (longest + 1) + if biased { diagonals(longest) } else { 0 };
-        fits_tiles(features) && [q, k, v].into_iter().all(fits) && shared <= self.shared_memory
+        fits_tiles(features) && [q, k, v].into_iter().all(fits) && shared <= self.limits.shared_memory
     }
 
     pub fn attend(&self, [q, k, v]: [Tensor; 3], how: How<'_>) -> Flash {
@@ -148,7 +148,7 @@ impl Kernels {
         // Enough blocks to fill the GPU a few times; the more examples each takes, the fewer partial sums of
         // the bias remain to be added.
         let blocks = batch * heads * tiles(queries);
-        let group = (blocks / (8 * self.multiprocessors)).clamp(1, batch);
+        let group = (blocks / (8 * self.limits.multiprocessors)).clamp(1, batch);
         let groups = (batch + group - 1) / group;
         let shape = Shape {
             group: group as i32,
@@ -263,7 +263,7 @@ fn diagonals(tiles: i64) -> i64 {
 }
 
 fn attention_kernel(name: &'static str, dropout: bool) -> Kernel {
-    Kernel { source: Source::Attention, bf16: true, variant: i64::from(dropout), name }
+    Kernel { unit: Unit { source: Source::Attention, bf16: true, variant: i64::from(dropout) }, name }
 }
 
 impl Flash {

@@ -1,21 +1,8 @@
-// What all kernels share. NVRTC compiles them without any header, for the GPU at hand (compute capability 8.0 or newer).
+// What all kernels share, after the instructions of the GPU (`ptx.cu`) or of the emulator (`emulator.h`).
 //
 // `Element` is what activations between the residual stream's norms are stored in: bf16 if BF16 is defined, else f32.
 
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-
 __device__ __forceinline__ float from_bf16(u16 bits) { return __uint_as_float((u32)bits << 16); }
-
-// Two f32 rounded to bf16, the first in the low half.
-__device__ __forceinline__ u32 pack_bf16(float low, float high)
-{
-    u32 packed;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
-    return packed;
-}
 
 __device__ __forceinline__ u16 to_bf16(float x) { return (u16)pack_bf16(x, 0.0f); }
 

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::{Kernel, Kernels, Source, at};
+use super::{Kernel, Kernels, Source, Unit, at};
 
 /// The number of positions that a block sums.
 const PIECE: usize = 64;
@@ -66,7 +66,8 @@ impl Kernels {
         let [order, piece_list, token_list] = [&order, &pieces, &tokens].map(|list| self.upload(list));
         let partial = self.empty(&[partial.max(1) as i64, features], Kind::Float);
         let dtable = Tensor::zeros([rows, features], (Kind::Float, self.device));
-        let kernel = |name| Kernel { source: Source::Embedding, bf16: false, variant: 0, name };
+        let kernel =
+            |name| Kernel { unit: Unit { source: Source::Embedding, bf16: false, variant: 0 }, name };
         let width = features as i32;
         self.launch(
             kernel("sum_pieces"),

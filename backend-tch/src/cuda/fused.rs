@@ -3,7 +3,7 @@
 use t5_model::backend::CrossEntropy;
 use tch::{Kind, Tensor};
 
-use super::{Kernel, Kernels, Source, at, at_option, is_bf16};
+use super::{Kernel, Kernels, Source, Unit, at, at_option, is_bf16};
 use crate::tensor::{beside, product_in_f32};
 
 /// The widest row that a warp holds: 16 vectors of 4 elements for each of 32 lanes.
@@ -26,7 +26,10 @@ impl Kernels {
     }
 
     fn norm_kernel(width: i64, kind: Kind, name: &'static str) -> Kernel {
-        Kernel { source: Source::Norm, bf16: is_bf16(kind), variant: (width + 127) / 128, name }
+        Kernel {
+            unit: Unit { source: Source::Norm, bf16: is_bf16(kind), variant: (width + 127) / 128 },
+            name,
+        }
     }
 
     /// `x` and `gain` are f32 and contiguous; the result has type `kind`. If there is `more` (of type
@@ -90,7 +93,7 @@ impl Kernels {
     ) -> ([Tensor; 2], Option<Tensor>) {
         let Normed { ends, groups, width, scales } = normed;
         let rows = x.numel() as i64 / width;
-        let blocks = ((rows + 7) / 8).min(2 * self.multiprocessors);
+        let blocks = ((rows + 7) / 8).min(2 * self.limits.multiprocessors);
         let dx = self.empty(&x.size(), Kind::Float);
         let low = is_bf16(dy.kind()).then(|| self.empty(&x.size(), Kind::BFloat16));
         let dgains = self.empty(&[blocks, *width], Kind::Float);
@@ -119,7 +122,7 @@ impl Kernels {
     }
 
     fn activation_kernel(kind: Kind, name: &'static str) -> Kernel {
-        Kernel { source: Source::Activation, bf16: is_bf16(kind), variant: 0, name }
+        Kernel { unit: Unit { source: Source::Activation, bf16: is_bf16(kind), variant: 0 }, name }
     }
 
     /// Whether gate and value, `[batch, length, width]`, are aligned for vector loads.
@@ -225,8 +228,10 @@ impl Kernels {
         let transposed = head.tr();
         let results = self.empty(&[2, rows], Kind::Float);
         let variant = i64::from(vocabulary % 4 == 0);
-        let kernel =
-            Kernel { source: Source::CrossEntropy, bf16: is_bf16(x.kind()), variant, name: "cross_entropy" };
+        let kernel = Kernel {
+            unit: Unit { source: Source::CrossEntropy, bf16: is_bf16(x.kind()), variant },
+            name: "cross_entropy",
+        };
         let mut dx = vec![];
         let mut dhead: Option<Tensor> = None;
         for first in (0..rows).step_by(at_once as usize) {

@@ -54,7 +54,8 @@ extern "C" __global__ void __launch_bounds__(256) norm_backward(
     const Element *dy, const float *x, const float *gain, const int *ends, int groups, const float *scales, const float *carry,
     float *dx, Element *low, float *dgains, long long rows, int width)
 {
-    extern __shared__ float sums[];
+    BLOCK_MEMORY(memory);
+    float *sums = (float *)memory;
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     float4 total[VECTORS];
 #pragma unroll

@@ -4,7 +4,7 @@ use t5_model::backend::Pending;
 use t5_model::optimizer::{AdafactorStep, AdamwStep};
 use tch::{Kind, Tensor};
 
-use super::{Argument, Kernel, Kernels, Source, at, at_option};
+use super::{Argument, Kernel, Kernels, Source, Unit, at, at_option};
 
 /// The number of elements that a block takes, except of factored matrices.
 const CHUNK: i64 = 32_768;
@@ -145,7 +145,7 @@ impl Kernels {
         let source = Source::Adafactor;
         if slots.widest > 0 {
             self.step(source, "factor", slots.chunks, &[&all, &count, &decay, stats, &at(&columns)]);
-            let kernel = Kernel { source, bf16: false, variant: 0, name: "factor_columns" };
+            let kernel = Kernel { unit: Unit { source, bf16: false, variant: 0 }, name: "factor_columns" };
             let blocks = [slots.count, blocks(slots.widest, THREADS) + 1, 1];
             self.launch(kernel, blocks, THREADS as u32, 0, &[&all, &decay, stats, &at(&columns), means]);
         }
@@ -159,7 +159,7 @@ impl Kernels {
     }
 
     fn step(&self, source: Source, name: &'static str, blocks: i64, arguments: &[&dyn Argument]) {
-        let kernel = Kernel { source, bf16: false, variant: 0, name };
+        let kernel = Kernel { unit: Unit { source, bf16: false, variant: 0 }, name };
         self.launch(kernel, [blocks, 1, 1], THREADS as u32, 0, arguments);
     }
 
