@@ -6,6 +6,7 @@ use t5_model::{DeviceInfo, Precision};
 use tch::{Cuda, Device};
 
 use crate::cuda::{self, Kernels};
+use crate::memory::Memory;
 
 /// The CPU first.
 pub fn all() -> Vec<(DeviceInfo, Device)> {
@@ -54,12 +55,11 @@ pub fn find(name: &str) -> Option<Device> {
     all().into_iter().find(|(info, _)| info.name == name).map(|(_, device)| device)
 }
 
-/// Bytes of a GPU's memory.
-pub fn memory(device: Device) -> Option<u64> {
-    match device {
-        Device::Cuda(index) => cuda::memory_of(index),
-        _ => None,
-    }
+/// A GPU's memory.
+pub fn memory(device: Device) -> Option<Memory> {
+    let Device::Cuda(index) = device else { return None };
+    let cuda::Report { memory, shared_memory, .. } = cuda::Report::of(index).ok()?;
+    Some(Memory { total: memory as f64, shared: shared_memory })
 }
 
 fn gpus() -> usize {

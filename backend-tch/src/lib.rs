@@ -32,6 +32,9 @@ use t5_model::backend::AnyOps;
 use t5_model::backend::kernels::keep_freed_memory;
 use t5_model::{Backend, Computation, DeviceInfo, TrainingMemory, TrainingSize};
 
+#[cfg(feature = "emulator")]
+pub use cuda::emulator;
+use memory::Memory;
 use operations::TchOps;
 pub use profile::Operations;
 
@@ -54,12 +57,14 @@ impl Backend for Tch {
 
     fn training_memory(&self, how: &Computation, size: &TrainingSize<'_>) -> Option<TrainingMemory> {
         how.device.starts_with("cuda:").then(|| {
-            let total = device::find(&how.device).and_then(device::memory).map(|bytes| bytes as f64);
-            // Without the device, logits are divided as on a GPU with 80 GB.
-            let peak = memory::training_peak(how, size, total.unwrap_or(80e9));
-            let fitting = total.and_then(|total| memory::fitting(how, size, total));
-            let stored_attention = memory::stored_attention(how.precision, size.config);
-            TrainingMemory { peak, total, fitting, stored_attention }
+            let memory = device::find(&how.device).and_then(device::memory);
+            let assumed = memory.unwrap_or(Memory::H100);
+            TrainingMemory {
+                peak: memory::training_peak(how, size, assumed),
+                total: memory.map(|memory| memory.total),
+                fitting: memory.and_then(|memory| memory::fitting(how, size, memory)),
+                stored_attention: memory::stored_attention(how.precision, size, assumed),
+            }
         })
     }
 

@@ -1,8 +1,8 @@
 //! Estimates the GPU memory that training needs.
 
-use t5_model::{Computation, Precision, T5Config, TrainingSize, parameter_table};
+use t5_model::{Computation, Precision, TrainingSize, parameter_table};
 
-use crate::cuda::fits_tiles;
+use crate::cuda::{fits_tiles, most_positions};
 
 /// The CUDA context, cuBLAS workspaces and loaded kernels, in bytes.
 const CONTEXT: f64 = 0.6e9;
@@ -11,8 +11,20 @@ const FRAGMENTS: f64 = 1.04;
 /// Logits may take 1 / LOGITS of the GPU's memory at a time.
 pub const LOGITS: i64 = 64;
 
-/// Peak memory in bytes. `total` is the GPU's memory, which limits how many logits exist at a time.
-pub fn training_peak(how: &Computation, size: &TrainingSize<'_>, total: f64) -> f64 {
+/// A GPU's memory, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    pub total: f64,
+    /// The maximum shared memory per block.
+    pub shared: i64,
+}
+
+impl Memory {
+    pub const H100: Memory = Memory { total: 80e9, shared: 227 << 10 };
+}
+
+/// Peak memory in bytes, on a GPU with this memory.
+pub fn training_peak(how: &Computation, size: &TrainingSize<'_>, memory: Memory) -> f64 {
     let TrainingSize { config, optimizer, .. } = size;
     let parameters = parameter_table(config).map_or(0, |table| table.parameter_count()) as f64;
     let element = element(how.precision);
@@ -20,34 +32,41 @@ pub fn training_peak(how: &Computation, size: &TrainingSize<'_>, total: f64) -> 
     let copies = if how.precision == Precision::F32 { 0.0 } else { element };
     let moments = parameter_table(config).map_or(0, |table| optimizer.state_size(&table)) as f64;
     let kept = parameters * (4.0 + copies) + moments;
-    let layers = Layers::new(how.precision, size);
+    let layers = Layers::new(how.precision, size, memory);
     let [encoder, decoder] = [config.num_layers, config.num_decoder_layers()].map(|layers| layers as f64);
     let [inputs, targets] =
         [size.input_length, size.target_length].map(|length| (size.examples * length) as f64);
     let stream = 4.0 * config.d_model as f64;
     // Head and loss, when all activations exist but no gradient of a layer does yet.
-    let logits = (targets * config.vocab_size as f64 * element).min(total / LOGITS as f64);
+    let logits = (targets * config.vocab_size as f64 * element).min(memory.total / LOGITS as f64);
     let head = logits + 4.0 * (config.vocab_size * config.d_model) as f64 + 3.0 * targets * stream;
-    let memory = inputs * stream * 1.5;
+    let encoded = inputs * stream * 1.5;
     let peak = if how.checkpoint_activations {
         let streams = (encoder + 1.0) * inputs * stream + (decoder + 1.0) * targets * stream;
         let largest =
             f64::max(layers.encoder + layers.encoder_gradients, layers.decoder + layers.decoder_gradients);
-        streams + memory + f64::max(head, largest + 4.0 * parameters)
+        streams + encoded + f64::max(head, largest + 4.0 * parameters)
     } else {
         let activations = encoder * layers.encoder + decoder * layers.decoder;
         // The last encoder layer during the backward pass, when the decoder is finished.
         let back = encoder * layers.encoder + layers.encoder_gradients + 4.0 * parameters;
-        memory + f64::max(activations + head, back)
+        encoded + f64::max(activations + head, back)
     };
     CONTEXT + FRAGMENTS * (kept + peak)
 }
 
-/// What our own attention kernels take, if that is not this model: libtorch's operations then store its
+/// What our own attention kernels take, if that is not this training: libtorch's operations then store its
 /// probabilities.
-pub fn stored_attention(precision: Precision, config: &T5Config) -> Option<&'static str> {
-    let is_ours = precision == Precision::Bf16 && fits_tiles(config.d_kv as i64);
-    (!is_ours).then_some("bf16, and heads of up to 64 features in multiples of 8")
+pub fn stored_attention(precision: Precision, size: &TrainingSize<'_>, memory: Memory) -> Option<String> {
+    let features = size.config.d_kv as i64;
+    if precision != Precision::Bf16 || !fits_tiles(features) {
+        return Some("bf16, and heads of up to 128 features in multiples of 8".into());
+    }
+    let most = most_positions(features, memory.shared);
+    (size.input_length.max(size.target_length) as i64 > most).then(|| match most {
+        0 => "heads of up to 64 features, on this device".into(),
+        most => format!("up to {most} positions with these heads, on this device"),
+    })
 }
 
 fn element(precision: Precision) -> f64 {
@@ -66,7 +85,7 @@ struct Layers {
 }
 
 impl Layers {
-    fn new(precision: Precision, size: &TrainingSize<'_>) -> Self {
+    fn new(precision: Precision, size: &TrainingSize<'_>, memory: Memory) -> Self {
         let &TrainingSize { config, examples, input_length, target_length, dropout, .. } = size;
         let element = element(precision);
         let [model, inner, hidden] =
@@ -81,7 +100,7 @@ impl Layers {
         let crossing = targets * (normed + 2.0 * element * inner) + inputs * 2.0 * element * inner;
         // Our own kernels store no probabilities; where they cannot be used, probabilities are stored, with
         // copies of what they are computed from.
-        let is_stored = stored_attention(precision, config).is_some();
+        let is_stored = stored_attention(precision, size, memory).is_some();
         let stored = |queries: usize, keys: usize| {
             let pairs = (examples * config.num_heads * queries * keys) as f64;
             let copies = element * inner * (examples * (2 * queries + 2 * keys)) as f64;
@@ -106,13 +125,13 @@ impl Layers {
 }
 
 /// The largest divisor of the batch whose estimated peak fits, if any.
-pub fn fitting(how: &Computation, size: &TrainingSize<'_>, total: f64) -> Option<usize> {
-    size.fitting(|size| training_peak(how, size, total) <= total)
+pub fn fitting(how: &Computation, size: &TrainingSize<'_>, memory: Memory) -> Option<usize> {
+    size.fitting(|size| training_peak(how, size, memory) <= memory.total)
 }
 
 #[cfg(test)]
 mod tests {
-    use t5_model::Optimizer;
+    use t5_model::{Optimizer, T5Config};
 
     use super::*;
 
@@ -153,7 +172,7 @@ mod tests {
             let how = Computation { precision, checkpoint_activations, ..Computation::on("cuda:0") };
             let size =
                 TrainingSize { config, examples, input_length: 512, target_length: 114, optimizer, dropout };
-            training_peak(&how, &size, total) / 1e9
+            training_peak(&how, &size, Memory { total, ..Memory::H100 }) / 1e9
         }
     }
 
@@ -162,8 +181,6 @@ mod tests {
     fn measured_peaks() {
         let small = || T5Config::v1_1(32_128, 512, 6, 64, 1024, 8);
         let large = || T5Config::v1_1(32_128, 1024, 16, 64, 2816, 24);
-        // The paper's T5-L, whose heads our kernels do not take.
-        let paper_large = || T5Config::v1_1(32_128, 2048, 24, 128, 4096, 8);
         let in_f32 = |training| Training { precision: Precision::F32, ..training };
         let with_dropout = |training| Training { dropout: true, ..training };
         let with_adafactor = |training| Training { optimizer: Optimizer::adafactor(), ..training };
@@ -181,8 +198,6 @@ mod tests {
             (25.9, in_f32(Training::of(base(), 32))),
             (55.1, Training::of(large(), 64)),
             (27.0, Training::of(large(), 128).checkpointed()),
-            (43.8, Training::of(paper_large(), 32)),
-            (45.7, Training::of(paper_large(), 128).checkpointed()),
         ];
         let all = h100.map(|row| (85e9, row)).into_iter().chain(h200.map(|row| (150.8e9, row)));
         let mut wrong = vec![];
@@ -195,28 +210,37 @@ mod tests {
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
+    fn of_lengths(config: &T5Config, input_length: usize) -> TrainingSize<'_> {
+        let (optimizer, dropout) = (Optimizer::adamw(), false);
+        TrainingSize { config, examples: 128, input_length, target_length: 114, optimizer, dropout }
+    }
+
     #[test]
     fn other_attention_is_told() {
-        let paper_large = T5Config::v1_1(32_128, 2048, 24, 128, 4096, 8);
-        assert_eq!(stored_attention(Precision::Bf16, &base()), None);
-        assert!(stored_attention(Precision::F32, &base()).is_some());
-        assert!(stored_attention(Precision::Bf16, &paper_large).is_some());
+        let of_heads = |d_kv| T5Config::v1_1(32_128, 2048, 24, d_kv, 4096, 8);
+        // As GPUs for games have it.
+        let small = Memory { total: 24e9, shared: 99 << 10 };
+        let takes = |d_kv, length, memory| {
+            stored_attention(Precision::Bf16, &of_lengths(&of_heads(d_kv), length), memory)
+        };
+        assert_eq!(takes(64, 512, Memory::H100), None);
+        assert_eq!(takes(128, 512, Memory::H100), None);
+        assert_eq!(takes(64, 512, small), None);
+        let other = Some("bf16, and heads of up to 128 features in multiples of 8".into());
+        assert_eq!(takes(136, 512, Memory::H100), other);
+        assert_eq!(stored_attention(Precision::F32, &of_lengths(&base(), 512), Memory::H100), other);
+        assert_eq!(takes(128, 512, small), Some("heads of up to 64 features, on this device".into()));
+        let shorter = "up to 2624 positions with these heads, on this device";
+        assert_eq!(takes(64, 4096, Memory::H100), Some(shorter.into()));
     }
 
     #[test]
     fn smaller_batches_fit() {
         let how = Computation { precision: Precision::Bf16, ..Computation::on("cuda:0") };
-        let (config, optimizer) = (base(), Optimizer::adamw());
-        let size = TrainingSize {
-            config: &config,
-            examples: 128,
-            input_length: 512,
-            target_length: 114,
-            optimizer,
-            dropout: false,
-        };
-        assert_eq!(fitting(&how, &size, 85e9), Some(128));
-        assert_eq!(fitting(&how, &size, 16e9), Some(32));
-        assert_eq!(fitting(&how, &size, 4e9), None);
+        let config = base();
+        let fitting = |total| fitting(&how, &of_lengths(&config, 512), Memory { total, ..Memory::H100 });
+        assert_eq!(fitting(85e9), Some(128));
+        assert_eq!(fitting(16e9), Some(32));
+        assert_eq!(fitting(4e9), None);
     }
 }

@@ -1,28 +1,26 @@
 //! The CUDA kernels, run on the CPU, against what every backend must agree in.
 #![cfg(feature = "emulator")]
 
-use backend_tch as _;
+use backend_tch::emulator::not_launched;
 use t5_model::conformance::suite;
 use t5_model::{Computation, Precision, backend};
 
-fn passes(device: &str, precision: Precision) {
-    let how = Computation { precision, ..Computation::on(device) };
-    let checks = suite(backend("tch").unwrap(), &how).unwrap();
-    let failed: Vec<_> = checks.iter().filter(|check| !check.passed()).collect();
-    assert!(checks.len() > 60 && failed.is_empty(), "{precision}: {failed:#?}");
+fn passes_the_suite(architecture: &str) {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let how = Computation { precision, ..Computation::on(format!("emulated:{architecture}")) };
+        let checks = suite(backend("tch").unwrap(), &how).unwrap();
+        let failed: Vec<_> = checks.iter().filter(|check| !check.passed()).collect();
+        assert!(checks.len() > 60 && failed.is_empty(), "{precision}: {failed:#?}");
+    }
+    assert_eq!(not_launched(architecture), Vec::<String>::new());
 }
 
 #[test]
-fn f32() {
-    passes("emulated:sm_80", Precision::F32);
+fn ampere() {
+    passes_the_suite("sm_80");
 }
 
 #[test]
-fn bf16() {
-    passes("emulated:sm_80", Precision::Bf16);
-}
-
-#[test]
-fn bf16_on_hopper() {
-    passes("emulated:sm_90a", Precision::Bf16);
+fn hopper() {
+    passes_the_suite("sm_90a");
 }

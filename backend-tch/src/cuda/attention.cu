@@ -1,11 +1,9 @@
-// softmax(q · kᵀ + bias) · v for heads of up to 64 features in bf16, forward and backward, without storing probabilities
+// softmax(q · kᵀ + bias) · v for heads of up to 128 features in bf16, forward and backward, without storing probabilities
 // (arXiv 2205.14135, 2307.08691) and with T5's bias: a number for each head and distance key - query.
 // `tiles.cu` says how a block multiplies.
 //
 // With dropout (DROPOUT is 1), `kept` [batch, heads, queries, tiles of keys] has a bit for each of a tile's keys: whether the
 // probability is kept, and multiplied by `keep`.
-
-#define DROPOUT VARIANT
 
 // The bits of rows g and g + 8 for a lane's columns.
 struct Kept {
@@ -49,13 +47,13 @@ template <int COUNT> __device__ __forceinline__ void start_scores(float (&c)[COU
 
 // Grid [tiles of queries, heads, batch]. `relative` [heads, queries + keys - 1] or null: the bias of key - query + queries - 1.
 // `visible` [batch, keys] or null. `lse` [batch, heads, queries] gets log2 of the sum of exponentials.
-extern "C" __global__ void __launch_bounds__(128, 4) attention_forward(
+extern "C" __global__ void __launch_bounds__(128, FORWARD_BLOCKS) attention_forward(
     const u16 *q, const u16 *k, const u16 *v, const float *relative, const u8 *visible, const uint2 *kept, u16 *out, float *lse,
     Shape s)
 {
     BLOCK_MEMORY(memory);
     u32 tiles = shared_address(memory); // two stages of keys and values, and the block's queries
-    float *bias = (float *)(memory + 5 * 8192);
+    float *bias = (float *)(memory + 5 * TILE_BYTES);
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
     int first = blockIdx.x * ROWS, head = blockIdx.y, example = blockIdx.z, row = 16 * warp;
     q += example * s.q_batch + head * s.features + first * s.q_row;
@@ -70,10 +68,10 @@ extern "C" __global__ void __launch_bounds__(128, 4) attention_forward(
     int shift = s.keys - s.queries;
     int end = s.causal ? min(s.keys, first + ROWS + shift) : s.keys;
     int count = (end + TILE - 1) / TILE;
-    copy_tile<ROWS>(tiles + 4 * 8192, q, s.q_row, s.queries - first, s.features);
+    copy_tile<ROWS>(tiles + 4 * TILE_BYTES, q, s.q_row, s.queries - first, s.features);
     copies_begun();
     copy_tile<TILE>(tiles, k, s.k_row, s.keys, s.features);
-    copy_tile<TILE>(tiles + 8192, v, s.v_row, s.keys, s.features);
+    copy_tile<TILE>(tiles + TILE_BYTES, v, s.v_row, s.keys, s.features);
     copies_begun();
     // bias[key - query + ROWS - 1], the query counted from `first`.
     int distances = s.queries + s.keys - 1;
@@ -81,18 +79,18 @@ extern "C" __global__ void __launch_bounds__(128, 4) attention_forward(
               count * TILE + ROWS, distances);
     await_copies<1>();
     __syncthreads();
-    Own query = own_rows(tiles + 4 * 8192, row);
+    Own query = own_rows(tiles + 4 * TILE_BYTES, row);
 
     float o[HEAD / 8][4] = {};
     float maximum[2] = {MINUS_INFINITY, MINUS_INFINITY}, sum[2] = {0, 0};
     for (int tile = 0; tile < count; tile++) {
         int key0 = tile * TILE;
-        u32 keys = tiles + (tile & 1) * 16384, values = keys + 8192;
+        u32 keys = tiles + (tile & 1) * 2 * TILE_BYTES, values = keys + TILE_BYTES;
         if (tile + 1 < count) {
-            u32 next = tiles + ((tile + 1) & 1) * 16384;
+            u32 next = tiles + ((tile + 1) & 1) * 2 * TILE_BYTES;
             int left = s.keys - key0 - TILE;
             copy_tile<TILE>(next, k + (key0 + TILE) * s.k_row, s.k_row, left, s.features);
-            copy_tile<TILE>(next + 8192, v + (key0 + TILE) * s.v_row, s.v_row, left, s.features);
+            copy_tile<TILE>(next + TILE_BYTES, v + (key0 + TILE) * s.v_row, s.v_row, left, s.features);
         }
         copies_begun();
         await_copies<1>();
@@ -134,6 +132,9 @@ extern "C" __global__ void __launch_bounds__(128, 4) attention_forward(
                 p[n][2 * half] = power_of_2(p[n][2 * half] * LOG2E - base);
                 p[n][2 * half + 1] = power_of_2(p[n][2 * half + 1] * LOG2E - base);
                 more += p[n][2 * half] + p[n][2 * half + 1];
+            }
+#pragma unroll
+            for (int n = 0; n < HEAD / 8; n++) {
                 o[n][2 * half] *= scale;
                 o[n][2 * half + 1] *= scale;
             }
@@ -183,8 +184,11 @@ extern "C" __global__ void __launch_bounds__(256) attention_deltas(const u16 *ou
     long long position = index / s.heads;
     long long example = position / s.queries, query = position % s.queries;
     float sum = 0;
-    if (there && 8 * part < s.features) {
-        int at = head * s.features + 8 * part;
+#pragma unroll
+    for (int panel = 0; panel < PANELS; panel++) {
+        int feature = 64 * panel + 8 * part;
+        if (!there || feature >= s.features) break;
+        int at = head * s.features + feature;
         uint4 a = *(const uint4 *)(out + example * s.o_batch + query * s.o_row + at);
         uint4 b = *(const uint4 *)(dout + example * s.do_batch + query * s.do_row + at);
         u32 x[4] = {a.x, a.y, a.z, a.w}, y[4] = {b.x, b.y, b.z, b.w};
@@ -199,14 +203,14 @@ extern "C" __global__ void __launch_bounds__(256) attention_deltas(const u16 *ou
 }
 
 // The gradients of keys and values. Grid [tiles of keys, heads, batch].
-extern "C" __global__ void __launch_bounds__(128, 3) attention_dkv(
+extern "C" __global__ void __launch_bounds__(128, DKV_BLOCKS) attention_dkv(
     const u16 *q, const u16 *k, const u16 *v, const float *relative, const u8 *visible, const uint2 *kept, const u16 *dout,
     const float *lse, const float *deltas, u16 *dk, u16 *dv, Shape s)
 {
     BLOCK_MEMORY(memory);
     u32 tiles = shared_address(memory); // two stages of queries and gradients of the output
-    u32 own = tiles + 4 * 8192; // the block's keys and values
-    float *rows = (float *)(memory + 6 * 8192); // two stages of 64 lse and 64 deltas
+    u32 own = tiles + 4 * TILE_BYTES; // the block's keys and values
+    float *rows = (float *)(memory + 6 * TILE_BYTES); // two stages of 64 lse and 64 deltas
 #if DROPOUT
     uint2 *row_kept = (uint2 *)(rows + 256); // two stages of 64 queries
     float *bias = rows + 512;
@@ -228,7 +232,7 @@ extern "C" __global__ void __launch_bounds__(128, 3) attention_dkv(
     // The first tile with a query that sees a key of these.
     int begin = s.causal ? max(0, first - shift) / TILE : 0;
     copy_tile<ROWS>(own, k + example * s.k_batch + head * s.features + first * s.k_row, s.k_row, s.keys - first, s.features);
-    copy_tile<ROWS>(own + 8192, v + example * s.v_batch + head * s.features + first * s.v_row, s.v_row, s.keys - first,
+    copy_tile<ROWS>(own + TILE_BYTES, v + example * s.v_batch + head * s.features + first * s.v_row, s.v_row, s.keys - first,
                     s.features);
     copies_begun();
     // bias[key - query + padded - 1], the key counted from `first`.
@@ -243,13 +247,13 @@ extern "C" __global__ void __launch_bounds__(128, 3) attention_dkv(
     }
     await_copies<0>();
     __syncthreads();
-    Own key = own_rows(own, row), value = own_rows(own + 8192, row);
+    Own key = own_rows(own, row), value = own_rows(own + TILE_BYTES, row);
 
     auto copy_stage = [&](int tile) {
-        u32 to = tiles + (tile & 1) * 16384;
+        u32 to = tiles + (tile & 1) * 2 * TILE_BYTES;
         int query0 = tile * TILE;
         copy_tile<TILE>(to, q + query0 * s.q_row, s.q_row, s.queries - query0, s.features);
-        copy_tile<TILE>(to + 8192, dout + query0 * s.do_row, s.do_row, s.queries - query0, s.features);
+        copy_tile<TILE>(to + TILE_BYTES, dout + query0 * s.do_row, s.do_row, s.queries - query0, s.features);
         if (threadIdx.x < 128) {
             int at = threadIdx.x & 63;
             bool is_lse = threadIdx.x < 64, there = query0 + at < s.queries;
@@ -267,7 +271,7 @@ extern "C" __global__ void __launch_bounds__(128, 3) attention_dkv(
     copies_begun();
     for (int tile = begin; tile < count; tile++) {
         int query0 = tile * TILE;
-        u32 queries = tiles + (tile & 1) * 16384, gradients = queries + 8192;
+        u32 queries = tiles + (tile & 1) * 2 * TILE_BYTES, gradients = queries + TILE_BYTES;
         if (tile + 1 < count) copy_stage(tile + 1);
         copies_begun();
         await_copies<1>();
@@ -375,7 +379,7 @@ extern "C" __global__ void __launch_bounds__(128, DQ_BLOCKS) attention_dq(
 {
     BLOCK_MEMORY(memory);
     u32 tiles = shared_address(memory);
-    float *bias = (float *)(memory + 6 * 8192);
+    float *bias = (float *)(memory + 6 * TILE_BYTES);
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
     int first = blockIdx.x * ROWS, head = blockIdx.y, row = 16 * warp;
     int shift = s.keys - s.queries;
@@ -395,16 +399,16 @@ extern "C" __global__ void __launch_bounds__(128, DQ_BLOCKS) attention_dq(
     for (int example = blockIdx.z * s.group; example < last; example++) {
         const u16 *k_of = k + example * s.k_batch + head * s.features, *v_of = v + example * s.v_batch + head * s.features;
         const u8 *visible_of = visible ? visible + (long long)example * s.keys : nullptr;
-        copy_tile<ROWS>(tiles + 4 * 8192, q + example * s.q_batch + head * s.features + first * s.q_row, s.q_row, s.queries - first, s.features);
-        copy_tile<ROWS>(tiles + 5 * 8192, dout + example * s.do_batch + head * s.features + first * s.do_row, s.do_row,
+        copy_tile<ROWS>(tiles + 4 * TILE_BYTES, q + example * s.q_batch + head * s.features + first * s.q_row, s.q_row, s.queries - first, s.features);
+        copy_tile<ROWS>(tiles + 5 * TILE_BYTES, dout + example * s.do_batch + head * s.features + first * s.do_row, s.do_row,
                         s.queries - first, s.features);
         copies_begun();
         copy_tile<TILE>(tiles, k_of, s.k_row, s.keys, s.features);
-        copy_tile<TILE>(tiles + 8192, v_of, s.v_row, s.keys, s.features);
+        copy_tile<TILE>(tiles + TILE_BYTES, v_of, s.v_row, s.keys, s.features);
         copies_begun();
         await_copies<1>();
         __syncthreads();
-        Own query = own_rows(tiles + 4 * 8192, row), gradient = own_rows(tiles + 5 * 8192, row);
+        Own query = own_rows(tiles + 4 * TILE_BYTES, row), gradient = own_rows(tiles + 5 * TILE_BYTES, row);
         float row_lse[2], row_delta[2];
 #pragma unroll
         for (int half = 0; half < 2; half++) {
@@ -430,12 +434,12 @@ extern "C" __global__ void __launch_bounds__(128, DQ_BLOCKS) attention_dq(
         };
         for (int tile = 0; tile < count; tile++) {
             int key0 = tile * TILE;
-            u32 keys = tiles + (tile & 1) * 16384, values = keys + 8192;
+            u32 keys = tiles + (tile & 1) * 2 * TILE_BYTES, values = keys + TILE_BYTES;
             if (tile + 1 < count) {
-                u32 next = tiles + ((tile + 1) & 1) * 16384;
+                u32 next = tiles + ((tile + 1) & 1) * 2 * TILE_BYTES;
                 int left = s.keys - key0 - TILE;
                 copy_tile<TILE>(next, k_of + (key0 + TILE) * s.k_row, s.k_row, left, s.features);
-                copy_tile<TILE>(next + 8192, v_of + (key0 + TILE) * s.v_row, s.v_row, left, s.features);
+                copy_tile<TILE>(next + TILE_BYTES, v_of + (key0 + TILE) * s.v_row, s.v_row, left, s.features);
             }
             copies_begun();
             await_copies<1>();

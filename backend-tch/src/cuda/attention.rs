@@ -6,12 +6,10 @@ use tch::{Kind, Tensor};
 use super::{Argument, Kernel, Kernels, Source, Unit, at, at_option};
 use crate::tensor::beside;
 
-/// The number of queries and keys per tile, and the maximum number of features per head.
+/// The number of queries and keys per tile.
 const TILE: i64 = 64;
-/// Two stages of two tiles in bf16.
-const TILES: i64 = 4 * TILE * TILE * 2;
-/// A block's own tiles: keys and values, or queries and gradients.
-const OWN: i64 = 2 * TILE * TILE * 2;
+/// The number of features that a tile has room for: of usual heads, and of wide ones.
+const FEATURES: [i64; 2] = [64, 128];
 
 /// Two stages of 64 sums of exponentials and 64 deltas; or of the dropout bits of 64 queries.
 const STAGED: i64 = 1024;
@@ -84,7 +82,30 @@ fn distances(x: &Tensor) -> [i64; 2] {
 
 /// Whether heads of `d_kv` features fit the kernels' tiles, in whole vectors.
 pub fn fits_tiles(d_kv: i64) -> bool {
-    d_kv <= TILE && d_kv % 8 == 0
+    d_kv <= FEATURES[1] && d_kv % 8 == 0
+}
+
+fn is_wide(features: i64) -> bool {
+    features > FEATURES[0]
+}
+
+/// The shared memory that the kernels need at most, in bytes.
+fn shared_memory(features: i64, positions: i64, biased: bool) -> i64 {
+    let longest = tiles(positions);
+    let sums = if biased { diagonals(longest) } else { 0 };
+    of_tiles(6, features) + 2 * STAGED + 4 * TILE * (longest + 1) + sums
+}
+
+/// The most positions, of queries or keys, of which blocks with `shared` bytes of shared memory can attend to
+/// all with T5's bias.
+pub fn most_positions(features: i64, shared: i64) -> i64 {
+    let fits = |count: &i64| shared_memory(features, count * TILE, true) <= shared;
+    TILE * (1..).take_while(fits).last().unwrap_or(0)
+}
+
+/// Bytes of shared memory for `count` tiles in bf16.
+fn of_tiles(count: i64, features: i64) -> i64 {
+    count * TILE * FEATURES[usize::from(is_wide(features))] * 2
 }
 
 fn tiles(positions: i64) -> i64 {
@@ -103,9 +124,7 @@ impl Kernels {
                 && (x.data_ptr() as u64).is_multiple_of(16)
         };
         let features = q.size()[2] / heads;
-        let longest = tiles(k.size()[1].max(q.size()[1]));
-        let shared =
-            TILES + OWN + 2 * STAGED + 4 * TILE * (longest + 1) + if biased { diagonals(longest) } else { 0 };
+        let shared = shared_memory(features, k.size()[1].max(q.size()[1]), biased);
         fits_tiles(features) && [q, k, v].into_iter().all(fits) && shared <= self.limits.shared_memory
     }
 
@@ -118,7 +137,8 @@ impl Kernels {
         let lse = self.empty(&[batch, heads, queries], Kind::Float);
         let flash = Flash { heads, causal, q, k, v, relative, visible, dropout, output, lse };
         let Flash { q, k, v, relative, visible, output, lse, .. } = &flash;
-        let shared = TILES + OWN / 2 + 4 * TILE * (tiles(k.size()[1]) + 1);
+        // Two stages of keys and values, and the block's queries.
+        let shared = of_tiles(5, flash.features()) + 4 * TILE * (tiles(k.size()[1]) + 1);
         self.launch(
             flash.kernel("attention_forward"),
             [tiles(queries), heads, batch],
@@ -171,7 +191,9 @@ impl Kernels {
         let inputs: [&dyn Argument; 9] =
             [&q, &k, &v, &relative_at, &visible_at, &kept, &dy_at, &lse, &deltas_at];
         let stages = if flash.dropout.is_some() { 2 * STAGED } else { STAGED };
-        let shared = TILES + OWN + stages + 4 * TILE * (tiles(queries) + 1);
+        // Two stages of queries and gradients, and the block's keys and values; below, the reverse.
+        let own_and_stages = of_tiles(6, flash.features());
+        let shared = own_and_stages + stages + 4 * TILE * (tiles(queries) + 1);
         launch(
             "attention_dkv",
             [tiles(keys), *heads, batch],
@@ -182,7 +204,7 @@ impl Kernels {
         let span = TILE * (tiles(keys) + 1);
         let partial =
             relative.as_ref().map(|_| self.empty(&[*heads, tiles(queries), groups, span], Kind::Float));
-        let shared = TILES + OWN + 4 * span + if partial.is_some() { diagonals(tiles(keys)) } else { 0 };
+        let shared = own_and_stages + 4 * span + if partial.is_some() { diagonals(tiles(keys)) } else { 0 };
         launch(
             "attention_dq",
             [tiles(queries), *heads, groups],
@@ -216,7 +238,7 @@ impl Kernels {
         let size = (rows * keys).min(i64::try_from(example).unwrap_or(i64::MAX)).max(1);
         let ([key0, key1], (threshold, factor)) = (draw.key(), draw.threshold());
         self.launch(
-            attention_kernel("attention_kept", true),
+            attention_kernel("attention_kept", true, false),
             [(rows * words + 255) / 256, 1, 1],
             256,
             0,
@@ -262,13 +284,19 @@ fn diagonals(tiles: i64) -> i64 {
     4 * (8 * tiles + 2) * 32 * 4
 }
 
-fn attention_kernel(name: &'static str, dropout: bool) -> Kernel {
-    Kernel { unit: Unit { source: Source::Attention, bf16: true, variant: i64::from(dropout) }, name }
+fn attention_kernel(name: &'static str, dropout: bool, wide: bool) -> Kernel {
+    let variant = i64::from(dropout) + 2 * i64::from(wide);
+    Kernel { unit: Unit { source: Source::Attention, bf16: true, variant }, name }
 }
 
 impl Flash {
     fn kernel(&self, name: &'static str) -> Kernel {
-        attention_kernel(name, self.dropout.is_some())
+        attention_kernel(name, self.dropout.is_some(), is_wide(self.features()))
+    }
+
+    /// Of a head.
+    fn features(&self) -> i64 {
+        self.q.size()[2] / self.heads
     }
 
     fn kept(&self) -> u64 {
@@ -286,7 +314,7 @@ impl Flash {
             heads: *heads as i32,
             queries: size[1] as i32,
             keys: k.size()[1] as i32,
-            features: (size[2] / heads) as i32,
+            features: self.features() as i32,
             causal: i32::from(*causal),
             group: 1,
             batch: size[0] as i32,

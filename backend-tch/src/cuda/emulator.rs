@@ -2,7 +2,7 @@
 //! their threads depend on each other, and how much shared memory they use; not how fast they are.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -10,12 +10,37 @@ use std::sync::{Mutex, PoisonError};
 
 use tch::Device;
 
-use super::{HOPPER, Kernel, Kernels, Limits, Machine, Unit};
+use super::{HOPPER, Kernel, Kernels, Limits, Machine, Unit, VARIANTS};
 
 const INSTRUCTIONS: &str = include_str!("emulator.h");
 
 /// The architectures whose kernels differ.
 pub const ARCHITECTURES: [&str; 2] = ["sm_80", HOPPER];
+
+/// What was launched so far, by architecture.
+static LAUNCHED: Mutex<BTreeMap<&str, HashSet<Kernel>>> = Mutex::new(BTreeMap::new());
+
+/// The kernels of which this process has launched no variant on an emulated GPU, and the variants of which it has
+/// launched no kernel.
+pub fn not_launched(architecture: &str) -> Vec<String> {
+    let launched = LAUNCHED.lock().unwrap_or_else(PoisonError::into_inner);
+    let launched = launched.get(architecture).cloned().unwrap_or_default();
+    let mut missing = vec![];
+    for (source, variants) in VARIANTS {
+        let of_source = || launched.iter().filter(|kernel| kernel.unit.source == *source);
+        for name in kernels(&source.after("")) {
+            if !of_source().any(|kernel| kernel.name == name) {
+                missing.push(format!("{source:?}, {name}"));
+            }
+        }
+        for variant in *variants {
+            if !of_source().any(|kernel| kernel.unit.variant == *variant) {
+                missing.push(format!("{source:?}, variant {variant}"));
+            }
+        }
+    }
+    missing
+}
 
 struct Emulator {
     architecture: &'static str,
@@ -60,6 +85,8 @@ impl Machine for Emulator {
                 let library = loaded(kernel.unit, self.architecture)?;
                 let function = library.function(kernel.name)?;
                 self.functions.borrow_mut().insert(kernel, function);
+                let mut launched = LAUNCHED.lock().unwrap_or_else(PoisonError::into_inner);
+                launched.entry(self.architecture).or_default().insert(kernel);
                 function
             }
         };
@@ -110,8 +137,7 @@ fn loaded(unit: Unit, architecture: &'static str) -> Result<Library, String> {
 /// Compiles a unit for the CPU, and loads it.
 fn load(unit: Unit, architecture: &str) -> Result<Library, String> {
     let mut text = unit.source.after(INSTRUCTIONS);
-    let kernels: Vec<&str> = text.split("extern \"C\" __global__ ").skip(1).filter_map(kernel_name).collect();
-    let launches: String = kernels.iter().map(|name| format!("EMULATED({name})\n")).collect();
+    let launches: String = kernels(&text).map(|name| format!("EMULATED({name})\n")).collect();
     text.push_str(&launches);
 
     let failed = |error: std::io::Error| format!("the C++ compiler cannot be used: {error}");
@@ -143,8 +169,8 @@ fn load(unit: Unit, architecture: &str) -> Result<Library, String> {
     }
 }
 
-/// Of a definition after `__global__`: `void __launch_bounds__(…) name(…`.
-fn kernel_name(definition: &str) -> Option<&str> {
-    let (_, rest) = definition.split_once(") ")?;
-    Some(rest.split_once('(')?.0)
+/// The names of the kernels in a source: `extern "C" __global__ void __launch_bounds__(…) name(…`.
+fn kernels(text: &str) -> impl Iterator<Item = &str> {
+    let definitions = text.split("extern \"C\" __global__ ").skip(1);
+    definitions.filter_map(|definition| Some(definition.split_once(") ")?.1.split_once('(')?.0))
 }

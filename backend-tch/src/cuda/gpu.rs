@@ -175,28 +175,32 @@ fn compile(unit: Unit, architecture: &str) -> Result<Vec<u8>, String> {
 }
 
 /// What the driver reports about a GPU, without creating a context.
-struct Report {
+pub struct Report {
     capability: (i32, i32),
     /// Bytes.
-    memory: u64,
+    pub memory: u64,
+    /// The maximum shared memory per block, in bytes.
+    pub shared_memory: i64,
 }
 
 impl Report {
-    fn of(index: usize) -> Result<Self, String> {
+    pub fn of(index: usize) -> Result<Self, String> {
         let ask = || {
             result::init()?;
             let device = result::device::get(index as i32)?;
             use CUdevice_attribute::{
                 CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
                 CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+                CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN as SHARED_MEMORY,
             };
             // SAFETY: the driver has just returned this device.
             unsafe {
-                let capability = (
-                    result::device::get_attribute(device, MAJOR)?,
-                    result::device::get_attribute(device, MINOR)?,
-                );
-                Ok(Report { capability, memory: result::device::total_mem(device)? as u64 })
+                let attribute = |attribute| result::device::get_attribute(device, attribute);
+                Ok(Report {
+                    capability: (attribute(MAJOR)?, attribute(MINOR)?),
+                    memory: result::device::total_mem(device)? as u64,
+                    shared_memory: attribute(SHARED_MEMORY)?.into(),
+                })
             }
         };
         // cudarc panics if the driver is missing.
@@ -218,14 +222,9 @@ pub fn can_run(index: usize) -> Result<(), String> {
     }
 }
 
-/// Bytes of a GPU's memory.
-pub fn memory_of(index: usize) -> Option<u64> {
-    Report::of(index).ok().map(|gpu| gpu.memory)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::Source;
+    use super::super::VARIANTS;
     use super::*;
 
     /// Compiles every kernel for every architecture it supports, where NVRTC is available; no GPU is needed.
@@ -237,25 +236,14 @@ mod tests {
         }
         let architectures = ["sm_80", HOPPER, "sm_120"];
         for architecture in architectures {
-            for (source, variant) in [
-                (Source::Activation, 0),
-                (Source::Adafactor, 0),
-                (Source::Adamw, 0),
-                (Source::Embedding, 0),
-                (Source::CrossEntropy, 0),
-                (Source::CrossEntropy, 1),
-                (Source::Norm, 1),
-                (Source::Norm, 16),
-            ] {
-                for bf16 in [false, true] {
-                    compiled(Unit { source, bf16, variant }, architecture).unwrap();
+            for (source, variants) in VARIANTS {
+                for (variant, bf16) in
+                    variants.iter().flat_map(|variant| [(*variant, false), (*variant, true)])
+                {
+                    let cubin = || compiled(Unit { source: *source, bf16, variant }, architecture).unwrap();
+                    assert!(Arc::ptr_eq(&cubin(), &cubin()), "compiled twice");
                 }
             }
-            let attention = |variant| {
-                compiled(Unit { source: Source::Attention, bf16: true, variant }, architecture).unwrap()
-            };
-            attention(1);
-            assert!(Arc::ptr_eq(&attention(0), &attention(0)), "compiled twice");
         }
         println!("compiled for {}", architectures.join(", "));
     }

@@ -19,9 +19,9 @@ use std::ffi::c_void;
 
 use tch::{Device, Kind, Tensor};
 
-pub use attention::{How, fits_tiles};
+pub use attention::{How, fits_tiles, most_positions};
 use gpu::{Gpu, HOPPER};
-pub use gpu::{can_run, memory_of};
+pub use gpu::{Report, can_run};
 pub use update::{Averages, Rule, Updated};
 
 /// A source file of kernels.
@@ -51,6 +51,20 @@ impl Source {
         [instructions, include_str!("common.cu"), own].join("\n")
     }
 }
+
+/// The variants that tests check; of norms, there is one for every 128 features up to the widest.
+#[cfg(any(test, feature = "emulator"))]
+const VARIANTS: &[(Source, &[i64])] = &[
+    (Source::Activation, &[0]),
+    (Source::Adafactor, &[0]),
+    (Source::Adamw, &[0]),
+    // With dropout, with wide heads, with both.
+    (Source::Attention, &[0, 1, 2, 3]),
+    // Vocabularies that are multiples of four.
+    (Source::CrossEntropy, &[0, 1]),
+    (Source::Embedding, &[0]),
+    (Source::Norm, &[1, 16]),
+];
 
 /// A source, specialised: what is compiled at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -7,9 +7,18 @@
 //   C [16, 8]: rows g and g + 8, columns 2t and 2t + 1.
 // No sum depends on the order in which blocks run.
 
+// Of VARIANT: whether probabilities are dropped, and whether heads have more than 64 features.
+#define DROPOUT (VARIANT & 1)
+#define WIDE (VARIANT >> 1)
+
 #define ROWS 64
 #define TILE 64
-#define HEAD 64
+// Features of a head, at most, and of a panel: tiles are stored as panels of 64 features.
+#define HEAD (WIDE ? 128 : 64)
+#define PANELS (HEAD / 64)
+#define PANEL_BYTES 8192
+#define TILE_BYTES (PANELS * PANEL_BYTES)
+#define FORWARD_BLOCKS (WIDE ? 2 : 4)
 #define LOG2E 1.4426950408889634f
 #define MINUS_INFINITY __int_as_float(0xFF800000)
 
@@ -32,8 +41,12 @@ struct Shape {
     long long dq_batch, dq_row, dk_batch, dk_row, dv_batch, dv_row;
 };
 
-// Where 8 features of a row of a tile lie. Rows are 128 bytes; the exclusive or spreads a column over all banks.
-__device__ __forceinline__ u32 place(u32 tile, int row, int chunk) { return tile + row * 128 + ((chunk ^ (row & 7)) << 4); }
+// Where 8 features of a row of a tile lie. Rows of a panel are 128 bytes; the exclusive or spreads a column over all banks.
+__device__ __forceinline__ u32 place(u32 tile, int row, int chunk)
+{
+    int panel = PANELS > 1 ? chunk >> 3 : 0;
+    return tile + panel * PANEL_BYTES + row * 128 + (((chunk - 8 * panel) ^ (row & 7)) << 4);
+}
 
 // Copies up to COUNT positions of a head.
 template <int COUNT, int WARPS = 4>
@@ -41,9 +54,12 @@ __device__ __forceinline__ void copy_tile(u32 tile, const u16 *from, long long r
 {
 #pragma unroll
     for (int i = 0; i < COUNT / (4 * WARPS); i++) {
-        int row = threadIdx.x / 8 + 4 * WARPS * i, chunk = threadIdx.x % 8;
-        bool there = row < rows && 8 * chunk < features;
-        copy16(place(tile, row, chunk), from + (there ? row * row_distance + 8 * chunk : 0), there);
+#pragma unroll
+        for (int panel = 0; panel < PANELS; panel++) {
+            int row = threadIdx.x / 8 + 4 * WARPS * i, chunk = threadIdx.x % 8 + 8 * panel;
+            bool there = row < rows && 8 * chunk < features;
+            copy16(place(tile, row, chunk), from + (there ? row * row_distance + 8 * chunk : 0), there);
+        }
     }
 }
 
@@ -79,6 +95,7 @@ __device__ __forceinline__ Four as_a(const float (&left)[4], const float (&right
 // Positions of the other side that a warp takes at a time, by eights.
 #define PART 8
 #define DQ_BLOCKS 2
+#define DKV_BLOCKS (WIDE ? 2 : 3)
 
 // A tile of rows of 128 bytes, in the order that `place` gives them, which is wgmma's 128-byte swizzle; 8 rows are 1,024 bytes.
 __device__ __forceinline__ u64 descriptor(u32 address)
@@ -95,50 +112,71 @@ __device__ __forceinline__ Own own_rows(u32 tile, int) { return tile; }
 __device__ __forceinline__ void by_positions(float (&c)[8][4], Own a, u32 tile)
 {
 #pragma unroll
-    for (int step = 0; step < 4; step++) multiply_group(c, descriptor(a + 32 * step), descriptor(tile + 32 * step));
+    for (int panel = 0; panel < PANELS; panel++, a += PANEL_BYTES, tile += PANEL_BYTES) {
+#pragma unroll
+        for (int step = 0; step < 4; step++) multiply_group(c, descriptor(a + 32 * step), descriptor(tile + 32 * step));
+    }
 }
 
 // c [16 rows, features] += p · positions.
-__device__ __forceinline__ void by_features(float (&c)[8][4], const Four (&p)[4], u32 tile)
+__device__ __forceinline__ void by_features(float (&c)[HEAD / 8][4], const Four (&p)[4], u32 tile)
 {
 #pragma unroll
-    for (int step = 0; step < 4; step++) multiply_group(c, p[step], descriptor(tile + 2048 * step));
+    for (int step = 0; step < 4; step++) {
+#pragma unroll
+        for (int panel = 0; panel < PANELS; panel++)
+            multiply_group((float (&)[8][4])c[8 * panel], p[step], descriptor(tile + panel * PANEL_BYTES + 2048 * step));
+    }
 }
 #else
 #define PART 4
-#define DQ_BLOCKS 3
+#define DQ_BLOCKS (WIDE ? 2 : 3)
+#define DKV_BLOCKS (WIDE ? 2 : 3)
 
+#if WIDE
+// The block's own rows would take too many registers.
 struct Own {
-    Four step[4];
+    u32 tile;
+    int row;
+    __device__ __forceinline__ Four step(int step) const { return read_a(tile, row, step); }
+};
+
+__device__ __forceinline__ Own own_rows(u32 tile, int row) { return {tile, row}; }
+#else
+struct Own {
+    Four steps[HEAD / 16];
+    __device__ __forceinline__ const Four &step(int step) const { return steps[step]; }
 };
 
 __device__ __forceinline__ Own own_rows(u32 tile, int row)
 {
     Own own;
 #pragma unroll
-    for (int step = 0; step < 4; step++) own.step[step] = read_a(tile, row, step);
+    for (int step = 0; step < HEAD / 16; step++) own.steps[step] = read_a(tile, row, step);
     return own;
 }
+#endif
 
 template <int COUNT> __device__ __forceinline__ void by_positions(float (&c)[COUNT][4], const Own &a, u32 tile)
 {
 #pragma unroll
-    for (int step = 0; step < 4; step++) {
+    for (int step = 0; step < HEAD / 16; step++) {
+        Four own = a.step(step);
 #pragma unroll
         for (int pair = 0; pair < COUNT / 2; pair++) {
             Four b = read_positions(tile, 16 * pair, step);
-            multiply(c[2 * pair], a.step[step], b.x[0], b.x[1]);
-            multiply(c[2 * pair + 1], a.step[step], b.x[2], b.x[3]);
+            multiply(c[2 * pair], own, b.x[0], b.x[1]);
+            multiply(c[2 * pair + 1], own, b.x[2], b.x[3]);
         }
     }
 }
 
-template <int STEPS> __device__ __forceinline__ void by_features(float (&c)[8][4], const Four (&p)[STEPS], u32 tile)
+template <int STEPS> __device__ __forceinline__ void by_features(float (&c)[HEAD / 8][4], const Four (&p)[STEPS], u32 tile)
 {
 #pragma unroll
     for (int step = 0; step < STEPS; step++) {
 #pragma unroll
-        for (int pair = 0; pair < 4; pair++) {
+        for (int pair = 0; pair < HEAD / 16; pair++) {
             Four b = read_features(tile, 16 * step, pair);
             multiply(c[2 * pair], p[step], b.x[0], b.x[1]);
             multiply(c[2 * pair + 1], p[step], b.x[2], b.x[3]);

@@ -132,7 +132,7 @@ impl TrainingSize<'_> {
 }
 
 /// A training run's demand on a device's memory.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TrainingMemory {
     /// Estimated peak, in bytes.
     pub peak: f64,
@@ -141,7 +141,7 @@ pub struct TrainingMemory {
     /// The most examples at a time that fit, if the device is present.
     pub fitting: Option<usize>,
     /// If attention stores its probabilities there: what the kernels take that do not.
-    pub stored_attention: Option<&'static str>,
+    pub stored_attention: Option<String>,
 }
 
 /// A device that a backend can use.

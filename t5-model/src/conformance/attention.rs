@@ -17,16 +17,20 @@ pub(super) struct Long {
     pub padded: bool,
     /// Whether probabilities are dropped.
     pub dropout: bool,
+    /// Of a head. Kernels like multiples of eight.
+    pub features: usize,
 }
 
 const BATCH: usize = 2;
 const HEADS: usize = 2;
-/// Of a head. Kernels like multiples of eight.
-const FEATURES: usize = 16;
-const WIDTH: usize = HEADS * FEATURES;
 const BUCKETS: usize = 7;
 
 impl Long {
+    /// Of all heads.
+    fn width(self) -> usize {
+        HEADS * self.features
+    }
+
     /// Queries, keys, values, the table of biases, and the gradient of the output.
     fn inputs(self) -> [HostTensor; 5] {
         let normal = |name: &str, rows: usize, columns: usize| {
@@ -35,11 +39,11 @@ impl Long {
             tensor
         };
         [
-            normal("q", BATCH * self.queries, WIDTH),
-            normal("k", BATCH * self.keys, WIDTH),
-            normal("v", BATCH * self.keys, WIDTH),
+            normal("q", BATCH * self.queries, self.width()),
+            normal("k", BATCH * self.keys, self.width()),
+            normal("v", BATCH * self.keys, self.width()),
             normal("table", BUCKETS, HEADS),
-            normal("dy", BATCH * self.queries, WIDTH),
+            normal("dy", BATCH * self.queries, self.width()),
         ]
     }
 
@@ -103,8 +107,8 @@ impl Long {
         }
         for (example, head) in (0..BATCH).flat_map(|example| (0..HEADS).map(move |head| (example, head))) {
             let place = |length: usize, position: usize| {
-                let start = (example * length + position) * WIDTH + head * FEATURES;
-                start..start + FEATURES
+                let start = (example * length + position) * self.width() + head * self.features;
+                start..start + self.features
             };
             let dot = |x: &[f32], y: &[f32]| -> f64 {
                 x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
@@ -143,7 +147,7 @@ impl Long {
             data: data.into_iter().map(|value| value as f32).collect(),
         };
         let gradients = [(q, dq), (k, dk), (v, dv), (table, dtable)];
-        let y = tensor(vec![BATCH, self.queries, WIDTH], y);
+        let y = tensor(vec![BATCH, self.queries, self.width()], y);
         (y, gradients.map(|(x, data)| tensor(x.shape.clone(), data)))
     }
 }

@@ -18,20 +18,24 @@ pub(super) fn by_hand<O: Ops>(ops: &mut O, allowed: f64) -> Result<Vec<Check>, S
         check(ops, "gather", 0.0, |ops| Ok(gathered(ops)))?,
         check(ops, "leaf and product", allowed, |ops| Ok(differentiated(ops)))?,
         check(ops, "accumulate", 1e-6, |ops| Ok(accumulated(ops)))?,
+        check(ops, "embedding, a frequent token", 1e-6, |ops| Ok(frequent_token(ops)))?,
+        check(ops, "rms_norm, wide", allowed, |ops| Ok(wide_norm(ops)))?,
     ];
-    let plain = Long { queries: 150, keys: 150, causal: false, padded: false, dropout: false };
+    let plain = Long { queries: 150, keys: 150, causal: false, padded: false, dropout: false, features: 16 };
     let long = [
         plain,
         Long { queries: 130, keys: 130, causal: true, ..plain },
         Long { queries: 70, keys: 200, padded: true, ..plain },
         Long { queries: 75, keys: 136, dropout: true, ..plain },
         Long { queries: 131, keys: 131, causal: true, dropout: true, ..plain },
+        Long { queries: 68, keys: 130, padded: true, features: 128, ..plain },
+        Long { queries: 130, keys: 130, causal: true, dropout: true, features: 96, ..plain },
     ];
     for long in long {
-        let Long { queries, keys, causal, dropout, .. } = long;
+        let Long { queries, keys, causal, dropout, features, .. } = long;
         let details = [("causal", causal), ("dropout", dropout)].into_iter().filter(|(_, on)| *on);
         let details: String = details.map(|(name, _)| format!(", {name}")).collect();
-        let name = format!("attention, {queries} × {keys}{details}");
+        let name = format!("attention, {queries} × {keys} of {features} features{details}");
         checks.push(check(ops, name, allowed, |ops| Ok(long.deviation(ops)))?);
     }
     for (name, optimizer) in optimizers() {
@@ -138,6 +142,61 @@ fn accumulated<O: Ops>(ops: &mut O) -> f64 {
     // With one more, whose squares are a quarter of those.
     let norm = number_deviation(ops.squared_norm(&[total, third]), 1.25 * squares);
     sum.max(norm)
+}
+
+/// The gradient of a table of which one row is taken 150 times, which kernels sum in several pieces.
+fn frequent_token<O: Ops>(ops: &mut O) -> f64 {
+    let ids: Vec<i32> = (0..156).map(|at| if at % 26 == 0 { at / 26 } else { 6 }).collect();
+    let (table, dy) = (ops.parameter(pattern(&[7, 4], 1)), pattern(&[156, 4], 2));
+    let of_output = ops.parameter(dy.clone());
+    let places: Vec<i32> = (0..156).collect();
+    let dy_on_device = ops.embedding(&of_output, TokenIds { ids: &places, batch: 2, length: 78 });
+    ops.record(true);
+    let y = ops.embedding(&table, TokenIds { ids: &ids, batch: 2, length: 78 });
+    let loss = ops.product(&y, &dy_on_device);
+    let (_, gradients) = ops.backward(loss, &[], &[&table]);
+    ops.record(false);
+    let mut expected = HostTensor::zeros([7, 4]);
+    for (id, row) in ids.iter().zip(dy.data.chunks(4)) {
+        expected.data[*id as usize * 4..].iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+    }
+    deviation(gradients.first().map(|gradient| ops.read_gradient(gradient)).as_ref(), &expected)
+}
+
+/// A norm of two groups of 1,024 features: its result, and the gradients of its input and of its gain.
+fn wide_norm<O: Ops>(ops: &mut O) -> f64 {
+    const GROUP: usize = 1024;
+    const EPSILON: f32 = 1e-6;
+    let (shape, mean) = ([2, 2 * GROUP], |sum: f64| sum / GROUP as f64);
+    let (x, dy, gain) = (pattern(&shape, 1), pattern(&shape, 3), pattern(&[2 * GROUP], 2));
+    let [table, of_output, of_gain] = [&x, &dy, &gain].map(|tensor| ops.parameter(tensor.clone()));
+    let rows = |ops: &O, table| ops.embedding(table, TokenIds { ids: &[0, 1], batch: 1, length: 2 });
+    let dy_on_device = rows(ops, &of_output);
+    ops.record(true);
+    let y = ops.rms_norm(&rows(ops, &table), &of_gain, &[GROUP, GROUP], EPSILON);
+    let found_y = ops.read_activation(&y);
+    let loss = ops.product(&y, &dy_on_device);
+    let (_, gradients) = ops.backward(loss, &[], &[&table, &of_gain]);
+    ops.record(false);
+    let [mut y, mut dx] = [(); 2].map(|()| HostTensor::zeros(shape));
+    let mut dgain = HostTensor::zeros([2 * GROUP]);
+    for start in (0..x.data.len()).step_by(GROUP) {
+        let value = |tensor: &HostTensor, at: usize| f64::from(tensor.data[at % tensor.data.len()]);
+        let group = start..start + GROUP;
+        let squares: f64 = group.clone().map(|at| value(&x, at).powi(2)).sum();
+        let scale = 1.0 / (mean(squares) + f64::from(EPSILON)).sqrt();
+        let projected: f64 =
+            group.clone().map(|at| value(&gain, at) * value(&dy, at) * value(&x, at) * scale).sum();
+        for at in group {
+            let (normed, through) = (value(&x, at) * scale, value(&gain, at) * value(&dy, at));
+            y.data[at] = (value(&gain, at) * normed) as f32;
+            dx.data[at] = (scale * (through - normed * mean(projected))) as f32;
+            dgain.data[at % (2 * GROUP)] += (value(&dy, at) * normed) as f32;
+        }
+    }
+    let y = deviation(Some(&found_y), &HostTensor { shape: vec![1, 2, 2 * GROUP], ..y });
+    let found = gradients.iter().map(|gradient| ops.read_gradient(gradient));
+    found.zip([dx, dgain]).map(|(found, expected)| deviation(Some(&found), &expected)).fold(y, f64::max)
 }
 
 fn optimizers() -> [(&'static str, Optimizer); 6] {

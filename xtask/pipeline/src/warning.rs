@@ -43,7 +43,7 @@ pub enum Warning {
     #[error(
         "attention stores its probabilities on {device}, which takes memory and time; kernels that do not are for {takes}"
     )]
-    StoredAttention { device: String, takes: &'static str },
+    StoredAttention { device: String, takes: String },
     /// A model has another number of parameters than its recipe says.
     #[error("the model has {} parameters, not {} as its `parameters` say", thousands(*found), short(*said))]
     Parameters {

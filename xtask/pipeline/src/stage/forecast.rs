@@ -195,9 +195,9 @@ impl Training {
 
     /// The warnings to give: that it will hardly fit, or that it takes more than it would in another precision.
     pub fn warnings(memory: &TrainingMemory, device: &str) -> Vec<Warning> {
-        let &TrainingMemory { peak: needed, total, fitting, stored_attention } = memory;
-        let stored =
-            stored_attention.map(|takes| Warning::StoredAttention { device: device.to_owned(), takes });
+        let &TrainingMemory { peak: needed, total, fitting, ref stored_attention } = memory;
+        let stored = stored_attention.clone();
+        let stored = stored.map(|takes| Warning::StoredAttention { device: device.to_owned(), takes });
         let total = total.filter(|total| needed > *total);
         let full = total.map(|total| Warning::Memory { device: device.to_owned(), needed, total, fitting });
         stored.into_iter().chain(full).collect()
