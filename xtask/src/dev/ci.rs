@@ -60,7 +60,7 @@ impl Step {
             // The profile used for the product and the tests, so that nothing is built twice.
             Step::Clippy => {
                 let mut clippy = cargo("clippy")?;
-                clippy.args(EVERYTHING).args(["--features", &features(&[])]);
+                clippy.args(EVERYTHING).args(["--features", &features(&["backend-tch/emulator"])]);
                 succeed(clippy.args(["--all-targets", "--", "--deny", "warnings"]))?;
                 // The program without optional parts.
                 let mut clippy = cargo("clippy")?;
