@@ -7,7 +7,7 @@ use crate::bias::Bias;
 use crate::cuda::How;
 use crate::node::Node;
 use crate::operations::TchOps;
-use crate::tensor::matmul;
+use crate::product::matmul;
 
 /// How activations are divided into heads.
 #[derive(Clone, Copy)]

@@ -5,7 +5,8 @@ use tch::{Kind, Tensor};
 
 use crate::operations::{TchOps, rows};
 use crate::parameter::Parameter;
-use crate::tensor::{host, matmul};
+use crate::product::matmul;
+use crate::tensor::host;
 
 /// The number of logits held in memory at a time.
 const LOGITS: usize = 1 << 21;

@@ -1,6 +1,7 @@
 //! libtorch as a backend, on CPUs and CUDA GPUs, in f32 and bf16.
 //!
-//! Matrix products are libtorch's on every device. On GPUs, norms, attention, activations, loss, AdamW and
+//! Matrix products are libtorch's on every device, except for f32 on processors from AMD with AVX-512, which its
+//! MKL does not use there. On GPUs, norms, attention, activations, loss, AdamW and
 //! Adafactor are our own kernels (`cuda`); on CPUs, and on GPUs that cannot run those, they are libtorch operations.
 //! Gradients are written by hand, on [`t5_model::backend::Tape`]: libtorch's autograd has no operation for
 //! grouped norms or for head and loss without storing all logits, and it keeps more than T5's operations
@@ -21,6 +22,7 @@ mod operations;
 mod parameter;
 mod plan;
 mod process_group;
+mod product;
 mod profile;
 mod tensor;
 mod update;

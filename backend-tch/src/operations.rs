@@ -22,7 +22,8 @@ use crate::node::{Gradient, Node};
 use crate::norm;
 use crate::parameter::{Parameter, joined};
 use crate::process_group::Gloo;
-use crate::tensor::{beside, elements, elements_mut, host, integers, matmul, product_in_f32, sizes, upload};
+use crate::product::{matmul, product_in_f32};
+use crate::tensor::{beside, elements, elements_mut, host, integers, sizes, upload};
 use crate::update::{Moment, update_on_device};
 
 /// The operations on a device, with what they recorded.
@@ -396,7 +397,7 @@ impl Ops for TchOps {
     }
 
     fn is_asynchronous(&self) -> bool {
-        self.device != Device::Cpu
+        !self.works_on_host()
     }
 
     fn moment(&self, tensor: HostTensor) -> Moment {

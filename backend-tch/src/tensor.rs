@@ -65,33 +65,3 @@ pub fn elements_mut(tensor: &mut Tensor) -> Option<&mut [f32]> {
     // SAFETY: as in `elements`; outside of a recording, the caller holds the only handle of a parameter.
     here.then(|| unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), tensor.numel()) })
 }
-
-/// The matrix product over the last two dimensions, in the type of both.
-///
-/// libtorch multiplies bf16 with oneDNN on CPUs that have the instructions; on others it uses naive loops,
-/// which are a hundred times slower. There, the product is computed in f32 and rounded once, which gives the
-/// same result.
-pub fn matmul(a: &Tensor, b: &Tensor) -> Tensor {
-    if a.kind() == Kind::BFloat16 && a.device() == Device::Cpu && !cpu_multiplies_bf16() {
-        return a.to_kind(Kind::Float).matmul(&b.to_kind(Kind::Float)).to_kind(Kind::BFloat16);
-    }
-    a.matmul(b)
-}
-
-/// The product in f32; on CUDA without rounding to bf16 first.
-pub fn product_in_f32(a: &Tensor, b: &Tensor) -> Tensor {
-    match (a.kind(), a.device()) {
-        (Kind::BFloat16, Device::Cuda(_)) => a.mm_dtype(b, Kind::Float),
-        _ => matmul(a, b).to_kind(Kind::Float),
-    }
-}
-
-/// The requirements of oneDNN.
-fn cpu_multiplies_bf16() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512dq");
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
-}

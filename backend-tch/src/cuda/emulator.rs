@@ -2,7 +2,7 @@
 //! their threads depend on each other, and how much shared memory they use; not how fast they are.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -17,17 +17,26 @@ const INSTRUCTIONS: &str = include_str!("emulator.h");
 /// The architectures whose kernels differ.
 pub const ARCHITECTURES: [&str; 2] = ["sm_80", HOPPER];
 
-/// What was launched so far, by architecture.
-static LAUNCHED: Mutex<BTreeMap<&str, HashSet<Kernel>>> = Mutex::new(BTreeMap::new());
+/// How often each kernel was launched so far, by architecture.
+static LAUNCHED: Mutex<BTreeMap<&str, HashMap<Kernel, usize>>> = Mutex::new(BTreeMap::new());
+
+fn launched(architecture: &str) -> HashMap<Kernel, usize> {
+    let launched = LAUNCHED.lock().unwrap_or_else(PoisonError::into_inner);
+    launched.get(architecture).cloned().unwrap_or_default()
+}
+
+/// How many kernels this process has launched on an emulated GPU.
+pub fn launches(architecture: &str) -> usize {
+    launched(architecture).values().sum()
+}
 
 /// The kernels of which this process has launched no variant on an emulated GPU, and the variants of which it has
 /// launched no kernel.
 pub fn not_launched(architecture: &str) -> Vec<String> {
-    let launched = LAUNCHED.lock().unwrap_or_else(PoisonError::into_inner);
-    let launched = launched.get(architecture).cloned().unwrap_or_default();
+    let launched = launched(architecture);
     let mut missing = vec![];
     for (source, variants) in VARIANTS {
-        let of_source = || launched.iter().filter(|kernel| kernel.unit.source == *source);
+        let of_source = || launched.keys().filter(|kernel| kernel.unit.source == *source);
         for name in kernels(&source.after("")) {
             if !of_source().any(|kernel| kernel.name == name) {
                 missing.push(format!("{source:?}, {name}"));
@@ -85,11 +94,12 @@ impl Machine for Emulator {
                 let library = loaded(kernel.unit, self.architecture)?;
                 let function = library.function(kernel.name)?;
                 self.functions.borrow_mut().insert(kernel, function);
-                let mut launched = LAUNCHED.lock().unwrap_or_else(PoisonError::into_inner);
-                launched.entry(self.architecture).or_default().insert(kernel);
                 function
             }
         };
+        let mut launched = LAUNCHED.lock().unwrap_or_else(PoisonError::into_inner);
+        *launched.entry(self.architecture).or_default().entry(kernel).or_default() += 1;
+        drop(launched);
         // SAFETY: the caller passes what the kernel declares.
         let problem = unsafe { function(grid.as_ptr(), threads, shared, arguments.as_mut_ptr()) };
         if problem.is_null() {

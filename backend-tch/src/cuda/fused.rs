@@ -4,7 +4,8 @@ use t5_model::backend::CrossEntropy;
 use tch::{Kind, Tensor};
 
 use super::{Kernel, Kernels, Source, Unit, at, at_option, is_bf16};
-use crate::tensor::{beside, product_in_f32};
+use crate::product::product_in_f32;
+use crate::tensor::beside;
 
 /// The widest row that a warp holds: 16 vectors of 4 elements for each of 32 lanes.
 const WIDEST: i64 = 16 * 128;

@@ -113,25 +113,30 @@ fn product(
 /// other rows are.
 pub fn linear(x: &[f32], weight: &[f32], inputs: usize) -> Vec<f32> {
     let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
+    let mut y = super::buffer(rows * outputs);
+    linear_into(&mut y, x, weight, inputs);
+    y
+}
+
+/// [`linear`] with a destination, `[rows, out]`.
+pub fn linear_into(y: &mut [f32], x: &[f32], weight: &[f32], inputs: usize) {
+    let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
     let least = least_rows(inputs, outputs);
     if (1..least).contains(&rows) {
         let mut more = x.to_vec();
         more.resize(least * inputs, 0.0);
-        let mut y = linear(&more, weight, inputs);
-        y.truncate(rows * outputs);
-        return y;
+        y.copy_from_slice(&linear(&more, weight, inputs)[..rows * outputs]);
+        return;
     }
-    let mut y = super::buffer(rows * outputs);
     let (x, weight) = (Matrix::new(x, rows, inputs), Matrix::new(weight, outputs, inputs));
     if rows <= few_rows(inputs) {
         // `gemm` copies its left factor, which this way is not the weight.
         let mut columns = super::buffer(outputs * rows);
         product(&mut columns, [1, rows], x, weight.transposed(), Into::Replace, Threads::All);
-        write_columns(&mut y, &columns, rows, outputs);
+        write_columns(y, &columns, rows, outputs);
     } else {
-        matmul(&mut y, outputs, x, weight.transposed(), Into::Replace, Threads::All);
+        matmul(y, outputs, x, weight.transposed(), Into::Replace, Threads::All);
     }
-    y
 }
 
 /// Up to this many rows, as decoding has them, copying a weight costs more than transposing the result (measured

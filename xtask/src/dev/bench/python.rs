@@ -26,10 +26,11 @@ pub fn find(wanted: Option<&Path>) -> Result<Option<PathBuf>> {
     Ok(own.into_iter().chain([PathBuf::from("python3")]).find(|python| check(python, &TRANSFORMERS).is_ok()))
 }
 
-/// A command for a Python, which has its own libraries: those that a bundle's launcher adds to the path are
-/// for this program.
+/// A command for a Python, which has its own libraries and settings: what a bundle's launcher adds to the path,
+/// and how long OpenMP's threads spin (`.cargo/config.toml`), is for this program.
 pub fn call(python: &Path) -> Command {
     let mut command = Command::new(python);
+    command.env_remove("GOMP_SPINCOUNT");
     if let Some(path) = std::env::var_os("DEEP_FUSION_CALLERS_LD_LIBRARY_PATH") {
         command.env("LD_LIBRARY_PATH", path);
     }
