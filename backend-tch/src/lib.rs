@@ -15,7 +15,6 @@ mod cross_entropy;
 mod cuda;
 mod device;
 mod memory;
-mod nccl;
 mod node;
 mod norm;
 mod operations;

@@ -11,6 +11,7 @@ mod panics;
 mod process_group;
 mod registry;
 mod session;
+mod step;
 mod tape;
 
 pub use computation::{Computation, ComputeChoice, DeviceInfo, Precision, TrainingMemory, TrainingSize};

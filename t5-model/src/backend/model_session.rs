@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::data_parallel::{Buckets, owners, parts};
+use super::step::{Begun, OwnStep, RunningStep};
 use super::{
     Communication, Computation, CrossEntropy, Forward, Ops, Pending, ProcessGroup, Session, SessionError,
     TokenLoss, TrainStep, Trained, Update, guarded,
@@ -40,66 +41,6 @@ pub struct ModelSession<O: Ops> {
 
 /// The losses of a batch's tokens, and the gradient of each parameter.
 type Differentiated<O> = (Pending<Vec<TokenLoss>>, Vec<<O as Ops>::Gradient>);
-
-/// An update whose results have not been asked for.
-enum Begun {
-    Done(OwnStep),
-    Running(RunningStep),
-}
-
-/// An update that an asynchronous device may still be computing.
-struct RunningStep {
-    step: u64,
-    tokens: u64,
-    /// Of each of this process's micro-batches.
-    losses: Vec<Pending<Vec<TokenLoss>>>,
-    gradient_norm: Pending<f64>,
-}
-
-/// What this process knows of an update.
-struct OwnStep {
-    step: u64,
-    /// Target tokens of the whole batch.
-    tokens: u64,
-    /// Sums over this process's tokens: the loss, and how many are predicted right.
-    sums: (f64, u64),
-    /// Of the whole batch.
-    gradient_norm: f64,
-}
-
-impl RunningStep {
-    fn wait(self) -> OwnStep {
-        let RunningStep { step, tokens, losses, gradient_norm } = self;
-        let (mut loss, mut correct) = (0.0, 0);
-        for token in losses.into_iter().flat_map(Pending::read) {
-            loss += token.loss;
-            correct += u64::from(token.correct);
-        }
-        OwnStep { step, tokens, sums: (loss, correct), gradient_norm: gradient_norm.read() }
-    }
-}
-
-impl Begun {
-    fn wait(self) -> OwnStep {
-        match self {
-            Begun::Done(step) => step,
-            Begun::Running(step) => step.wait(),
-        }
-    }
-}
-
-impl OwnStep {
-    /// The result, given the sums of all processes.
-    fn finish(self, sums: impl Iterator<Item = (f64, u64)>) -> Result<TrainStep, SessionError> {
-        let OwnStep { step, tokens, gradient_norm, .. } = self;
-        let (loss, correct) = sums.fold((0.0, 0), |all, own| (all.0 + own.0, all.1 + own.1));
-        let loss = loss / tokens as f64;
-        match loss.is_finite() && gradient_norm.is_finite() {
-            true => Ok(TrainStep { loss, correct, tokens, gradient_norm }),
-            false => Err(SessionError::NonFinite { step, loss, gradient_norm }),
-        }
-    }
-}
 
 impl<O: Ops> ModelSession<O> {
     /// Puts the weights on the device after checking their shapes against the configuration's table.

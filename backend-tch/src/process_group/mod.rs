@@ -1,71 +1,33 @@
 //! Processes that compute together, over torch's own engine: c10d's store, in which they meet, and Gloo.
 
+mod nccl;
+mod shim;
+mod store;
+
 use std::any::Any;
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::c_void;
 use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use t5_model::Precision;
 use t5_model::backend::{Collective, GroupError, GroupOptions, ProcessGroup, Reducing, Rendezvous};
 use tch::{Device, Kind, Tensor};
 
-use crate::nccl::Nccl;
 use crate::tensor::host;
-
-unsafe extern "C" {
-    fn deep_fusion_store(
-        host: *const c_char,
-        port: u16,
-        serve: bool,
-        prefix: *const c_char,
-        timeout_ms: i64,
-        out: *mut *mut c_void,
-    ) -> *mut c_char;
-    fn deep_fusion_connect(
-        group: *mut c_void,
-        rank: i32,
-        world_size: i32,
-        interface: *const c_char,
-        address: *const c_char,
-        timeout_ms: i64,
-    ) -> *mut c_char;
-    fn deep_fusion_leave(group: *mut c_void);
-    fn deep_fusion_store_set(
-        group: *mut c_void,
-        key: *const c_char,
-        value: *const u8,
-        size: usize,
-    ) -> *mut c_char;
-    fn deep_fusion_store_get(
-        group: *mut c_void,
-        key: *const c_char,
-        value: *mut *mut u8,
-        size: *mut usize,
-    ) -> *mut c_char;
-    fn deep_fusion_all_reduce(
-        group: *mut c_void,
-        values: *mut f32,
-        size: i64,
-        out: *mut *mut c_void,
-    ) -> *mut c_char;
-    fn deep_fusion_all_reduce_tensor(
-        group: *mut c_void,
-        tensor: *mut c_void,
-        out: *mut *mut c_void,
-    ) -> *mut c_char;
-    fn deep_fusion_wait(exchange: *mut c_void) -> *mut c_char;
-    fn deep_fusion_all_gather(group: *mut c_void, own: *const u8, size: i64, out: *mut u8) -> *mut c_char;
-}
+use nccl::Nccl;
+use shim::{
+    Exchange, checked, deep_fusion_all_gather, deep_fusion_all_reduce, deep_fusion_all_reduce_tensor,
+    deep_fusion_connect, milliseconds, string,
+};
+use store::{BEAT, Beats, Store, beat_of};
 
 struct C10d;
 
 inventory::submit!(&C10d as &'static dyn Collective);
 
-/// How often each rank says that it is there, and how long to listen for that after a failure.
-const BEAT: Duration = Duration::from_secs(1);
 /// How long whoever serves the store waits for the others to leave.
 const LEAVE: Duration = Duration::from_secs(10);
 /// How often to look for what rank 0 gives.
@@ -323,165 +285,6 @@ impl Drop for Gloo {
         while stays && since.elapsed() < LEAVE && (1..self.world_size).any(|rank| is_here(&rank)) {
             thread::sleep(POLL);
         }
-    }
-}
-
-/// An exchange that has begun.
-struct Exchange {
-    handle: *mut c_void,
-    values: Vec<f32>,
-}
-
-impl Exchange {
-    fn wait(mut self) -> Result<Vec<f32>, String> {
-        self.finish()?;
-        Ok(std::mem::take(&mut self.values))
-    }
-
-    fn finish(&mut self) -> Result<(), String> {
-        let handle = std::mem::replace(&mut self.handle, std::ptr::null_mut());
-        if handle.is_null() {
-            return Ok(());
-        }
-        // SAFETY: the handle is waited for once; that frees it.
-        checked(unsafe { deep_fusion_wait(handle) })
-    }
-}
-
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        // The numbers must outlive it.
-        let _ = self.finish();
-    }
-}
-
-/// The key of a rank's heartbeat.
-fn beat_of(rank: usize) -> String {
-    format!("beat {rank}")
-}
-
-/// What all ranks can read and write.
-struct Store(*mut c_void);
-
-// SAFETY: c10d's stores and process groups are made for several threads.
-unsafe impl Send for Store {}
-// SAFETY: as above.
-unsafe impl Sync for Store {}
-
-impl Store {
-    fn open(rendezvous: &Rendezvous) -> Result<Self, String> {
-        let Rendezvous { address, port, prefix, options, .. } = rendezvous;
-        let (host, prefix) = (string(address), string(prefix));
-        let serves = rendezvous.is_served_here();
-        let mut store = std::ptr::null_mut();
-        // SAFETY: the strings live during the call, which fills in the handle if it succeeds.
-        let error = unsafe {
-            let timeout = milliseconds(options.timeout);
-            deep_fusion_store(host.as_ptr(), *port, serves, prefix.as_ptr(), timeout, &raw mut store)
-        };
-        checked(error).map(|()| Store(store))
-    }
-
-    fn set(&self, key: &str, value: &[u8]) -> Result<(), String> {
-        let key = string(key);
-        // SAFETY: key and value live during the call.
-        checked(unsafe { deep_fusion_store_set(self.0, key.as_ptr(), value.as_ptr(), value.len()) })
-    }
-
-    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
-        let (key, mut value, mut size) = (string(key), std::ptr::null_mut(), 0);
-        // SAFETY: the key lives during the call, which fills in value and size.
-        checked(unsafe { deep_fusion_store_get(self.0, key.as_ptr(), &raw mut value, &raw mut size) })?;
-        if value.is_null() {
-            return Ok(None);
-        }
-        // SAFETY: the shim has allocated so many bytes with `malloc`, and does not keep them.
-        unsafe {
-            let owned = std::slice::from_raw_parts(value, size).to_vec();
-            libc::free(value.cast());
-            Ok(Some(owned))
-        }
-    }
-
-    fn text(&self, key: &str) -> Result<Option<String>, String> {
-        Ok(self.get(key)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        // SAFETY: nobody else has the handle.
-        unsafe { deep_fusion_leave(self.0) }
-    }
-}
-
-/// A thread that says time and again that its rank is there.
-struct Beats {
-    ended: Arc<(Mutex<bool>, Condvar)>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Beats {
-    fn begin(store: Arc<Store>, rank: usize) -> Self {
-        let ended = Arc::new((Mutex::new(false), Condvar::new()));
-        let until = ended.clone();
-        let thread = thread::spawn(move || {
-            for beat in 0_u64.. {
-                // A store that has ended is seen by the next exchange.
-                let _ = store.set(&beat_of(rank), &beat.to_le_bytes());
-                let guard = until.0.lock().unwrap_or_else(PoisonError::into_inner);
-                let waited = until.1.wait_timeout_while(guard, BEAT, |ended| !*ended);
-                if *waited.unwrap_or_else(PoisonError::into_inner).0 {
-                    break;
-                }
-            }
-        });
-        Beats { ended, thread: Some(thread) }
-    }
-}
-
-impl Drop for Beats {
-    fn drop(&mut self) {
-        *self.ended.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.ended.1.notify_all();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Without the zero bytes that it cannot have.
-fn string(text: &str) -> CString {
-    CString::new(text.replace('\0', "")).unwrap_or_default()
-}
-
-fn milliseconds(time: Duration) -> i64 {
-    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// What a function of the shim returns: nothing, or its error.
-fn checked(error: *mut c_char) -> Result<(), String> {
-    match owned(error) {
-        None => Ok(()),
-        // The rest, and what is in brackets before, is where in libtorch it happened.
-        Some(said) => {
-            let said = said.lines().next().unwrap_or_default().trim_end_matches('.');
-            let place = said.strip_prefix('[').and_then(|rest| rest.split_once("] "));
-            Err(place.map_or(said, |(_, said)| said).to_owned())
-        }
-    }
-}
-
-/// A string that the shim has allocated.
-fn owned(text: *mut c_char) -> Option<String> {
-    if text.is_null() {
-        return None;
-    }
-    // SAFETY: the shim returns strings that it has allocated with `malloc` and does not keep.
-    unsafe {
-        let owned = CStr::from_ptr(text).to_string_lossy().into_owned();
-        libc::free(text.cast());
-        Some(owned)
     }
 }
 
