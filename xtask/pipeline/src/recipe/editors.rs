@@ -2,10 +2,55 @@
 
 use serde_json::{Map, Value, json};
 
+use super::spelling::SHORT;
 use super::variables;
 
+/// The schema of recipes before [short names](SHORT) are spelt out and variables have values.
+pub fn before_reading(schema: Value) -> Value {
+    let mut schema = with_variables(schema);
+    admit_short_names(&mut schema);
+    schema
+}
+
+/// Lets values of a key have their short names, too.
+fn admit_short_names(schema: &mut Value) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(admit_short_names),
+        Value::Object(object) => {
+            for (key, inner) in object.iter_mut() {
+                SHORT
+                    .iter()
+                    .filter(|(of, ..)| of == key)
+                    .for_each(|(_, short, full)| also(inner, full, short));
+                admit_short_names(inner);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Admits a name wherever another is.
+fn also(schema: &mut Value, full: &str, short: &str) {
+    match schema {
+        Value::Array(items) => {
+            if items.iter().any(|item| item == full) {
+                items.push(short.into());
+            }
+            items.iter_mut().for_each(|item| also(item, full, short));
+        }
+        Value::Object(object) => {
+            object.values_mut().for_each(|inner| also(inner, full, short));
+            if object.get("const").is_some_and(|name| name == full) {
+                object.remove("const");
+                object.insert("enum".into(), json!([full, short]));
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Lets every value be a variable, such as `steps = "${steps}"`.
-pub fn with_variables(mut schema: Value) -> Value {
+fn with_variables(mut schema: Value) -> Value {
     if let Some(tables) = schema["properties"].as_object_mut() {
         let others =
             tables.iter_mut().filter(|(name, _)| !["include", variables::TABLE].contains(&name.as_str()));

@@ -15,7 +15,7 @@ use crate::stage::{DataTable, Dimensions, KINDS, Kind, SeedSet};
 /// What recipes are checked against once their variables have values.
 static SCHEMA: LazyLock<Value> = LazyLock::new(recipe);
 /// What editors are told.
-static FOR_EDITORS: LazyLock<Value> = LazyLock::new(|| editors::with_variables(SCHEMA.clone()));
+static FOR_EDITORS: LazyLock<Value> = LazyLock::new(|| editors::before_reading(SCHEMA.clone()));
 
 /// The keys of a recipe that are not tables.
 pub(super) const AT_THE_TOP: [&str; 2] = ["include", "seeds"];

@@ -45,7 +45,7 @@ fn settings(table: &mut Table) {
 }
 
 /// Short names of values, as the command line has them too: the key, the short name, and the full one.
-const SHORT: [(&str, &str, &str); 1] = [("schedule", "wsd", "warmup_stable_decay")];
+pub(super) const SHORT: [(&str, &str, &str); 1] = [("schedule", "wsd", "warmup_stable_decay")];
 
 /// Writes out a short name of a value, or of the kind of a table.
 fn spell_out(key: &str, value: &mut Value) {
