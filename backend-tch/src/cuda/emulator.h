@@ -1,9 +1,9 @@
 // CUDA C++ for CPUs: what `ptx.cu` and the kernels take from the language, so that kernels can be checked without a GPU.
 //
-// The threads of a block are fibers that take turns on one thread of the CPU; blocks run one after the other. A thread goes on until
-// it has to wait for others of its warp or block. What real hardware may do early or late happens as early as possible in one half of
-// the blocks and as late as possible in the other, and their threads run in the opposite order: a missing barrier shows. Memory of
-// a block is filled with NaNs before it starts.
+// The threads of a block are fibers on one thread of the CPU; blocks run one after the other. A warp goes on until all of its threads
+// wait for others, so that warps get as far ahead of each other as barriers let them. In every other block, they begin with the last
+// one, and what real hardware finishes whenever it likes (copies to shared memory, Hopper's products) finishes when it is waited for;
+// in the others it finishes at once. A block's memory is filled with NaNs before it starts. So a missing barrier shows.
 
 #include <cmath>
 #include <csetjmp>
