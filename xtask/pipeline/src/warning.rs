@@ -3,6 +3,7 @@
 use fusion_core::Dtype;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
+use t5_model::TrainingMemory;
 
 use crate::numbers::{bytes, short, some, thousands};
 
@@ -104,6 +105,20 @@ pub enum Warning {
     /// A child's lineage.json names other parents.
     #[error("{child} was not made from the weights of {parent}, says its lineage.json")]
     NotMadeFrom { child: String, parent: String },
+}
+
+impl Warning {
+    /// Those of what training takes on a device: that it will hardly fit, or that attention takes more than it
+    /// would in another precision, with other heads or with shorter texts.
+    pub fn of_memory(memory: &TrainingMemory, device: &str) -> Vec<Warning> {
+        let &TrainingMemory { peak: needed, total, fitting, ref stored_attention } = memory;
+        let device = || device.to_owned();
+        let stored = stored_attention.clone();
+        let stored = stored.map(|takes| Warning::StoredAttention { device: device(), takes });
+        let total = total.filter(|total| needed > *total);
+        let full = total.map(|total| Warning::Memory { device: device(), needed, total, fitting });
+        stored.into_iter().chain(full).collect()
+    }
 }
 
 fn lineage_of(model: Option<&str>) -> String {

@@ -192,16 +192,6 @@ impl Training {
         };
         backend.training_memory(how, &size)
     }
-
-    /// The warnings to give: that it will hardly fit, or that it takes more than it would in another precision.
-    pub fn warnings(memory: &TrainingMemory, device: &str) -> Vec<Warning> {
-        let &TrainingMemory { peak: needed, total, fitting, ref stored_attention } = memory;
-        let stored = stored_attention.clone();
-        let stored = stored.map(|takes| Warning::StoredAttention { device: device.to_owned(), takes });
-        let total = total.filter(|total| needed > *total);
-        let full = total.map(|total| Warning::Memory { device: device.to_owned(), needed, total, fitting });
-        stored.into_iter().chain(full).collect()
-    }
 }
 
 /// What is known of inputs while forecasting: files, and results of stages that need not have run.

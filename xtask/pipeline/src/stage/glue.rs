@@ -16,7 +16,7 @@ use toml::Spanned;
 use super::{Effects, Finished, Forecast, Gives, Input, Keys, Kind, Known, Published, Shown, Training, Work};
 use crate::checkpoint::{Beside, Made, lineage_to_continue, tokenizer_for};
 use crate::recipe::schema::both;
-use crate::{Compute, Interrupted, Note, Stoppable, Watch};
+use crate::{Compute, Interrupted, Note, Stoppable, Warning, Watch};
 
 /// A model to fine-tune on some or all tasks, starting over for each.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -174,7 +174,7 @@ pub fn fine_tune(
     };
     let training = Training::of_fine_tuning(&config, settings);
     let memory = training.memory(compute.backend(), compute.how());
-    for warning in memory.iter().flat_map(|memory| Training::warnings(memory, &compute.how().device)) {
+    for warning in memory.iter().flat_map(|memory| Warning::of_memory(memory, &compute.how().device)) {
         watch.note(places.name, &Note::Warning(&warning));
     }
     let mut progress = watch.fine_tuning(places.name);

@@ -8,7 +8,7 @@ use pipeline::numbers::{bytes, count, flop, short, thousands};
 use pipeline::problems::Problems;
 use pipeline::report::table::Table;
 use pipeline::run::{Run, State};
-use pipeline::stage::{Forecast, Input, KINDS, Stage, Training};
+use pipeline::stage::{Forecast, Input, KINDS, Stage};
 use pipeline::{Compute, NotBuilt, Warning};
 use t5_model::{Computation, backend};
 
@@ -270,7 +270,7 @@ impl<'a> Planned<'a> {
             if let Some(training) = &forecast.training {
                 let needed = training.memory(backend, &how);
                 memory = needed.as_ref().map(|needed| needed.peak);
-                warnings.extend(needed.iter().flat_map(|needed| Training::warnings(needed, &how.device)));
+                warnings.extend(needed.iter().flat_map(|needed| Warning::of_memory(needed, &how.device)));
             }
             // A plan for another machine is of use here.
             refused = Compute::new(backend, how).err();

@@ -369,7 +369,7 @@ impl Pretrain {
         let lengths = self.data.lengths(text.tokenizer().sentinels().len())?;
         let training = Training::new(&beginning.config, &self.settings, lengths);
         let memory = training.memory(compute.backend(), compute.how());
-        for warning in memory.iter().flat_map(|memory| Training::warnings(memory, &compute.how().device)) {
+        for warning in memory.iter().flat_map(|memory| Warning::of_memory(memory, &compute.how().device)) {
             watch.note(name, &Note::Warning(&warning));
         }
         let micro_batch = self.settings.micro_batch_size();
