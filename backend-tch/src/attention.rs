@@ -198,115 +198,22 @@ impl TchOps {
 mod tests {
     use std::rc::Rc;
 
-    use fusion_core::HostTensor;
-    use fusion_core::random::Philox;
-    use t5_model::backend::{Buckets, DropoutDraw, TokenIds};
-    use t5_model::{Ops, Precision};
+    use t5_model::Precision;
+    use t5_model::conformance::attention;
     use tch::Device;
 
-    use super::*;
     use crate::cuda::Kernels;
     use crate::cuda::emulator::ARCHITECTURES;
-    use crate::parameter::Parameter;
+    use crate::operations::TchOps;
 
-    /// An attention of any shape that the kernels take.
-    #[derive(Clone, Copy, Debug)]
-    struct Case {
-        seed: u64,
-        batch: usize,
-        heads: usize,
-        features: usize,
-        queries: usize,
-        keys: usize,
-        causal: bool,
-        biased: bool,
-        padded: bool,
-        dropout: bool,
-    }
-
-    impl Case {
-        fn new(seed: u64) -> Self {
-            let draws = Philox::new(seed, "case");
-            let up_to = |index: u64, most: usize| 1 + (draws.uniform(index) * most as f32) as usize;
-            let coin = |index: u64| draws.uniform(index) < 0.5;
-            // With a single key, the gradients of scores are rounding alone.
-            let (first, second, causal) = (up_to(3, 150), 7 + up_to(4, 150), coin(5));
-            Case {
-                seed,
-                batch: up_to(0, 3),
-                heads: up_to(1, 2),
-                features: 8 * up_to(2, 16),
-                // A query that sees no key would have no probabilities.
-                queries: if causal { first.min(second) } else { first },
-                keys: if causal { first.max(second) } else { second },
-                causal,
-                biased: coin(6),
-                padded: coin(7),
-                dropout: coin(8),
-            }
-        }
-
-        fn normal(self, name: &str, rows: usize, columns: usize) -> HostTensor {
-            let mut tensor = HostTensor::zeros([rows, columns]);
-            Philox::new(self.seed, name).fill_normal(0, 0.5, &mut tensor.data);
-            // What bf16 holds, for the reference computes in f32.
-            tensor.data.iter_mut().for_each(|x| *x = f32::from_bits(x.to_bits() & 0xFFFF_0000));
-            tensor
-        }
-
-        /// The result, and the gradients of queries, keys, values and the table of biases.
-        fn by(self, mut ops: TchOps) -> Vec<HostTensor> {
-            let Case { batch, heads, queries, keys, .. } = self;
-            let width = heads * self.features;
-            let [q, dy] = ["q", "dy"].map(|name| ops.parameter(self.normal(name, batch * queries, width)));
-            let [k, v] = ["k", "v"].map(|name| ops.parameter(self.normal(name, batch * keys, width)));
-            let table = ops.parameter(self.normal("table", 5, heads));
-            let pairs = (0..queries).flat_map(|query| (0..keys).map(move |key| (key + queries - query) * 5));
-            let ids = pairs.map(|place| (place / (queries + keys)) as u32).collect();
-            let mask: Vec<u8> = (0..batch * keys).map(|at| u8::from(at % keys % 7 != 4)).collect();
-            let draw = DropoutDraw::new(0.2, 3, "case").of_examples(2, heads * queries * keys);
-            let rows = |ops: &TchOps, table: &Parameter, length: usize| {
-                let ids: Vec<i32> = (0..(batch * length) as i32).collect();
-                ops.embedding(table, TokenIds { ids: &ids, batch, length })
-            };
-            let dy = rows(&ops, &dy, queries);
-            ops.record(true);
-            let bias = ops.position_bias(&table, &Buckets { ids, query: queries, key: keys });
-            let how = Attention {
-                heads,
-                bias: self.biased.then_some(&bias),
-                causal: self.causal,
-                key_mask: self.padded.then_some(mask.as_slice()),
-                dropout: self.dropout.then_some(draw),
-            };
-            let y =
-                ops.attention(&rows(&ops, &q, queries), &rows(&ops, &k, keys), &rows(&ops, &v, keys), how);
-            let result = ops.read_activation(&y);
-            let loss = ops.product(&y, &dy);
-            let (_, gradients) = ops.backward(loss, &[], &[&q, &k, &v, &table]);
-            ops.record(false);
-            std::iter::once(result)
-                .chain(gradients.iter().map(|gradient| ops.read_gradient(gradient)))
-                .collect()
-        }
-    }
-
-    /// The kernels in bf16 against libtorch's operations in f32.
     #[test]
     fn any_shape() {
-        for (case, architecture) in (0..60).map(Case::new).zip(ARCHITECTURES.into_iter().cycle()) {
+        for architecture in ARCHITECTURES {
             let kernels = Some(Rc::new(Kernels::emulated(architecture)));
-            let found = case.by(TchOps::new(Device::Cpu, Precision::Bf16, kernels));
-            let expected = case.by(TchOps::new(Device::Cpu, Precision::F32, None));
-            for (place, (found, expected)) in found.iter().zip(&expected).enumerate() {
-                let largest = |x: &HostTensor| x.data.iter().fold(0f32, |most, x| most.max(x.abs()));
-                let difference = found.data.iter().zip(&expected.data).map(|(x, y)| (x - y).abs());
-                let worst = difference.fold(0f32, |most, x| if x > most || x.is_nan() { x } else { most });
-                assert!(
-                    worst <= 0.03 * largest(expected),
-                    "{place} is {worst} off, on {architecture}: {case:?}"
-                );
-            }
+            let mut ops = TchOps::new(Device::Cpu, Precision::Bf16, kernels);
+            let checks = attention(&mut ops, 30, 0.03).unwrap();
+            let failed: Vec<_> = checks.iter().filter(|check| !check.passed()).collect();
+            assert!(failed.is_empty(), "{architecture}: {failed:#?}");
         }
     }
 }

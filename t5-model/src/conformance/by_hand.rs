@@ -21,15 +21,14 @@ pub(super) fn by_hand<O: Ops>(ops: &mut O, allowed: f64) -> Result<Vec<Check>, S
         check(ops, "embedding, a frequent token", 1e-6, |ops| Ok(frequent_token(ops)))?,
         check(ops, "rms_norm, wide", allowed, |ops| Ok(wide_norm(ops)))?,
     ];
-    let plain = Long { queries: 150, keys: 150, causal: false, padded: false, dropout: false, features: 16 };
     let long = [
-        plain,
-        Long { queries: 130, keys: 130, causal: true, ..plain },
-        Long { queries: 70, keys: 200, padded: true, ..plain },
-        Long { queries: 75, keys: 136, dropout: true, ..plain },
-        Long { queries: 131, keys: 131, causal: true, dropout: true, ..plain },
-        Long { queries: 68, keys: 130, padded: true, features: 128, ..plain },
-        Long { queries: 130, keys: 130, causal: true, dropout: true, features: 96, ..plain },
+        Long::new(150, 150),
+        Long { causal: true, ..Long::new(130, 130) },
+        Long { padded: true, ..Long::new(70, 200) },
+        Long { dropout: true, ..Long::new(75, 136) },
+        Long { causal: true, dropout: true, ..Long::new(131, 131) },
+        Long { padded: true, features: 128, ..Long::new(68, 130) },
+        Long { causal: true, dropout: true, features: 96, ..Long::new(130, 130) },
     ];
     for long in long {
         let Long { queries, keys, causal, dropout, features, .. } = long;

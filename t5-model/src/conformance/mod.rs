@@ -13,6 +13,7 @@ mod references;
 mod threads;
 mod training;
 
+pub use attention::attention;
 pub use check::Check;
 pub use operations::operations;
 pub use plans::{fused_models, plan_execution};
