@@ -38,13 +38,13 @@ pub fn all() -> Vec<(DeviceInfo, Device)> {
 const EMULATED: &str = "emulated:";
 
 /// Our own kernels, if the named device can run them.
+#[cfg_attr(not(feature = "emulator"), expect(unused_variables))]
 pub fn kernels(name: &str, device: Device) -> Option<Kernels> {
     #[cfg(feature = "emulator")]
     if let Some(architecture) = name.strip_prefix(EMULATED) {
         let known = cuda::emulator::ARCHITECTURES.into_iter().find(|known| *known == architecture);
         return known.map(Kernels::emulated);
     }
-    let _ = name;
     match device {
         Device::Cuda(index) => Kernels::new(index).ok(),
         _ => None,
